@@ -1,0 +1,41 @@
+/* A matrix with a metadata table, as `embed` and `map` write it and every evaluation reads it.
+ *
+ * Reads .h5ad (AnnData: X dense or CSR, obs with string, categorical, numeric, boolean columns and index), .npy with
+ * .csv of the same stem, .csv/.tsv(.gz) (features: columns that match `features`; by default d0, d1... where present,
+ * else every numeric column not named Metadata_...). .parquet is an error with a one-line conversion.
+ * Ownership: lam_embeddings_free frees all. */
+#ifndef LAMELLA_BASE_EMBEDDINGS_H
+#define LAMELLA_BASE_EMBEDDINGS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "base/table.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct lam_embeddings {
+    int64_t rows, columns;
+    double *values;    /* [rows, columns], row-major; float32 files are widened exactly */
+    bool was_float32;  /* the file's type */
+    lam_table *obs;    /* rows; column "index" is not part of it */
+    char **index;      /* [rows] names of the rows */
+    char *provenance;  /* uns['lamella'], a JSON text; NULL where absent */
+} lam_embeddings;
+
+/* key: NULL or "X" = X; else layers/KEY or obsm/KEY. features: NULL or a glob of column names. */
+lam_status lam_embeddings_read(lam_embeddings **out, const char *path, const char *key, const char *features);
+void lam_embeddings_free(lam_embeddings *embeddings);
+
+/* .h5ad, or .npy + .csv by the name's end. float32 or float64. `var` NULL: d0, d1, ...; `provenance` NULL: none. */
+lam_status lam_embeddings_write(const char *path, int64_t rows, int64_t columns, const double *values, bool as_float32,
+                                const lam_table *obs, const char *const *index, const char *const *var,
+                                const char *provenance);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

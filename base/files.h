@@ -1,0 +1,53 @@
+/* Whole files and safe replacement. Every read and write of ours goes through here or calls lam_fault_hit
+ * itself, so that tests can fail the n-th. Messages name the path and what the system said. */
+#ifndef LAMELLA_BASE_FILES_H
+#define LAMELLA_BASE_FILES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+lam_status lam_file_read(const char *path, char **bytes, size_t *size); /* one zero byte follows; caller frees */
+/* Writes beside (path.partial-PID), fsyncs, renames: the old file stays whole until the new one is. */
+lam_status lam_file_write(const char *path, const void *bytes, size_t size);
+
+/* A file being written: everything goes to path.partial-PID until commit. */
+typedef struct lam_writer lam_writer;
+lam_status lam_writer_open(lam_writer **out, const char *path);
+lam_status lam_writer_append(lam_writer *writer, const void *bytes, size_t size);
+lam_status lam_writer_printf(lam_writer *writer, const char *format, ...) __attribute__((format(printf, 2, 3)));
+uint64_t lam_writer_position(const lam_writer *writer);
+/* Overwrites earlier bytes (headers). */
+lam_status lam_writer_patch(lam_writer *writer, uint64_t offset, const void *bytes, size_t size);
+lam_status lam_writer_commit(lam_writer **writer); /* flush, fsync, rename; frees in every case */
+void lam_writer_abort(lam_writer **writer);        /* removes the partial file; NULL is fine */
+
+/* Random-access reading: lam_reader_at is thread-safe (pread). */
+typedef struct lam_reader lam_reader;
+lam_status lam_reader_open(lam_reader **out, const char *path);
+uint64_t lam_reader_size(const lam_reader *reader);
+lam_status lam_reader_at(lam_reader *reader, uint64_t offset, void *bytes, size_t size);
+void lam_reader_close(lam_reader **reader);
+
+bool lam_path_exists(const char *path);
+bool lam_path_is_folder(const char *path);
+lam_status lam_make_folders(const char *path); /* mkdir -p */
+lam_status lam_remove_tree(const char *path);
+lam_status lam_path_join(char **out, const char *folder, const char *name); /* name absolute: a copy of name */
+/* Sorted names of the entries of a folder that end with `suffix` ("" = all). Free each and the array. */
+lam_status lam_list_folder(const char *folder, const char *suffix, char ***names, int64_t *count);
+void lam_free_texts(char **texts, int64_t count);
+/* LAM_ERROR_USAGE that names the path and --force where `path` exists and force is false. */
+lam_status lam_require_absent(const char *path, bool force);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,19 @@
+/* The commands of this directory. */
+#ifndef LAMELLA_TRAIN_COMMANDS_H
+#define LAMELLA_TRAIN_COMMANDS_H
+
+#include "base/cli.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+extern const lam_command lam_command_train;
+extern const lam_command lam_command_embed;
+extern const lam_command lam_command_inspect;
+extern const lam_command lam_command_bench;
+
+#ifdef __cplusplus
+}
+#endif
+#endif
