@@ -1,0 +1,94 @@
+/* A static graph of coarse operations: built once for one set of shapes, differentiated, planned, run many times.
+ *
+ *     lam_graph *g;
+ *     LAM_TRY(lam_graph_create(&g, parameters, LAM_BACKEND_CPU));
+ *     lam_tensor *x = lam_input(g, "pixels", LAM_F32, 2, (int64_t[]){8, 16});
+ *     lam_tensor *y = lam_linear(g, x, weight, bias, LAM_ACTIVATION_GELU);      // model/ops.h
+ *     lam_tensor *loss = ...;                                                    // one F32 element
+ *     LAM_TRY(lam_graph_differentiate(g, loss));
+ *     LAM_TRY(lam_graph_plan(g));                  // one arena; prints nothing
+ *     memcpy(lam_tensor_data(x), ...);
+ *     LAM_TRY(lam_graph_forward(g));
+ *     LAM_TRY(lam_graph_backward(g));              // adds to the parameters' gradients
+ *
+ * Building calls return NULL after a failure and accept NULL, so that a net is written without checks; the first
+ * failure (shape, type, memory) is returned by lam_graph_plan with its message.
+ * A dimension may be bounded: planned at its maximum, its actual count read at run time from a tensor of one I64
+ * (lam_graph_bound_rows). Ownership: the graph owns tensors and arena; parameters are borrowed.
+ * Threading: one thread drives a graph; kernels use OpenMP. */
+#ifndef LAMELLA_MODEL_GRAPH_H
+#define LAMELLA_MODEL_GRAPH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "model/parameters.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define LAM_MAX_RANK 4
+
+typedef enum lam_dtype { LAM_F32 = 1, LAM_U8, LAM_U16, LAM_I32, LAM_I64 } lam_dtype;
+typedef enum lam_backend_kind { LAM_BACKEND_CPU } lam_backend_kind;
+
+typedef struct lam_tensor lam_tensor;
+typedef struct lam_graph lam_graph;
+
+lam_status lam_graph_create(lam_graph **out, lam_parameters *parameters, lam_backend_kind backend);
+void lam_graph_free(lam_graph *graph);
+
+/* Tensors */
+lam_tensor *lam_input(lam_graph *graph, const char *name, lam_dtype dtype, int rank, const int64_t *shape);
+/* The parameter of this name as a tensor (gradients go to the registry's arena). */
+lam_tensor *lam_parameter(lam_graph *graph, const char *name);
+/* Keeps an activation readable after forward (its memory is not reused). Returns the tensor. */
+lam_tensor *lam_keep(lam_graph *graph, lam_tensor *tensor, const char *name);
+void *lam_tensor_data(const lam_tensor *tensor); /* valid after lam_graph_plan */
+lam_dtype lam_tensor_dtype(const lam_tensor *tensor);
+int lam_tensor_rank(const lam_tensor *tensor);
+int64_t lam_tensor_dim(const lam_tensor *tensor, int axis);
+int64_t lam_tensor_count(const lam_tensor *tensor);
+
+/* The actual number of rows (dimension 0) of `tensor` and what is computed from it row by row comes from count[0]
+ * (I64, 0..maximum) at run time. */
+void lam_graph_bound_rows(lam_graph *graph, lam_tensor *tensor, lam_tensor *count);
+
+lam_status lam_graph_differentiate(lam_graph *graph, lam_tensor *loss);
+lam_status lam_graph_plan(lam_graph *graph);
+lam_status lam_graph_forward(lam_graph *graph);
+lam_status lam_graph_backward(lam_graph *graph);
+
+/* Called during backward when the gradients of the parameters in [begin, end) of the gradient arena are final (buckets of
+ * at least bucket_elements, in arena order). `train` connects it to the collectives. */
+typedef void (*lam_gradient_hook)(void *context, int64_t begin, int64_t end);
+void lam_graph_set_gradient_hook(lam_graph *graph, lam_gradient_hook hook, void *context, int64_t bucket_elements);
+
+/* Memory by owner after the plan, bytes. */
+typedef struct lam_memory_report {
+    size_t weights, gradients, activations, activation_gradients, workspace, inputs, total; /* arena parts */
+    size_t bytes_per_row; /* of activations, by the input batch */
+} lam_memory_report;
+void lam_graph_memory(const lam_graph *graph, lam_memory_report *report);
+
+/* Time by operation since the last reset, for `bench step`. */
+typedef struct lam_op_time {
+    const char *op; /* "linear", "attention", ... */
+    bool backward;
+    int64_t calls;
+    double seconds, flops, bytes;
+} lam_op_time;
+void lam_graph_profile(lam_graph *graph, bool on); /* on also resets */
+int64_t lam_graph_op_times(const lam_graph *graph, lam_op_time *times, int64_t maximum);
+
+/* Instruction set of the kernels in use: "avx512", "avx2", "baseline". LAMELLA_ISA forces one (error where missing). */
+lam_status lam_isa_select(void);
+const char *lam_isa_name(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
