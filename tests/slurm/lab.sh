@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# A real two-host Slurm cluster on one machine (root, Debian): network namespaces n1 and n2 on a bridge, munge,
+# slurmctld and one slurmd a host. Proves slurm/train.sbatch: submit, stop by the time limit, requeue, resume, finish.
+#   tests/slurm/lab.sh LAMELLA WORK      (packages: slurm-wlm munge iproute2; not part of `make test`)
+set -euo pipefail
+lamella=$(readlink -f "$1")
+mkdir -p "$2"
+work=$(readlink -f "$2")
+root=$(cd "$(dirname "$0")/../.." && pwd)
+host=$(hostname)
+
+take_down() {
+  set +e
+  for file in "$work"/slurm/*.pid; do [ -f "$file" ] && kill "$(cat "$file")" 2>/dev/null; done
+  sleep 1
+  for i in 1 2; do ip netns del "n$i" 2>/dev/null; ip link del "v$i" 2>/dev/null; done
+  ip link del lambr0 2>/dev/null
+  sed -i '/# lamella slurm lab$/d' /etc/hosts 2>/dev/null || { sed '/# lamella slurm lab$/d' /etc/hosts > "$work/hosts"; cat "$work/hosts" > /etc/hosts; }
+}
+trap take_down EXIT
+take_down; set -e
+
+ip link add lambr0 type bridge; ip addr add 10.77.0.254/24 dev lambr0; ip link set lambr0 up
+for i in 1 2; do
+  ip netns add "n$i"
+  ip link add "v$i" type veth peer name eth0 netns "n$i"
+  ip link set "v$i" master lambr0 up
+  ip -n "n$i" addr add "10.77.0.$i/24" dev eth0
+  ip -n "n$i" link set eth0 up; ip -n "n$i" link set lo up
+  echo "10.77.0.$i n$i # lamella slurm lab" >> /etc/hosts
+done
+echo "10.77.0.254 $host # lamella slurm lab" >> /etc/hosts
+
+mkdir -p /run/munge; chown munge /run/munge
+pgrep -x munged > /dev/null || su -s /bin/sh munge -c /usr/sbin/munged
+munge -n | unmunge > /dev/null
+
+rm -rf "$work/slurm"; mkdir -p "$work/slurm/state" "$work/slurm/spool.n1" "$work/slurm/spool.n2"
+cat > "$work/slurm/slurm.conf" <<CONF
+ClusterName=lamella
+SlurmctldHost=$host(10.77.0.254)
+AuthType=auth/munge
+SlurmUser=root
+SlurmdUser=root
+StateSaveLocation=$work/slurm/state
+SlurmdSpoolDir=$work/slurm/spool.%n
+SlurmctldPidFile=$work/slurm/slurmctld.pid
+SlurmdPidFile=$work/slurm/slurmd.%n.pid
+SlurmctldLogFile=$work/slurm/slurmctld.log
+SlurmdLogFile=$work/slurm/slurmd.%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+ReturnToService=2
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+MpiDefault=pmix
+NodeName=n1 NodeHostname=n1 NodeAddr=10.77.0.1 CPUs=2
+NodeName=n2 NodeHostname=n2 NodeAddr=10.77.0.2 CPUs=2
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=FORCE:4
+CONF
+export SLURM_CONF=$work/slurm/slurm.conf
+slurmctld
+for i in 1 2; do
+  # A private /tmp a host, or the pmix folders of the two hosts collide; the lab's own folder stays visible.
+  nsenter --net="/run/netns/n$i" unshare -m -u sh -c "hostname n$i
+    mkdir -p /mnt/lamella-lab && mount --bind '$work' /mnt/lamella-lab
+    mount -t tmpfs tmpfs /tmp
+    mkdir -p '$work' '$root' 2>/dev/null; case '$work' in /tmp/*) mount --bind /mnt/lamella-lab '$work';; esac
+    SLURM_CONF='$SLURM_CONF' exec slurmd -N n$i"
+done
+for _ in $(seq 30); do [ "$(sinfo -h -o %T | sort -u)" = idle ] && break; sleep 1; done
+sinfo
+
+cd "$work"
+[ -d shards ] || { "$lamella" synth screen --seed 3 --force; "$lamella" pack screen/images.csv --out shards --force; }
+rm -rf run reference ./*.log
+settings=(data.path="$work/shards" train.steps=400 train.checkpoint_every=50 train.threads=1)
+export LAMELLA="$lamella" OMPI_MCA_btl_tcp_if_include=eth0
+"$lamella" train "$root/configs/demo.yaml" "${settings[@]}" train.out="$work/reference" train.steps=20 --quiet
+job=$(sbatch --parsable --time=00:01:00 --signal=USR1@30 "$root/slurm/train.sbatch" "$root/configs/demo.yaml" \
+  "${settings[@]}" train.out="$work/run")
+echo "submitted job $job"
+for _ in $(seq 1200); do
+  state=$(scontrol show job "$job" | sed -nE 's/.*JobState=([A-Z_]+).*/\1/p')
+  restarts=$(scontrol show job "$job" | sed -nE 's/.*Restarts=([0-9]+).*/\1/p')
+  echo "$(date +%T) $state restarts=$restarts $(cat run/checkpoints/latest 2>/dev/null)"
+  case "$state" in COMPLETED) break ;; FAILED | CANCELLED | TIMEOUT | NODE_FAIL) cat ./*.log; exit 1 ;; esac
+  sleep 5
+done
+[ "$state" = COMPLETED ] && [ "$restarts" -ge 1 ]
+[ "$(cat run/checkpoints/latest)" = step_00000400 ]
+tail -5 ./*.log
+echo "slurm lab: job $job ran on two hosts, stopped by signal, was requeued $restarts time(s), resumed and finished"
