@@ -1,0 +1,212 @@
+#!/usr/bin/env bash
+# Bad input over all commands: one clear line on standard error, the right exit code, nothing written.
+# Usage: bad_input.sh LAMELLA
+set -u
+lamella=$(readlink -f "$1")
+work=$(mktemp -d)
+trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
+cd "$work"
+cases=0 failed=0
+
+# expect CODE REGEX command...: the message is the last line, the only one that starts with "lamella:".
+expect() {
+  local code=$1 pattern=$2 got lines; shift 2
+  cases=$((cases + 1))
+  "$@" > out.txt 2> err.txt < /dev/null; got=$?
+  lines=$(grep -c '^lamella: ' err.txt)
+  if [ "$got" != "$code" ] || [ "$lines" != 1 ] || ! grep -E '^lamella: ' err.txt | grep -qE -- "$pattern"; then
+    failed=$((failed + 1))
+    echo "FAILED case $cases: ${*/#$lamella/lamella}"
+    echo "  expected exit $code and one line like /$pattern/; got exit $got:"
+    sed 's/^/  | /' err.txt | tail -5
+  fi
+}
+absent() { for path in "$@"; do if [ -e "$path" ]; then failed=$((failed + 1)); echo "FAILED: $path was left behind"; fi; done; }
+leaves_nothing() { # OUT CODE REGEX command...
+  local path=$1; shift
+  expect "$@"
+  absent "$path"
+}
+
+# --- what the cases start from -------------------------------------------------------------------------------
+"$lamella" synth screen --genes 60 --image-size 64 --plates 2 --seed 1 --quiet || exit 1
+"$lamella" pack screen/images.csv --out shards --quiet || exit 1
+head -1 screen/images.csv > header.csv
+printf 'model: {embed_dim: 32, depth: 1, num_heads: 2, patch_size: 8, image_size: 32, decoder_embed_dim: 32, decoder_depth: 1, decoder_num_heads: 2}\ndata: {path: shards}\ntrain: {steps: 2, global_batch: 4, out: run}\noptim: {lr: 1.0e-3}\n' > good.yaml
+"$lamella" train good.yaml --quiet || exit 1
+"$lamella" embed run shards --out emb.h5ad --level well --quiet || exit 1
+"$lamella" map emb.h5ad --out map.h5ad --by gene --quiet || exit 1
+png=$(ls screen/images/*.png | head -1)
+one_image() { # NAME CELLS...: a table with one row
+  local name=$1; shift; printf 'file,plate,well\n%s,p1,A01\n' "$1" > "$name"
+}
+
+# --- command line --------------------------------------------------------------------------------------------
+expect 2 'unknown command.*pack' "$lamella" pakc
+expect 2 'unknown option.*--out' "$lamella" pack screen/images.csv --oot x
+expect 2 '--out.*missing' "$lamella" pack screen/images.csv
+expect 2 'IMAGES' "$lamella" pack --out x
+expect 2 'value' "$lamella" pack screen/images.csv --out
+expect 2 'integer' "$lamella" synth x --seed 3abc
+expect 2 'integer' "$lamella" synth x --seed 3.5
+expect 2 '1' "$lamella" synth x --plates 0
+expect 2 'none.*center' "$lamella" map emb.h5ad --out x.h5ad --align tvm
+expect 2 'too many|unexpected' "$lamella" map emb.h5ad other.h5ad --out x.h5ad
+expect 2 'exists already.*--force' "$lamella" pack screen/images.csv --out shards
+expect 2 'exists already.*--force' "$lamella" map emb.h5ad --out map.h5ad --by gene
+expect 2 'exists already.*--force' "$lamella" synth screen
+expect 2 'threads' "$lamella" map emb.h5ad --out x.h5ad --threads -2
+
+# --- pack: tables --------------------------------------------------------------------------------------------
+leaves_nothing bad 1 'nothing.csv.*No such file' "$lamella" pack nothing.csv --out bad
+: > empty.csv; leaves_nothing bad 1 'empty.csv.*empty' "$lamella" pack empty.csv --out bad
+leaves_nothing bad 1 'no rows' "$lamella" pack header.csv --out bad
+printf 'plate,well\np,A01\n' > nofile.csv; leaves_nothing bad 1 'file' "$lamella" pack nofile.csv --out bad
+printf 'file,plate,plate\nx.png,a,b\n' > twice.csv; leaves_nothing bad 1 'twice|duplicate.*plate' "$lamella" pack twice.csv --out bad
+printf 'file,plate\nx.png\n' > short.csv; leaves_nothing bad 1 'short.csv:2' "$lamella" pack short.csv --out bad
+printf 'file,plate\n"x.png,a\n' > quote.csv; leaves_nothing bad 1 'quote' "$lamella" pack quote.csv --out bad
+(cat screen/images.csv; sed -n 2p screen/images.csv) > duplicate.csv; cp duplicate.csv screen/
+leaves_nothing bad 1 'duplicate|same' "$lamella" pack screen/duplicate.csv --out bad
+one_image missing.csv nowhere.png; leaves_nothing bad 1 'nowhere.png' "$lamella" pack missing.csv --out bad
+leaves_nothing bad 1 'channel.*DNA' "$lamella" pack screen/images.csv --out bad --channels DNB
+leaves_nothing bad 1 'group.*column|column.*fild' "$lamella" pack screen/images.csv --out bad --group fild
+leaves_nothing bad 1 'bit' "$lamella" pack screen/images.csv --out bad --bit-depth 8
+expect 2 'OLD=NEW' "$lamella" pack screen/images.csv --out bad --path-prefix nonsense
+
+# --- pack: image files ---------------------------------------------------------------------------------------
+head -c 300 "$png" > cut.png; one_image a.csv cut.png; leaves_nothing bad 1 'cut.png' "$lamella" pack a.csv --out bad
+printf 'hello, this is no picture' > text.png; one_image a.csv text.png; leaves_nothing bad 1 'text.png' "$lamella" pack a.csv --out bad
+: > none.png; one_image a.csv none.png; leaves_nothing bad 1 'none.png' "$lamella" pack a.csv --out bad
+(head -c 20 "$png"; printf '\377'; tail -c +22 "$png") > lie.png; one_image a.csv lie.png; leaves_nothing bad 1 'lie.png' "$lamella" pack a.csv --out bad
+printf 'II*\0\377\377\377\377' > cut.tif; one_image a.csv cut.tif; leaves_nothing bad 1 'cut.tif' "$lamella" pack a.csv --out bad
+printf 'II*\0\010\0\0\0\0\0\0\0\0\0' > empty.tif; one_image a.csv empty.tif; leaves_nothing bad 1 'empty.tif' "$lamella" pack a.csv --out bad
+printf 'no tiff' > text.tif; one_image a.csv text.tif; leaves_nothing bad 1 'text.tif' "$lamella" pack a.csv --out bad
+printf '\0\0\0\014jP  \015\012\207\012' > cut.jp2; one_image a.csv cut.jp2; leaves_nothing bad 1 'cut.jp2' "$lamella" pack a.csv --out bad
+printf 'no jp2' > text.jp2; one_image a.csv text.jp2; leaves_nothing bad 1 'text.jp2' "$lamella" pack a.csv --out bad
+printf '\377O\377Q' > cut.j2k; one_image a.csv cut.j2k; leaves_nothing bad 1 'cut.j2k' "$lamella" pack a.csv --out bad
+npy() { printf '\223NUMPY\001\000v\000%-117s\n' "$1"; }
+(npy "{'descr': '<u2', 'fortran_order': False, 'shape': (2, 8, 8), }"; head -c 100 /dev/zero) > cut.npy
+one_image a.csv cut.npy; leaves_nothing bad 1 'cut.npy' "$lamella" pack a.csv --out bad
+(npy "{'descr': '<u2', 'fortran_order': True, 'shape': (1, 2, 2), }"; head -c 8 /dev/zero) > fortran.npy
+one_image a.csv fortran.npy; leaves_nothing bad 1 'ortran' "$lamella" pack a.csv --out bad
+(npy "{'descr': '>u2', 'fortran_order': False, 'shape': (1, 2, 2), }"; head -c 8 /dev/zero) > big.npy
+one_image a.csv big.npy; leaves_nothing bad 1 'big.npy' "$lamella" pack a.csv --out bad
+(npy "{'descr': '<u2', 'fortran_order': False, 'shape': (99999999999, 99999999999, 99999999999), }") > huge.npy
+one_image a.csv huge.npy; leaves_nothing bad 1 'huge.npy' "$lamella" pack a.csv --out bad
+(npy "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2, 2), }"; head -c 16 /dev/zero) > float.npy
+one_image a.csv float.npy; leaves_nothing bad 1 'float.npy' "$lamella" pack a.csv --out bad
+printf '\050\265\057\375garbage' > bad.npy.zst; one_image a.csv bad.npy.zst; leaves_nothing bad 1 'bad.npy.zst' "$lamella" pack a.csv --out bad
+printf '\037\213\010garbage' > bad.npy.gz; one_image a.csv bad.npy.gz; leaves_nothing bad 1 'bad.npy.gz' "$lamella" pack a.csv --out bad
+(npy "{'descr': '|u1', 'fortran_order': False, 'shape': (2, 1, 4, 4), }"; head -c 32 /dev/zero) > stack.npy
+printf 'file,row\nstack.npy,7\n' > a.csv; leaves_nothing bad 1 'row' "$lamella" pack a.csv --out bad
+(npy "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 4, 4), }"; head -c 16 /dev/zero) > small.npy
+(npy "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 8, 8), }"; head -c 64 /dev/zero) > large.npy
+printf 'file_A,file_B\nsmall.npy,large.npy\n' > a.csv; leaves_nothing bad 1 'size|large.npy' "$lamella" pack a.csv --out bad
+printf 'file,plate\nsmall.npy,a\nstack.npy,b\n' > a.csv; leaves_nothing bad 1 'stack.npy' "$lamella" pack a.csv --out bad
+printf 'scan.xyz' > scan.xyz; one_image a.csv scan.xyz; leaves_nothing bad 1 'scan.xyz' "$lamella" pack a.csv --out bad
+
+# --- shards --------------------------------------------------------------------------------------------------
+expect 1 'nowhere' "$lamella" inspect nowhere
+mkdir emptydir; expect 1 'emptydir' "$lamella" inspect emptydir
+cp -r shards cutshards; truncate -s 500 cutshards/shard_00000.lam; expect 1 'cutshards' "$lamella" inspect cutshards
+cp -r shards noindex; printf 'X' | dd of=noindex/shard_00000.lam bs=1 seek=$(($(stat -c %s noindex/shard_00000.lam) - 40)) conv=notrunc status=none
+expect 1 'noindex' "$lamella" inspect noindex
+cp -r shards nojson; rm nojson/dataset.json; expect 1 'nojson' "$lamella" inspect nojson
+cp -r shards badjson; echo '{' > badjson/dataset.json; expect 1 'dataset.json' "$lamella" inspect badjson
+
+# --- train ---------------------------------------------------------------------------------------------------
+expect 1 'none.yaml' "$lamella" train none.yaml
+: > empty.yaml; expect 2 'empty.yaml' "$lamella" train empty.yaml
+config() { # REGEX CONTENT
+  printf '%b' "$2" > bad.yaml; leaves_nothing badrun 2 "$1" "$lamella" train bad.yaml train.out=badrun
+}
+config 'bad.yaml:1.*dept.*depth' 'model: {dept: 3}\n'
+config 'bad.yaml:1.*depth.*integer' 'model: {depth: 3.5}\n'
+config 'bad.yaml:1.*depth.*integer' 'model: {depth: 3abc}\n'
+config 'bad.yaml:2.*depth' 'model:\n  depth: -3\n'
+config 'bad.yaml:3.*(twice|duplicate)' 'model:\n  depth: 3\n  depth: 4\n'
+config 'bad.yaml:2.*tab' 'model:\n\tdepth: 3\n'
+config 'anchor' 'model: &a {depth: 3}\n'
+config 'cosine' 'optim: {schedule: cosinus}\n'
+config 'true|false' 'data: {flips: maybe}\n'
+expect 2 'command line.*modle' "$lamella" train good.yaml modle.depth=3 train.out=badrun
+expect 2 'key.path=value|=' "$lamella" train good.yaml nonsense train.out=badrun
+expect 2 'num_heads' "$lamella" train good.yaml model.num_heads=5 train.out=badrun
+expect 2 'patch_size' "$lamella" train good.yaml model.patch_size=7 train.out=badrun
+expect 2 'exists already' "$lamella" train good.yaml
+expect 1 'image_size|smaller' "$lamella" train good.yaml model.image_size=4096 train.out=badrun
+expect 1 'nowhere' "$lamella" train good.yaml data.path=nowhere train.out=badrun
+expect 1 'noindex' "$lamella" train good.yaml data.path=noindex train.out=badrun
+expect 1 'channels' "$lamella" train good.yaml model.in_channels=3 train.out=badrun
+absent badrun
+
+# --- embed ---------------------------------------------------------------------------------------------------
+leaves_nothing x.h5ad 1 'nowhere' "$lamella" embed nowhere shards --out x.h5ad
+cp -r run cutrun; for f in cutrun/checkpoints/step_*/model.safetensors; do truncate -s 100 "$f"; done
+leaves_nothing x.h5ad 1 'cutrun' "$lamella" embed cutrun shards --out x.h5ad
+printf '\377\377\377\377\377\377\377\177{}' > huge.safetensors; leaves_nothing x.h5ad 1 'huge.safetensors' "$lamella" embed huge.safetensors shards --out x.h5ad
+leaves_nothing x.h5ad 2 'block' "$lamella" embed run shards --out x.h5ad --block 99
+leaves_nothing x.h5ad 1 'nowhere' "$lamella" embed run nowhere --out x.h5ad
+
+# --- map -----------------------------------------------------------------------------------------------------
+leaves_nothing x.h5ad 1 'nowhere' "$lamella" map nowhere.h5ad --out x.h5ad --by gene
+leaves_nothing x.h5ad 1 'text.png' "$lamella" map text.png --out x.h5ad --by gene
+head -c 1000 emb.h5ad > cut.h5ad; leaves_nothing x.h5ad 1 'cut.h5ad' "$lamella" map cut.h5ad --out x.h5ad --by gene
+leaves_nothing x.h5ad 1 'gnee.*gene' "$lamella" map emb.h5ad --out x.h5ad --by gnee
+leaves_nothing x.h5ad 1 'no controls|no row' "$lamella" map emb.h5ad --out x.h5ad --by gene --align tvn --controls gene=nothing
+leaves_nothing x.h5ad 2 'controls' "$lamella" map emb.h5ad --out x.h5ad --by gene --align tvn
+leaves_nothing x.h5ad 2 'column=value' "$lamella" map emb.h5ad --out x.h5ad --by gene --align tvn --controls nonsense
+leaves_nothing x.h5ad 1 'batsh.*batch' "$lamella" map emb.h5ad --out x.h5ad --by gene --align center --batch batsh
+leaves_nothing x.h5ad 2 'where|position' "$lamella" map emb.h5ad --out x.h5ad --by gene --where 'gene ==='
+leaves_nothing x.h5ad 1 'no row' "$lamella" map emb.h5ad --out x.h5ad --by gene --where 'gene == nothing'
+touch x.parquet; leaves_nothing x.h5ad 1 'parquet.*pandas' "$lamella" map x.parquet --out x.h5ad --by gene
+printf 'gene,d0,d1\nA,nan,nan\nB,nan,1\n' > nan.csv; leaves_nothing x.h5ad 1 'nan.csv|finite|numeric' "$lamella" map nan.csv --out x.h5ad --by gene
+printf 'gene,plate\nA,x\n' > nonumbers.csv; leaves_nothing x.h5ad 1 'numeric|feature' "$lamella" map nonumbers.csv --out x.h5ad --by gene
+leaves_nothing nofolder/x.h5ad 1 'nofolder' "$lamella" map emb.h5ad --out nofolder/x.h5ad --by gene
+
+# --- relate --------------------------------------------------------------------------------------------------
+leaves_nothing res 1 'nowhere' "$lamella" relate map.h5ad --relationships nowhere --out res
+leaves_nothing res 1 'map --by' "$lamella" relate emb.h5ad --entity gene --relationships screen/relationships --out res
+printf 'a,b\nA,B\n' > wrong.txt; leaves_nothing res 1 'entity1' "$lamella" relate map.h5ad --relationships wrong.txt --out res
+printf 'entity1,entity2\nQQ1,QQ2\n' > none.txt; leaves_nothing res 1 'none.txt|none|pair' "$lamella" relate map.h5ad --relationships none.txt --out res
+leaves_nothing res 2 'threshold' "$lamella" relate map.h5ad --relationships screen/relationships --out res --thresholds 5
+leaves_nothing res 1 'emptydir' "$lamella" relate map.h5ad --relationships emptydir --out res
+
+# --- probe, report -------------------------------------------------------------------------------------------
+leaves_nothing res 1 'gnee.*gene' "$lamella" probe emb.h5ad --label gnee --out res
+leaves_nothing res 1 'class|label' "$lamella" probe emb.h5ad --label batch --where x --out res
+leaves_nothing res 1 'group|fold' "$lamella" probe emb.h5ad --label gene --group batch --folds 50 --out res
+leaves_nothing x.html 1 'nowhere' "$lamella" report nowhere --out x.html
+leaves_nothing x.html 1 'emptydir' "$lamella" report emptydir --out x.html
+leaves_nothing x.html 2 'out' "$lamella" report map.h5ad
+
+# --- the system says no --------------------------------------------------------------------------------------
+if [ "$(id -u)" != 0 ]; then
+  mkdir readonly; chmod a-w readonly
+  leaves_nothing readonly/x.h5ad 1 'readonly.*ermission' "$lamella" map emb.h5ad --out readonly/x.h5ad --by gene
+fi
+expect 1 'full|write' bash -c "'$lamella' relate map.h5ad --relationships screen/relationships --out ok --json > /dev/full"
+for n in 1 2 3 5 8 13 21 34 55 89 144; do
+  for kind in alloc read write; do
+    rm -rf fault fault.h5ad
+    LAMELLA_FAULT=$kind:$n "$lamella" map emb.h5ad --out fault.h5ad --by gene --threads 1 --quiet > out.txt 2> err.txt; code=$?
+    cases=$((cases + 1))
+    case $code in
+      0) [ -s fault.h5ad ] || { echo "FAILED: map, $kind $n: exit 0 without a file"; failed=$((failed + 1)); } ;;
+      1) [ "$(grep -c '^lamella: ' err.txt)" = 1 ] && [ ! -e fault.h5ad ] && ! ls ./*partial* > /dev/null 2>&1 ||
+        { echo "FAILED: map, $kind $n: $(cat err.txt)"; failed=$((failed + 1)); } ;;
+      *) echo "FAILED: map, $kind $n: exit $code: $(tail -1 err.txt)"; failed=$((failed + 1)) ;;
+    esac
+    LAMELLA_FAULT=$kind:$n "$lamella" pack screen/images.csv --out fault --threads 1 --quiet > out.txt 2> err.txt; code=$?
+    cases=$((cases + 1))
+    case $code in
+      0) "$lamella" inspect fault > /dev/null 2>&1 || { echo "FAILED: pack, $kind $n: exit 0, but the shards do not open"; failed=$((failed + 1)); } ;;
+      1) [ "$(grep -c '^lamella: ' err.txt)" = 1 ] || { echo "FAILED: pack, $kind $n: $(cat err.txt)"; failed=$((failed + 1)); } ;;
+      *) echo "FAILED: pack, $kind $n: exit $code: $(tail -1 err.txt)"; failed=$((failed + 1)) ;;
+    esac
+  done
+done
+cmp -s <(cat shards/shard_00000.lam) <(cat noindex/shard_00000.lam) && { echo "FAILED: the damaged copy equals the original"; failed=$((failed + 1)); }
+
+echo "bad input: $cases cases, $failed failed"
+[ "$failed" = 0 ]
