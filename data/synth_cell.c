@@ -19,6 +19,7 @@ typedef struct lam_synth_cell {
     double x, y, radius, aspect, angle;
     double wave[HARMONICS], phase[HARMONICS]; /* outline: radius x (1 + sum wave cos(k t + phase)), k = 2.. */
     double nucleus_x, nucleus_y, nucleus_radius, nucleus_ratio, nucleus_angle;
+    double cosine, sine, nucleus_cosine, nucleus_sine; /* of the angles */
     int nucleoli;
     double nucleolus_x[MAXIMUM_NUCLEOLI], nucleolus_y[MAXIMUM_NUCLEOLI], nucleolus_radius;
     double z[LAM_SYNTH_PARAMETERS];
@@ -75,6 +76,10 @@ static void shape_cell(lam_synth_cell *cell, const double *truth) {
     cell->nucleus_ratio = 0.40 + 0.58 * sigmoid(1.1 - 1.1 * z[LAM_SYNTH_NUCLEUS_ECCENTRICITY]);
     cell->nucleus_angle = cell->angle + 0.4 * lam_rng_normal(rng);
     double off = 0.16 * cell->radius * sqrt(lam_rng_uniform(rng)), way = between(rng, 0, 2 * PI);
+    cell->cosine = cos(cell->angle);
+    cell->sine = sin(cell->angle);
+    cell->nucleus_cosine = cos(cell->nucleus_angle);
+    cell->nucleus_sine = sin(cell->nucleus_angle);
     cell->nucleus_x = cell->x + off * cos(way);
     cell->nucleus_y = cell->y + off * sin(way);
     cell->nucleoli = (int)clamp(floor(2.6 * exp(0.5 * z[LAM_SYNTH_NUCLEOLI_NUMBER]) + lam_rng_uniform(rng)), 0,
@@ -83,18 +88,18 @@ static void shape_cell(lam_synth_cell *cell, const double *truth) {
     for (int i = 0; i < cell->nucleoli; i++) {
         double r = 0.68 * cell->nucleus_radius * sqrt(lam_rng_uniform(rng)), t = between(rng, 0, 2 * PI);
         double u = r * cos(t) / sqrt(cell->nucleus_ratio), v = r * sin(t) * sqrt(cell->nucleus_ratio);
-        cell->nucleolus_x[i] = cell->nucleus_x + u * cos(cell->nucleus_angle) - v * sin(cell->nucleus_angle);
-        cell->nucleolus_y[i] = cell->nucleus_y + u * sin(cell->nucleus_angle) + v * cos(cell->nucleus_angle);
+        cell->nucleolus_x[i] = cell->nucleus_x + u * cell->nucleus_cosine - v * cell->nucleus_sine;
+        cell->nucleolus_y[i] = cell->nucleus_y + u * cell->nucleus_sine + v * cell->nucleus_cosine;
     }
     cell->texture = lam_rng_word(rng);
 }
 
 /* Distance to the cell's centre as a share of its outline's radius in that direction. */
 static double cell_reach(const lam_synth_cell *cell, double x, double y) {
-    double c = cos(cell->angle), s = sin(cell->angle), dx = x - cell->x, dy = y - cell->y;
+    double c = cell->cosine, s = cell->sine, dx = x - cell->x, dy = y - cell->y;
     double u = (c * dx + s * dy) / sqrt(cell->aspect), v = (c * dy - s * dx) * sqrt(cell->aspect);
     double r = sqrt(u * u + v * v);
-    if (r < 0.5 * cell->radius) return r / cell->radius;
+    if (r < 0.5 * cell->radius || r > 1.9 * cell->radius) return r / cell->radius;
     double t = atan2(v, u), outline = 1;
     for (int h = 0; h < HARMONICS; h++) outline += cell->wave[h] * cos((h + 2) * t + cell->phase[h]);
     return r / (cell->radius * fmax(outline, 0.55));
@@ -102,7 +107,7 @@ static double cell_reach(const lam_synth_cell *cell, double x, double y) {
 
 /* 1 on the nuclear envelope, 0 in the middle. */
 static double nucleus_reach(const lam_synth_cell *cell, double x, double y) {
-    double c = cos(cell->nucleus_angle), s = sin(cell->nucleus_angle);
+    double c = cell->nucleus_cosine, s = cell->nucleus_sine;
     double dx = x - cell->nucleus_x, dy = y - cell->nucleus_y;
     double q = sqrt(cell->nucleus_ratio), u = (c * dx + s * dy) * q, v = (c * dy - s * dx) / q;
     return sqrt(u * u + v * v) / cell->nucleus_radius;
@@ -338,7 +343,7 @@ static void draw_fibres(lam_synth_field *field, lam_synth_cell *cell, double amo
         double a = axis + spread * lam_rng_normal(rng), bend = 0.012 * lam_rng_normal(rng);
         double half = cell->radius * between(rng, 0.5, 1.0), weight = between(rng, 0.5, 1.4);
         double x0 = cell->x + r * cos(t) * sqrt(cell->aspect), y0 = cell->y + r * sin(t) / sqrt(cell->aspect);
-        double c = cos(cell->angle), s = sin(cell->angle), dx = x0 - cell->x, dy = y0 - cell->y;
+        double c = cell->cosine, s = cell->sine, dx = x0 - cell->x, dy = y0 - cell->y;
         x0 = cell->x + c * dx - s * dy;
         y0 = cell->y + s * dx + c * dy;
         for (int way = -1; way <= 1; way += 2) {

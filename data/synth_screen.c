@@ -107,11 +107,13 @@ static void add_antagonist(lam_synth_screen *screen) {
 static void make_pathways(lam_synth_screen *screen) {
     static const int64_t modules[][2] = {{4, 0}, {3, 0}, {3, 2}, {3, 0}};
     int64_t genes = screen->config.genes, used = 0, related = 0, active = (int64_t)(ACTIVE_SHARE * (double)genes);
+    /* Among more genes a pathway must be larger for the same share of pairs. */
+    int64_t scale = (genes + 48) / 144 > 1 ? (genes + 48) / 144 : 1;
     double most = RELATED_SHARE * (double)(genes * (genes - 1) / 2);
     lam_rng rng = lam_synth_stream(screen->config.seed, LAM_SYNTH_STREAM_PATHWAYS, 0);
     for (int64_t g = 0; g < genes; g++) screen->genes[g].pathway = -1;
     for (int64_t m = 0;; m = (m + 1) % 4) {
-        int64_t a = modules[m][0], b = modules[m][1], pairs = (a + b) * (a + b - 1) / 2;
+        int64_t a = scale * modules[m][0], b = scale * modules[m][1], pairs = (a + b) * (a + b - 1) / 2;
         /* The first module comes in any case: the smallest screen has a relationship too. */
         if (used > 0 && (used + a + b > active || (double)(related + pairs) > most)) break;
         for (int64_t i = 0; i < a; i++) screen->genes[used + i].pathway = screen->pathway_count;
