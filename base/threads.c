@@ -1,0 +1,30 @@
+#include "base/threads.h"
+
+#include <omp.h>
+#include <sched.h>
+#include <stdlib.h>
+
+extern void openblas_set_num_threads(int threads);
+
+static int chosen;
+
+static int default_threads(void) {
+    const char *text = getenv("OMP_NUM_THREADS");
+    int threads = text ? atoi(text) : 0;
+    if (threads > 0) return threads;
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
+    return 1;
+}
+
+void lam_threads_set(int threads) {
+    chosen = threads > 0 ? threads : default_threads();
+    omp_set_num_threads(chosen);
+    openblas_set_num_threads(chosen);
+}
+
+int lam_threads(void) {
+    if (!chosen) chosen = default_threads();
+    return chosen;
+}
