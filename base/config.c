@@ -1,0 +1,350 @@
+#include "base/config.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <yaml.h>
+
+#include "base/cli.h"
+#include "base/files.h"
+#include "base/memory.h"
+
+#define MAX_KEYS 256
+
+struct lam_config {
+    const lam_config_key *keys;
+    int count;
+    char **values; /* text as given, or NULL */
+    size_t *lines; /* where it was given; 0: command line */
+    char *name;    /* file */
+};
+
+/* ---- values ---- */
+
+static const char *type_words(const lam_config_key *key, char *buffer, size_t size) {
+    bool bounded = key->minimum < key->maximum || key->minimum > key->maximum;
+    switch (key->type) {
+    case LAM_CONFIG_INT:
+        if (bounded)
+            snprintf(buffer, size, "an integer from %.0f to %.0f", key->minimum, key->maximum);
+        else
+            snprintf(buffer, size, "an integer");
+        break;
+    case LAM_CONFIG_FLOAT:
+        if (bounded)
+            snprintf(buffer, size, "a number from %g to %g", key->minimum, key->maximum);
+        else
+            snprintf(buffer, size, "a number");
+        break;
+    case LAM_CONFIG_BOOL: snprintf(buffer, size, "true|false"); break;
+    case LAM_CONFIG_CHOICE: snprintf(buffer, size, "%s", key->choices); break;
+    default: snprintf(buffer, size, "a text"); break;
+    }
+    return buffer;
+}
+
+static bool in_bounds(const lam_config_key *key, double number) {
+    bool bounded = key->minimum < key->maximum || key->minimum > key->maximum;
+    return !bounded || (number >= key->minimum && number <= key->maximum);
+}
+
+static bool is_choice(const char *choices, const char *text) {
+    size_t length = strlen(text);
+    for (const char *p = choices; p;) {
+        const char *bar = strchr(p, '|');
+        size_t n = bar ? (size_t)(bar - p) : strlen(p);
+        if (n == length && !strncmp(p, text, n)) return true;
+        p = bar ? bar + 1 : NULL;
+    }
+    return false;
+}
+
+static bool is_valid(const lam_config_key *key, const char *text) {
+    static const char digits[] = "+-0123456789", number_characters[] = "+-.0123456789eE";
+    char *end;
+    errno = 0;
+    switch (key->type) {
+    case LAM_CONFIG_INT: {
+        if (!*text || strspn(text, digits) != strlen(text)) return false;
+        long long value = strtoll(text, &end, 10);
+        return !*end && !errno && in_bounds(key, (double)value);
+    }
+    case LAM_CONFIG_FLOAT: {
+        if (!*text || strspn(text, number_characters) != strlen(text)) return false;
+        double value = strtod(text, &end);
+        return !*end && isfinite(value) && in_bounds(key, value);
+    }
+    case LAM_CONFIG_BOOL: return !strcmp(text, "true") || !strcmp(text, "false");
+    case LAM_CONFIG_CHOICE: return is_choice(key->choices, text);
+    default: return true;
+    }
+}
+
+static int find_key(const lam_config *config, const char *path) {
+    for (int i = 0; i < config->count; i++)
+        if (!strcmp(config->keys[i].path, path)) return i;
+    return -1;
+}
+
+static lam_status unknown_key(const lam_config *config, const char *where, const char *path) {
+    const char *names[MAX_KEYS];
+    for (int i = 0; i < config->count; i++) names[i] = config->keys[i].path;
+    const char *nearest = lam_nearest_name(path, names, config->count);
+    LAM_REQUIRE(!nearest, LAM_ERROR_CONFIG, "%s: unknown key %s; did you mean %s?", where, path, nearest);
+    LAM_FAIL(LAM_ERROR_CONFIG, "%s: unknown key %s: lamella train --help-config lists the keys", where, path);
+}
+
+static lam_status set_value(lam_config *config, const char *where, size_t line, const char *path, const char *text) {
+    int i = find_key(config, path);
+    if (i < 0) return unknown_key(config, where, path);
+    char words[256];
+    LAM_REQUIRE(is_valid(&config->keys[i], text), LAM_ERROR_CONFIG, "%s: %s is '%s', allowed is %s", where, path, text,
+                type_words(&config->keys[i], words, sizeof words));
+    char *copy;
+    LAM_TRY(lam_text_copy(&copy, text));
+    lam_free(config->values[i]);
+    config->values[i] = copy;
+    config->lines[i] = line;
+    return LAM_OK;
+}
+
+/* ---- YAML ---- */
+
+/* libyaml resolves aliases and merges documents silently, so what is not plain is refused while its events pass. */
+static lam_status refuse_fancy(const char *text, size_t size, const char *name) {
+    yaml_parser_t parser;
+    LAM_REQUIRE(yaml_parser_initialize(&parser), LAM_ERROR_MEMORY, "out of memory: %s could not be parsed", name);
+    yaml_parser_set_input_string(&parser, (const unsigned char *)text, size);
+    lam_status status = LAM_OK;
+    int documents = 0;
+    for (bool over = false; !over && status == LAM_OK;) {
+        yaml_event_t event;
+        if (!yaml_parser_parse(&parser, &event)) {
+            const char *problem = parser.problem ? parser.problem : "it cannot be parsed";
+            size_t line = (parser.problem_mark.line ? parser.problem_mark.line : parser.context_mark.line) + 1;
+            bool tab = strstr(problem, "cannot start any token") && memchr(text, '\t', size);
+            status = lam_fail(LAM_ERROR_CONFIG, __FILE__, __LINE__, "%s:%zu: not valid YAML: %s%s", name, line, problem,
+                              tab ? " (a tab: indent with spaces)" : "");
+            break;
+        }
+        size_t line = event.start_mark.line + 1;
+        const unsigned char *anchor = NULL, *tag = NULL;
+        switch (event.type) {
+        case YAML_SCALAR_EVENT: anchor = event.data.scalar.anchor, tag = event.data.scalar.tag; break;
+        case YAML_MAPPING_START_EVENT: anchor = event.data.mapping_start.anchor, tag = event.data.mapping_start.tag; break;
+        case YAML_SEQUENCE_START_EVENT: anchor = event.data.sequence_start.anchor, tag = event.data.sequence_start.tag; break;
+        case YAML_ALIAS_EVENT: anchor = event.data.alias.anchor; break;
+        case YAML_DOCUMENT_START_EVENT: documents++; break;
+        case YAML_STREAM_END_EVENT: over = true; break;
+        default: break;
+        }
+        if (anchor)
+            status = lam_fail(LAM_ERROR_CONFIG, __FILE__, __LINE__, "%s:%zu: '%s' is an anchor or alias: write the value out", name, line, (const char *)anchor);
+        else if (tag)
+            status = lam_fail(LAM_ERROR_CONFIG, __FILE__, __LINE__, "%s:%zu: '%s' is a tag: write a plain value", name, line, (const char *)tag);
+        else if (documents > 1)
+            status = lam_fail(LAM_ERROR_CONFIG, __FILE__, __LINE__, "%s:%zu: a second document begins: one is allowed", name, line);
+        yaml_event_delete(&event);
+    }
+    yaml_parser_delete(&parser);
+    return status;
+}
+
+static lam_status walk(lam_config *config, yaml_document_t *document, yaml_node_t *node, const char *prefix) {
+    LAM_REQUIRE(node->type == YAML_MAPPING_NODE, LAM_ERROR_CONFIG, "%s:%zu: %s is no section: write 'section: {key: value}'", config->name,
+                node->start_mark.line + 1, *prefix ? prefix : "the file");
+    for (yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < node->data.mapping.pairs.top; pair++) {
+        yaml_node_t *key = yaml_document_get_node(document, pair->key), *child = yaml_document_get_node(document, pair->value);
+        char where[1200], path[512];
+        snprintf(where, sizeof where, "%.1000s:%zu", config->name, key->start_mark.line + 1);
+        LAM_REQUIRE(key->type == YAML_SCALAR_NODE && strlen((const char *)key->data.scalar.value) == key->data.scalar.length,
+                    LAM_ERROR_CONFIG, "%s: a key must be plain text", where);
+        snprintf(path, sizeof path, "%s%s%.200s", prefix, *prefix ? "." : "", (const char *)key->data.scalar.value);
+        if (child->type == YAML_MAPPING_NODE && !*prefix) {
+            LAM_TRY(walk(config, document, child, path));
+            continue;
+        }
+        LAM_REQUIRE(find_key(config, path) >= 0 || child->type == YAML_SCALAR_NODE, LAM_ERROR_CONFIG, "%s: unknown key %s", where, path);
+        int i = find_key(config, path);
+        if (i < 0) return unknown_key(config, where, path);
+        char words[256];
+        LAM_REQUIRE(child->type == YAML_SCALAR_NODE && strlen((const char *)child->data.scalar.value) == child->data.scalar.length,
+                    LAM_ERROR_CONFIG, "%s: %s is no single value, allowed is %s", where, path, type_words(&config->keys[i], words, sizeof words));
+        LAM_REQUIRE(!config->values[i], LAM_ERROR_CONFIG, "%s: duplicate key %s: it stands in line %zu already", where, path, config->lines[i]);
+        LAM_TRY(set_value(config, where, key->start_mark.line + 1, path, (const char *)child->data.scalar.value));
+    }
+    return LAM_OK;
+}
+
+static lam_status load(lam_config *config, const char *text, size_t size) {
+    LAM_TRY(refuse_fancy(text, size, config->name));
+    yaml_parser_t parser;
+    yaml_document_t document;
+    LAM_REQUIRE(yaml_parser_initialize(&parser), LAM_ERROR_MEMORY, "out of memory: %s could not be parsed", config->name);
+    yaml_parser_set_input_string(&parser, (const unsigned char *)text, size);
+    lam_status status = LAM_OK;
+    if (!yaml_parser_load(&parser, &document)) {
+        status = lam_fail(LAM_ERROR_CONFIG, __FILE__, __LINE__, "%s:%zu: not valid YAML: %s", config->name, parser.problem_mark.line + 1,
+                          parser.problem ? parser.problem : "out of memory");
+    } else {
+        yaml_node_t *root = yaml_document_get_root_node(&document);
+        status = root ? walk(config, &document, root, "")
+                      : lam_fail(LAM_ERROR_CONFIG, __FILE__, __LINE__, "%s: the file is empty: a config has sections of keys", config->name);
+        yaml_document_delete(&document);
+    }
+    yaml_parser_delete(&parser);
+    return status;
+}
+
+lam_status lam_config_parse(lam_config **out, const lam_config_key *keys, const char *text, size_t size, const char *name) {
+    *out = NULL;
+    lam_status status = LAM_OK;
+    lam_config *config = NULL;
+    LAM_TRY(lam_alloc((void **)&config, sizeof *config));
+    config->keys = keys;
+    while (keys[config->count].path) config->count++;
+    LAM_REQUIRE_GOTO(config->count <= MAX_KEYS, done, LAM_ERROR_INTERNAL, "the schema has more than %d keys", MAX_KEYS);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&config->values, config->count, sizeof *config->values), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&config->lines, config->count, sizeof *config->lines), done);
+    LAM_TRY_GOTO(lam_text_copy(&config->name, name), done);
+    LAM_TRY_GOTO(load(config, text, size), done);
+done:
+    if (status == LAM_OK)
+        *out = config;
+    else
+        lam_config_free(config);
+    return status;
+}
+
+lam_status lam_config_read(lam_config **out, const lam_config_key *keys, const char *path) {
+    char *text;
+    size_t size;
+    *out = NULL;
+    LAM_TRY(lam_file_read(path, &text, &size));
+    lam_status status = lam_config_parse(out, keys, text, size, path);
+    lam_free(text);
+    return status;
+}
+
+lam_status lam_config_set(lam_config *config, const char *assignment) {
+    const char *equals = strchr(assignment, '=');
+    LAM_REQUIRE(equals && equals != assignment, LAM_ERROR_CONFIG, "command line: '%s' is no key.path=value", assignment);
+    char *path;
+    LAM_TRY(lam_text_copy_n(&path, assignment, (size_t)(equals - assignment)));
+    lam_status status = set_value(config, "command line", 0, path, equals + 1);
+    lam_free(path);
+    return status;
+}
+
+lam_status lam_config_check(const lam_config *config) {
+    char words[256];
+    for (int i = 0; i < config->count; i++)
+        LAM_REQUIRE(config->values[i] || config->keys[i].default_value, LAM_ERROR_CONFIG, "%s: %s is missing: %s (%s)", config->name,
+                    config->keys[i].path, config->keys[i].help, type_words(&config->keys[i], words, sizeof words));
+    return LAM_OK;
+}
+
+void lam_config_free(lam_config *config) {
+    if (!config) return;
+    for (int i = 0; config->values && i < config->count; i++) lam_free(config->values[i]);
+    lam_free(config->values);
+    lam_free(config->lines);
+    lam_free(config->name);
+    lam_free(config);
+}
+
+/* ---- access ---- */
+
+const char *lam_config_text(const lam_config *config, const char *path) {
+    int i = find_key(config, path);
+    return i < 0 ? NULL : config->values[i] ? config->values[i] : config->keys[i].default_value;
+}
+int64_t lam_config_int(const lam_config *config, const char *path) { return strtoll(lam_config_text(config, path), NULL, 10); }
+double lam_config_float(const lam_config *config, const char *path) { return strtod(lam_config_text(config, path), NULL); }
+bool lam_config_bool(const lam_config *config, const char *path) { return !strcmp(lam_config_text(config, path), "true"); }
+bool lam_config_given(const lam_config *config, const char *path) {
+    int i = find_key(config, path);
+    return i >= 0 && config->values[i];
+}
+
+/* ---- text ---- */
+
+typedef struct text_buffer {
+    char *text;
+    size_t length, size;
+} text_buffer;
+
+static lam_status put(text_buffer *buffer, const char *text) {
+    size_t n = strlen(text);
+    if (buffer->length + n + 1 > buffer->size) {
+        size_t grown = (buffer->length + n + 1) * 2;
+        LAM_TRY(lam_grow((void **)&buffer->text, buffer->size, grown));
+        buffer->size = grown;
+    }
+    memcpy(buffer->text + buffer->length, text, n + 1);
+    buffer->length += n;
+    return LAM_OK;
+}
+
+/* Text values are always quoted: a plain `yes` or `1.0` would read differently elsewhere. */
+static lam_status put_quoted(text_buffer *buffer, const char *text) {
+    LAM_TRY(put(buffer, "\""));
+    for (; *text; text++) {
+        char piece[8] = {*text, 0};
+        if (*text == '"' || *text == '\\') snprintf(piece, sizeof piece, "\\%c", *text);
+        if ((unsigned char)*text < 0x20 || *text == 0x7f) snprintf(piece, sizeof piece, "\\x%02X", (unsigned)(unsigned char)*text);
+        LAM_TRY(put(buffer, piece));
+    }
+    return put(buffer, "\"");
+}
+
+lam_status lam_config_write(const lam_config *config, char **text) {
+    text_buffer buffer = {0};
+    lam_status status = LAM_OK;
+    const char *section = "";
+    size_t section_length = 0;
+    for (int i = 0; i < config->count; i++) {
+        const char *path = config->keys[i].path, *dot = strchr(path, '.');
+        const char *value = lam_config_text(config, path);
+        if (!value) continue;
+        if (!dot || (size_t)(dot - path) != section_length || strncmp(path, section, section_length) != 0) {
+            section = path;
+            section_length = dot ? (size_t)(dot - path) : 0;
+            char head[300];
+            snprintf(head, sizeof head, "%.*s:\n", (int)section_length, section);
+            if (dot) LAM_TRY_GOTO(put(&buffer, head), done);
+        }
+        LAM_TRY_GOTO(put(&buffer, dot ? "  " : ""), done);
+        LAM_TRY_GOTO(put(&buffer, dot ? dot + 1 : path), done);
+        LAM_TRY_GOTO(put(&buffer, ": "), done);
+        LAM_TRY_GOTO(config->keys[i].type == LAM_CONFIG_TEXT ? put_quoted(&buffer, value) : put(&buffer, value), done);
+        LAM_TRY_GOTO(put(&buffer, "\n"), done);
+    }
+done:
+    if (status != LAM_OK) {
+        lam_free(buffer.text);
+        buffer.text = NULL;
+    }
+    *text = buffer.text;
+    return status;
+}
+
+lam_status lam_config_help(const lam_config_key *keys, char **text) {
+    text_buffer buffer = {0};
+    lam_status status = LAM_OK;
+    for (const lam_config_key *key = keys; key->path; key++) {
+        char line[1024], words[256];
+        snprintf(line, sizeof line, "%-30s %-28s %-12s %s\n", key->path, type_words(key, words, sizeof words),
+                 !key->default_value ? "(required)" : *key->default_value ? key->default_value : "(none)", key->help);
+        LAM_TRY_GOTO(put(&buffer, line), done);
+    }
+done:
+    if (status != LAM_OK) {
+        lam_free(buffer.text);
+        buffer.text = NULL;
+    }
+    *text = buffer.text;
+    return status;
+}
