@@ -40,6 +40,18 @@ lam_status lam_table_store_text(lam_table *table, const char *text, size_t lengt
     return LAM_OK;
 }
 
+lam_status lam_table_store_origin(lam_table *table, const char *path, const lam_table *lines) {
+    char *copy = NULL;
+    if (lines != NULL && table->lines == NULL) {
+        LAM_TRY(lam_alloc_array((void **)&table->lines, table->rows, sizeof *table->lines));
+    }
+    LAM_TRY(lam_text_copy(&copy, path));
+    lam_free(table->path);
+    table->path = copy;
+    for (int64_t row = 0; lines != NULL && row < table->rows; row++) table->lines[row] = lam_table_line(lines, row);
+    return LAM_OK;
+}
+
 lam_status lam_table_create(lam_table **out, int64_t rows) {
     LAM_REQUIRE(rows >= 0, LAM_ERROR_INTERNAL, "a table of %lld rows", (long long)rows);
     LAM_TRY(lam_table_store_new(out, "table"));

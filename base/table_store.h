@@ -1,4 +1,4 @@
-/* How a table is kept: shared by table.c, table_parse.c and table_write.c only.
+/* How a table is kept: shared by the sources of tables and embeddings only.
  *
  * The cells that were parsed or selected are one row-major array of pointers into the text blocks; columns added later
  * have an array of their own. Text is never freed before the table. */
@@ -28,5 +28,7 @@ struct lam_table {
 lam_status lam_table_store_new(lam_table **out, const char *path);
 /* A copy of `length` bytes with a zero byte, kept as long as the table. */
 lam_status lam_table_store_text(lam_table *table, const char *text, size_t length, const char **out);
+/* What errors name: the file, and the lines of `lines` (same rows; NULL: none). */
+lam_status lam_table_store_origin(lam_table *table, const char *path, const lam_table *lines);
 
 #endif
