@@ -8,7 +8,47 @@
  *
  * A shard FOLDER holds shard_00000.lam, shard_00001.lam, ... and dataset.json (channel names, bits, totals, statistics
  * over all images and by plate). Images are numbered over the folder: shard by shard, in packing order.
- * Reading is thread-safe. Ownership: lam_shards owns every string that it returns. */
+ * Reading is thread-safe. Ownership: lam_shards owns every string that it returns.
+ *
+ * FORMAT of a shard file, version 1. Every integer is little-endian; offsets in bytes. A file is
+ *     header (64) | frames, one after another | index (one Zstandard frame) | footer (48)
+ *
+ * header    offset  size  field
+ *                0     8  "LAMSHARD"
+ *                8     4  version = 1
+ *               12     4  bytes of the header = 64
+ *               16     8  hash of the settings of pack (what makes --resume keep a shard)
+ *               24    40  zero
+ * frame     one tile of one channel of one image: rows of pixels, uint8 or uint16, at most 256 x 256. The tiles of a
+ *           channel come row by row; the last of a row or column is smaller. codec 0: the pixels as they are; codec 1:
+ *           each pixel but the first of a row minus its left neighbour (modulo 2^8 or 2^16), then Zstandard (RFC 8878).
+ * footer         0     8  offset of the index
+ *                8     8  bytes of the index as stored
+ *               16     8  bytes of the index unpacked
+ *               24     8  xxh64 (seed 0) of the index as stored
+ *               32     8  xxh64 of the header followed by the footer's first 32 bytes
+ *               40     8  "LAMSHARD"
+ * index, unpacked:
+ *                0     4  C: channels (those of the folder)
+ *                4     4  M: metadata columns
+ *                8     8  N: images
+ *               16     8  F: frames
+ *               24     8  P: plates with pixels here
+ *               32     8  row of the folder's table that the first image is
+ *               40     8  xxh64 of the rows of the input table that were packed here
+ *               48     8  T: bytes of the texts
+ *               56   4*C  largest pixel of each channel
+ *                    N*C  presence of (image, channel): 0 absent, 1 uint8, 2 uint16
+ *                    8*N  height, width of each image (4 bytes each)
+ *                   24*F  frames by image, channel, tile row, tile column: offset in the file (8), bytes (4), codec (1),
+ *                         bytes of a pixel (1), zero (2), xxh64 of the bytes as stored (8)
+ *                216*P*C  sums of (plate, channel), exact integers: pixels (8), then 16 bytes each: sum of v, of v*v, of
+ *                         round(sqrt(v) 2^40), then for bits = 8, 10, 12, 14, 16 the sum of L, then of L*L, where
+ *                         L = round(2^30 log(1 + 1023 min(1, v/(2^bits-1))) / log(1024))
+ *                      T  texts, each ended by a zero byte: C channel names, M column names, P plate names, then the
+ *                         cells column by column, N each
+ * Limits checked on opening: C <= 1024, M <= 4096, height and width <= 1,000,000, an index <= 2 GiB; every offset and
+ * count against the file. A folder is complete when it holds dataset.json, which is written last. */
 #ifndef LAMELLA_DATA_SHARD_H
 #define LAMELLA_DATA_SHARD_H
 
