@@ -207,7 +207,7 @@ static lam_status read_obs(lam_embeddings *out, const char *path, hid_t file) {
     LAM_REQUIRE(!lam_h5ad_is_kind(file, "obs", H5I_DATASET), LAM_ERROR_FORMAT,
                 "%s: written by anndata before 0.7; convert it: python -c \"import anndata; "
                 "anndata.read_h5ad('%s').write_h5ad('new.h5ad')\"", path, path);
-    LAM_REQUIRE(lam_h5ad_is_kind(file, "obs", H5I_GROUP), LAM_ERROR_FORMAT, "%s: no obs (the metadata of the rows)",
+    LAM_REQUIRE(lam_h5ad_exists(file, "obs"), LAM_ERROR_FORMAT, "%s: no obs (the metadata of the rows)",
                 path);
     H5_READ(frame = H5Gopen2(file, "obs", H5P_DEFAULT), "obs");
     LAM_TRY_GOTO(read_index(path, frame, "obs", &column), done);

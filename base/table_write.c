@@ -50,10 +50,9 @@ static lam_status sink_put(sink *s, const char *text, size_t length, const char 
     return LAM_OK;
 }
 
-/* `alone`: the only cell of its line, which must not look like a blank line. */
-static lam_status put_cell(sink *s, const char *text, bool alone, const char *path) {
-    bool quote = text[strcspn(text, ",\t\"\r\n")] != '\0' || (alone && text[0] == '\0');
-    if (!quote) return sink_put(s, text, strlen(text), path);
+/* `guarded`: quoted even where nothing inside asks for it. */
+static lam_status put_cell(sink *s, const char *text, bool guarded, const char *path) {
+    if (!guarded && text[strcspn(text, ",\t\"\r\n")] == '\0') return sink_put(s, text, strlen(text), path);
     LAM_TRY(sink_put(s, "\"", 1, path));
     for (;;) {
         size_t run = strcspn(text, "\"");
@@ -63,6 +62,12 @@ static lam_status put_cell(sink *s, const char *text, bool alone, const char *pa
         text += run + 1;
     }
     return sink_put(s, "\"", 1, path);
+}
+
+/* The only cell of a line must not look like a blank line, the first of the file not like a mark of a file's kind (BOM,
+ * gzip, Zstandard). */
+static bool must_guard(const char *text, bool alone, bool first) {
+    return (alone && text[0] == '\0') || (first && text[0] != '\0' && strchr("\xef\x1f\x28", text[0]) != NULL);
 }
 
 static bool ends_with(const char *text, const char *suffix) {
@@ -87,7 +92,8 @@ lam_status lam_table_write(const lam_table *table, const char *path) {
         for (int column = 0; column < columns; column++) {
             const char *cell = row < 0 ? lam_table_name(table, column) : lam_table_cell(table, row, column);
             if (column > 0) LAM_TRY_GOTO(sink_put(&s, delimiter, 1, path), done);
-            LAM_TRY_GOTO(put_cell(&s, cell, columns == 1, path), done);
+            bool guarded = must_guard(cell, columns == 1, row < 0 && column == 0);
+            LAM_TRY_GOTO(put_cell(&s, cell, guarded, path), done);
         }
         LAM_TRY_GOTO(sink_put(&s, "\n", 1, path), done);
     }

@@ -254,6 +254,14 @@ static void written_and_read_again(void **state) {
     lam_table_free(t);
     lam_table_free(again);
     unlink(path);
+    /* Nor must the first name be taken for the mark of a file's kind. */
+    t = parse("\xef\xbb\xbf\"\xef\xbb\xbf" "a\",b\n1,2\n");
+    assert_int_equal(lam_table_write(t, path), LAM_OK);
+    assert_int_equal(lam_table_read(&again, path), LAM_OK);
+    assert_string_equal(lam_table_name(again, 0), "\xef\xbb\xbf" "a");
+    lam_table_free(t);
+    lam_table_free(again);
+    unlink(path);
     assert_int_equal(lam_table_create(&t, 3), LAM_OK);
     assert_int_equal(lam_table_write(t, path), LAM_ERROR_INPUT);
     lam_table_free(t);
