@@ -274,7 +274,7 @@ static const lam_option options[] = {
     {"plates", LAM_OPTION_INT, "N", "4", "plates", .minimum = 1, .maximum = 1000},
     {"batches", LAM_OPTION_INT, "N", "2", "batches that the plates are dealt to", .minimum = 1, .maximum = 1000},
     {"sites", LAM_OPTION_INT, "N", "1", "images a well", .minimum = 1, .maximum = 64},
-    {"image-size", LAM_OPTION_INT, "PIXELS", "128", "width and height of an image", .minimum = 32, .maximum = 2160},
+    {"image-size", LAM_OPTION_INT, "PIXELS", "192", "width and height of an image", .minimum = 32, .maximum = 2160},
     {"strength", LAM_OPTION_FLOAT, "X", "1", "of gene effects; 0: none", .minimum = 0, .maximum = 10},
     {"seed", LAM_OPTION_INT, "N", "0", "another seed is another screen", .minimum = 0, .maximum = 9007199254740992.0},
     {0}};

@@ -16,8 +16,8 @@ static optics draw_optics(const lam_synth_screen *screen, const lam_synth_well *
     uint64_t image = (uint64_t)(index * screen->config.sites + site);
     lam_rng batch = lam_synth_stream(seed, LAM_SYNTH_STREAM_BATCH_CAMERA, (uint64_t)well->batch * LAM_SYNTH_CHANNELS + c);
     lam_rng plate = lam_synth_stream(seed, LAM_SYNTH_STREAM_PLATE_CAMERA, (uint64_t)well->plate * LAM_SYNTH_CHANNELS + c);
-    lam_rng one = lam_synth_stream(seed, LAM_SYNTH_STREAM_WELL_CAMERA, image * LAM_SYNTH_CHANNELS + c);
-    /* Focus is one for all channels of an image. */
+    /* A well is stained as one; focus is one for all channels of an image. */
+    lam_rng one = lam_synth_stream(seed, LAM_SYNTH_STREAM_WELL_CAMERA, (uint64_t)index * LAM_SYNTH_CHANNELS + c);
     lam_rng focus = lam_synth_stream(seed, LAM_SYNTH_STREAM_WELL_CAMERA, ((uint64_t)1 << 40) + image);
     optics o;
     o.gain = exp(0.22 * lam_rng_normal(&batch) + 0.14 * lam_rng_normal(&plate) + 0.12 * lam_rng_normal(&one));
@@ -56,16 +56,17 @@ static void blur(float *plane, float *scratch, int64_t canvas, double sigma) {
         }
 }
 
-/* Poisson by multiplication (Knuth) where few photons come, by its normal limit where many do. */
-static double photons(lam_rng *rng, double expected) {
-    if (expected > 24) return floor(fmax(0, expected + sqrt(expected) * lam_rng_normal(rng)) + 0.5);
+/* Photons and read noise: Poisson by multiplication (Knuth) where few photons come; where many do, its normal limit,
+ * which makes one normal number of both. */
+static double detected(lam_rng *rng, double expected, double read_noise) {
+    if (expected > 24) return expected + sqrt(expected + read_noise * read_noise) * lam_rng_normal(rng);
     double limit = exp(-expected), product = 1;
     int count = -1;
     do {
         product *= lam_rng_uniform(rng);
         count++;
     } while (product > limit);
-    return count;
+    return count + read_noise * lam_rng_normal(rng);
 }
 
 void lam_synth_photograph(const lam_synth_screen *screen, lam_synth_field *field, int64_t well, int64_t site,
@@ -82,7 +83,7 @@ void lam_synth_photograph(const lam_synth_screen *screen, lam_synth_field *field
             double du = u - o.centre_x, dv = v - o.centre_y;
             double lamp = fmax(0.2, 1 - o.falloff * (du * du + dv * dv) + o.tilt_x * u + o.tilt_y * v);
             double light = (double)plane[(y + LAM_SYNTH_MARGIN) * canvas + x + LAM_SYNTH_MARGIN] * o.gain;
-            double count = photons(&rng, lamp * (light + o.background)) + o.read_noise * lam_rng_normal(&rng);
+            double count = detected(&rng, lamp * (light + o.background), o.read_noise);
             double value = floor(OFFSET_COUNTS + COUNTS_PER_PHOTON * count + 0.5);
             pixels[y * size + x] = (uint16_t)(value < 0 ? 0 : value > 65535 ? 65535 : value);
         }

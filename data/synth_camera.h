@@ -4,7 +4,7 @@
  *
  * light = blur(plane, sigma) x illumination x gain + background;  count = 200 + 8 x (Poisson(light) + read noise), 16 bits.
  * Gain, background, illumination, blur and read noise are drawn by batch and plate, gain, background and focus also by
- * well. Deterministic: a function of (seed, well, site, channel). */
+ * well (focus by image). Deterministic: a function of (seed, well, site, channel). */
 #ifndef LAMELLA_DATA_SYNTH_CAMERA_H
 #define LAMELLA_DATA_SYNTH_CAMERA_H
 

@@ -11,7 +11,7 @@ const char *const lam_synth_channel_names[LAM_SYNTH_CHANNELS] = {"DNA", "ER", "R
 #define CELL_RADIUS 18.0
 #define NUCLEUS_RADIUS 7.4
 #define CELLS_PER_PIXEL (11.0 / (128.0 * 128.0))
-#define CELL_SCATTER 0.35 /* of a cell's parameters around its well's */
+#define CELL_SCATTER 0.28 /* of a cell's parameters around its well's */
 #define OUTSIDE 14.0      /* centres lie up to this far outside the image */
 enum { HARMONICS = 4, MAXIMUM_NUCLEOLI = 8 };
 
@@ -62,7 +62,7 @@ static void shape_cell(lam_synth_cell *cell, const double *truth) {
     }
     const double *z = cell->z;
     cell->radius = CELL_RADIUS * exp(0.16 * z[LAM_SYNTH_CELL_AREA] + 0.06 * lam_rng_normal(rng));
-    cell->aspect = 1 + 0.30 * exp(0.75 * z[LAM_SYNTH_CELL_ELONGATION]);
+    cell->aspect = 1 + 0.34 * exp(0.80 * z[LAM_SYNTH_CELL_ELONGATION]);
     if (cell->aspect > 3) cell->aspect = 3;
     cell->angle = between(rng, 0, PI);
     double ruffle = 0.075 * exp(0.6 * z[LAM_SYNTH_MEMBRANE_RUFFLING]);
@@ -73,7 +73,7 @@ static void shape_cell(lam_synth_cell *cell, const double *truth) {
     cell->nucleus_radius = NUCLEUS_RADIUS * exp(0.21 * z[LAM_SYNTH_NUCLEUS_AREA] + 0.04 * lam_rng_normal(rng));
     double widest = 0.62 * cell->radius / sqrt(cell->aspect);
     if (cell->nucleus_radius > widest) cell->nucleus_radius = 0.5 * (cell->nucleus_radius + widest);
-    cell->nucleus_ratio = 0.40 + 0.58 * sigmoid(1.1 - 1.1 * z[LAM_SYNTH_NUCLEUS_ECCENTRICITY]);
+    cell->nucleus_ratio = 0.40 + 0.58 * sigmoid(1.1 - 1.3 * z[LAM_SYNTH_NUCLEUS_ECCENTRICITY]);
     cell->nucleus_angle = cell->angle + 0.4 * lam_rng_normal(rng);
     double off = 0.16 * cell->radius * sqrt(lam_rng_uniform(rng)), way = between(rng, 0, 2 * PI);
     cell->cosine = cos(cell->angle);

@@ -14,13 +14,13 @@ const char *const lam_synth_parameter_names[LAM_SYNTH_PARAMETERS] = {
 
 /* How often a pathway moves a parameter: mostly structure; how many cells and how bright is secondary. */
 static const double parameter_weights[LAM_SYNTH_PARAMETERS] = {
-    1.0, 1.0, 1.0, 0.7, 0.7, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.6, 0.8, 0.8, 0.3, 0.25, 0.25};
+    1.0, 0.6, 1.0, 0.6, 0.6, 1.0, 1.0, 1.0, 1.0, 0.8, 1.0, 1.0, 1.0, 0.7, 0.6, 0.5, 0.4, 0.25, 0.25};
 
 /* Settled so that the recall of the true parameters at .05/.95 lies between 0.60 and 0.90 at strength 1 (tested). */
-#define EFFECT_SCALE 2.6        /* length of a direction of magnitude 1 */
+#define EFFECT_SCALE 3.2        /* length of a direction of magnitude 1 */
 #define OWN_SHARE 0.60          /* length of a gene's own part beside its pathway's 1 */
-#define OFF_TARGET_DEVIATION 0.15
-#define WELL_DEVIATION 0.65
+#define OFF_TARGET_DEVIATION 0.18
+#define WELL_DEVIATION 0.78
 #define NONZERO_PARAMETERS 4    /* of a direction */
 #define DIRECTION_COSINE 0.60   /* no two pathways nearer than this, while a draw can be found */
 #define DIRECTION_DRAWS 64
@@ -35,7 +35,7 @@ lam_synth_config lam_synth_config_default(void) {
                               .plates = 4,
                               .batches = 2,
                               .sites = 1,
-                              .image_size = 128,
+                              .image_size = 192,
                               .strength = 1.0,
                               .seed = 0};
 }

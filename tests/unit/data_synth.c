@@ -135,6 +135,7 @@ static void test_impossible_designs(void **state) {
 static double measure(lam_synth_parameter parameter, double value, lam_synth_channel channel,
                       double (*figure)(const float *plane, int64_t canvas)) {
     lam_synth_config config = lam_synth_config_default();
+    config.image_size = 128;
     lam_synth_screen *screen = NULL;
     lam_synth_field field = {0};
     double sum = 0;
