@@ -1,0 +1,33 @@
+/* Matrix products in float32 through oneDNN, row-major.
+ *
+ *     // y[m, n] = x[m, k] w[n, k]^T
+ *     LAM_TRY(lam_gemm_f32(false, true, m, n, k, x, k, w, k, 0.0f, y, n));
+ *
+ * The same operands, shapes and thread count give the same bits. Threading: runs on OpenMP's threads; call it outside
+ * parallel regions. LAM_ERROR_EXTERNAL where oneDNN refuses. */
+#ifndef LAMELLA_BASE_GEMM_H
+#define LAMELLA_BASE_GEMM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* C[m, n] = op(A) op(B) + beta C, op(A) is [m, k] and op(B) [k, n]; a transposed operand is stored [k, m] or [n, k].
+ * lda, ldb, ldc: elements from one stored row to the next. C aliases neither A nor B. beta 0 does not read C; a dimension
+ * of 0 is allowed (k = 0: C is scaled by beta). */
+lam_status lam_gemm_f32(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda,
+                        const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+
+/* Limits oneDNN to an instruction set ("baseline", "avx2", "avx512"); it heeds the first call before the first product
+ * only. */
+void lam_gemm_limit_isa(const char *name);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
