@@ -1,6 +1,7 @@
 #include "data/synth_camera.h"
 
 #include <math.h>
+#include <string.h>
 
 #define COUNTS_PER_PHOTON 8.0
 #define OFFSET_COUNTS 200.0
@@ -32,9 +33,21 @@ static optics draw_optics(const lam_synth_screen *screen, const lam_synth_well *
     return o;
 }
 
+enum { REACH = 5 };
+
+/* out[x] = sum of tap[i] x in[x + i step]: tap by tap, so that it runs along the row. */
+static void add_taps(const float *in, int64_t step, float *out, int64_t first, int64_t last, const float tap[2 * REACH + 1]) {
+    memset(out + first, 0, sizeof(float) * (size_t)(last - first));
+    for (int i = -REACH; i <= REACH; i++) {
+        const float *from = in + i * step;
+        float weight = tap[i + REACH];
+#pragma omp simd
+        for (int64_t x = first; x < last; x++) out[x] += weight * from[x];
+    }
+}
+
 /* Separable Gaussian over the part of the canvas that the image can see. */
 static void blur(float *plane, float *scratch, int64_t canvas, double sigma) {
-    enum { REACH = 5 };
     float tap[2 * REACH + 1], sum = 0;
     for (int i = -REACH; i <= REACH; i++) {
         tap[i + REACH] = (float)exp(-0.5 * i * i / (sigma * sigma));
@@ -43,17 +56,9 @@ static void blur(float *plane, float *scratch, int64_t canvas, double sigma) {
     for (int i = 0; i <= 2 * REACH; i++) tap[i] /= sum;
     int64_t first = LAM_SYNTH_MARGIN - REACH, last = canvas - LAM_SYNTH_MARGIN + REACH;
     for (int64_t y = first; y < last; y++)
-        for (int64_t x = first + REACH; x < last - REACH; x++) {
-            float value = 0;
-            for (int i = -REACH; i <= REACH; i++) value += tap[i + REACH] * plane[y * canvas + x + i];
-            scratch[y * canvas + x] = value;
-        }
+        add_taps(plane + y * canvas, 1, scratch + y * canvas, first + REACH, last - REACH, tap);
     for (int64_t y = first + REACH; y < last - REACH; y++)
-        for (int64_t x = first + REACH; x < last - REACH; x++) {
-            float value = 0;
-            for (int i = -REACH; i <= REACH; i++) value += tap[i + REACH] * scratch[(y + i) * canvas + x];
-            plane[y * canvas + x] = value;
-        }
+        add_taps(scratch + y * canvas, canvas, plane + y * canvas, first + REACH, last - REACH, tap);
 }
 
 /* Photons and read noise: Poisson by multiplication (Knuth) where few photons come; where many do, its normal limit,
