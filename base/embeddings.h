@@ -30,7 +30,9 @@ typedef struct lam_embeddings {
 lam_status lam_embeddings_read(lam_embeddings **out, const char *path, const char *key, const char *features);
 void lam_embeddings_free(lam_embeddings *embeddings);
 
-/* .h5ad, or .npy + .csv by the name's end. float32 or float64. `var` NULL: d0, d1, ...; `provenance` NULL: none. */
+/* .h5ad, or .npy + .csv by the name's end. float32 or float64. `obs` NULL: no columns; `index` NULL: the column "index"
+ * of obs where present (never written as a column), else row numbers; `var` NULL: d0, d1, ...; `provenance` NULL: none.
+ * In .h5ad a column of numbers becomes int64 or float64 (gaps NaN) where no text is lost by it: "01" stays text. */
 lam_status lam_embeddings_write(const char *path, int64_t rows, int64_t columns, const double *values, bool as_float32,
                                 const lam_table *obs, const char *const *index, const char *const *var,
                                 const char *provenance);

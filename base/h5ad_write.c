@@ -12,10 +12,12 @@
 #include "base/files.h"
 #include "base/h5ad.h"
 #include "base/memory.h"
+#include "base/utf8.h"
 
 typedef struct file {
     const char *path; /* as the user named it */
     hid_t id, text, group_plan, dataset_plan;
+    lam_arena converted; /* text that was not UTF-8 */
 } file;
 
 /* Every HDF5 call that may write: fault first, then the call. */
@@ -171,9 +173,9 @@ static column_kind kind_of_column(const lam_table *obs, int column) {
     return long_integer ? COLUMN_TEXT : COLUMN_REAL;
 }
 
-static lam_status put_column(file *f, hid_t group, const lam_table *obs, int column) {
-    const char *name = lam_table_name(obs, column);
+static lam_status put_column(file *f, hid_t group, const char *name, const lam_table *obs, int column) {
     int64_t rows = lam_table_rows(obs);
+    lam_status status = LAM_OK;
     column_kind kind = kind_of_column(obs, column);
     hid_t file_type = kind == COLUMN_TEXT ? f->text : kind == COLUMN_INTEGER ? H5T_STD_I64LE : H5T_IEEE_F64LE;
     hid_t type = kind == COLUMN_TEXT ? f->text : kind == COLUMN_INTEGER ? H5T_NATIVE_INT64 : H5T_NATIVE_DOUBLE;
@@ -187,15 +189,16 @@ static lam_status put_column(file *f, hid_t group, const lam_table *obs, int col
     for (int64_t row = 0; row < rows; row++) {
         const char *cell = lam_table_cell(obs, row, column);
         if (kind == COLUMN_TEXT) {
-            cells[row].text = cell;
+            LAM_TRY_GOTO(lam_utf8_text(&f->converted, cell, &cells[row].text), done);
         } else if (kind == COLUMN_INTEGER) {
             cells[row].integer = strtoll(cell, NULL, 10);
         } else if (!lam_text_is_number(cell, &cells[row].real)) {
             cells[row].real = (double)NAN;
         }
     }
-    lam_status status = put_dataset(f, group, name, kind == COLUMN_TEXT ? "string-array" : "array", 1, &rows, file_type,
-                                    type, cells, NULL);
+    status = put_dataset(f, group, name, kind == COLUMN_TEXT ? "string-array" : "array", 1, &rows, file_type, type, cells,
+                         NULL);
+done:
     lam_free(cells);
     return status == LAM_OK ? LAM_OK : lam_fail_context(status, "obs column '%s'", name);
 }
@@ -204,11 +207,15 @@ static lam_status put_column(file *f, hid_t group, const lam_table *obs, int col
 static lam_status put_frame(file *f, const char *name, const lam_table *table, int64_t rows,
                             const char *const *index) {
     lam_status status = LAM_OK;
-    const char **order = NULL, *index_name = "_index";
+    const char **order = NULL, **names = NULL, *index_name = "_index";
     hid_t group = -1;
     int columns = table == NULL ? 0 : lam_table_columns(table), kept = 0;
     LAM_TRY_GOTO(put_group(f, f->id, name, "dataframe", "0.2.0", &group), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&order, columns, sizeof *order), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&names, rows, sizeof *names), done);
+    for (int64_t row = 0; row < rows; row++) {
+        LAM_TRY_GOTO(lam_utf8_text(&f->converted, index[row], &names[row]), done);
+    }
     for (int column = 0; column < columns; column++) {
         const char *title = lam_table_name(table, column);
         if (strcmp(title, "index") == 0) continue;
@@ -217,18 +224,20 @@ static lam_status put_frame(file *f, const char *name, const lam_table *table, i
                              title[length - 1] != '/' && strstr(title, "//") == NULL,
                          done, LAM_ERROR_INPUT, "%s: a column of the metadata is named '%s', which .h5ad cannot hold; "
                          "rename it", f->path, title);
-        order[kept++] = title;
+        LAM_TRY_GOTO(lam_utf8_text(&f->converted, title, &order[kept++]), done);
     }
     LAM_TRY_GOTO(put_attribute(f, group, "_index", f->text, -1, &index_name), done);
     LAM_TRY_GOTO(put_attribute(f, group, "column-order", f->text, kept, order), done);
-    LAM_TRY_GOTO(put_dataset(f, group, "_index", "string-array", 1, &rows, f->text, f->text, index, NULL), done);
+    LAM_TRY_GOTO(put_dataset(f, group, "_index", "string-array", 1, &rows, f->text, f->text, names, NULL), done);
+    kept = 0;
     for (int column = 0; column < columns; column++) {
         if (strcmp(lam_table_name(table, column), "index") == 0) continue;
-        LAM_TRY_GOTO(put_column(f, group, table, column), done);
+        LAM_TRY_GOTO(put_column(f, group, order[kept++], table, column), done);
     }
 done:
     if (group >= 0) H5Gclose(group);
     lam_free(order);
+    lam_free(names);
     return status;
 }
 
@@ -307,7 +316,7 @@ static herr_t close_file(file *f) {
 lam_status lam_h5ad_write(const char *path, int64_t rows, int64_t columns, const double *values, bool as_float32,
                           const lam_table *obs, const char *const *index, const char *const *var,
                           const char *provenance) {
-    file opened = {path, -1, -1, -1, -1}, *f = &opened;
+    file opened = {path, -1, -1, -1, -1, {NULL}}, *f = &opened;
     lam_status status = LAM_OK;
     lam_writer *probe = NULL;
     char *partial = NULL;
@@ -343,6 +352,7 @@ done:
     if (f->dataset_plan >= 0) H5Pclose(f->dataset_plan);
     if (creation >= 0) H5Pclose(creation);
     if (access >= 0) H5Pclose(access);
+    lam_arena_free(&f->converted);
     if (status != LAM_OK) unlink(partial);
     lam_free(partial);
     return status;

@@ -17,6 +17,7 @@
 #include "base/files.h"
 #include "base/memory.h"
 #include "base/npy.h"
+#include "base/utf8.h"
 
 static char folder[64];
 
@@ -236,6 +237,28 @@ static void ours_again(void **state) {
     lam_table_free(obs);
 }
 
+/* A table that a spreadsheet exported as Latin-1 must not make a file that Python cannot decode. */
+static void text_of_another_encoding(void **state) {
+    (void)state;
+    static const char text[] = "dose \xb5M\n1 \xb5M\n2\xb5\xc2\n\xc2\xb5\n";
+    static const char *const index[] = {"\xe9", "b", "c"};
+    lam_table *obs = NULL;
+    lam_embeddings *e = NULL;
+    assert_int_equal(lam_table_parse(&obs, text, sizeof text - 1, "obs.csv"), LAM_OK);
+    assert_int_equal(lam_embeddings_write(in_folder("l.h5ad"), ROWS, COLUMNS, values, true, obs, index, NULL, NULL), LAM_OK);
+    assert_int_equal(lam_embeddings_read(&e, in_folder("l.h5ad"), NULL, NULL), LAM_OK);
+    assert_string_equal(lam_table_name(e->obs, 0), "dose \xc2\xb5M");
+    expect_cells(e->obs, "dose \xc2\xb5M", "1 \xc2\xb5M", "2\xc2\xb5\xc3\x82", "\xc2\xb5");
+    assert_string_equal(e->index[0], "\xc3\xa9");
+    lam_embeddings_free(e);
+    lam_table_free(obs);
+    static const char *const valid[] = {"", "a", "\xc2\x80", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xf4\x8f\xbf\xbf"};
+    static const char *const invalid[] = {"\x80", "\xc2", "\xc0\x80", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80",
+                                          "\xf5\x80\x80\x80", "\xe2\x82", "\xff", "\xf0\x8f\xbf\xbf"};
+    for (size_t i = 0; i < sizeof valid / sizeof valid[0]; i++) assert_true(lam_utf8_is_valid(valid[i]));
+    for (size_t i = 0; i < sizeof invalid / sizeof invalid[0]; i++) assert_false(lam_utf8_is_valid(invalid[i]));
+}
+
 static void text_tables(void **state) {
     (void)state;
     lam_embeddings *e = NULL;
@@ -351,6 +374,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(files_of_anndata), cmocka_unit_test(damaged_files),        cmocka_unit_test(ours_again),
         cmocka_unit_test(text_tables),      cmocka_unit_test(published_embeddings), cmocka_unit_test(every_fault),
+        cmocka_unit_test(text_of_another_encoding),
     };
     snprintf(folder, sizeof folder, "/tmp/lamella-embeddings-%ld", (long)getpid());
     if (lam_make_folders(folder) != LAM_OK) return 1;
