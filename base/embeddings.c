@@ -47,11 +47,13 @@ done:
 
 static lam_status column_texts(const lam_table *table, int column, const char ***out) {
     LAM_TRY(lam_alloc_array((void **)out, lam_table_rows(table), sizeof **out));
-    for (int64_t row = 0; row < lam_table_rows(table); row++) (*out)[row] = lam_table_cell(table, row, column);
+    for (int64_t row = 0; row < lam_table_rows(table); row++)
+        (*out)[row] = lam_table_cell(table, row, column);
     return LAM_OK;
 }
 
-/* The column that holds the names of the rows: "index", anndata's "_index", or the unnamed first one of pandas. */
+/* The column that holds the names of the rows: "index", anndata's "_index", or the unnamed first one of
+ * pandas. */
 static int index_column(const lam_table *table) {
     int column = lam_table_column(table, "index");
     if (column < 0) column = lam_table_column(table, "_index");
@@ -59,8 +61,8 @@ static int index_column(const lam_table *table) {
     return column;
 }
 
-/* obs and index of a text table: all columns but the features (`is_feature`, or NULL) and the index. Without an index
- * column the first column of text names the rows, and stays in obs too. */
+/* obs and index of a text table: all columns but the features (`is_feature`, or NULL) and the index. Without
+ * an index column the first column of text names the rows, and stays in obs too. */
 static lam_status take_metadata(lam_embeddings *out, const lam_table *table, const bool *is_feature) {
     const char **texts = NULL;
     lam_status status = LAM_OK;
@@ -135,21 +137,26 @@ static lam_status choose_features(const lam_table *table, const char *features, 
         }
     }
     for (int i = 0; i < *count; i++) is_feature[columns[i]] = true;
-    LAM_REQUIRE(*count > 0 || features == NULL, LAM_ERROR_INPUT, "%s: no column matches the features '%s'; columns: "
-                "%s, ..., %s", lam_table_path(table), features, lam_table_name(table, 0), lam_table_name(table, all - 1));
-    LAM_REQUIRE(*count > 0, LAM_ERROR_INPUT, "%s: no numeric column to take as a feature; name them with --features",
+    LAM_REQUIRE(*count > 0 || features == NULL, LAM_ERROR_INPUT,
+                "%s: no column matches the features '%s'; columns: "
+                "%s, ..., %s",
+                lam_table_path(table), features, lam_table_name(table, 0), lam_table_name(table, all - 1));
+    LAM_REQUIRE(*count > 0, LAM_ERROR_INPUT,
+                "%s: no numeric column to take as a feature; name them with --features",
                 lam_table_path(table));
     return LAM_OK;
 }
 
 static lam_status read_values(lam_embeddings *out, const lam_table *table, const int *columns) {
     int64_t rows = out->rows, width = out->columns, bad_row = rows;
-    LAM_REQUIRE(width == 0 || rows <= INT64_MAX / width, LAM_ERROR_MEMORY, "%s: too many values", lam_table_path(table));
+    LAM_REQUIRE(width == 0 || rows <= INT64_MAX / width, LAM_ERROR_MEMORY, "%s: too many values",
+                lam_table_path(table));
     LAM_TRY(lam_alloc_array((void **)&out->values, rows * width, sizeof *out->values));
 #pragma omp parallel for schedule(static) reduction(min : bad_row)
     for (int64_t row = 0; row < rows; row++) {
         for (int64_t i = 0; i < width; i++) {
-            if (!read_feature(lam_table_cell(table, row, columns[i]), &out->values[row * width + i]) && row < bad_row) {
+            if (!read_feature(lam_table_cell(table, row, columns[i]), &out->values[row * width + i]) &&
+                row < bad_row) {
                 bad_row = row;
             }
         }
@@ -158,8 +165,10 @@ static lam_status read_values(lam_embeddings *out, const lam_table *table, const
         const char *cell = lam_table_cell(table, bad_row, columns[i]);
         double value;
         LAM_REQUIRE(read_feature(cell, &value), LAM_ERROR_INPUT,
-                    "%s:%lld: column '%s': '%.40s' is no number, but the column is a feature; choose the features with "
-                    "--features", lam_table_path(table), (long long)lam_table_line(table, bad_row),
+                    "%s:%lld: column '%s': '%.40s' is no number, but the column is a feature; choose the "
+                    "features with "
+                    "--features",
+                    lam_table_path(table), (long long)lam_table_line(table, bad_row),
                     lam_table_name(table, columns[i]), cell);
     }
     return LAM_OK;
@@ -193,11 +202,14 @@ static lam_status beside(const char *path, char **out) {
 }
 
 static double npy_value(const lam_npy *array, int64_t i) {
-    if (array->type[0] == 'f') return array->item_bytes == 4 ? (double)((float *)array->data)[i] : ((double *)array->data)[i];
+    if (array->type[0] == 'f')
+        return array->item_bytes == 4 ? (double)((float *)array->data)[i] : ((double *)array->data)[i];
     if (array->type[0] == 'i') {
-        return array->item_bytes == 4 ? (double)((int32_t *)array->data)[i] : (double)((int64_t *)array->data)[i];
+        return array->item_bytes == 4 ? (double)((int32_t *)array->data)[i]
+                                      : (double)((int64_t *)array->data)[i];
     }
-    return array->item_bytes == 1 ? (double)((uint8_t *)array->data)[i] : (double)((uint16_t *)array->data)[i];
+    return array->item_bytes == 1 ? (double)((uint8_t *)array->data)[i]
+                                  : (double)((uint16_t *)array->data)[i];
 }
 
 static lam_status read_npy(lam_embeddings *out, const char *path) {
@@ -206,14 +218,17 @@ static lam_status read_npy(lam_embeddings *out, const char *path) {
     char *csv = NULL;
     lam_status status = LAM_OK;
     LAM_TRY(lam_npy_read(&array, path));
-    LAM_REQUIRE_GOTO(array.rank == 2, done, LAM_ERROR_INPUT, "%s: %d dimensions; 2 are needed (rows, columns)", path,
-                     array.rank);
+    LAM_REQUIRE_GOTO(array.rank == 2, done, LAM_ERROR_INPUT,
+                     "%s: %d dimensions; 2 are needed (rows, columns)", path, array.rank);
     LAM_TRY_GOTO(beside(path, &csv), done);
-    LAM_REQUIRE_GOTO(lam_path_exists(csv), done, LAM_ERROR_INPUT, "%s: its metadata, %s, is not there: one row for "
-                     "each row of the array, below a header", path, csv);
+    LAM_REQUIRE_GOTO(lam_path_exists(csv), done, LAM_ERROR_INPUT,
+                     "%s: its metadata, %s, is not there: one row for "
+                     "each row of the array, below a header",
+                     path, csv);
     LAM_TRY_GOTO(lam_table_read(&table, csv), done);
-    LAM_REQUIRE_GOTO(lam_table_rows(table) == array.shape[0], done, LAM_ERROR_INPUT, "%s has %lld rows, %s %lld", path,
-                     (long long)array.shape[0], csv, (long long)lam_table_rows(table));
+    LAM_REQUIRE_GOTO(lam_table_rows(table) == array.shape[0], done, LAM_ERROR_INPUT,
+                     "%s has %lld rows, %s %lld", path, (long long)array.shape[0], csv,
+                     (long long)lam_table_rows(table));
     out->rows = array.shape[0];
     out->columns = array.shape[1];
     out->was_float32 = strcmp(array.type, "f4") == 0;
@@ -240,32 +255,35 @@ static lam_status keep_matching(lam_embeddings *out, const char *path, char **na
         if (fnmatch(features, names[i], 0) == 0) chosen[kept++] = i;
     }
     for (int64_t row = 0; row < out->rows; row++) {
-        for (int64_t i = 0; i < kept; i++) out->values[row * kept + i] = out->values[row * out->columns + chosen[i]];
+        for (int64_t i = 0; i < kept; i++)
+            out->values[row * kept + i] = out->values[row * out->columns + chosen[i]];
     }
     lam_free(chosen);
-    LAM_REQUIRE(kept > 0, LAM_ERROR_INPUT, "%s: no column matches the features '%s'; columns: %s, ..., %s", path,
-                features, out->columns > 0 ? names[0] : "none", out->columns > 0 ? names[out->columns - 1] : "none");
+    LAM_REQUIRE(kept > 0, LAM_ERROR_INPUT, "%s: no column matches the features '%s'; columns: %s, ..., %s",
+                path, features, out->columns > 0 ? names[0] : "none",
+                out->columns > 0 ? names[out->columns - 1] : "none");
     out->columns = kept;
     return LAM_OK;
 }
 
 static lam_status read_any(lam_embeddings *out, const char *path, const char *key, const char *features) {
-    static const char *const text_ends[] = {".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".csv.zst",
-                                            ".tsv.zst"};
+    static const char *const text_ends[] = {".csv",    ".tsv",    ".txt",     ".csv.gz",
+                                            ".tsv.gz", ".txt.gz", ".csv.zst", ".tsv.zst"};
     char **names = NULL;
     lam_status status = LAM_OK;
     bool h5ad = ends_with(path, ".h5ad") || ends_with(path, ".h5");
     LAM_REQUIRE(!ends_with(path, ".parquet"), LAM_ERROR_INPUT,
                 "%s: Parquet is not read; convert it: python -c \"import pandas; "
-                "pandas.read_parquet('%s').to_csv('%.*s.csv.gz')\"", path, path,
-                (int)(strlen(path) - strlen(".parquet")), path);
+                "pandas.read_parquet('%s').to_csv('%.*s.csv.gz')\"",
+                path, path, (int)(strlen(path) - strlen(".parquet")), path);
     LAM_REQUIRE(h5ad || key == NULL || strcmp(key, "X") == 0, LAM_ERROR_USAGE,
                 "%s: --key %s is for .h5ad files, which hold several matrices", path, key);
     for (size_t i = 0; i < sizeof text_ends / sizeof text_ends[0]; i++) {
         if (ends_with(path, text_ends[i])) return read_text(out, path, features);
     }
     LAM_REQUIRE(h5ad || ends_with(path, ".npy"), LAM_ERROR_INPUT,
-                "%s: not a kind of embeddings that is known; .h5ad, .npy with .csv, .csv or .tsv (.gz) are", path);
+                "%s: not a kind of embeddings that is known; .h5ad, .npy with .csv, .csv or .tsv (.gz) are",
+                path);
     LAM_TRY_GOTO(h5ad ? lam_h5ad_read(out, &names, path, key) : read_npy(out, path), done);
     if (features != NULL) {
         if (names == NULL) LAM_TRY_GOTO(number_rows(&names, out->columns, "d"), done);
@@ -276,7 +294,8 @@ done:
     return status;
 }
 
-lam_status lam_embeddings_read(lam_embeddings **out, const char *path, const char *key, const char *features) {
+lam_status lam_embeddings_read(lam_embeddings **out, const char *path, const char *key,
+                               const char *features) {
     lam_embeddings *embeddings = NULL;
     LAM_TRY(lam_alloc((void **)&embeddings, sizeof *embeddings));
     lam_status status = read_any(embeddings, path, key, features);
@@ -288,8 +307,8 @@ lam_status lam_embeddings_read(lam_embeddings **out, const char *path, const cha
     return LAM_OK;
 }
 
-static lam_status write_npy(const char *path, int64_t rows, int64_t columns, const double *values, bool as_float32,
-                            const lam_table *obs, const char *const *index) {
+static lam_status write_npy(const char *path, int64_t rows, int64_t columns, const double *values,
+                            bool as_float32, const lam_table *obs, const char *const *index) {
     int64_t shape[2] = {rows, columns};
     lam_table *table = NULL;
     const char **texts = NULL;
@@ -311,8 +330,9 @@ static lam_status write_npy(const char *path, int64_t rows, int64_t columns, con
         for (int64_t i = 0; i < rows * columns; i++) single[i] = (float)values[i];
     }
     LAM_TRY_GOTO(lam_table_write(table, csv), done);
-    LAM_TRY_GOTO(lam_npy_write(path, as_float32 ? "f4" : "f8", 2, shape, as_float32 ? (const void *)single : values),
-                 done);
+    LAM_TRY_GOTO(
+        lam_npy_write(path, as_float32 ? "f4" : "f8", 2, shape, as_float32 ? (const void *)single : values),
+        done);
 done:
     lam_free(texts);
     lam_free(single);
@@ -321,22 +341,25 @@ done:
     return status;
 }
 
-lam_status lam_embeddings_write(const char *path, int64_t rows, int64_t columns, const double *values, bool as_float32,
-                                const lam_table *obs, const char *const *index, const char *const *var,
-                                const char *provenance) {
+lam_status lam_embeddings_write(const char *path, int64_t rows, int64_t columns, const double *values,
+                                bool as_float32, const lam_table *obs, const char *const *index,
+                                const char *const *var, const char *provenance) {
     lam_table *none = NULL;
     char **numbers = NULL;
     const char **texts = NULL;
     lam_status status = LAM_OK;
     bool npy = ends_with(path, ".npy");
-    LAM_REQUIRE(npy || ends_with(path, ".h5ad"), LAM_ERROR_USAGE, "%s: embeddings are written as .h5ad or .npy; end "
-                "the name so", path);
+    LAM_REQUIRE(npy || ends_with(path, ".h5ad"), LAM_ERROR_USAGE,
+                "%s: embeddings are written as .h5ad or .npy; end "
+                "the name so",
+                path);
     if (obs == NULL) {
         LAM_TRY_GOTO(lam_table_create(&none, rows), done);
         obs = none;
     }
-    LAM_REQUIRE_GOTO(lam_table_rows(obs) == rows, done, LAM_ERROR_INTERNAL, "%s: %lld rows, but %lld of metadata", path,
-                     (long long)rows, (long long)lam_table_rows(obs));
+    LAM_REQUIRE_GOTO(lam_table_rows(obs) == rows, done, LAM_ERROR_INTERNAL,
+                     "%s: %lld rows, but %lld of metadata", path, (long long)rows,
+                     (long long)lam_table_rows(obs));
     int column = lam_table_column(obs, "index");
     if (index == NULL && column >= 0) {
         LAM_TRY_GOTO(column_texts(obs, column, &texts), done);
@@ -346,7 +369,8 @@ lam_status lam_embeddings_write(const char *path, int64_t rows, int64_t columns,
         index = (const char *const *)numbers;
     }
     LAM_TRY_GOTO(npy ? write_npy(path, rows, columns, values, as_float32, obs, index)
-                     : lam_h5ad_write(path, rows, columns, values, as_float32, obs, index, var, provenance), done);
+                     : lam_h5ad_write(path, rows, columns, values, as_float32, obs, index, var, provenance),
+                 done);
 done:
     lam_table_free(none);
     lam_free(numbers);

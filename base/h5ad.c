@@ -10,7 +10,8 @@
 
 static lam_status allocate_matrix(lam_embeddings *out, const char *path, int64_t rows, int64_t columns) {
     int64_t count = 0;
-    LAM_REQUIRE(!__builtin_mul_overflow(rows, columns, &count), LAM_ERROR_FORMAT, "%s: the matrix is too large", path);
+    LAM_REQUIRE(!__builtin_mul_overflow(rows, columns, &count), LAM_ERROR_FORMAT,
+                "%s: the matrix is too large", path);
     LAM_TRY(lam_alloc_array((void **)&out->values, count, sizeof *out->values));
     out->rows = rows;
     out->columns = columns;
@@ -22,13 +23,14 @@ static lam_status read_dense(lam_embeddings *out, const char *path, hid_t file, 
     lam_status status = LAM_OK;
     LAM_TRY(lam_h5ad_open(path, file, name, &d));
     H5T_class_t kind = H5Tget_class(d.type);
-    LAM_REQUIRE_GOTO(kind == H5T_INTEGER || kind == H5T_FLOAT, done, LAM_ERROR_FORMAT, "%s: '%s' holds no numbers",
-                     path, name);
-    LAM_REQUIRE_GOTO(d.rank == 2, done, LAM_ERROR_FORMAT, "%s: '%s' has %d dimensions; 2 are needed (rows, columns)",
-                     path, name, d.rank);
+    LAM_REQUIRE_GOTO(kind == H5T_INTEGER || kind == H5T_FLOAT, done, LAM_ERROR_FORMAT,
+                     "%s: '%s' holds no numbers", path, name);
+    LAM_REQUIRE_GOTO(d.rank == 2, done, LAM_ERROR_FORMAT,
+                     "%s: '%s' has %d dimensions; 2 are needed (rows, columns)", path, name, d.rank);
     out->was_float32 = kind == H5T_FLOAT && H5Tget_size(d.type) == 4;
     LAM_TRY_GOTO(allocate_matrix(out, path, (int64_t)d.dims[0], (int64_t)d.dims[1]), done);
-    if (d.count > 0) H5_READ(H5Dread(d.id, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, out->values), name);
+    if (d.count > 0)
+        H5_READ(H5Dread(d.id, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, out->values), name);
 done:
     lam_h5ad_close(&d);
     return status;
@@ -41,11 +43,11 @@ static lam_status read_sparse_shape(const char *path, hid_t group, const char *n
     LAM_REQUIRE(H5Aexists(group, key) > 0, LAM_ERROR_FORMAT, "%s: '%s' has no shape", path, name);
     H5_READ(attribute = H5Aopen(group, key, H5P_DEFAULT), name);
     H5_READ(space = H5Aget_space(attribute), name);
-    LAM_REQUIRE_GOTO(H5Sget_simple_extent_npoints(space) == 2, done, LAM_ERROR_FORMAT, "%s: '%s' has no shape of two",
-                     path, name);
+    LAM_REQUIRE_GOTO(H5Sget_simple_extent_npoints(space) == 2, done, LAM_ERROR_FORMAT,
+                     "%s: '%s' has no shape of two", path, name);
     H5_READ(H5Aread(attribute, H5T_NATIVE_INT64, shape), name);
-    LAM_REQUIRE_GOTO(shape[0] >= 0 && shape[1] >= 0 && shape[0] < INT64_MAX / 8 && shape[1] < INT64_MAX / 8, done,
-                     LAM_ERROR_FORMAT, "%s: the shape of '%s' is damaged", path, name);
+    LAM_REQUIRE_GOTO(shape[0] >= 0 && shape[1] >= 0 && shape[0] < INT64_MAX / 8 && shape[1] < INT64_MAX / 8,
+                     done, LAM_ERROR_FORMAT, "%s: the shape of '%s' is damaged", path, name);
 done:
     if (space >= 0) H5Sclose(space);
     if (attribute >= 0) H5Aclose(attribute);
@@ -70,8 +72,10 @@ static lam_status read_sparse(lam_embeddings *out, const char *path, hid_t file,
                      "%s: '%s' is no matrix, dense or sparse (CSR, CSC)", path, name);
     LAM_TRY_GOTO(read_sparse_shape(path, group, name, shape), done);
     int64_t lines = by_rows ? shape[0] : shape[1], others = by_rows ? shape[1] : shape[0];
-    LAM_TRY_GOTO(lam_h5ad_numbers(path, group, "indptr", H5T_NATIVE_INT64, lines + 1, NULL, (void **)&starts), done);
-    LAM_TRY_GOTO(lam_h5ad_numbers(path, group, "indices", H5T_NATIVE_INT64, -1, &count, (void **)&indices), done);
+    LAM_TRY_GOTO(lam_h5ad_numbers(path, group, "indptr", H5T_NATIVE_INT64, lines + 1, NULL, (void **)&starts),
+                 done);
+    LAM_TRY_GOTO(lam_h5ad_numbers(path, group, "indices", H5T_NATIVE_INT64, -1, &count, (void **)&indices),
+                 done);
     LAM_TRY_GOTO(lam_h5ad_numbers(path, group, "data", H5T_NATIVE_DOUBLE, count, NULL, (void **)&data), done);
     LAM_REQUIRE_GOTO(starts[0] == 0 && starts[lines] == count, done, LAM_ERROR_FORMAT,
                      "%s: the sparse matrix '%s' is damaged: indptr does not span the data", path, name);
@@ -85,7 +89,8 @@ static lam_status read_sparse(lam_embeddings *out, const char *path, hid_t file,
     for (int64_t line = 0; line < lines; line++) {
         for (int64_t i = starts[line]; i < starts[line + 1]; i++) {
             LAM_REQUIRE_GOTO(indices[i] >= 0 && indices[i] < others, done, LAM_ERROR_FORMAT,
-                             "%s: the sparse matrix '%s' is damaged: an index is outside the shape", path, name);
+                             "%s: the sparse matrix '%s' is damaged: an index is outside the shape", path,
+                             name);
             int64_t row = by_rows ? line : indices[i], column = by_rows ? indices[i] : line;
             out->values[row * shape[1] + column] += data[i]; /* SciPy adds what is named twice */
         }
@@ -142,8 +147,11 @@ static lam_status find_matrix(const char *path, hid_t file, const char *key, cha
         H5Gclose(group);
     }
     LAM_FAIL(LAM_ERROR_INPUT, "%s: no matrix '%s' in the file%s%s", path, is_x ? "X" : key,
-             list.used > 0 ? "; it has: " : lam_h5ad_exists(file, "X") ? "; it has: X" : ", nor another one; is it of "
-             "AnnData?", list.text);
+             list.used > 0                ? "; it has: "
+             : lam_h5ad_exists(file, "X") ? "; it has: X"
+                                          : ", nor another one; is it of "
+                                            "AnnData?",
+             list.text);
 }
 
 static lam_status read_index(const char *path, hid_t frame, const char *name, texts *out) {
@@ -151,8 +159,10 @@ static lam_status read_index(const char *path, hid_t frame, const char *name, te
     bool found = false;
     LAM_TRY(lam_h5ad_attribute(path, frame, "_index", &found, &key));
     const char *column = found && key.count == 1 ? key.items[0] : "_index";
-    lam_status status = lam_h5ad_exists(frame, column) ? lam_h5ad_column(path, frame, column, 0, out)
-                        : lam_fail(LAM_ERROR_FORMAT, __FILE__, __LINE__, "%s: %s has no index '%s'", path, name, column);
+    lam_status status =
+        lam_h5ad_exists(frame, column)
+            ? lam_h5ad_column(path, frame, column, 0, out)
+            : lam_fail(LAM_ERROR_FORMAT, __FILE__, __LINE__, "%s: %s has no index '%s'", path, name, column);
     lam_h5ad_free_texts(&key);
     return status;
 }
@@ -162,7 +172,8 @@ static herr_t add_link(hid_t group, const char *name, const H5L_info_t *informat
     (void)information;
     texts *list = data;
     size_t count = (size_t)list->count;
-    if (lam_grow((void **)&list->items, count * sizeof *list->items, (count + 1) * sizeof *list->items) != LAM_OK) {
+    if (lam_grow((void **)&list->items, count * sizeof *list->items, (count + 1) * sizeof *list->items) !=
+        LAM_OK) {
         return -1;
     }
     char *copy = NULL;
@@ -175,7 +186,8 @@ static herr_t add_link(hid_t group, const char *name, const H5L_info_t *informat
 static lam_status list_columns(const char *path, hid_t frame, texts *out) {
     bool found = false;
     LAM_TRY(lam_h5ad_attribute(path, frame, "column-order", &found, out));
-    if (found || H5Aexists(frame, "column-order") > 0) return LAM_OK; /* h5py writes an empty list as floats */
+    if (found || H5Aexists(frame, "column-order") > 0)
+        return LAM_OK; /* h5py writes an empty list as floats */
     texts links = {0}, key = {0};
     char **packed = NULL;
     lam_status status = LAM_OK;
@@ -206,13 +218,15 @@ static lam_status read_obs(lam_embeddings *out, const char *path, hid_t file) {
     texts names = {0}, column = {0};
     LAM_REQUIRE(!lam_h5ad_is_kind(file, "obs", H5I_DATASET), LAM_ERROR_FORMAT,
                 "%s: written by anndata before 0.7; convert it: python -c \"import anndata; "
-                "anndata.read_h5ad('%s').write_h5ad('new.h5ad')\"", path, path);
+                "anndata.read_h5ad('%s').write_h5ad('new.h5ad')\"",
+                path, path);
     LAM_REQUIRE(lam_h5ad_exists(file, "obs"), LAM_ERROR_FORMAT, "%s: no obs (the metadata of the rows)",
                 path);
     H5_READ(frame = H5Gopen2(file, "obs", H5P_DEFAULT), "obs");
     LAM_TRY_GOTO(read_index(path, frame, "obs", &column), done);
-    LAM_REQUIRE_GOTO(column.count == out->rows, done, LAM_ERROR_FORMAT, "%s: obs has %lld rows, the matrix %lld", path,
-                     (long long)column.count, (long long)out->rows);
+    LAM_REQUIRE_GOTO(column.count == out->rows, done, LAM_ERROR_FORMAT,
+                     "%s: obs has %lld rows, the matrix %lld", path, (long long)column.count,
+                     (long long)out->rows);
     LAM_TRY_GOTO(lam_texts_pack(&out->index, column.items, column.count), done);
     LAM_TRY_GOTO(list_columns(path, frame, &names), done);
     LAM_TRY_GOTO(lam_table_create(&out->obs, out->rows), done);
@@ -240,8 +254,9 @@ static lam_status read_var_names(const char *path, hid_t file, int64_t columns, 
     if (!lam_h5ad_is_kind(file, "var", H5I_GROUP)) return LAM_OK;
     H5_READ(frame = H5Gopen2(file, "var", H5P_DEFAULT), "var");
     LAM_TRY_GOTO(read_index(path, frame, "var", &index), done);
-    LAM_REQUIRE_GOTO(index.count == columns, done, LAM_ERROR_FORMAT, "%s: var has %lld rows, the matrix %lld columns",
-                     path, (long long)index.count, (long long)columns);
+    LAM_REQUIRE_GOTO(index.count == columns, done, LAM_ERROR_FORMAT,
+                     "%s: var has %lld rows, the matrix %lld columns", path, (long long)index.count,
+                     (long long)columns);
     LAM_TRY_GOTO(lam_texts_pack(names, index.items, index.count), done);
 done:
     lam_h5ad_free_texts(&index);
@@ -274,7 +289,8 @@ lam_status lam_h5ad_read(lam_embeddings *out, char ***names, const char *path, c
     LAM_TRY(lam_reader_open(&probe, path));
     lam_reader_close(&probe);
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
-    LAM_REQUIRE(H5Fis_hdf5(path) > 0, LAM_ERROR_FORMAT, "%s: not an HDF5 file, so no .h5ad; is it whole?", path);
+    LAM_REQUIRE(H5Fis_hdf5(path) > 0, LAM_ERROR_FORMAT, "%s: not an HDF5 file, so no .h5ad; is it whole?",
+                path);
     access = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
     H5Pset_file_locking(access, false, true); /* network folders often refuse locks */

@@ -1,7 +1,8 @@
 /* AnnData files (.h5ad) through HDF5: the inside of base/embeddings.c. No other source may include hdf5.h.
  *
- * The layout is anndata's on-disk format (encoding-version 0.1.0 of the file, 0.2.0 of arrays and data frames, as
- * anndata 0.8 to 0.12 write and read it). HDF5 is not thread-safe here: call from one thread at a time. */
+ * The layout is anndata's on-disk format (encoding-version 0.1.0 of the file, 0.2.0 of arrays and data
+ * frames, as anndata 0.8 to 0.12 write and read it). HDF5 is not thread-safe here: call from one thread at a
+ * time. */
 #ifndef LAMELLA_BASE_H5AD_H
 #define LAMELLA_BASE_H5AD_H
 
@@ -11,13 +12,13 @@
 extern "C" {
 #endif
 
-/* Fills `out` (zeroed by the caller, who also frees it where this fails). *names: of the columns, from var where the
- * matrix is X or a layer, else NULL; one block, freed with lam_free. */
+/* Fills `out` (zeroed by the caller, who also frees it where this fails). *names: of the columns, from var
+ * where the matrix is X or a layer, else NULL; one block, freed with lam_free. */
 lam_status lam_h5ad_read(lam_embeddings *out, char ***names, const char *path, const char *key);
 /* As lam_embeddings_write, with `index` and `obs` not NULL. */
-lam_status lam_h5ad_write(const char *path, int64_t rows, int64_t columns, const double *values, bool as_float32,
-                          const lam_table *obs, const char *const *index, const char *const *var,
-                          const char *provenance);
+lam_status lam_h5ad_write(const char *path, int64_t rows, int64_t columns, const double *values,
+                          bool as_float32, const lam_table *obs, const char *const *index,
+                          const char *const *var, const char *provenance);
 /* "path: what (HDF5: its deepest description)"; to be called right after the call that failed. */
 lam_status lam_h5ad_fail(lam_status code, const char *path, const char *what);
 /* `count` texts as one block: the pointers, then the text. */

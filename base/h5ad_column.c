@@ -28,7 +28,8 @@ void lam_h5ad_free_texts(texts *t) {
 
 lam_status lam_texts_pack(char ***out, const char *const *items, int64_t count) {
     size_t bytes = 0, pointers = 0;
-    LAM_REQUIRE(!__builtin_mul_overflow((size_t)count, sizeof(char *), &pointers), LAM_ERROR_MEMORY, "too many texts");
+    LAM_REQUIRE(!__builtin_mul_overflow((size_t)count, sizeof(char *), &pointers), LAM_ERROR_MEMORY,
+                "too many texts");
     for (int64_t i = 0; i < count; i++) bytes += strlen(items[i]) + 1;
     char **block = NULL;
     LAM_TRY(lam_alloc((void **)&block, pointers + bytes));
@@ -66,8 +67,8 @@ bool lam_h5ad_is_kind(hid_t parent, const char *name, H5I_type_t kind) {
 }
 
 /* Strings of a dataset, or of an attribute; fixed or variable length. */
-static lam_status read_strings(const char *path, hid_t object, bool attribute, const char *label, int64_t count,
-                               hid_t type, hid_t space, texts *out) {
+static lam_status read_strings(const char *path, hid_t object, bool attribute, const char *label,
+                               int64_t count, hid_t type, hid_t space, texts *out) {
     lam_status status = LAM_OK;
     hid_t wanted = H5Tcopy(type);
     char **variable = NULL, **packed = NULL, *fixed = NULL;
@@ -77,7 +78,8 @@ static lam_status read_strings(const char *path, hid_t object, bool attribute, c
         LAM_TRY_GOTO(lam_alloc_array((void **)&variable, count, sizeof *variable), done);
         if (count > 0) {
             H5_READ(attribute ? H5Aread(object, wanted, variable)
-                              : H5Dread(object, wanted, H5S_ALL, H5S_ALL, H5P_DEFAULT, variable), label);
+                              : H5Dread(object, wanted, H5S_ALL, H5S_ALL, H5P_DEFAULT, variable),
+                    label);
         }
         for (int64_t i = 0; i < count; i++) pointers[i] = variable[i] != NULL ? variable[i] : "";
     } else {
@@ -85,12 +87,13 @@ static lam_status read_strings(const char *path, hid_t object, bool attribute, c
         LAM_REQUIRE_GOTO(size < SIZE_MAX && !__builtin_mul_overflow((size_t)count, size + 1, &bytes), done,
                          LAM_ERROR_FORMAT, "%s: %s: strings too long", path, label);
         /* One byte more for each, so that texts which fill their field end. */
-        LAM_REQUIRE_GOTO(H5Tset_size(wanted, size + 1) >= 0 && H5Tset_strpad(wanted, H5T_STR_NULLTERM) >= 0, done,
-                         LAM_ERROR_EXTERNAL, "%s: %s: HDF5 has no such string type", path, label);
+        LAM_REQUIRE_GOTO(H5Tset_size(wanted, size + 1) >= 0 && H5Tset_strpad(wanted, H5T_STR_NULLTERM) >= 0,
+                         done, LAM_ERROR_EXTERNAL, "%s: %s: HDF5 has no such string type", path, label);
         LAM_TRY_GOTO(lam_alloc((void **)&fixed, bytes + 1), done);
         if (count > 0) {
             H5_READ(attribute ? H5Aread(object, wanted, fixed)
-                              : H5Dread(object, wanted, H5S_ALL, H5S_ALL, H5P_DEFAULT, fixed), label);
+                              : H5Dread(object, wanted, H5S_ALL, H5S_ALL, H5P_DEFAULT, fixed),
+                    label);
         }
         for (int64_t i = 0; i < count; i++) {
             pointers[i] = fixed + (size_t)i * (size + 1);
@@ -128,7 +131,8 @@ done:
     return status;
 }
 
-lam_status lam_h5ad_attribute_is(const char *path, hid_t object, const char *name, const char *prefix, bool *same) {
+lam_status lam_h5ad_attribute_is(const char *path, hid_t object, const char *name, const char *prefix,
+                                 bool *same) {
     texts t = {0};
     bool found = false;
     *same = false;
@@ -148,17 +152,27 @@ void lam_h5ad_close(dataset *d) {
 lam_status lam_h5ad_open(const char *path, hid_t parent, const char *name, dataset *out) {
     dataset d = LAM_NO_DATASET;
     lam_status status = LAM_OK;
-    LAM_REQUIRE(lam_h5ad_is_kind(parent, name, H5I_DATASET), LAM_ERROR_FORMAT, "%s: '%s' is missing or no array", path, name);
+    LAM_REQUIRE(lam_h5ad_is_kind(parent, name, H5I_DATASET), LAM_ERROR_FORMAT,
+                "%s: '%s' is missing or no array", path, name);
     H5_READ(d.id = H5Dopen2(parent, name, H5P_DEFAULT), name);
     H5_READ(d.type = H5Dget_type(d.id), name);
     H5_READ(d.space = H5Dget_space(d.id), name);
     d.rank = H5Sget_simple_extent_ndims(d.space);
-    LAM_REQUIRE_GOTO(d.rank >= 0 && d.rank <= 2, done, LAM_ERROR_FORMAT, "%s: '%s' has %d dimensions", path, name,
-                     d.rank);
+    LAM_REQUIRE_GOTO(d.rank >= 0 && d.rank <= 2, done, LAM_ERROR_FORMAT, "%s: '%s' has %d dimensions", path,
+                     name, d.rank);
     if (d.rank > 0) H5_READ(H5Sget_simple_extent_dims(d.space, d.dims, NULL), name);
     d.count = H5Sget_simple_extent_npoints(d.space);
-    LAM_REQUIRE_GOTO(d.count >= 0 && d.dims[0] <= INT64_MAX / 8 && d.dims[1] <= INT64_MAX / 8, done, LAM_ERROR_FORMAT,
-                     "%s: '%s' is too large", path, name);
+    LAM_REQUIRE_GOTO(d.count >= 0 && d.dims[0] <= INT64_MAX / 8 && d.dims[1] <= INT64_MAX / 8, done,
+                     LAM_ERROR_FORMAT, "%s: '%s' is too large", path, name);
+    /* Before memory is taken for it: plain storage cannot be longer than the file. */
+    hid_t file = H5Iget_file_id(d.id), plan = H5Dget_create_plist(d.id);
+    hsize_t file_bytes = 0, stored = H5Dget_storage_size(d.id);
+    bool plain = plan >= 0 && H5Pget_layout(plan) == H5D_CONTIGUOUS;
+    bool known = file >= 0 && H5Fget_filesize(file, &file_bytes) >= 0;
+    if (plan >= 0) H5Pclose(plan);
+    if (file >= 0) H5Fclose(file);
+    LAM_REQUIRE_GOTO(!plain || !known || stored <= file_bytes, done, LAM_ERROR_FORMAT,
+                     "%s: '%s' is longer than the file; it is damaged or cut short", path, name);
     *out = d;
     return LAM_OK;
 done:
@@ -167,16 +181,17 @@ done:
 }
 
 lam_status lam_h5ad_numbers(const char *path, hid_t parent, const char *name, hid_t type, int64_t count,
-                               int64_t *found, void **out) {
+                            int64_t *found, void **out) {
     dataset d = LAM_NO_DATASET;
     void *numbers = NULL;
     lam_status status = LAM_OK;
     LAM_TRY(lam_h5ad_open(path, parent, name, &d));
     H5T_class_t kind = H5Tget_class(d.type);
-    LAM_REQUIRE_GOTO(kind == H5T_INTEGER || kind == H5T_FLOAT, done, LAM_ERROR_FORMAT, "%s: '%s' holds no numbers",
-                     path, name);
-    LAM_REQUIRE_GOTO(count < 0 || d.count == count, done, LAM_ERROR_FORMAT, "%s: '%s' has %lld elements, not %lld",
-                     path, name, (long long)d.count, (long long)count);
+    LAM_REQUIRE_GOTO(kind == H5T_INTEGER || kind == H5T_FLOAT, done, LAM_ERROR_FORMAT,
+                     "%s: '%s' holds no numbers", path, name);
+    LAM_REQUIRE_GOTO(count < 0 || d.count == count, done, LAM_ERROR_FORMAT,
+                     "%s: '%s' has %lld elements, not %lld", path, name, (long long)d.count,
+                     (long long)count);
     LAM_TRY_GOTO(lam_alloc_array(&numbers, d.count, 8), done);
     if (d.count > 0) H5_READ(H5Dread(d.id, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, numbers), name);
     if (found != NULL) *found = d.count;
@@ -194,8 +209,8 @@ static lam_status read_booleans(const char *path, const dataset *d, const char *
     signed char *values = NULL;
     hid_t native = H5Tget_native_type(d->type, H5T_DIR_ASCEND);
     H5T_class_t kind = H5Tget_class(d->type);
-    LAM_REQUIRE_GOTO((kind == H5T_ENUM || kind == H5T_INTEGER) && native >= 0 && H5Tget_size(native) == 1, done,
-                     LAM_ERROR_FORMAT, "%s: '%s' holds no booleans", path, name);
+    LAM_REQUIRE_GOTO((kind == H5T_ENUM || kind == H5T_INTEGER) && native >= 0 && H5Tget_size(native) == 1,
+                     done, LAM_ERROR_FORMAT, "%s: '%s' holds no booleans", path, name);
     LAM_TRY_GOTO(lam_alloc_array((void **)&values, d->count, 1), done);
     if (d->count > 0) H5_READ(H5Dread(d->id, native, H5S_ALL, H5S_ALL, H5P_DEFAULT, values), name);
     *out = values;
@@ -206,7 +221,8 @@ done:
     return status;
 }
 
-/* The shortest of %.15g, %.16g, %.17g that reads back as the same double; "" for NaN, which stands for a gap. */
+/* The shortest of %.15g, %.16g, %.17g that reads back as the same double; "" for NaN, which stands for a gap.
+ */
 static void print_number(char *text, size_t room, double value) {
     if (isnan(value)) {
         text[0] = '\0';
@@ -220,7 +236,8 @@ static void print_number(char *text, size_t room, double value) {
 
 enum { NUMBER_BYTES = 32 };
 
-static lam_status read_number_texts(const char *path, hid_t parent, const char *name, hid_t type, texts *out) {
+static lam_status read_number_texts(const char *path, hid_t parent, const char *name, hid_t type,
+                                    texts *out) {
     bool real = H5Tget_class(type) == H5T_FLOAT, is_signed = !real && H5Tget_sign(type) != H5T_SGN_NONE;
     hid_t wanted = real ? H5T_NATIVE_DOUBLE : is_signed ? H5T_NATIVE_INT64 : H5T_NATIVE_UINT64;
     void *numbers = NULL;
@@ -277,7 +294,8 @@ static lam_status apply_mask(const char *path, hid_t group, texts *out) {
     signed char *mask = NULL;
     lam_status status = LAM_OK;
     LAM_TRY(lam_h5ad_open(path, group, "mask", &d));
-    LAM_REQUIRE_GOTO(d.count == out->count, done, LAM_ERROR_FORMAT, "%s: mask and values differ in length", path);
+    LAM_REQUIRE_GOTO(d.count == out->count, done, LAM_ERROR_FORMAT, "%s: mask and values differ in length",
+                     path);
     LAM_TRY_GOTO(read_booleans(path, &d, "mask", &mask), done);
     for (int64_t i = 0; i < out->count; i++) {
         if (mask[i]) out->items[i] = "";
@@ -309,16 +327,15 @@ static lam_status read_referred_categories(const char *path, hid_t column, texts
     lam_status status = LAM_OK;
     hobj_ref_t reference = 0;
     char name[512] = "";
-    hid_t attribute = H5Aopen(column, "categories", H5P_DEFAULT), type = -1, target = -1,
-          file = -1;
+    hid_t attribute = H5Aopen(column, "categories", H5P_DEFAULT), type = -1, target = -1, file = -1;
     if (attribute >= 0) type = H5Aget_type(attribute);
     LAM_REQUIRE_GOTO(type >= 0 && H5Tequal(type, H5T_STD_REF_OBJ) > 0, done, LAM_ERROR_FORMAT,
                      "%s: the categories of a column are damaged", path);
     H5_READ(H5Aread(attribute, H5T_STD_REF_OBJ, &reference), "categories");
     H5_READ(target = H5Rdereference2(attribute, H5P_DEFAULT, H5R_OBJECT, &reference), "categories");
     ssize_t length = H5Iget_name(target, name, sizeof name);
-    LAM_REQUIRE_GOTO(length > 1 && length < (ssize_t)sizeof name && (file = H5Iget_file_id(target)) >= 0, done,
-                     LAM_ERROR_FORMAT, "%s: the categories of a column are damaged", path);
+    LAM_REQUIRE_GOTO(length > 1 && length < (ssize_t)sizeof name && (file = H5Iget_file_id(target)) >= 0,
+                     done, LAM_ERROR_FORMAT, "%s: the categories of a column are damaged", path);
     LAM_TRY_GOTO(lam_h5ad_column(path, file, name + 1, 2, out), done);
 done:
     if (file >= 0) H5Fclose(file);
@@ -349,8 +366,10 @@ static lam_status read_column_parts(const char *path, hid_t parent, const char *
         out->count = d.count;
         for (int64_t i = 0; i < d.count; i++) out->items[i] = booleans[i] ? "True" : "False";
     } else {
-        status = lam_fail(LAM_ERROR_FORMAT, __FILE__, __LINE__, "%s: column '%s' has a type that is not known; write "
-                          "it as text", path, name);
+        status = lam_fail(LAM_ERROR_FORMAT, __FILE__, __LINE__,
+                          "%s: column '%s' has a type that is not known; write "
+                          "it as text",
+                          path, name);
     }
 done:
     lam_free(booleans);

@@ -11,7 +11,8 @@
 #include "base/h5ad.h"
 #include "base/status.h"
 
-/* Every HDF5 call that reads the file: fault first, then the call. Needs `path`, `status` and a label `done`. */
+/* Every HDF5 call that reads the file: fault first, then the call. Needs `path`, `status` and a label `done`.
+ */
 #define H5_READ(call, what)                                                                                  \
     do {                                                                                                     \
         LAM_REQUIRE_GOTO(!lam_fault_hit(LAM_FAULT_READ), done, LAM_ERROR_IO, "%s: cannot read %s", path,     \
@@ -46,14 +47,17 @@ bool lam_h5ad_is_kind(hid_t parent, const char *name, H5I_type_t kind);
 
 /* *found false: absent or no text. */
 lam_status lam_h5ad_attribute(const char *path, hid_t object, const char *name, bool *found, texts *out);
-lam_status lam_h5ad_attribute_is(const char *path, hid_t object, const char *name, const char *prefix, bool *same);
+lam_status lam_h5ad_attribute_is(const char *path, hid_t object, const char *name, const char *prefix,
+                                 bool *same);
 
 lam_status lam_h5ad_open(const char *path, hid_t parent, const char *name, dataset *out);
 void lam_h5ad_close(dataset *d);
-/* All elements of a dataset as `type` (8 bytes an element). `count` < 0: any number; *found (or NULL) says how many. */
+/* All elements of a dataset as `type` (8 bytes an element). `count` < 0: any number; *found (or NULL) says
+ * how many. */
 lam_status lam_h5ad_numbers(const char *path, hid_t parent, const char *name, hid_t type, int64_t count,
                             int64_t *found, void **out);
-/* Strings, categoricals, numbers, booleans and the nullable ones, as texts. depth 0; deeper for parts of columns. */
+/* Strings, categoricals, numbers, booleans and the nullable ones, as texts. depth 0; deeper for parts of
+ * columns. */
 lam_status lam_h5ad_column(const char *path, hid_t parent, const char *name, int depth, texts *out);
 
 #endif

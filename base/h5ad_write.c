@@ -31,7 +31,8 @@ typedef struct file {
         }                                                                                                    \
     } while (0)
 
-static lam_status put_attribute(file *f, hid_t object, const char *name, hid_t type, int64_t count, const void *data) {
+static lam_status put_attribute(file *f, hid_t object, const char *name, hid_t type, int64_t count,
+                                const void *data) {
     lam_status status = LAM_OK;
     hsize_t length = (hsize_t)count;
     hid_t attribute = -1, space = count < 0 ? H5Screate(H5S_SCALAR) : H5Screate_simple(1, &length, NULL);
@@ -48,8 +49,8 @@ static lam_status put_encoding(file *f, hid_t object, const char *type, const ch
     return put_attribute(f, object, "encoding-version", f->text, -1, &version);
 }
 
-static lam_status put_group(file *f, hid_t parent, const char *name, const char *encoding, const char *version,
-                            hid_t *out) {
+static lam_status put_group(file *f, hid_t parent, const char *name, const char *encoding,
+                            const char *version, hid_t *out) {
     lam_status status = LAM_OK;
     hid_t group = -1;
     H5_WRITE(group = H5Gcreate2(parent, name, H5P_DEFAULT, f->group_plan, H5P_DEFAULT), "a group");
@@ -82,7 +83,8 @@ done:
 
 /* rank 0: a scalar. `data` NULL: the dataset is left for the caller to fill, in *out. */
 static lam_status put_dataset(file *f, hid_t parent, const char *name, const char *encoding, int rank,
-                              const int64_t *shape, hid_t file_type, hid_t type, const void *data, hid_t *out) {
+                              const int64_t *shape, hid_t file_type, hid_t type, const void *data,
+                              hid_t *out) {
     hsize_t dims[2] = {0, 0};
     int64_t count = 1;
     lam_status status = LAM_OK;
@@ -119,7 +121,9 @@ static lam_status put_matrix(file *f, int64_t rows, int64_t columns, const doubl
     float *block = NULL;
     int64_t block_rows = columns > 0 ? ((int64_t)1 << 20) / columns + 1 : 1;
     if (block_rows > rows) block_rows = rows;
-    LAM_TRY_GOTO(put_dataset(f, f->id, "X", "array", 2, shape, H5T_IEEE_F32LE, H5T_NATIVE_FLOAT, NULL, &dataset), done);
+    LAM_TRY_GOTO(
+        put_dataset(f, f->id, "X", "array", 2, shape, H5T_IEEE_F32LE, H5T_NATIVE_FLOAT, NULL, &dataset),
+        done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&block, block_rows * columns, sizeof *block), done);
     in_file = H5Dget_space(dataset);
     for (int64_t row = 0; row < rows && columns > 0; row += block_rows) {
@@ -141,8 +145,8 @@ done:
 
 typedef enum column_kind { COLUMN_TEXT, COLUMN_INTEGER, COLUMN_REAL } column_kind;
 
-/* Digits are not yet a number: "01" is a well, "12E03" a plate, 20 digits a barcode. A number is what can be read back
- * without loss of meaning. */
+/* Digits are not yet a number: "01" is a well, "12E03" a plate, 20 digits a barcode. A number is what can be
+ * read back without loss of meaning. */
 static column_kind kind_of_cell(const char *cell) {
     const char *at = cell + (cell[0] == '-');
     size_t digits = strspn(at, "0123456789");
@@ -150,7 +154,8 @@ static column_kind kind_of_cell(const char *cell) {
     if (digits > 1 && at[0] == '0') return COLUMN_TEXT;
     if (at[digits] == '\0') return digits > 18 ? COLUMN_TEXT : COLUMN_INTEGER;
     const char *exponent = strpbrk(at, "eE");
-    if (exponent != NULL && strchr(at, '.') == NULL && exponent[1] != '-' && exponent[1] != '+') return COLUMN_TEXT;
+    if (exponent != NULL && strchr(at, '.') == NULL && exponent[1] != '-' && exponent[1] != '+')
+        return COLUMN_TEXT;
     return COLUMN_REAL;
 }
 
@@ -178,7 +183,9 @@ static lam_status put_column(file *f, hid_t group, const char *name, const lam_t
     lam_status status = LAM_OK;
     column_kind kind = kind_of_column(obs, column);
     hid_t file_type = kind == COLUMN_TEXT ? f->text : kind == COLUMN_INTEGER ? H5T_STD_I64LE : H5T_IEEE_F64LE;
-    hid_t type = kind == COLUMN_TEXT ? f->text : kind == COLUMN_INTEGER ? H5T_NATIVE_INT64 : H5T_NATIVE_DOUBLE;
+    hid_t type = kind == COLUMN_TEXT      ? f->text
+                 : kind == COLUMN_INTEGER ? H5T_NATIVE_INT64
+                                          : H5T_NATIVE_DOUBLE;
     union {
         const char *text;
         int64_t integer;
@@ -196,8 +203,8 @@ static lam_status put_column(file *f, hid_t group, const char *name, const lam_t
             cells[row].real = (double)NAN;
         }
     }
-    status = put_dataset(f, group, name, kind == COLUMN_TEXT ? "string-array" : "array", 1, &rows, file_type, type, cells,
-                         NULL);
+    status = put_dataset(f, group, name, kind == COLUMN_TEXT ? "string-array" : "array", 1, &rows, file_type,
+                         type, cells, NULL);
 done:
     lam_free(cells);
     return status == LAM_OK ? LAM_OK : lam_fail_context(status, "obs column '%s'", name);
@@ -220,15 +227,18 @@ static lam_status put_frame(file *f, const char *name, const lam_table *table, i
         const char *title = lam_table_name(table, column);
         if (strcmp(title, "index") == 0) continue;
         size_t length = strlen(title);
-        LAM_REQUIRE_GOTO(length > 0 && strcmp(title, ".") != 0 && strcmp(title, "_index") != 0 && title[0] != '/' &&
-                             title[length - 1] != '/' && strstr(title, "//") == NULL,
-                         done, LAM_ERROR_INPUT, "%s: a column of the metadata is named '%s', which .h5ad cannot hold; "
-                         "rename it", f->path, title);
+        LAM_REQUIRE_GOTO(length > 0 && strcmp(title, ".") != 0 && strcmp(title, "_index") != 0 &&
+                             title[0] != '/' && title[length - 1] != '/' && strstr(title, "//") == NULL,
+                         done, LAM_ERROR_INPUT,
+                         "%s: a column of the metadata is named '%s', which .h5ad cannot hold; "
+                         "rename it",
+                         f->path, title);
         LAM_TRY_GOTO(lam_utf8_text(&f->converted, title, &order[kept++]), done);
     }
     LAM_TRY_GOTO(put_attribute(f, group, "_index", f->text, -1, &index_name), done);
     LAM_TRY_GOTO(put_attribute(f, group, "column-order", f->text, kept, order), done);
-    LAM_TRY_GOTO(put_dataset(f, group, "_index", "string-array", 1, &rows, f->text, f->text, names, NULL), done);
+    LAM_TRY_GOTO(put_dataset(f, group, "_index", "string-array", 1, &rows, f->text, f->text, names, NULL),
+                 done);
     kept = 0;
     for (int column = 0; column < columns; column++) {
         if (strcmp(lam_table_name(table, column), "index") == 0) continue;
@@ -276,7 +286,8 @@ static lam_status put_all(file *f, int64_t rows, int64_t columns, const double *
     }
     LAM_TRY_GOTO(put_group(f, f->id, "uns", "dict", "0.1.0", &uns), done);
     if (provenance != NULL) {
-        LAM_TRY_GOTO(put_dataset(f, uns, "lamella", "string", 0, NULL, f->text, f->text, &provenance, NULL), done);
+        LAM_TRY_GOTO(put_dataset(f, uns, "lamella", "string", 0, NULL, f->text, f->text, &provenance, NULL),
+                     done);
     }
     H5_WRITE(H5Fflush(f->id, H5F_SCOPE_GLOBAL), "the file");
 done:
@@ -289,7 +300,8 @@ static lam_status sync_path(const char *path, int flags) {
     LAM_REQUIRE(descriptor >= 0, LAM_ERROR_IO, "%s: %s", path, strerror(errno));
     int code = fsync(descriptor), reason = errno;
     close(descriptor);
-    LAM_REQUIRE(code == 0 || (reason == EINVAL && flags != O_RDWR), LAM_ERROR_IO, "%s: %s", path, strerror(reason));
+    LAM_REQUIRE(code == 0 || (reason == EINVAL && flags != O_RDWR), LAM_ERROR_IO, "%s: %s", path,
+                strerror(reason));
     return LAM_OK;
 }
 
@@ -300,8 +312,8 @@ static lam_status replace_file(const char *partial, const char *path) {
     LAM_REQUIRE(rename(partial, path) == 0, LAM_ERROR_IO, "%s: %s", path, strerror(errno));
     const char *slash = strrchr(path, '/');
     char *folder = NULL;
-    LAM_TRY(lam_text_copy_n(&folder, slash == NULL ? "." : path, slash == NULL || slash == path ? 1
-                                                                                            : (size_t)(slash - path)));
+    LAM_TRY(lam_text_copy_n(&folder, slash == NULL ? "." : path,
+                            slash == NULL || slash == path ? 1 : (size_t)(slash - path)));
     lam_status status = sync_path(folder, O_RDONLY | O_DIRECTORY);
     lam_free(folder);
     return status;
@@ -313,9 +325,9 @@ static herr_t close_file(file *f) {
     return H5Fclose(id);
 }
 
-lam_status lam_h5ad_write(const char *path, int64_t rows, int64_t columns, const double *values, bool as_float32,
-                          const lam_table *obs, const char *const *index, const char *const *var,
-                          const char *provenance) {
+lam_status lam_h5ad_write(const char *path, int64_t rows, int64_t columns, const double *values,
+                          bool as_float32, const lam_table *obs, const char *const *index,
+                          const char *const *var, const char *provenance) {
     file opened = {path, -1, -1, -1, -1, {NULL}}, *f = &opened;
     lam_status status = LAM_OK;
     lam_writer *probe = NULL;
@@ -334,7 +346,8 @@ lam_status lam_h5ad_write(const char *path, int64_t rows, int64_t columns, const
     /* Times would make equal runs differ; the newer format holds long lists of columns in an attribute. */
     bool ready = H5Tset_size(f->text, H5T_VARIABLE) >= 0 && H5Tset_cset(f->text, H5T_CSET_UTF8) >= 0 &&
                  H5Pset_obj_track_times(f->group_plan, false) >= 0 &&
-                 H5Pset_obj_track_times(f->dataset_plan, false) >= 0 && H5Pset_obj_track_times(creation, false) >= 0 &&
+                 H5Pset_obj_track_times(f->dataset_plan, false) >= 0 &&
+                 H5Pset_obj_track_times(creation, false) >= 0 &&
                  H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V110) >= 0 &&
                  H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) >= 0;
     if (!ready) {

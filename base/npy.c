@@ -8,8 +8,9 @@
 #include "base/memory.h"
 #include "base/unpack.h"
 
-/* The format (numpy.lib.format): "\x93NUMPY", version major and minor, length of the header (2 bytes in version 1, else
- * 4, little-endian), the header (a Python dict of descr, fortran_order and shape), then the elements. */
+/* The format (numpy.lib.format): "\x93NUMPY", version major and minor, length of the header (2 bytes in
+ * version 1, else 4, little-endian), the header (a Python dict of descr, fortran_order and shape), then the
+ * elements. */
 enum { MAGIC_BYTES = 6, PREFIX_BYTES = 12, HEADER_LIMIT = 1 << 20, RANK_LIMIT = 8 };
 
 static const struct {
@@ -69,12 +70,13 @@ static lam_status read_descr(cursor *c, lam_npy *out) {
     char descr[32];
     LAM_REQUIRE(take_string(c, descr, sizeof descr), LAM_ERROR_FORMAT,
                 "%s: not a plain array (its type is a record); save one numeric array", c->name);
-    LAM_REQUIRE(descr[0] != '>', LAM_ERROR_FORMAT, "%s: big-endian type '%s'; save it with array.astype('<%s')",
-                c->name, descr, descr + 1);
-    LAM_REQUIRE(strlen(descr) == 3 && (descr[0] == '<' || descr[0] == '|') && find_type(descr + 1, &out->item_bytes) &&
-                    (descr[0] == '<' || out->item_bytes == 1),
-                LAM_ERROR_FORMAT, "%s: type '%s'; u1, u2, i4, i8, f4 and f8 can be read, so save it with array.astype",
-                c->name, descr);
+    LAM_REQUIRE(descr[0] != '>', LAM_ERROR_FORMAT,
+                "%s: big-endian type '%s'; save it with array.astype('<%s')", c->name, descr, descr + 1);
+    LAM_REQUIRE(strlen(descr) == 3 && (descr[0] == '<' || descr[0] == '|') &&
+                    find_type(descr + 1, &out->item_bytes) && (descr[0] == '<' || out->item_bytes == 1),
+                LAM_ERROR_FORMAT,
+                "%s: type '%s'; u1, u2, i4, i8, f4 and f8 can be read, so save it with array.astype", c->name,
+                descr);
     memcpy(out->type, descr + 1, sizeof out->type);
     return LAM_OK;
 }
@@ -82,7 +84,8 @@ static lam_status read_descr(cursor *c, lam_npy *out) {
 static lam_status read_order(cursor *c) {
     LAM_REQUIRE(!take_word(c, "True"), LAM_ERROR_FORMAT,
                 "%s: Fortran order; save it with numpy.ascontiguousarray(array)", c->name);
-    LAM_REQUIRE(take_word(c, "False"), LAM_ERROR_FORMAT, "%s: damaged header: fortran_order is True or False", c->name);
+    LAM_REQUIRE(take_word(c, "False"), LAM_ERROR_FORMAT, "%s: damaged header: fortran_order is True or False",
+                c->name);
     return LAM_OK;
 }
 
@@ -93,7 +96,8 @@ static lam_status read_shape(cursor *c, lam_npy *out) {
     bool comma = true;
     while (!take(c, ')')) {
         LAM_REQUIRE(comma, LAM_ERROR_FORMAT, "%s: damaged header: shape lacks a comma", c->name);
-        LAM_REQUIRE(out->rank < RANK_LIMIT, LAM_ERROR_FORMAT, "%s: more than %d dimensions", c->name, RANK_LIMIT);
+        LAM_REQUIRE(out->rank < RANK_LIMIT, LAM_ERROR_FORMAT, "%s: more than %d dimensions", c->name,
+                    RANK_LIMIT);
         skip_space(c);
         int64_t size = 0;
         const char *first = c->at;
@@ -120,17 +124,20 @@ static lam_status read_dict(cursor *c, lam_npy *out) {
         char key[32];
         LAM_REQUIRE(comma && take_string(c, key, sizeof key) && take(c, ':'), LAM_ERROR_FORMAT,
                     "%s: damaged header: a key is expected", c->name);
-        int which = strcmp(key, "descr") == 0 ? 0 : strcmp(key, "fortran_order") == 0 ? 1
-                                                : strcmp(key, "shape") == 0           ? 2
-                                                                                      : 3;
-        LAM_REQUIRE(which < 3 && !seen[which], LAM_ERROR_FORMAT, "%s: damaged header: unexpected key '%s'", c->name,
-                    key);
+        int which = strcmp(key, "descr") == 0           ? 0
+                    : strcmp(key, "fortran_order") == 0 ? 1
+                    : strcmp(key, "shape") == 0         ? 2
+                                                        : 3;
+        LAM_REQUIRE(which < 3 && !seen[which], LAM_ERROR_FORMAT, "%s: damaged header: unexpected key '%s'",
+                    c->name, key);
         seen[which] = true;
         LAM_TRY(which == 0 ? read_descr(c, out) : which == 1 ? read_order(c) : read_shape(c, out));
         comma = take(c, ',');
     }
-    LAM_REQUIRE(seen[0] && seen[1] && seen[2], LAM_ERROR_FORMAT, "%s: damaged header: descr, fortran_order or shape "
-                "is missing", c->name);
+    LAM_REQUIRE(seen[0] && seen[1] && seen[2], LAM_ERROR_FORMAT,
+                "%s: damaged header: descr, fortran_order or shape "
+                "is missing",
+                c->name);
     skip_space(c);
     LAM_REQUIRE(c->at == c->end, LAM_ERROR_FORMAT, "%s: damaged header: text after the dict", c->name);
     return LAM_OK;
@@ -142,19 +149,20 @@ static lam_status read_prefix(const unsigned char *bytes, size_t size, const cha
     LAM_REQUIRE(size >= MAGIC_BYTES + 4 && memcmp(bytes, "\x93NUMPY", MAGIC_BYTES) == 0, LAM_ERROR_FORMAT,
                 "%s: not a NumPy array file (.npy)", name);
     int version = bytes[MAGIC_BYTES];
-    LAM_REQUIRE(version >= 1 && version <= 3, LAM_ERROR_FORMAT, "%s: .npy version %d; versions 1 to 3 can be read",
-                name, version);
+    LAM_REQUIRE(version >= 1 && version <= 3, LAM_ERROR_FORMAT,
+                "%s: .npy version %d; versions 1 to 3 can be read", name, version);
     *start = version == 1 ? 10 : 12;
     LAM_REQUIRE(size >= *start, LAM_ERROR_FORMAT, "%s: cut short in the header", name);
     *length = (size_t)bytes[8] | (size_t)bytes[9] << 8;
     if (version > 1) *length |= (size_t)bytes[10] << 16 | (size_t)bytes[11] << 24;
-    LAM_REQUIRE(*length <= HEADER_LIMIT, LAM_ERROR_FORMAT, "%s: damaged header: its length is %zu bytes", name,
-                *length);
+    LAM_REQUIRE(*length <= HEADER_LIMIT, LAM_ERROR_FORMAT, "%s: damaged header: its length is %zu bytes",
+                name, *length);
     return LAM_OK;
 }
 
 /* Fills all but the data; `rest` is what follows the header in the file. */
-static lam_status read_header(lam_npy *out, const char *header, size_t length, uint64_t rest, const char *name) {
+static lam_status read_header(lam_npy *out, const char *header, size_t length, uint64_t rest,
+                              const char *name) {
     cursor c = {header, header + length, name};
     LAM_TRY(read_dict(&c, out));
     int64_t bytes = 0;
@@ -200,8 +208,8 @@ lam_status lam_npy_parse(lam_npy *out, const char *bytes, size_t size, const cha
 }
 
 /* A plain file goes straight into its block, so that an array needs its own size of memory and no more. */
-static lam_status read_plain(lam_npy *out, lam_reader *reader, const unsigned char *prefix, size_t prefix_size,
-                             const char *path) {
+static lam_status read_plain(lam_npy *out, lam_reader *reader, const unsigned char *prefix,
+                             size_t prefix_size, const char *path) {
     size_t start = 0, length = 0;
     char *header = NULL;
     uint64_t size = lam_reader_size(reader);
@@ -249,21 +257,23 @@ void lam_npy_free(lam_npy *array) {
     *array = (lam_npy){0};
 }
 
-lam_status lam_npy_write(const char *path, const char *type, int rank, const int64_t *shape, const void *data) {
+lam_status lam_npy_write(const char *path, const char *type, int rank, const int64_t *shape,
+                         const void *data) {
     size_t item = 0;
-    LAM_REQUIRE(strlen(type) == 2 && find_type(type, &item) && rank >= 0 && rank <= RANK_LIMIT, LAM_ERROR_INTERNAL,
-                "%s: type '%s' of rank %d cannot be written as .npy", path, type, rank);
+    LAM_REQUIRE(strlen(type) == 2 && find_type(type, &item) && rank >= 0 && rank <= RANK_LIMIT,
+                LAM_ERROR_INTERNAL, "%s: type '%s' of rank %d cannot be written as .npy", path, type, rank);
     char dims[RANK_LIMIT * 24] = "", header[512];
     size_t used = 0;
     int64_t bytes = (int64_t)item;
     for (int i = 0; i < rank; i++) {
         LAM_REQUIRE(shape[i] >= 0 && !__builtin_mul_overflow(bytes, shape[i], &bytes), LAM_ERROR_INTERNAL,
                     "%s: the shape to write is too large", path);
-        used += (size_t)snprintf(dims + used, sizeof dims - used, i == 0 ? "%lld%s" : " %lld%s", (long long)shape[i],
-                                 i + 1 < rank || rank == 1 ? "," : "");
+        used += (size_t)snprintf(dims + used, sizeof dims - used, i == 0 ? "%lld%s" : " %lld%s",
+                                 (long long)shape[i], i + 1 < rank || rank == 1 ? "," : "");
     }
-    int text = snprintf(header + 10, sizeof header - 10, "{'descr': '%s%s', 'fortran_order': False, 'shape': (%s), }",
-                        item == 1 ? "|" : "<", type, dims);
+    int text = snprintf(header + 10, sizeof header - 10,
+                        "{'descr': '%s%s', 'fortran_order': False, 'shape': (%s), }", item == 1 ? "|" : "<",
+                        type, dims);
     size_t whole = (10 + (size_t)text + 1 + 63) / 64 * 64;
     memset(header + 10 + text, ' ', whole - 10 - (size_t)text);
     header[whole - 1] = '\n';

@@ -48,7 +48,8 @@ lam_status lam_table_store_origin(lam_table *table, const char *path, const lam_
     LAM_TRY(lam_text_copy(&copy, path));
     lam_free(table->path);
     table->path = copy;
-    for (int64_t row = 0; lines != NULL && row < table->rows; row++) table->lines[row] = lam_table_line(lines, row);
+    for (int64_t row = 0; lines != NULL && row < table->rows; row++)
+        table->lines[row] = lam_table_line(lines, row);
     return LAM_OK;
 }
 
@@ -113,8 +114,8 @@ lam_status lam_table_require(const lam_table *table, const char *name, int *colu
     }
     const char *nearest = lam_nearest_name(name, table->names, table->columns);
     LAM_FAIL(LAM_ERROR_INPUT, "%s: no column '%s'%s%s%s; columns: %s", table->path, name,
-             nearest != NULL ? ", did you mean '" : "", nearest != NULL ? nearest : "", nearest != NULL ? "'" : "",
-             present);
+             nearest != NULL ? ", did you mean '" : "", nearest != NULL ? nearest : "",
+             nearest != NULL ? "'" : "", present);
 }
 
 const char *lam_table_cell(const lam_table *table, int64_t row, int column) {
@@ -123,8 +124,8 @@ const char *lam_table_cell(const lam_table *table, int64_t row, int column) {
 }
 
 lam_status lam_table_add(lam_table *table, const char *name, const char *const *values) {
-    LAM_REQUIRE(lam_table_column(table, name) < 0, LAM_ERROR_INPUT, "%s: column '%s' is there already", table->path,
-                name);
+    LAM_REQUIRE(lam_table_column(table, name) < 0, LAM_ERROR_INPUT, "%s: column '%s' is there already",
+                table->path, name);
     LAM_REQUIRE(table->columns < INT_MAX, LAM_ERROR_INPUT, "%s: too many columns", table->path);
     const char *kept_name = NULL, **cells = NULL;
     size_t columns = (size_t)table->columns, added = (size_t)(table->columns - table->base_columns);
@@ -142,9 +143,11 @@ lam_status lam_table_add(lam_table *table, const char *name, const char *const *
         LAM_TRY_GOTO(lam_table_store_text(table, values[row], strlen(values[row]), &cells[row]), failed);
     }
     LAM_TRY_GOTO(lam_grow((void **)&table->names, columns * sizeof *table->names,
-                          (columns + 1) * sizeof *table->names), failed);
-    LAM_TRY_GOTO(lam_grow((void **)&table->added, added * sizeof *table->added,
-                          (added + 1) * sizeof *table->added), failed);
+                          (columns + 1) * sizeof *table->names),
+                 failed);
+    LAM_TRY_GOTO(
+        lam_grow((void **)&table->added, added * sizeof *table->added, (added + 1) * sizeof *table->added),
+        failed);
     table->names[columns] = kept_name;
     table->added[added] = cells;
     table->columns++;
@@ -172,8 +175,8 @@ lam_status lam_table_select(const lam_table *table, const int64_t *rows, int64_t
     lam_status status = LAM_OK;
     int columns = table->columns;
     LAM_TRY(lam_table_store_new(&chosen, table->path));
-    LAM_REQUIRE_GOTO(columns == 0 || count <= INT64_MAX / columns, failed, LAM_ERROR_MEMORY, "%s: too many cells",
-                     table->path);
+    LAM_REQUIRE_GOTO(columns == 0 || count <= INT64_MAX / columns, failed, LAM_ERROR_MEMORY,
+                     "%s: too many cells", table->path);
     LAM_TRY_GOTO(lam_alloc_array((void **)&chosen->names, columns, sizeof *chosen->names), failed);
     LAM_TRY_GOTO(lam_alloc_array((void **)&chosen->base, count * columns, sizeof *chosen->base), failed);
     LAM_TRY_GOTO(lam_alloc_array((void **)&chosen->lines, count, sizeof *chosen->lines), failed);
@@ -285,11 +288,13 @@ lam_status lam_table_codes(const lam_table *table, int column, int64_t **codes, 
             continue;
         }
         size_t slot = (size_t)XXH3_64bits(cell, strlen(cell)) & (capacity - 1);
-        while (slots[slot] != 0 && strcmp(seen[slots[slot] - 1].name, cell) != 0) slot = (slot + 1) & (capacity - 1);
+        while (slots[slot] != 0 && strcmp(seen[slots[slot] - 1].name, cell) != 0)
+            slot = (slot + 1) & (capacity - 1);
         if (slots[slot] == 0) {
             if ((size_t)found == seen_capacity) {
-                LAM_TRY_GOTO(lam_grow((void **)&seen, seen_capacity * sizeof *seen,
-                                      seen_capacity * 2 * sizeof *seen), done);
+                LAM_TRY_GOTO(
+                    lam_grow((void **)&seen, seen_capacity * sizeof *seen, seen_capacity * 2 * sizeof *seen),
+                    done);
                 seen_capacity *= 2;
             }
             seen[found] = (level){cell, found};

@@ -8,8 +8,8 @@
 #include "base/table_store.h"
 #include "base/unpack.h"
 
-/* RFC 4180, in place: a cell is never longer than its text in the file, so each is moved to where it began and gets
- * its zero byte over the delimiter. */
+/* RFC 4180, in place: a cell is never longer than its text in the file, so each is moved to where it began
+ * and gets its zero byte over the delimiter. */
 typedef struct reader {
     char *at, *end; /* *end is a zero byte of the block */
     char delimiter;
@@ -55,8 +55,8 @@ static lam_status read_cell(reader *r, const char **cell, cell_end *ended) {
         char *write = start;
         r->at++;
         for (;;) {
-            LAM_REQUIRE(r->at < r->end, LAM_ERROR_FORMAT, "%s:%lld: a quote opens here and is never closed", r->name,
-                        (long long)opened);
+            LAM_REQUIRE(r->at < r->end, LAM_ERROR_FORMAT, "%s:%lld: a quote opens here and is never closed",
+                        r->name, (long long)opened);
             char c = *r->at++;
             if (c == '"') {
                 if (r->at >= r->end || *r->at != '"') break;
@@ -120,8 +120,10 @@ static lam_status read_header(lam_table *table, reader *r) {
     while (ended == CELL_MORE) {
         if ((size_t)table->columns == capacity) {
             size_t larger = capacity == 0 ? 16 : capacity * 2;
-            LAM_REQUIRE(larger < INT_MAX, LAM_ERROR_FORMAT, "%s:%lld: more than 2^30 columns", r->name, header_line);
-            LAM_TRY(lam_grow((void **)&table->names, capacity * sizeof *table->names, larger * sizeof *table->names));
+            LAM_REQUIRE(larger < INT_MAX, LAM_ERROR_FORMAT, "%s:%lld: more than 2^30 columns", r->name,
+                        header_line);
+            LAM_TRY(lam_grow((void **)&table->names, capacity * sizeof *table->names,
+                             larger * sizeof *table->names));
             capacity = larger;
         }
         LAM_TRY(read_cell(r, &table->names[table->columns], &ended));
@@ -130,8 +132,8 @@ static lam_status read_header(lam_table *table, reader *r) {
         table->base_columns++;
     }
     LAM_REQUIRE(!all_numbers, LAM_ERROR_INPUT,
-                "%s:%lld: no header: every cell of the first line is a number; put the column names there", r->name,
-                header_line);
+                "%s:%lld: no header: every cell of the first line is a number; put the column names there",
+                r->name, header_line);
     const char **sorted = NULL;
     lam_status status = LAM_OK;
     LAM_TRY(lam_alloc_array((void **)&sorted, table->columns, sizeof *sorted));
@@ -153,12 +155,13 @@ static lam_status fail_row_width(reader *r, int64_t line, int cells, cell_end en
         LAM_TRY(read_cell(r, &cell, &ended));
         cells++;
     }
-    LAM_FAIL(LAM_ERROR_INPUT, "%s:%lld: %d cells, but the header has %d columns", r->name, (long long)line, cells,
-             columns);
+    LAM_FAIL(LAM_ERROR_INPUT, "%s:%lld: %d cells, but the header has %d columns", r->name, (long long)line,
+             cells, columns);
 }
 
 static lam_status read_rows(lam_table *table, reader *r) {
-    /* Neither line ends nor cell ends can be fewer than what the rows need: a bound before anything is allocated. */
+    /* Neither line ends nor cell ends can be fewer than what the rows need: a bound before anything is
+     * allocated. */
     int64_t line_ends = 0, cell_ends = 0;
     for (const char *at = r->at; at < r->end; at++) {
         line_ends += *at == '\n';
@@ -195,8 +198,10 @@ static lam_status parse_block(lam_table **out, char *block, size_t size, const c
     reader r = {block, block + size, ',', 1, name};
     if (size >= 3 && memcmp(block, "\xef\xbb\xbf", 3) == 0) r.at += 3;
     skip_blank_lines(&r);
-    LAM_REQUIRE_GOTO(r.at < r.end, failed, LAM_ERROR_INPUT, "%s: the table is empty; its first line must name the "
-                     "columns", name);
+    LAM_REQUIRE_GOTO(r.at < r.end, failed, LAM_ERROR_INPUT,
+                     "%s: the table is empty; its first line must name the "
+                     "columns",
+                     name);
     r.delimiter = delimiter_of_header(r.at, r.end);
     LAM_TRY_GOTO(read_header(table, &r), failed);
     LAM_TRY_GOTO(read_rows(table, &r), failed);

@@ -1,7 +1,7 @@
 /* How a table is kept: shared by the sources of tables and embeddings only.
  *
- * The cells that were parsed or selected are one row-major array of pointers into the text blocks; columns added later
- * have an array of their own. Text is never freed before the table. */
+ * The cells that were parsed or selected are one row-major array of pointers into the text blocks; columns
+ * added later have an array of their own. Text is never freed before the table. */
 #ifndef LAMELLA_BASE_TABLE_STORE_H
 #define LAMELLA_BASE_TABLE_STORE_H
 

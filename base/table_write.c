@@ -64,10 +64,11 @@ static lam_status put_cell(sink *s, const char *text, bool guarded, const char *
     return sink_put(s, "\"", 1, path);
 }
 
-/* The only cell of a line must not look like a blank line, the first of the file not like a mark of a file's kind (BOM,
- * gzip, Zstandard). */
+/* The only cell of a line must not look like a blank line, the first of the file not like a mark of a file's
+ * kind (BOM, gzip, Zstandard). */
 static bool must_guard(const char *text, bool alone, bool first) {
-    return (alone && text[0] == '\0') || (first && text[0] != '\0' && strchr("\xef\x1f\x28", text[0]) != NULL);
+    return (alone && text[0] == '\0') ||
+           (first && text[0] != '\0' && strchr("\xef\x1f\x28", text[0]) != NULL);
 }
 
 static bool ends_with(const char *text, const char *suffix) {
@@ -82,8 +83,8 @@ lam_status lam_table_write(const lam_table *table, const char *path) {
     lam_status status = LAM_OK;
     LAM_REQUIRE(columns > 0, LAM_ERROR_INPUT, "%s: a table without columns cannot be written", path);
     if (s.gzip) {
-        LAM_REQUIRE(deflateInit2(&s.stream, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) == Z_OK, LAM_ERROR_MEMORY,
-                    "%s: zlib has no memory", path);
+        LAM_REQUIRE(deflateInit2(&s.stream, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) == Z_OK,
+                    LAM_ERROR_MEMORY, "%s: zlib has no memory", path);
     }
     LAM_TRY_GOTO(lam_alloc((void **)&s.block, WRITE_BLOCK), done);
     LAM_TRY_GOTO(lam_alloc((void **)&s.packed, WRITE_BLOCK), done);

@@ -44,10 +44,12 @@ static lam_status unpack_gzip(output *out, const char *bytes, size_t size, const
             bool another = size - position >= 2 && (unsigned char)bytes[position] == 0x1f &&
                            (unsigned char)bytes[position + 1] == 0x8b;
             if (!another) break;
-            LAM_REQUIRE_GOTO(inflateReset(&stream) == Z_OK, done, LAM_ERROR_EXTERNAL, "%s: zlib failed", name);
+            LAM_REQUIRE_GOTO(inflateReset(&stream) == Z_OK, done, LAM_ERROR_EXTERNAL, "%s: zlib failed",
+                             name);
             continue;
         }
-        LAM_REQUIRE_GOTO(code != Z_MEM_ERROR, done, LAM_ERROR_MEMORY, "%s: zlib has no memory to unpack it", name);
+        LAM_REQUIRE_GOTO(code != Z_MEM_ERROR, done, LAM_ERROR_MEMORY, "%s: zlib has no memory to unpack it",
+                         name);
         LAM_REQUIRE_GOTO(code == Z_OK || (code == Z_BUF_ERROR && position < size), done, LAM_ERROR_FORMAT,
                          "%s: damaged gzip data at byte %zu (%s); copy the file again", name, position,
                          stream.msg != NULL ? stream.msg : "cut short");
@@ -103,8 +105,9 @@ failed:
 
 lam_status lam_unpack(char **bytes, size_t *size, const char *name) {
     const unsigned char *magic = (const unsigned char *)*bytes;
-    bool packed = *size >= 4 && ((magic[0] == 0x1f && magic[1] == 0x8b) ||
-                                 (magic[0] == 0x28 && magic[1] == 0xb5 && magic[2] == 0x2f && magic[3] == 0xfd));
+    bool packed =
+        *size >= 4 && ((magic[0] == 0x1f && magic[1] == 0x8b) ||
+                       (magic[0] == 0x28 && magic[1] == 0xb5 && magic[2] == 0x2f && magic[3] == 0xfd));
     if (!packed) return LAM_OK;
     char *plain = NULL;
     size_t plain_size = 0;

@@ -3,8 +3,9 @@
  *     LAM_TRY(lam_file_read(path, &bytes, &size));
  *     status = lam_unpack(&bytes, &size, path);   // plain bytes stay as they are
  *
- * RFC 1952 (several members one after another are one text), RFC 8878 (several frames). Memory grows with what comes
- * out, at most LAM_UNPACK_LIMIT; a file cut short or damaged is LAM_ERROR_FORMAT. One zero byte follows the bytes. */
+ * RFC 1952 (several members one after another are one text), RFC 8878 (several frames). Memory grows with
+ * what comes out, at most LAM_UNPACK_LIMIT; a file cut short or damaged is LAM_ERROR_FORMAT. One zero byte
+ * follows the bytes. */
 #ifndef LAMELLA_BASE_UNPACK_H
 #define LAMELLA_BASE_UNPACK_H
 

@@ -1,4 +1,5 @@
-/* Any bytes as a NumPy array, plain or packed: parsed or refused; every byte of what is parsed can be read. */
+/* Any bytes as a NumPy array, plain or packed: parsed or refused; every byte of what is parsed can be read.
+ */
 #include "base/npy.h"
 
 #include <stdlib.h>

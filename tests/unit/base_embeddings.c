@@ -1,6 +1,6 @@
-/* Embeddings: AnnData files as anndata 0.8 and 0.12 wrote them, our own again, text, .npy with .csv, damage, faults.
- * The golden files: anndata_*.h5ad of three rows with every kind of column, dense and sparse matrices; the others are
- * small files with one thing wrong each. */
+/* Embeddings: AnnData files as anndata 0.8 and 0.12 wrote them, our own again, text, .npy with .csv, damage,
+ * faults. The golden files: anndata_*.h5ad of three rows with every kind of column, dense and sparse
+ * matrices; the others are small files with one thing wrong each. */
 #include "base/embeddings.h"
 
 #include <math.h>
@@ -47,7 +47,8 @@ static void write_text(const char *path, const char *text) {
     assert_int_equal(lam_file_write(path, text, strlen(text)), LAM_OK);
 }
 
-static void expect_cells(const lam_table *obs, const char *column, const char *a, const char *b, const char *c) {
+static void expect_cells(const lam_table *obs, const char *column, const char *a, const char *b,
+                         const char *c) {
     const char *expected[] = {a, b, c};
     int at = lam_table_column(obs, column);
     if (at < 0) fail_msg("no column %s", column);
@@ -187,7 +188,9 @@ static void ours_again(void **state) {
     for (int i = 0; i < 2; i++) {
         for (int single = 0; single < 2; single++) {
             char *path = in_folder(names[i]);
-            assert_int_equal(lam_embeddings_write(path, ROWS, COLUMNS, values, single, obs, row_names, NULL, "{}"), LAM_OK);
+            assert_int_equal(
+                lam_embeddings_write(path, ROWS, COLUMNS, values, single, obs, row_names, NULL, "{}"),
+                LAM_OK);
             expect_same(path, single);
         }
     }
@@ -196,10 +199,12 @@ static void ours_again(void **state) {
     size_t first_size = 0, second_size = 0;
     const char *var[] = {"PC1", "PC2"};
     for (int i = 0; i < 2; i++) {
-        assert_int_equal(lam_embeddings_write(in_folder("e.h5ad"), ROWS, COLUMNS, values, true, obs, row_names, var, "{}"),
-                         LAM_OK);
+        assert_int_equal(
+            lam_embeddings_write(in_folder("e.h5ad"), ROWS, COLUMNS, values, true, obs, row_names, var, "{}"),
+            LAM_OK);
         assert_int_equal(lam_file_read(in_folder("e.h5ad"), i == 0 ? &first : &second,
-                                       i == 0 ? &first_size : &second_size), LAM_OK);
+                                       i == 0 ? &first_size : &second_size),
+                         LAM_OK);
         if (i == 0) usleep(1100000); /* HDF5's times are in seconds */
     }
     assert_int_equal(first_size, second_size);
@@ -213,26 +218,33 @@ static void ours_again(void **state) {
     assert_string_equal(e->provenance, "{}");
     lam_embeddings_free(e);
     /* Nothing but a matrix; no rows; a column that cannot be held; ends that are not ours. */
-    assert_int_equal(lam_embeddings_write(in_folder("e.h5ad"), ROWS, COLUMNS, values, false, NULL, NULL, NULL, NULL), LAM_OK);
+    assert_int_equal(
+        lam_embeddings_write(in_folder("e.h5ad"), ROWS, COLUMNS, values, false, NULL, NULL, NULL, NULL),
+        LAM_OK);
     assert_int_equal(lam_embeddings_read(&e, in_folder("e.h5ad"), NULL, NULL), LAM_OK);
     assert_string_equal(e->index[1], "1");
     assert_int_equal(lam_table_columns(e->obs), 0);
     assert_null(e->provenance);
     lam_embeddings_free(e);
     for (int i = 0; i < 2; i++) {
-        assert_int_equal(lam_embeddings_write(in_folder(names[i]), 0, COLUMNS, values, true, NULL, NULL, NULL, NULL), LAM_OK);
+        assert_int_equal(
+            lam_embeddings_write(in_folder(names[i]), 0, COLUMNS, values, true, NULL, NULL, NULL, NULL),
+            LAM_OK);
         assert_int_equal(lam_embeddings_read(&e, in_folder(names[i]), NULL, NULL), LAM_OK);
         assert_int_equal(e->rows, 0);
         assert_int_equal(e->columns, COLUMNS);
         lam_embeddings_free(e);
     }
     assert_int_equal(lam_table_add(obs, "_index", NULL), LAM_OK);
-    assert_int_equal(lam_embeddings_write(in_folder("e.h5ad"), ROWS, COLUMNS, values, true, obs, NULL, NULL, NULL),
-                     LAM_ERROR_INPUT);
-    assert_int_equal(lam_embeddings_write(in_folder("e.csv"), ROWS, COLUMNS, values, true, NULL, NULL, NULL, NULL),
-                     LAM_ERROR_USAGE);
-    assert_int_equal(lam_embeddings_write(in_folder("no/e.h5ad"), ROWS, COLUMNS, values, true, NULL, NULL, NULL, NULL),
-                     LAM_ERROR_IO);
+    assert_int_equal(
+        lam_embeddings_write(in_folder("e.h5ad"), ROWS, COLUMNS, values, true, obs, NULL, NULL, NULL),
+        LAM_ERROR_INPUT);
+    assert_int_equal(
+        lam_embeddings_write(in_folder("e.csv"), ROWS, COLUMNS, values, true, NULL, NULL, NULL, NULL),
+        LAM_ERROR_USAGE);
+    assert_int_equal(
+        lam_embeddings_write(in_folder("no/e.h5ad"), ROWS, COLUMNS, values, true, NULL, NULL, NULL, NULL),
+        LAM_ERROR_IO);
     assert_non_null(strstr(lam_last_error(), "No such file"));
     lam_table_free(obs);
 }
@@ -245,18 +257,30 @@ static void text_of_another_encoding(void **state) {
     lam_table *obs = NULL;
     lam_embeddings *e = NULL;
     assert_int_equal(lam_table_parse(&obs, text, sizeof text - 1, "obs.csv"), LAM_OK);
-    assert_int_equal(lam_embeddings_write(in_folder("l.h5ad"), ROWS, COLUMNS, values, true, obs, index, NULL, NULL), LAM_OK);
+    assert_int_equal(
+        lam_embeddings_write(in_folder("l.h5ad"), ROWS, COLUMNS, values, true, obs, index, NULL, NULL),
+        LAM_OK);
     assert_int_equal(lam_embeddings_read(&e, in_folder("l.h5ad"), NULL, NULL), LAM_OK);
     assert_string_equal(lam_table_name(e->obs, 0), "dose \xc2\xb5M");
     expect_cells(e->obs, "dose \xc2\xb5M", "1 \xc2\xb5M", "2\xc2\xb5\xc3\x82", "\xc2\xb5");
     assert_string_equal(e->index[0], "\xc3\xa9");
     lam_embeddings_free(e);
     lam_table_free(obs);
-    static const char *const valid[] = {"", "a", "\xc2\x80", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xf4\x8f\xbf\xbf"};
-    static const char *const invalid[] = {"\x80", "\xc2", "\xc0\x80", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80",
-                                          "\xf5\x80\x80\x80", "\xe2\x82", "\xff", "\xf0\x8f\xbf\xbf"};
+    static const char *const valid[] = {
+        "", "a", "\xc2\x80", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xf4\x8f\xbf\xbf"};
+    static const char *const invalid[] = {"\x80",
+                                          "\xc2",
+                                          "\xc0\x80",
+                                          "\xe0\x80\x80",
+                                          "\xed\xa0\x80",
+                                          "\xf4\x90\x80\x80",
+                                          "\xf5\x80\x80\x80",
+                                          "\xe2\x82",
+                                          "\xff",
+                                          "\xf0\x8f\xbf\xbf"};
     for (size_t i = 0; i < sizeof valid / sizeof valid[0]; i++) assert_true(lam_utf8_is_valid(valid[i]));
-    for (size_t i = 0; i < sizeof invalid / sizeof invalid[0]; i++) assert_false(lam_utf8_is_valid(invalid[i]));
+    for (size_t i = 0; i < sizeof invalid / sizeof invalid[0]; i++)
+        assert_false(lam_utf8_is_valid(invalid[i]));
 }
 
 static void text_tables(void **state) {
@@ -266,7 +290,8 @@ static void text_tables(void **state) {
     write_text(path, "gene,Metadata_dose,size,d1,d0\nA,1,5,0.5,nan\nB,2,6,-inf,\n");
     assert_int_equal(lam_embeddings_read(&e, path, NULL, NULL), LAM_OK);
     assert_int_equal(e->columns, 2); /* d0, d1 */
-    assert_true(isnan(e->values[0]) && e->values[1] == 0.5 && isnan(e->values[2]) && e->values[3] == -(double)INFINITY);
+    assert_true(isnan(e->values[0]) && e->values[1] == 0.5 && isnan(e->values[2]) &&
+                e->values[3] == -(double)INFINITY);
     assert_string_equal(e->index[1], "B");
     assert_int_equal(lam_table_columns(e->obs), 3);
     assert_string_equal(lam_table_cell(e->obs, 1, lam_table_column(e->obs, "gene")), "B");
@@ -337,15 +362,17 @@ static void every_fault(void **state) {
         for (int kind = 0; kind < (i < 2 ? LAM_FAULT_KINDS : LAM_FAULT_WRITE); kind++) {
             int64_t n = 1;
             if (i < 2) {
-                assert_int_equal(lam_embeddings_write(path, ROWS, COLUMNS, values, true, obs, row_names, NULL, "{}"),
-                                 LAM_OK);
+                assert_int_equal(
+                    lam_embeddings_write(path, ROWS, COLUMNS, values, true, obs, row_names, NULL, "{}"),
+                    LAM_OK);
             }
             for (;; n++) {
                 lam_embeddings *e = NULL;
                 lam_status status = LAM_OK;
                 lam_fault_arm((lam_fault_kind)kind, n);
                 if (i < 2) {
-                    status = lam_embeddings_write(path, ROWS, COLUMNS, values, true, obs, row_names, NULL, "{}");
+                    status =
+                        lam_embeddings_write(path, ROWS, COLUMNS, values, true, obs, row_names, NULL, "{}");
                 }
                 if (status == LAM_OK) status = lam_embeddings_read(&e, path, NULL, NULL);
                 lam_fault_arm((lam_fault_kind)kind, 0);
@@ -354,7 +381,8 @@ static void every_fault(void **state) {
                     break;
                 }
                 assert_null(e);
-                if (status != expected[kind]) fail_msg("%s, kind %d, n %d: %s", path, kind, (int)n, lam_last_error());
+                if (status != expected[kind])
+                    fail_msg("%s, kind %d, n %d: %s", path, kind, (int)n, lam_last_error());
                 if (i < 2) expect_same(path, true); /* what was there before is whole */
                 char **left = NULL;
                 int64_t count = 0;
@@ -372,8 +400,12 @@ static void every_fault(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(files_of_anndata), cmocka_unit_test(damaged_files),        cmocka_unit_test(ours_again),
-        cmocka_unit_test(text_tables),      cmocka_unit_test(published_embeddings), cmocka_unit_test(every_fault),
+        cmocka_unit_test(files_of_anndata),
+        cmocka_unit_test(damaged_files),
+        cmocka_unit_test(ours_again),
+        cmocka_unit_test(text_tables),
+        cmocka_unit_test(published_embeddings),
+        cmocka_unit_test(every_fault),
         cmocka_unit_test(text_of_another_encoding),
     };
     snprintf(folder, sizeof folder, "/tmp/lamella-embeddings-%ld", (long)getpid());

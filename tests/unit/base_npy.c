@@ -132,7 +132,8 @@ static void written(void **state) {
     size_t size = 0;
     assert_int_equal(lam_file_read(path, &bytes, &size), LAM_OK);
     /* As NumPy writes it: the data begin at a multiple of 64. */
-    const char *header = "\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }";
+    const char *header =
+        "\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }";
     assert_int_equal(size, 128 + 24);
     assert_memory_equal(bytes, header, 10 + strlen(header + 10));
     assert_int_equal(bytes[127], '\n');

@@ -1,4 +1,5 @@
-/* Tables of text: what is accepted, what is refused and where the message points, codes, selection, writing. */
+/* Tables of text: what is accepted, what is refused and where the message points, codes, selection, writing.
+ */
 #include "base/table.h"
 
 #include <setjmp.h>
@@ -35,7 +36,8 @@ static void forms_of_csv(void **state) {
     static const char *const same[] = {
         "a,b\n1,x y\n2,\n",
         "a,b\r\n1,x y\r\n2,\r\n",
-        "\xef\xbb\xbf" "a,b\n1,x y\n2,",
+        "\xef\xbb\xbf"
+        "a,b\n1,x y\n2,",
         "a\tb\n1\tx y\n2\t\n",
         "\"a\",\"b\"\n\"1\",\"x y\"\n2,\"\"",
         "\n\na,b\n\n1,x y\n\r\n2,\n\n",
@@ -57,7 +59,8 @@ static void forms_of_csv(void **state) {
 
 static void quotes_and_lines(void **state) {
     (void)state;
-    lam_table *t = parse("n,\"a,\ntext\"\n1,\"say \"\"hi\"\", ok\"\n2,\"two\r\nlines\"\n3,mid\"quote\rreturn\n");
+    lam_table *t =
+        parse("n,\"a,\ntext\"\n1,\"say \"\"hi\"\", ok\"\n2,\"two\r\nlines\"\n3,mid\"quote\rreturn\n");
     assert_string_equal(lam_table_name(t, 1), "a,\ntext");
     assert_string_equal(lam_table_cell(t, 0, 1), "say \"hi\", ok");
     assert_string_equal(lam_table_cell(t, 1, 1), "two\r\nlines");
@@ -120,12 +123,29 @@ static void required_column(void **state) {
 
 static void numbers(void **state) {
     (void)state;
-    static const char *const good[] = {"0", "-0", "1", "+1", "1.5", ".5", "5.", "1e5", "1E-5", "-2.5e+10",
-                                       "0.1", "123456789012345678901234567890", "2.2250738585072014e-308", "5e-324",
-                                       "1.7976931348623157e308", "0.30000000000000004", "9007199254740993", "1e22",
-                                       "1e23", "8.5e-23", "0000000000000000000001"};
-    static const char *const bad[] = {"", " ", "nan", "inf", "-", ".", "e5", "1e", "1e+", "0x10", "1 ", " 1", "1,5",
-                                      "1e999", "1.2.3", "--1", "1f", "infinity"};
+    static const char *const good[] = {"0",
+                                       "-0",
+                                       "1",
+                                       "+1",
+                                       "1.5",
+                                       ".5",
+                                       "5.",
+                                       "1e5",
+                                       "1E-5",
+                                       "-2.5e+10",
+                                       "0.1",
+                                       "123456789012345678901234567890",
+                                       "2.2250738585072014e-308",
+                                       "5e-324",
+                                       "1.7976931348623157e308",
+                                       "0.30000000000000004",
+                                       "9007199254740993",
+                                       "1e22",
+                                       "1e23",
+                                       "8.5e-23",
+                                       "0000000000000000000001"};
+    static const char *const bad[] = {"",     " ",  "nan", "inf", "-",     ".",     "e5",  "1e", "1e+",
+                                      "0x10", "1 ", " 1",  "1,5", "1e999", "1.2.3", "--1", "1f", "infinity"};
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
         double value = -1;
         if (!lam_text_is_number(good[i], &value)) fail_msg("'%s' is a number", good[i]);
@@ -140,7 +160,8 @@ static void numbers(void **state) {
     for (int i = 0; i < 20000; i++) {
         char text[64];
         seed = seed * 6364136223846793005ull + 1442695040888963407ull;
-        snprintf(text, sizeof text, "%.*fe%d", (int)(seed >> 60), (double)(seed >> 20) * 1e-9, (int)(seed % 60) - 30);
+        snprintf(text, sizeof text, "%.*fe%d", (int)(seed >> 60), (double)(seed >> 20) * 1e-9,
+                 (int)(seed % 60) - 30);
         double value = 0, expected = strtod(text, NULL);
         assert_true(lam_text_is_number(text, &value));
         assert_memory_equal(&value, &expected, sizeof value);
@@ -255,10 +276,12 @@ static void written_and_read_again(void **state) {
     lam_table_free(again);
     unlink(path);
     /* Nor must the first name be taken for the mark of a file's kind. */
-    t = parse("\xef\xbb\xbf\"\xef\xbb\xbf" "a\",b\n1,2\n");
+    t = parse("\xef\xbb\xbf\"\xef\xbb\xbf"
+              "a\",b\n1,2\n");
     assert_int_equal(lam_table_write(t, path), LAM_OK);
     assert_int_equal(lam_table_read(&again, path), LAM_OK);
-    assert_string_equal(lam_table_name(again, 0), "\xef\xbb\xbf" "a");
+    assert_string_equal(lam_table_name(again, 0), "\xef\xbb\xbf"
+                                                  "a");
     lam_table_free(t);
     lam_table_free(again);
     unlink(path);
@@ -333,10 +356,11 @@ static void every_fault(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(forms_of_csv),     cmocka_unit_test(quotes_and_lines),       cmocka_unit_test(refusals),
-        cmocka_unit_test(required_column),  cmocka_unit_test(numbers),                cmocka_unit_test(added_and_selected),
-        cmocka_unit_test(codes),            cmocka_unit_test(written_and_read_again), cmocka_unit_test(gzip_members),
-        cmocka_unit_test(every_fault),
+        cmocka_unit_test(forms_of_csv), cmocka_unit_test(quotes_and_lines),
+        cmocka_unit_test(refusals),     cmocka_unit_test(required_column),
+        cmocka_unit_test(numbers),      cmocka_unit_test(added_and_selected),
+        cmocka_unit_test(codes),        cmocka_unit_test(written_and_read_again),
+        cmocka_unit_test(gzip_members), cmocka_unit_test(every_fault),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
