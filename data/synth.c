@@ -238,6 +238,7 @@ static lam_status run_synth(const lam_arguments *arguments) {
                                .image_size = lam_option_int(arguments, "image-size"),
                                .strength = lam_option_float(arguments, "strength"),
                                .seed = (uint64_t)lam_option_int(arguments, "seed")};
+    if (!lam_option_given(arguments, "batches") && config.batches > config.plates) config.batches = config.plates;
     lam_synth_screen *screen = NULL;
     lam_status status = LAM_OK;
     LAM_TRY(lam_synth_screen_create(&screen, &config));
@@ -272,7 +273,7 @@ static const lam_option options[] = {
     {"replicates", LAM_OPTION_INT, "N", "3", "wells a guide, dealt over the plates", .minimum = 1, .maximum = 64},
     {"controls", LAM_OPTION_INT, "N", "16", "non-targeting wells a plate", .minimum = 1, .maximum = 384},
     {"plates", LAM_OPTION_INT, "N", "4", "plates", .minimum = 1, .maximum = 1000},
-    {"batches", LAM_OPTION_INT, "N", "2", "batches that the plates are dealt to", .minimum = 1, .maximum = 1000},
+    {"batches", LAM_OPTION_INT, "N", "2", "batches that the plates are dealt to, no more than plates", .minimum = 1, .maximum = 1000},
     {"sites", LAM_OPTION_INT, "N", "1", "images a well", .minimum = 1, .maximum = 64},
     {"image-size", LAM_OPTION_INT, "PIXELS", "192", "width and height of an image", .minimum = 32, .maximum = 2160},
     {"strength", LAM_OPTION_FLOAT, "X", "1", "of gene effects; 0: none", .minimum = 0, .maximum = 10},

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "base/cli.h"
+#include "base/fault.h"
 #include "base/files.h"
 #include "base/table.h"
 #include "data/commands.h"
@@ -300,11 +301,42 @@ static void test_same_seed_same_bytes(void **state) {
     assert_int_equal(lam_remove_tree(root), LAM_OK);
 }
 
+/* The n-th allocation or write fails: exit code 1, and no table of images that could be packed. */
+static void test_failures_leave_no_table(void **state) {
+    (void)state;
+    char root[] = "/tmp/lamella-synth-XXXXXX", folder[64], table[96];
+    assert_non_null(mkdtemp(root));
+    snprintf(folder, sizeof folder, "%s/screen", root);
+    snprintf(table, sizeof table, "%s/images.csv", folder);
+    const lam_command *commands[] = {&lam_command_synth, NULL};
+    static const lam_fault_kind kinds[] = {LAM_FAULT_ALLOC, LAM_FAULT_WRITE};
+    for (int k = 0; k < 2; k++) {
+        int64_t failures = 0;
+        for (int64_t n = 1;; n += n < 30 ? 1 : 9) {
+            char *argv[] = {"lamella", "synth", folder, "--genes", "4", "--plates", "1", "--controls", "1", "--guides", "1",
+                            "--replicates", "1", "--image-size", "32", "--threads", "1", "--quiet", "--json", NULL};
+            assert_int_equal(lam_remove_tree(folder), LAM_OK);
+            lam_fault_arm(kinds[k], n);
+            int code = lam_cli_main(commands, 19, argv);
+            lam_fault_arm(kinds[k], 0);
+            if (code == 0) break;
+            failures++;
+            assert_int_equal(code, 1);
+            assert_false(lam_path_exists(table));
+            assert_true(n < 1000);
+        }
+        assert_true(failures > 30);
+        assert_true(lam_path_exists(table));
+    }
+    assert_int_equal(lam_remove_tree(root), LAM_OK);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ceiling_lies_where_it_should), cmocka_unit_test(test_design),
         cmocka_unit_test(test_impossible_designs),           cmocka_unit_test(test_parameters_change_structure),
         cmocka_unit_test(test_camera),                       cmocka_unit_test(test_same_seed_same_bytes),
+        cmocka_unit_test(test_failures_leave_no_table),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
