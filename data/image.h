@@ -56,6 +56,9 @@ typedef struct lam_stacks lam_stacks;
 lam_status lam_stacks_create(lam_stacks **out, size_t limit_bytes);
 /* row -1: the whole array is one image. */
 lam_status lam_stacks_read(lam_stacks *stacks, const char *path, int64_t row, lam_image *out);
+/* Divides a channel of `image` by an illumination function, a float array H x W (or 1 x H x W) of values > 0; rounded to
+ * the nearest, clipped to the pixel type. The function stays in memory as stacks do. */
+lam_status lam_stacks_illuminate(lam_stacks *stacks, const char *path, lam_image *image, int64_t channel);
 void lam_stacks_free(lam_stacks **stacks);
 /* Whether the name says .npy, .npy.zst or .npy.gz. */
 bool lam_is_npy_name(const char *path);

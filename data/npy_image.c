@@ -1,4 +1,5 @@
 /* Images in NPY arrays, with the arrays kept while rows of them are asked for. */
+#include <math.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -119,18 +120,55 @@ static lam_status copy_image(const lam_npy *a, int64_t row, lam_image *out, cons
     return LAM_OK;
 }
 
-lam_status lam_stacks_read(lam_stacks *stacks, const char *path, int64_t row, lam_image *out) {
-    kept *k = NULL;
-    *out = (lam_image){0};
+static lam_status borrow(lam_stacks *stacks, const char *path, kept **out) {
     pthread_mutex_lock(&stacks->mutex);
-    lam_status status = find_or_read(stacks, path, &k);
-    if (status == LAM_OK) k->users++;
+    lam_status status = find_or_read(stacks, path, out);
+    if (status == LAM_OK) (*out)->users++;
     pthread_mutex_unlock(&stacks->mutex);
-    if (status != LAM_OK) return status;
-    status = copy_image(&k->array, row, out, path);
+    return status;
+}
+
+static void give_back(lam_stacks *stacks, kept *k) {
     pthread_mutex_lock(&stacks->mutex);
     k->users--;
     evict(stacks);
     pthread_mutex_unlock(&stacks->mutex);
+}
+
+lam_status lam_stacks_read(lam_stacks *stacks, const char *path, int64_t row, lam_image *out) {
+    kept *k = NULL;
+    *out = (lam_image){0};
+    LAM_TRY(borrow(stacks, path, &k));
+    lam_status status = copy_image(&k->array, row, out, path);
+    give_back(stacks, k);
+    return status;
+}
+
+static lam_status divide(const lam_npy *a, lam_image *image, int64_t channel, const char *path) {
+    int64_t plane = image->height * image->width;
+    LAM_REQUIRE((strcmp(a->type, "f4") == 0 || strcmp(a->type, "f8") == 0) && a->rank >= 2 && a->rank <= 3 &&
+                    a->count == plane && a->shape[a->rank - 2] == image->height && a->shape[a->rank - 1] == image->width,
+                LAM_ERROR_INPUT, "%s: an illumination function is a float array of the image's size, %lld x %lld", path,
+                (long long)image->height, (long long)image->width);
+    double most = image->type == LAM_PIXEL_U8 ? 255.0 : 65535.0;
+    for (int64_t i = 0; i < plane; i++) {
+        double light = a->item_bytes == 4 ? (double)((const float *)a->data)[i] : ((const double *)a->data)[i];
+        LAM_REQUIRE(isfinite(light) && light > 0.0, LAM_ERROR_INPUT,
+                    "%s: an illumination function of %g at pixel %lld; all values are above 0", path, light, (long long)i);
+        int64_t at = channel * plane + i;
+        double v = image->type == LAM_PIXEL_U8 ? ((uint8_t *)image->pixels)[at] : ((uint16_t *)image->pixels)[at];
+        v = floor(v / light + 0.5);
+        if (v > most) v = most;
+        if (image->type == LAM_PIXEL_U8) ((uint8_t *)image->pixels)[at] = (uint8_t)v;
+        else ((uint16_t *)image->pixels)[at] = (uint16_t)v;
+    }
+    return LAM_OK;
+}
+
+lam_status lam_stacks_illuminate(lam_stacks *stacks, const char *path, lam_image *image, int64_t channel) {
+    kept *k = NULL;
+    LAM_TRY(borrow(stacks, path, &k));
+    lam_status status = divide(&k->array, image, channel, path);
+    give_back(stacks, k);
     return status;
 }
