@@ -70,7 +70,6 @@ void lam_graph_set_gradient_hook(lam_graph *graph, lam_gradient_hook hook, void 
 /* Memory by owner after the plan, bytes. */
 typedef struct lam_memory_report {
     size_t weights, gradients, activations, activation_gradients, workspace, inputs, total; /* arena parts */
-    size_t bytes_per_row; /* of activations, by the input batch */
 } lam_memory_report;
 void lam_graph_memory(const lam_graph *graph, lam_memory_report *report);
 
@@ -79,7 +78,7 @@ typedef struct lam_op_time {
     const char *op; /* "linear", "attention", ... */
     bool backward;
     int64_t calls;
-    double seconds, flops, bytes;
+    double seconds, flops; /* matrix products only */
 } lam_op_time;
 void lam_graph_profile(lam_graph *graph, bool on); /* on also resets */
 int64_t lam_graph_op_times(const lam_graph *graph, lam_op_time *times, int64_t maximum);

@@ -1,0 +1,467 @@
+#include "model/graph.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/memory.h"
+#include "model/internal.h"
+
+#define MAX_NODES 4096
+#define ALIGNMENT ((size_t)64)
+#define FOREVER INT64_MAX
+
+typedef enum owner { OWNER_ACTIVATION, OWNER_GRADIENT, OWNER_WORKSPACE, OWNER_INPUT } owner;
+
+/* A stretch of the arena, alive from time `first` to `last`. */
+typedef struct block {
+    size_t bytes, offset;
+    int64_t first, last;
+    owner owner;
+    void **where; /* gets the address */
+} block;
+
+struct lam_graph {
+    lam_parameters *parameters;
+    lam_arena memory; /* tensors and nodes */
+    lam_tensor **tensors;
+    lam_node **nodes;
+    int64_t tensor_count, tensor_capacity, node_count, node_capacity;
+    lam_tensor *loss;
+    lam_status status;
+    char message[1024];
+    void *arena;
+    lam_memory_report report;
+    float loss_gradient;
+    lam_gradient_hook hook;
+    void *hook_context;
+    int64_t bucket;
+    int64_t *final_at; /* [entries] backward node index after which the parameter's gradient is final; -1: unused */
+    bool planned, profile, poison;
+};
+
+void lam_graph_fail(lam_graph *graph, const char *format, ...) {
+    if (graph->status != LAM_OK) return;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(graph->message, sizeof graph->message, format, arguments);
+    va_end(arguments);
+    graph->status = LAM_ERROR_INTERNAL;
+}
+
+static void remember(lam_graph *graph, lam_status status) {
+    if (graph->status != LAM_OK || status == LAM_OK) return;
+    snprintf(graph->message, sizeof graph->message, "%s", lam_last_error());
+    graph->status = status;
+}
+
+lam_status lam_graph_create(lam_graph **out, lam_parameters *parameters, lam_backend_kind backend) {
+    LAM_REQUIRE(backend == LAM_BACKEND_CPU, LAM_ERROR_INTERNAL, "unknown backend %d", (int)backend);
+    LAM_TRY(lam_isa_select());
+    LAM_TRY(lam_alloc((void **)out, sizeof **out));
+    (*out)->parameters = parameters;
+    (*out)->loss_gradient = 1;
+    const char *poison = getenv("LAMELLA_POISON");
+    (*out)->poison = poison && *poison == '1';
+    return LAM_OK;
+}
+
+void lam_graph_free(lam_graph *graph) {
+    if (!graph) return;
+    lam_arena_free(&graph->memory);
+    lam_free(graph->tensors);
+    lam_free(graph->nodes);
+    lam_free(graph->arena);
+    lam_free(graph->final_at);
+    lam_free(graph);
+}
+
+/* ---- building ---- */
+
+static size_t dtype_bytes(lam_dtype dtype) {
+    static const size_t bytes[] = {0, 4, 1, 2, 4, 8};
+    return bytes[dtype];
+}
+
+static lam_tensor *new_tensor(lam_graph *graph, const char *name, lam_dtype dtype, int rank, const int64_t *shape) {
+    if (graph->status != LAM_OK) return NULL;
+    if (graph->tensor_count == graph->tensor_capacity) {
+        int64_t grown = graph->tensor_capacity ? graph->tensor_capacity * 2 : 256;
+        remember(graph, lam_grow((void **)&graph->tensors, (size_t)graph->tensor_capacity * sizeof *graph->tensors,
+                                 (size_t)grown * sizeof *graph->tensors));
+        if (graph->status != LAM_OK) return NULL;
+        graph->tensor_capacity = grown;
+    }
+    void *memory;
+    remember(graph, lam_arena_alloc(&graph->memory, &memory, sizeof(lam_tensor)));
+    if (graph->status != LAM_OK) return NULL;
+    lam_tensor *t = memory;
+    snprintf(t->name, sizeof t->name, "%s", name);
+    t->dtype = dtype;
+    t->rank = rank;
+    t->count = 1;
+    for (int i = 0; i < rank; i++) {
+        t->shape[i] = shape[i];
+        t->count *= shape[i];
+        if (shape[i] < 1) lam_graph_fail(graph, "%s: dimension %d is %lld", name, i, (long long)shape[i]);
+    }
+    t->last_forward_use = t->last_backward_use = t->first_gradient_use = -1;
+    graph->tensors[graph->tensor_count++] = t;
+    return graph->status == LAM_OK ? t : NULL;
+}
+
+lam_tensor *lam_input(lam_graph *graph, const char *name, lam_dtype dtype, int rank, const int64_t *shape) {
+    lam_tensor *t = new_tensor(graph, name, dtype, rank, shape);
+    if (t) t->is_input = true;
+    return t;
+}
+
+lam_tensor *lam_parameter(lam_graph *graph, const char *name) {
+    if (graph->status != LAM_OK) return NULL;
+    for (int64_t i = 0; i < graph->tensor_count; i++)
+        if (graph->tensors[i]->parameter && !strcmp(graph->tensors[i]->parameter->name, name)) return graph->tensors[i];
+    const lam_parameter_entry *entry = lam_parameters_find(graph->parameters, name);
+    if (!entry) {
+        lam_graph_fail(graph, "there is no parameter %s", name);
+        return NULL;
+    }
+    lam_tensor *t = new_tensor(graph, name, LAM_F32, entry->rank, entry->shape);
+    if (!t) return NULL;
+    t->parameter = entry;
+    t->data = graph->parameters->weights + entry->offset;
+    if (entry->init != LAM_INIT_FROZEN) {
+        t->requires_gradient = true;
+        t->gradient = graph->parameters->gradients + entry->offset;
+    }
+    return t;
+}
+
+lam_tensor *lam_keep(lam_graph *graph, lam_tensor *tensor, const char *name) {
+    (void)graph;
+    if (!tensor) return NULL;
+    tensor->kept = true;
+    snprintf(tensor->name, sizeof tensor->name, "%s", name);
+    return tensor;
+}
+
+lam_node *lam_node_add(lam_graph *graph, const lam_op *op, int inputs, lam_tensor *const *input) {
+    if (graph->status != LAM_OK) return NULL;
+    for (int i = 0; i < inputs; i++)
+        if (!input[i]) {
+            lam_graph_fail(graph, "%s: input %d is missing", op->name, i);
+            return NULL;
+        }
+    if (graph->node_count == graph->node_capacity) {
+        int64_t grown = graph->node_capacity ? graph->node_capacity * 2 : 256;
+        remember(graph, lam_grow((void **)&graph->nodes, (size_t)graph->node_capacity * sizeof *graph->nodes,
+                                 (size_t)grown * sizeof *graph->nodes));
+        if (graph->status != LAM_OK) return NULL;
+        graph->node_capacity = grown;
+    }
+    void *memory;
+    remember(graph, lam_arena_alloc(&graph->memory, &memory, sizeof(lam_node)));
+    if (graph->status != LAM_OK) return NULL;
+    lam_node *node = memory;
+    node->op = op;
+    node->kernels = lam_kernels_current();
+    node->input_count = inputs;
+    for (int i = 0; i < inputs; i++) node->inputs[i] = input[i];
+    graph->nodes[graph->node_count++] = node;
+    return node;
+}
+
+lam_tensor *lam_node_output(lam_graph *graph, lam_node *node, lam_dtype dtype, int rank, const int64_t *shape) {
+    if (!node) return NULL;
+    lam_tensor *t = new_tensor(graph, node->op->name, dtype, rank, shape);
+    if (!t) return NULL;
+    t->producer = node;
+    for (int i = 0; i < node->input_count && node->op->backward; i++) t->requires_gradient |= node->inputs[i]->requires_gradient;
+    if (dtype != LAM_F32) t->requires_gradient = false;
+    node->outputs[node->output_count++] = t;
+    return t;
+}
+
+void lam_graph_bound_rows(lam_graph *graph, lam_tensor *tensor, lam_tensor *count) {
+    if (!tensor || !count) return;
+    if (count->dtype != LAM_I64 || count->count != 1)
+        lam_graph_fail(graph, "the row count of %s must be one I64", tensor->name);
+    else
+        tensor->bound = count;
+}
+
+int64_t lam_tensor_width(const lam_tensor *t) { return t->shape[t->rank - 1]; }
+
+int64_t lam_tensor_rows(const lam_tensor *t) {
+    int64_t rows = t->count / lam_tensor_width(t);
+    if (!t->bound) return rows;
+    int64_t actual = *(const int64_t *)t->bound->data, inner = rows / t->shape[0];
+    actual = actual < 0 ? 0 : actual > t->shape[0] ? t->shape[0] : actual;
+    return actual * inner;
+}
+
+void *lam_tensor_data(const lam_tensor *t) { return t->data; }
+lam_dtype lam_tensor_dtype(const lam_tensor *t) { return t->dtype; }
+int lam_tensor_rank(const lam_tensor *t) { return t->rank; }
+int64_t lam_tensor_dim(const lam_tensor *t, int axis) { return t->shape[axis]; }
+int64_t lam_tensor_count(const lam_tensor *t) { return t->count; }
+
+float *lam_gradient_target(lam_tensor *t, bool *add) {
+    *add = t->parameter || t->gradient_written;
+    if (!t->requires_gradient || !t->gradient) return NULL;
+    t->gradient_written = true;
+    return t->gradient;
+}
+
+/* ---- planning ---- */
+
+lam_status lam_graph_differentiate(lam_graph *graph, lam_tensor *loss) {
+    if (graph->status != LAM_OK || !loss) return LAM_OK; /* lam_graph_plan says why */
+    LAM_REQUIRE(loss->count == 1 && loss->requires_gradient, LAM_ERROR_INTERNAL, "the loss must be one number that depends on a parameter");
+    graph->loss = loss;
+    loss->kept = true;
+    return LAM_OK;
+}
+
+static bool runs_backward(const lam_graph *graph, const lam_node *node) {
+    if (!graph->loss || !node->op->backward) return false;
+    for (int i = 0; i < node->output_count; i++)
+        if (node->outputs[i]->requires_gradient) return true;
+    return false;
+}
+
+static void max_into(int64_t *value, int64_t other) {
+    if (other > *value) *value = other;
+}
+
+static void find_uses(lam_graph *graph) {
+    int64_t n = graph->node_count;
+    for (int64_t i = 0; i < n; i++) {
+        lam_node *node = graph->nodes[i];
+        int64_t backward_time = 2 * n - 1 - i;
+        bool backward = runs_backward(graph, node);
+        for (int k = 0; k < node->input_count; k++) {
+            lam_tensor *t = node->inputs[k];
+            max_into(&t->last_forward_use, i);
+            if (!backward) continue;
+            if (node->op->backward_reads_inputs >> k & 1u) max_into(&t->last_backward_use, backward_time);
+            if (t->requires_gradient && (t->first_gradient_use < 0 || backward_time < t->first_gradient_use)) t->first_gradient_use = backward_time;
+        }
+        for (int k = 0; k < node->output_count && backward; k++)
+            if (node->op->backward_reads_outputs >> k & 1u) max_into(&node->outputs[k]->last_backward_use, backward_time);
+    }
+}
+
+static int larger_first(const void *a, const void *b) {
+    const block *x = *(block *const *)a, *y = *(block *const *)b;
+    if (x->bytes != y->bytes) return x->bytes < y->bytes ? 1 : -1;
+    return x < y ? -1 : x > y; /* same array: keeps the order */
+}
+
+static int by_offset(const void *a, const void *b) {
+    const block *x = *(block *const *)a, *y = *(block *const *)b;
+    return (x->offset > y->offset) - (x->offset < y->offset);
+}
+
+/* Greedy by size: each block takes the lowest gap between blocks that live at the same time (Pisarchyk & Lee 2020,
+ * Efficient memory management for deep neural net inference: greedy by size). */
+static lam_status place(block *blocks, int64_t count, size_t *total) {
+    block **order = NULL, **overlapping = NULL;
+    lam_status status = LAM_OK;
+    *total = 0;
+    LAM_TRY_GOTO(lam_alloc_array((void **)&order, count, sizeof *order), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&overlapping, count, sizeof *overlapping), done);
+    for (int64_t i = 0; i < count; i++) order[i] = &blocks[i];
+    if (count) qsort(order, (size_t)count, sizeof *order, larger_first);
+    for (int64_t i = 0; i < count; i++) {
+        int64_t others = 0;
+        for (int64_t j = 0; j < i; j++)
+            if (order[j]->first <= order[i]->last && order[i]->first <= order[j]->last) overlapping[others++] = order[j];
+        if (others) qsort(overlapping, (size_t)others, sizeof *overlapping, by_offset);
+        size_t at = 0;
+        for (int64_t j = 0; j < others; j++) {
+            if (overlapping[j]->offset >= at + order[i]->bytes) break;
+            size_t end = overlapping[j]->offset + overlapping[j]->bytes;
+            if (end > at) at = end;
+        }
+        order[i]->offset = at;
+        if (at + order[i]->bytes > *total) *total = at + order[i]->bytes;
+    }
+done:
+    lam_free(order);
+    lam_free(overlapping);
+    return status;
+}
+
+static void add_block(block *blocks, int64_t *count, size_t bytes, int64_t first, int64_t last, owner who, void **where) {
+    if (!bytes) return;
+    blocks[(*count)++] = (block){(bytes + ALIGNMENT - 1) & ~(ALIGNMENT - 1), 0, first, last, who, where};
+}
+
+static void collect(lam_graph *graph, block *blocks, int64_t *count) {
+    int64_t n = graph->node_count;
+    for (int64_t i = 0; i < graph->tensor_count; i++) {
+        lam_tensor *t = graph->tensors[i];
+        if (t->parameter) continue;
+        size_t bytes = (size_t)t->count * dtype_bytes(t->dtype);
+        if (t->is_input) {
+            add_block(blocks, count, bytes, 0, FOREVER, OWNER_INPUT, &t->data);
+            continue;
+        }
+        int64_t born = 0;
+        while (graph->nodes[born] != t->producer) born++;
+        int64_t last = born;
+        max_into(&last, t->last_forward_use);
+        max_into(&last, t->last_backward_use);
+        add_block(blocks, count, bytes, born, t->kept ? FOREVER : last, OWNER_ACTIVATION, &t->data);
+        if (graph->loss && t->requires_gradient && (t->first_gradient_use >= 0 || t == graph->loss))
+            add_block(blocks, count, (size_t)t->count * sizeof(float), t == graph->loss ? 2 * n - 1 - born : t->first_gradient_use, 2 * n - 1 - born,
+                      OWNER_GRADIENT, (void **)&t->gradient);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        lam_node *node = graph->nodes[i];
+        bool backward = runs_backward(graph, node);
+        add_block(blocks, count, node->saved_bytes, i, backward ? 2 * n - 1 - i : i, OWNER_ACTIVATION, &node->saved);
+        add_block(blocks, count, node->forward_workspace_bytes, i, i, OWNER_WORKSPACE, &node->forward_workspace);
+        if (backward)
+            add_block(blocks, count, node->backward_workspace_bytes, 2 * n - 1 - i, 2 * n - 1 - i, OWNER_WORKSPACE, &node->backward_workspace);
+    }
+}
+
+static lam_status find_final_gradients(lam_graph *graph) {
+    lam_parameters *p = graph->parameters;
+    LAM_TRY(lam_alloc_array((void **)&graph->final_at, p->entries, sizeof *graph->final_at));
+    for (int64_t e = 0; e < p->entries; e++) {
+        graph->final_at[e] = -1;
+        for (int64_t i = graph->node_count - 1; i >= 0; i--)
+            for (int k = 0; k < graph->nodes[i]->input_count && runs_backward(graph, graph->nodes[i]); k++)
+                if (graph->nodes[i]->inputs[k]->parameter == &p->entry[e]) graph->final_at[e] = i;
+    }
+    return LAM_OK;
+}
+
+lam_status lam_graph_plan(lam_graph *graph) {
+    if (graph->status != LAM_OK) LAM_FAIL(graph->status, "the network cannot be built: %s", graph->message);
+    LAM_REQUIRE(graph->node_count > 0 && !graph->planned, LAM_ERROR_INTERNAL, "the graph is empty or planned already");
+    find_uses(graph);
+    block *blocks = NULL;
+    int64_t count = 0;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_alloc_array((void **)&blocks, 2 * graph->tensor_count + 3 * graph->node_count, sizeof *blocks), done);
+    collect(graph, blocks, &count);
+    LAM_TRY_GOTO(place(blocks, count, &graph->report.total), done);
+    status = lam_alloc(&graph->arena, graph->report.total);
+    if (status != LAM_OK) {
+        lam_fail_context(status, "the step needs %.1f MiB of activations: a smaller batch (train.micro_batch) needs less",
+                         (double)graph->report.total / 1048576.0);
+        goto done;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        *blocks[i].where = (char *)graph->arena + blocks[i].offset;
+        size_t *owners[] = {&graph->report.activations, &graph->report.activation_gradients, &graph->report.workspace, &graph->report.inputs};
+        *owners[blocks[i].owner] += blocks[i].bytes;
+    }
+    graph->report.weights = (size_t)graph->parameters->count * sizeof(float);
+    graph->report.gradients = graph->loss ? (size_t)graph->parameters->trainable * sizeof(float) : 0;
+    LAM_TRY_GOTO(find_final_gradients(graph), done);
+    graph->planned = true;
+done:
+    lam_free(blocks);
+    return status;
+}
+
+/* ---- running ---- */
+
+static void poison(lam_graph *graph) {
+    for (int64_t i = 0; i < graph->tensor_count; i++) {
+        lam_tensor *t = graph->tensors[i];
+        if (t->parameter || t->is_input || t->dtype != LAM_F32) continue;
+        for (int64_t k = 0; k < t->count; k++) ((float *)t->data)[k] = NAN;
+    }
+}
+
+static lam_status run_node(lam_graph *graph, lam_node *node, bool backward) {
+    if (!graph->profile) return backward ? node->op->backward(node) : node->op->forward(node);
+    double start = lam_now();
+    LAM_TRY(backward ? node->op->backward(node) : node->op->forward(node));
+    node->seconds[backward] += lam_now() - start;
+    node->calls[backward]++;
+    if (node->op->flops) node->flops_done[backward] += node->op->flops(node) * (backward ? 2 : 1);
+    return LAM_OK;
+}
+
+lam_status lam_graph_forward(lam_graph *graph) {
+    LAM_REQUIRE(graph->planned, LAM_ERROR_INTERNAL, "the graph is not planned");
+    if (graph->poison) poison(graph);
+    for (int64_t i = 0; i < graph->node_count; i++) LAM_TRY(run_node(graph, graph->nodes[i], false));
+    return LAM_OK;
+}
+
+/* Gradients become final from the start of the arena on, because it lies in backward order. */
+static void send_final(lam_graph *graph, int64_t node, int64_t *sent, bool last) {
+    lam_parameters *p = graph->parameters;
+    int64_t ready = last ? p->trainable : *sent;
+    if (!last)
+        for (int64_t e = p->entries - 1; e >= 0; e--) {
+            const lam_parameter_entry *entry = &p->entry[e];
+            if (entry->init == LAM_INIT_FROZEN || entry->offset < ready) continue;
+            if (graph->final_at[e] >= 0 && graph->final_at[e] < node) break;
+            ready = entry->offset + entry->count;
+        }
+    if (ready > *sent && (last || ready - *sent >= graph->bucket)) {
+        graph->hook(graph->hook_context, *sent, ready);
+        *sent = ready;
+    }
+}
+
+lam_status lam_graph_backward(lam_graph *graph) {
+    LAM_REQUIRE(graph->planned && graph->loss, LAM_ERROR_INTERNAL, "the graph is not differentiated");
+    for (int64_t i = 0; i < graph->tensor_count; i++) graph->tensors[i]->gradient_written = false;
+    graph->loss->gradient[0] = graph->loss_gradient;
+    graph->loss->gradient_written = true;
+    int64_t sent = 0;
+    for (int64_t i = graph->node_count - 1; i >= 0; i--) {
+        lam_node *node = graph->nodes[i];
+        bool wanted = false;
+        for (int k = 0; k < node->output_count; k++) wanted |= node->outputs[k]->gradient_written;
+        if (wanted && runs_backward(graph, node)) LAM_TRY(run_node(graph, node, true));
+        if (graph->hook) send_final(graph, i, &sent, i == 0);
+    }
+    return LAM_OK;
+}
+
+void lam_graph_set_gradient_hook(lam_graph *graph, lam_gradient_hook hook, void *context, int64_t bucket_elements) {
+    graph->hook = hook;
+    graph->hook_context = context;
+    graph->bucket = bucket_elements;
+}
+
+void lam_graph_memory(const lam_graph *graph, lam_memory_report *report) { *report = graph->report; }
+
+void lam_graph_profile(lam_graph *graph, bool on) {
+    graph->profile = on;
+    for (int64_t i = 0; i < graph->node_count && on; i++)
+        for (int k = 0; k < 2; k++) {
+            graph->nodes[i]->seconds[k] = graph->nodes[i]->flops_done[k] = 0;
+            graph->nodes[i]->calls[k] = 0;
+        }
+}
+
+int64_t lam_graph_op_times(const lam_graph *graph, lam_op_time *times, int64_t maximum) {
+    int64_t count = 0;
+    for (int64_t i = 0; i < graph->node_count; i++)
+        for (int k = 0; k < 2; k++) {
+            const lam_node *node = graph->nodes[i];
+            if (!node->calls[k]) continue;
+            int64_t at = 0;
+            while (at < count && (strcmp(times[at].op, node->op->name) != 0 || times[at].backward != k)) at++;
+            if (at == maximum) continue;
+            if (at == count) times[count++] = (lam_op_time){.op = node->op->name, .backward = k};
+            times[at].calls += node->calls[k];
+            times[at].seconds += node->seconds[k];
+            times[at].flops += node->flops_done[k];
+        }
+    return count;
+}

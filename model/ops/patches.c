@@ -1,0 +1,123 @@
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+#include "base/threads.h"
+#include "model/internal.h"
+#include "model/ops.h"
+
+enum { PATCH_SIZE, TRANSFORM, BY_CROP, AT_SCALE, AT_MEAN, AT_PRESENT, AT_ONLY };
+#define CROP_EPS 1e-5 /* InstanceNorm2d's, of Kraus et al. */
+
+static float transformed(float x, int64_t transform) {
+    if (transform == 1) return sqrtf(x);
+    if (transform == 2) return log1pf(1023.0f * x) * (1.0f / 6.93147180559945309f); /* ln 1024 */
+    return x;
+}
+
+static void standardise(const lam_node *node, int64_t b, int64_t c, int64_t channels, int64_t count, float *values) {
+    const int64_t *a = node->integers;
+    const lam_tensor *pixels = node->inputs[0];
+    int64_t from = (b * channels + c) * count;
+    if (pixels->dtype == LAM_F32) {
+        memcpy(values, (const float *)pixels->data + from, (size_t)count * sizeof(float));
+        return;
+    }
+    float scale = ((const float *)node->inputs[a[AT_SCALE]]->data)[c], present = ((const float *)node->inputs[a[AT_PRESENT]]->data)[b * channels + c];
+    if (a[AT_ONLY]) {
+        int64_t only = *(const int64_t *)node->inputs[a[AT_ONLY]]->data;
+        if (only >= 0 && only != c) present = 0;
+    }
+    double sum = 0, squares = 0;
+    for (int64_t i = 0; i < count; i++) {
+        float pixel = pixels->dtype == LAM_U8 ? (float)((const uint8_t *)pixels->data)[from + i] : (float)((const uint16_t *)pixels->data)[from + i];
+        values[i] = transformed(pixel * scale, a[TRANSFORM]);
+        sum += (double)values[i];
+    }
+    float mean, rstd;
+    if (a[BY_CROP]) {
+        double centre = sum / (double)count;
+        for (int64_t i = 0; i < count; i++) squares += ((double)values[i] - centre) * ((double)values[i] - centre);
+        mean = (float)centre;
+        rstd = (float)(1.0 / sqrt(squares / (double)count + CROP_EPS));
+    } else {
+        mean = ((const float *)node->inputs[a[AT_MEAN]]->data)[b * channels + c];
+        rstd = ((const float *)node->inputs[a[AT_MEAN] + 1]->data)[b * channels + c];
+    }
+    for (int64_t i = 0; i < count; i++) values[i] = present != 0.0f ? (values[i] - mean) * rstd : 0.0f;
+}
+
+static lam_status patches_forward(lam_node *node) {
+    const lam_tensor *pixels = node->inputs[0];
+    int64_t batch = pixels->shape[0], channels = pixels->shape[1], size = pixels->shape[2], patch = node->integers[PATCH_SIZE], grid = size / patch;
+    float *to = node->outputs[0]->data;
+#pragma omp parallel for collapse(2) schedule(static)
+    for (int64_t b = 0; b < batch; b++)
+        for (int64_t c = 0; c < channels; c++) {
+            float *values = (float *)node->forward_workspace + (int64_t)omp_get_thread_num() * size * size;
+            standardise(node, b, c, channels, size * size, values);
+            for (int64_t y = 0; y < size; y++)
+                for (int64_t x = 0; x < size; x++) {
+                    int64_t n = y / patch * grid + x / patch, p = y % patch * patch + x % patch;
+                    to[((b * grid * grid + n) * patch * patch + p) * channels + c] = values[y * size + x];
+                }
+        }
+    return LAM_OK;
+}
+
+static const lam_op patches_op = {"patches", 0, 0, patches_forward, NULL, NULL};
+
+lam_tensor *lam_patches(lam_graph *g, lam_tensor *pixels, const lam_standardise *how) {
+    lam_tensor *input[LAM_MAX_INPUTS] = {pixels};
+    int64_t attributes[8] = {how->patch_size, how->transform, how->by_crop};
+    int inputs = 1;
+    if (pixels && pixels->dtype != LAM_F32) {
+        attributes[AT_SCALE] = inputs;
+        input[inputs++] = how->scale;
+        attributes[AT_PRESENT] = inputs;
+        input[inputs++] = how->present;
+        if (!how->by_crop) {
+            attributes[AT_MEAN] = inputs;
+            input[inputs++] = how->mean;
+            input[inputs++] = how->rstd;
+        }
+        if (how->only_channel) {
+            attributes[AT_ONLY] = inputs;
+            input[inputs++] = how->only_channel;
+        }
+    }
+    lam_node *node = lam_node_add(g, &patches_op, inputs, input);
+    if (!node) return NULL;
+    memcpy(node->integers, attributes, sizeof attributes);
+    int64_t size = pixels->shape[2], patch = how->patch_size;
+    if (pixels->rank != 4 || pixels->shape[3] != size || size % patch) {
+        lam_graph_fail(g, "patches: crops of %lld pixels cannot be cut into patches of %lld", (long long)size, (long long)patch);
+        return NULL;
+    }
+    node->forward_workspace_bytes = (size_t)lam_threads() * (size_t)(size * size) * sizeof(float);
+    return lam_node_output(g, node, LAM_F32, 3, (int64_t[]){pixels->shape[0], size / patch * (size / patch), patch * patch * pixels->shape[1]});
+}
+
+static lam_status gather_forward(lam_node *node) {
+    const lam_tensor *x = node->inputs[0], *y = node->outputs[0];
+    int64_t tokens = x->shape[1], length = x->shape[2], kept = y->shape[1], channels = node->integers[0], area = length / channels;
+    const int32_t *ids = node->input_count > 1 ? node->inputs[1]->data : NULL;
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < y->shape[0] * kept; row++) {
+        int64_t b = row / kept, n = ids ? ids[row] : row % kept;
+        const float *from = (const float *)x->data + (b * tokens + n) * length;
+        float *to = (float *)y->data + row * length;
+        for (int64_t c = 0; c < channels; c++)
+            for (int64_t p = 0; p < area; p++) to[c * area + p] = from[p * channels + c];
+    }
+    return LAM_OK;
+}
+
+static const lam_op gather_op = {"gather_patches", 0, 0, gather_forward, NULL, NULL};
+
+lam_tensor *lam_gather_patches(lam_graph *g, lam_tensor *patches, lam_tensor *ids_keep, int64_t channels) {
+    lam_node *node = lam_node_add(g, &gather_op, ids_keep ? 2 : 1, (lam_tensor *[]){patches, ids_keep});
+    if (!node) return NULL;
+    node->integers[0] = channels;
+    return lam_node_output(g, node, LAM_F32, 3, (int64_t[]){patches->shape[0], ids_keep ? ids_keep->shape[1] : patches->shape[1], patches->shape[2]});
+}

@@ -1,0 +1,89 @@
+#include "model/parameters.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/rng.h"
+
+#define ALIGN_ELEMENTS 16
+
+static int64_t padded(int64_t count) { return (count + ALIGN_ELEMENTS - 1) / ALIGN_ELEMENTS * ALIGN_ELEMENTS; }
+
+lam_status lam_parameters_create(lam_parameters **out) { return lam_alloc((void **)out, sizeof **out); }
+
+lam_status lam_parameters_add(lam_parameters *p, const char *name, int rank, const int64_t *shape, lam_init init, double init_scale,
+                              bool decay) {
+    LAM_REQUIRE(rank >= 1 && rank <= 4 && !lam_parameters_find(p, name) && !p->weights, LAM_ERROR_INTERNAL, "parameter %s cannot be added", name);
+    if (p->entries == p->capacity) {
+        int64_t grown = p->capacity ? p->capacity * 2 : 64;
+        LAM_TRY(lam_grow((void **)&p->entry, (size_t)p->capacity * sizeof *p->entry, (size_t)grown * sizeof *p->entry));
+        p->capacity = grown;
+    }
+    lam_parameter_entry *entry = &p->entry[p->entries];
+    memset(entry, 0, sizeof *entry);
+    LAM_TRY(lam_text_copy(&entry->name, name));
+    entry->rank = rank;
+    entry->count = 1;
+    for (int i = 0; i < rank; i++) {
+        entry->shape[i] = shape[i];
+        entry->count *= shape[i];
+    }
+    entry->init = init;
+    entry->init_scale = init_scale;
+    entry->decay = decay;
+    entry->lr_scale = 1;
+    p->entries++;
+    return LAM_OK;
+}
+
+static uint64_t name_hash(const char *name) { /* FNV-1a */
+    uint64_t h = 0xcbf29ce484222325ull;
+    for (; *name; name++) h = (h ^ (unsigned char)*name) * 0x100000001b3ull;
+    return h;
+}
+
+static void draw(const lam_parameter_entry *entry, float *weights, uint64_t seed) {
+    lam_rng stream = lam_rng_stream(seed, LAM_RNG_INIT, name_hash(entry->name));
+    double fan_out = (double)entry->shape[0], fan_in = (double)entry->count / fan_out, limit = sqrt(6.0 / (fan_in + fan_out));
+    for (int64_t k = 0; k < entry->count; k++) switch (entry->init) {
+        case LAM_INIT_ONE: weights[k] = 1; break;
+        case LAM_INIT_NORMAL: weights[k] = (float)(entry->init_scale * lam_rng_normal(&stream)); break;
+        case LAM_INIT_XAVIER_UNIFORM: weights[k] = (float)(limit * (2 * lam_rng_uniform(&stream) - 1)); break;
+        default: weights[k] = 0; break;
+        }
+}
+
+lam_status lam_parameters_layout(lam_parameters *p, uint64_t seed) {
+    int64_t at = 0;
+    for (int frozen = 0; frozen < 2; frozen++) {
+        for (int64_t i = p->entries - 1; i >= 0; i--) {
+            if ((p->entry[i].init == LAM_INIT_FROZEN) != frozen) continue;
+            p->entry[i].offset = at;
+            at += padded(p->entry[i].count);
+        }
+        if (!frozen) p->trainable = at;
+    }
+    p->count = at;
+    LAM_TRY(lam_alloc_array((void **)&p->weights, p->count, sizeof(float)));
+    LAM_TRY(lam_alloc_array((void **)&p->gradients, p->trainable, sizeof(float)));
+    for (int64_t i = 0; i < p->entries; i++) draw(&p->entry[i], p->weights + p->entry[i].offset, seed);
+    return LAM_OK;
+}
+
+const lam_parameter_entry *lam_parameters_find(const lam_parameters *p, const char *name) {
+    for (int64_t i = 0; i < p->entries; i++)
+        if (!strcmp(p->entry[i].name, name)) return &p->entry[i];
+    return NULL;
+}
+
+void lam_parameters_zero_gradients(lam_parameters *p) { memset(p->gradients, 0, (size_t)p->trainable * sizeof(float)); }
+
+void lam_parameters_free(lam_parameters *p) {
+    if (!p) return;
+    for (int64_t i = 0; i < p->entries; i++) lam_free(p->entry[i].name);
+    lam_free(p->entry);
+    lam_free(p->weights);
+    lam_free(p->gradients);
+    lam_free(p);
+}
