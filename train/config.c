@@ -1,0 +1,162 @@
+#include "train/config.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define INT(path, fallback, help, low, high) {path, LAM_CONFIG_INT, fallback, help, low, high, NULL}
+#define FLOAT(path, fallback, help, low, high) {path, LAM_CONFIG_FLOAT, fallback, help, low, high, NULL}
+#define BOOL(path, fallback, help) {path, LAM_CONFIG_BOOL, fallback, help, 0, 0, NULL}
+#define TEXT(path, fallback, help) {path, LAM_CONFIG_TEXT, fallback, help, 0, 0, NULL}
+#define CHOICE(path, fallback, help, choices) {path, LAM_CONFIG_CHOICE, fallback, help, 0, 0, choices}
+
+const lam_config_key lam_train_keys[] = {
+    CHOICE("model.name", "mae_vit", "network", "mae_vit"),
+    INT("model.embed_dim", "384", "width of the encoder", 1, 65536),
+    INT("model.depth", "12", "transformer blocks of the encoder", 1, 1000),
+    INT("model.num_heads", "6", "attention heads of the encoder", 1, 1024),
+    INT("model.patch_size", "16", "side of a patch in pixels", 1, 1024),
+    INT("model.image_size", "256", "side of a crop in pixels", 1, 8192),
+    INT("model.in_channels", "0", "channels of a crop; 0: those of the shards", 0, 1024),
+    FLOAT("model.mask_ratio", "0.75", "share of the patches that the encoder does not see", 0, 0.999),
+    FLOAT("model.mlp_ratio", "4", "hidden width of a block over its width", 0.125, 64),
+    INT("model.decoder_embed_dim", "512", "width of the decoder", 1, 65536),
+    INT("model.decoder_depth", "8", "transformer blocks of the decoder", 1, 1000),
+    INT("model.decoder_num_heads", "16", "attention heads of the decoder", 1, 1024),
+    BOOL("model.norm_pix_loss", "false", "targets standardised within each patch"),
+
+    TEXT("data.path", NULL, "folder of shards (lamella pack)"),
+    INT("data.crops_per_image", "1", "crops drawn from an image in an epoch", 1, 1000000),
+    BOOL("data.flips", "true", "random mirrors"),
+    BOOL("data.rotations", "true", "random quarter turns"),
+    CHOICE("data.normalize", "crop",
+          "pixels standardised by crop, plate or dataset, channel by channel", "crop|plate|dataset"),
+    CHOICE("data.transform", "none", "of the pixels, before they are standardised", "none|sqrt|log"),
+    FLOAT("data.minimum_foreground", "0",
+          "crops with a smaller share of bright pixels are drawn again; 0: off", 0, 1),
+    TEXT("data.validation_column", "", "metadata column that says which images are for validation"),
+    TEXT("data.validation_group", "", "value in that column of the images for validation"),
+    FLOAT("data.validation_fraction", "0",
+          "share of the groups (pack --group, else plate and well) for validation; 0: none", 0, 0.9),
+    BOOL("data.strict", "false", "a damaged image ends the run instead of being skipped"),
+    INT("data.threads", "0", "threads that decode; 0: half of --threads", 0, 1024),
+
+    TEXT("train.out", "runs/train", "run folder"),
+    INT("train.epochs", "100", "passes over the data, where steps is 0", 1, 1000000000),
+    INT("train.steps", "0", "updates of the whole run; 0: by epochs", 0, 1000000000),
+    INT("train.global_batch", "256", "crops of one update, over all ranks", 1, 16777216),
+    INT("train.micro_batch", "0", "crops in memory at once on a rank; 0: its whole share", 0, 16777216),
+    CHOICE("train.precision", "f32", "arithmetic of the network", "f32"),
+    INT("train.seed", "0", "of weights, crops, masks and order", 0, 9007199254740991.0),
+    INT("train.checkpoint_every", "1000", "steps between checkpoints; 0: at the end only", 0, 1000000000),
+    INT("train.keep_last", "2", "newest checkpoints that are kept", 1, 1000000),
+    INT("train.keep_every", "0",
+          "checkpoints of steps divisible by this are kept too; 0: none", 0, 1000000000),
+    INT("train.validate_every", "500",
+          "steps between validations, where validation images are named", 1, 1000000000),
+    INT("train.pictures_every", "0",
+          "steps between pictures of reconstructions; 0: at the end only", 0, 1000000000),
+    INT("train.max_skipped_steps", "10", "non-finite steps in a row that end the run", 1, 1000000),
+
+    CHOICE("optim.name", "adamw", "update rule", "adamw|lion"),
+    FLOAT("optim.lr", "1.5e-4", "highest learning rate", 0, 1000),
+    FLOAT("optim.beta1", "0.9",
+          "first decay of moments (onecycle cycles it between 0.85 and 0.95)", 0, 0.99999),
+    FLOAT("optim.beta2", "0.95", "second decay of moments", 0, 0.9999999),
+    FLOAT("optim.eps", "1e-8", "added to the root of the second moment (adamw)", 0, 1),
+    FLOAT("optim.weight_decay", "0.05", "decoupled decay of matrices and tokens", 0, 1000),
+    CHOICE("optim.schedule", "cosine", "of the learning rate", "cosine|onecycle|constant"),
+    FLOAT("optim.warmup", "0.05", "share of the steps in which the rate rises", 0, 1),
+    FLOAT("optim.min_lr", "0", "learning rate at the end (cosine)", 0, 1000),
+    FLOAT("optim.clip_norm", "0", "largest norm of all gradients together; 0: not clipped", 0, 1e30),
+    {NULL, LAM_CONFIG_INT, NULL, NULL, 0, 0, NULL}};
+
+static int64_t round_positive(double value) { return (int64_t)(value + 0.5); }
+
+lam_status lam_settings_from(const lam_config *c, lam_settings *s) {
+    memset(s, 0, sizeof *s);
+    lam_mae_vit_config *m = &s->model;
+    double mlp_ratio = lam_config_float(c, "model.mlp_ratio");
+    m->image_size = lam_config_int(c, "model.image_size");
+    m->patch_size = lam_config_int(c, "model.patch_size");
+    m->in_channels = lam_config_int(c, "model.in_channels");
+    m->embed_dim = lam_config_int(c, "model.embed_dim");
+    m->depth = lam_config_int(c, "model.depth");
+    m->num_heads = lam_config_int(c, "model.num_heads");
+    m->mlp_dim = round_positive(mlp_ratio * (double)m->embed_dim);
+    m->decoder_embed_dim = lam_config_int(c, "model.decoder_embed_dim");
+    m->decoder_depth = lam_config_int(c, "model.decoder_depth");
+    m->decoder_num_heads = lam_config_int(c, "model.decoder_num_heads");
+    m->decoder_mlp_dim = round_positive(mlp_ratio * (double)m->decoder_embed_dim);
+    LAM_REQUIRE(m->mlp_dim > 0 && m->decoder_mlp_dim > 0, LAM_ERROR_CONFIG,
+                "model.mlp_ratio: %g leaves no hidden width; take a larger one", mlp_ratio);
+    m->mask_ratio = lam_config_float(c, "model.mask_ratio");
+    m->norm_pix_loss = lam_config_bool(c, "model.norm_pix_loss");
+    const char *normalize = lam_config_text(c, "data.normalize"), *transform = lam_config_text(c, "data.transform");
+    m->normalize = !strcmp(normalize, "plate")     ? LAM_NORMALIZE_PLATE
+                   : !strcmp(normalize, "dataset") ? LAM_NORMALIZE_DATASET
+                                                   : LAM_NORMALIZE_CROP;
+    m->transform = !strcmp(transform, "sqrt")  ? LAM_TRANSFORM_SQRT
+                   : !strcmp(transform, "log") ? LAM_TRANSFORM_LOG
+                                               : LAM_TRANSFORM_NONE;
+
+    s->path = lam_config_text(c, "data.path");
+    s->crops_per_image = lam_config_int(c, "data.crops_per_image");
+    s->flips = lam_config_bool(c, "data.flips");
+    s->rotations = lam_config_bool(c, "data.rotations");
+    s->strict = lam_config_bool(c, "data.strict");
+    s->minimum_foreground = lam_config_float(c, "data.minimum_foreground");
+    s->validation_column = lam_config_text(c, "data.validation_column");
+    s->validation_group = lam_config_text(c, "data.validation_group");
+    s->validation_fraction = lam_config_float(c, "data.validation_fraction");
+    s->loader_threads = (int)lam_config_int(c, "data.threads");
+    LAM_REQUIRE(s->validation_column[0] == 0 || s->validation_fraction == 0, LAM_ERROR_CONFIG,
+                "data.validation_column and data.validation_fraction are both given: take one");
+    LAM_REQUIRE((s->validation_column[0] == 0) == (s->validation_group[0] == 0), LAM_ERROR_CONFIG,
+                "data.validation_column and data.validation_group belong together: give both or none");
+
+    s->out = lam_config_text(c, "train.out");
+    s->epochs = lam_config_int(c, "train.epochs");
+    s->steps = lam_config_int(c, "train.steps");
+    s->global_batch = lam_config_int(c, "train.global_batch");
+    s->micro_batch = lam_config_int(c, "train.micro_batch");
+    s->seed = (uint64_t)lam_config_int(c, "train.seed");
+    m->seed = s->seed;
+    s->checkpoint_every = lam_config_int(c, "train.checkpoint_every");
+    s->keep_last = lam_config_int(c, "train.keep_last");
+    s->keep_every = lam_config_int(c, "train.keep_every");
+    s->validate_every = lam_config_int(c, "train.validate_every");
+    s->pictures_every = lam_config_int(c, "train.pictures_every");
+    s->max_skipped_steps = lam_config_int(c, "train.max_skipped_steps");
+    LAM_REQUIRE(s->out[0], LAM_ERROR_CONFIG, "train.out is empty: name the run folder");
+
+    s->lion = !strcmp(lam_config_text(c, "optim.name"), "lion");
+    s->beta2 = lam_config_float(c, "optim.beta2");
+    s->eps = lam_config_float(c, "optim.eps");
+    s->weight_decay = lam_config_float(c, "optim.weight_decay");
+    s->clip_norm = lam_config_float(c, "optim.clip_norm");
+    const char *schedule = lam_config_text(c, "optim.schedule");
+    s->schedule = (lam_schedule){.kind = !strcmp(schedule, "onecycle")   ? LAM_SCHEDULE_ONECYCLE
+                                         : !strcmp(schedule, "constant") ? LAM_SCHEDULE_CONSTANT
+                                                                         : LAM_SCHEDULE_COSINE,
+                                 .warmup = lam_config_float(c, "optim.warmup"),
+                                 .lr = lam_config_float(c, "optim.lr"),
+                                 .min_lr = lam_config_float(c, "optim.min_lr"),
+                                 .beta1 = lam_config_float(c, "optim.beta1")};
+    return LAM_OK;
+}
+
+lam_status lam_settings_for_shards(lam_config *config, lam_settings *s, const lam_shards *shards) {
+    int64_t channels = lam_shards_channels(shards);
+    if (s->model.in_channels == 0) {
+        char assignment[64];
+        snprintf(assignment, sizeof assignment, "model.in_channels=%" PRId64, channels);
+        LAM_TRY(lam_config_set(config, assignment));
+        LAM_TRY(lam_settings_from(config, s));
+    }
+    LAM_REQUIRE(s->model.in_channels == channels, LAM_ERROR_CONFIG,
+                "model.in_channels: %" PRId64 ", but %s holds %" PRId64 " channels; leave the key out to take them all",
+                s->model.in_channels, lam_shards_path(shards), channels);
+    s->model.pixel_type = lam_shards_pixel_type(shards) == LAM_PIXEL_U8 ? LAM_U8 : LAM_U16;
+    return lam_mae_vit_check(&s->model);
+}

@@ -1,0 +1,49 @@
+/* The configuration of a training run: the table of its keys, and what they resolve to.
+ *
+ *     LAM_TRY(lam_config_read(&config, lam_train_keys, "train.yaml"));
+ *     LAM_TRY(lam_settings_from(config, &settings));
+ *
+ * lam_settings borrows its texts from the config. */
+#ifndef LAMELLA_TRAIN_CONFIG_H
+#define LAMELLA_TRAIN_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/config.h"
+#include "data/shard.h"
+#include "model/nets/mae_vit.h"
+#include "train/schedule.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+extern const lam_config_key lam_train_keys[];
+
+typedef struct lam_settings {
+    lam_mae_vit_config model; /* in_channels 0 and pixel_type unset until the shards are known */
+    const char *path;
+    int64_t crops_per_image;
+    bool flips, rotations, strict;
+    double minimum_foreground;
+    const char *validation_column, *validation_group;
+    double validation_fraction;
+    int loader_threads;
+    const char *out;
+    int64_t epochs, steps, global_batch, micro_batch;
+    uint64_t seed;
+    int64_t checkpoint_every, keep_last, keep_every, validate_every, pictures_every, max_skipped_steps;
+    bool lion;
+    double beta2, eps, weight_decay, clip_norm;
+    lam_schedule schedule; /* steps: set when the shards are known */
+} lam_settings;
+
+lam_status lam_settings_from(const lam_config *config, lam_settings *settings);
+/* Completes the model with what the shards say: pixel type, and the channels where the config leaves them open. */
+lam_status lam_settings_for_shards(lam_config *config, lam_settings *settings, const lam_shards *shards);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
