@@ -61,16 +61,17 @@ static void blur(float *plane, float *scratch, int64_t canvas, double sigma) {
         add_taps(scratch + y * canvas, canvas, plane + y * canvas, first + REACH, last - REACH, tap);
 }
 
-/* Photons and read noise: Poisson by multiplication (Knuth) where few photons come; where many do, its normal limit,
- * which makes one normal number of both. */
+/* Photons and read noise: Poisson by inversion where few photons come; where many do, its normal limit, which makes one
+ * normal number of both. */
 static double detected(lam_rng *rng, double expected, double read_noise) {
     if (expected > 24) return expected + sqrt(expected + read_noise * read_noise) * lam_rng_normal(rng);
-    double limit = exp(-expected), product = 1;
-    int count = -1;
-    do {
-        product *= lam_rng_uniform(rng);
+    double left = lam_rng_uniform(rng), probability = exp(-expected);
+    int count = 0;
+    while (left >= probability && count < 100) {
+        left -= probability;
         count++;
-    } while (product > limit);
+        probability *= expected / count;
+    }
     return count + read_noise * lam_rng_normal(rng);
 }
 

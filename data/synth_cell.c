@@ -17,7 +17,7 @@ enum { HARMONICS = 4, MAXIMUM_NUCLEOLI = 8 };
 
 typedef struct lam_synth_cell {
     double x, y, radius, aspect, angle;
-    double wave[HARMONICS], phase[HARMONICS]; /* outline: radius x (1 + sum wave cos(k t + phase)), k = 2.. */
+    double even[HARMONICS], odd[HARMONICS]; /* outline: radius x (1 + sum even cos(k t) + odd sin(k t)), k = 2.. */
     double nucleus_x, nucleus_y, nucleus_radius, nucleus_ratio, nucleus_angle;
     double cosine, sine, nucleus_cosine, nucleus_sine; /* of the angles */
     int nucleoli;
@@ -67,8 +67,9 @@ static void shape_cell(lam_synth_cell *cell, const double *truth) {
     cell->angle = between(rng, 0, PI);
     double ruffle = 0.075 * exp(0.6 * z[LAM_SYNTH_MEMBRANE_RUFFLING]);
     for (int h = 0; h < HARMONICS; h++) {
-        cell->wave[h] = ruffle * between(rng, 0.3, 1.3) * (h < 2 ? 1.0 : 0.8);
-        cell->phase[h] = between(rng, 0, 2 * PI);
+        double wave = ruffle * between(rng, 0.3, 1.3) * (h < 2 ? 1.0 : 0.8), phase = between(rng, 0, 2 * PI);
+        cell->even[h] = wave * cos(phase);
+        cell->odd[h] = -wave * sin(phase);
     }
     cell->nucleus_radius = NUCLEUS_RADIUS * exp(0.21 * z[LAM_SYNTH_NUCLEUS_AREA] + 0.04 * lam_rng_normal(rng));
     double widest = 0.62 * cell->radius / sqrt(cell->aspect);
@@ -100,8 +101,14 @@ static double cell_reach(const lam_synth_cell *cell, double x, double y) {
     double u = (c * dx + s * dy) / sqrt(cell->aspect), v = (c * dy - s * dx) * sqrt(cell->aspect);
     double r = sqrt(u * u + v * v);
     if (r < 0.5 * cell->radius || r > 1.9 * cell->radius) return r / cell->radius;
-    double t = atan2(v, u), outline = 1;
-    for (int h = 0; h < HARMONICS; h++) outline += cell->wave[h] * cos((h + 2) * t + cell->phase[h]);
+    /* cos(k t) and sin(k t) by the addition theorem. */
+    double cosine = u / r, sine = v / r, ck = cosine, sk = sine, outline = 1;
+    for (int h = 0; h < HARMONICS; h++) {
+        double next = ck * cosine - sk * sine;
+        sk = sk * cosine + ck * sine;
+        ck = next;
+        outline += cell->even[h] * ck + cell->odd[h] * sk;
+    }
     return r / (cell->radius * fmax(outline, 0.55));
 }
 
