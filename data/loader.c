@@ -9,8 +9,9 @@
 #include "data/order.h"
 #include "data/sample.h"
 
-/* A ring of batches. Steps are numbered over the run; step s lies in slot s % ring. Workers claim rows in order, so a
- * batch is decoded by all of them, and at most `ring` batches exist: from the one lent to the caller onward. */
+/* A ring of batches. Steps are numbered over the run; step s lies in slot s % ring. Workers claim rows in
+ * order, so a batch is decoded by all of them, and at most `ring` batches exist: from the one lent to the
+ * caller onward. */
 typedef struct slot {
     lam_batch batch;
     int64_t step;    /* -1: none begun */
@@ -42,10 +43,10 @@ struct lam_loader {
     slot *slots;
     int ring;
     bool running, stop;
-    bool lent;             /* the batch before `deliver` is in the caller's hands */
-    int64_t deliver;       /* next step to hand out */
+    bool lent;       /* the batch before `deliver` is in the caller's hands */
+    int64_t deliver; /* next step to hand out */
     int64_t claim_step, claim_row;
-    int64_t active;        /* workers inside a row */
+    int64_t active; /* workers inside a row */
     double waited_ms;
     int64_t damaged_samples;
 };
@@ -68,8 +69,8 @@ static void fill_unused(lam_loader *loader, lam_batch *batch, int64_t row) {
 }
 
 /* Writes one row; LAM_OK with valid 0 where the frame is damaged and that may be. */
-static lam_status fill_row(lam_loader *loader, lam_batch *batch, int64_t row, int64_t pass, int64_t image, void *scratch,
-                           bool *damaged) {
+static lam_status fill_row(lam_loader *loader, lam_batch *batch, int64_t row, int64_t pass, int64_t image,
+                           void *scratch, bool *damaged) {
     char *pixels = (char *)batch->pixels + (size_t)row * loader->row_bytes;
     int64_t channel = 0;
     *damaged = false;
@@ -77,9 +78,10 @@ static lam_status fill_row(lam_loader *loader, lam_batch *batch, int64_t row, in
     batch->images[row] = image;
     batch->plates[row] = loader->plates[image];
     for (int64_t c = 0; c < loader->channel_count; c++)
-        batch->present[row * loader->channel_count + c] = lam_shards_has_channel(loader->shards, image, loader->channels[c]);
-    lam_status status = lam_sampler_read(&loader->sampler, batch->epoch, batch->sample_ids[row], image, scratch, pixels,
-                                         batch->windows + row * 4, &channel);
+        batch->present[row * loader->channel_count + c] =
+            lam_shards_has_channel(loader->shards, image, loader->channels[c]);
+    lam_status status = lam_sampler_read(&loader->sampler, batch->epoch, batch->sample_ids[row], image,
+                                         scratch, pixels, batch->windows + row * 4, &channel);
     batch->valid[row] = status == LAM_OK;
     if (status == LAM_OK) return LAM_OK;
     memset(pixels, 0, loader->row_bytes);
@@ -93,7 +95,8 @@ static lam_status fill_row(lam_loader *loader, lam_batch *batch, int64_t row, in
 /* With the lock held: prepares the slot of a step whose first row is claimed. */
 static void begin_step(lam_loader *loader, int64_t step) {
     slot *s = &loader->slots[step % loader->ring];
-    int64_t epoch = step / loader->steps_per_epoch, first = step % loader->steps_per_epoch * loader->config.global_batch;
+    int64_t epoch = step / loader->steps_per_epoch,
+            first = step % loader->steps_per_epoch * loader->config.global_batch;
     int64_t left = loader->samples - first;
     s->step = step;
     s->pending = loader->rows;
@@ -162,22 +165,26 @@ static void *worker_main(void *context) {
 /* ---- opening ---- */
 
 static lam_status check_config(const lam_loader_config *c, int64_t images, int64_t channels) {
-    LAM_REQUIRE(c->global_batch >= 1, LAM_ERROR_CONFIG, "a batch of %lld rows: at least 1", (long long)c->global_batch);
-    LAM_REQUIRE(c->crop_size >= 1, LAM_ERROR_CONFIG, "a crop of %lld pixels: at least 1", (long long)c->crop_size);
-    LAM_REQUIRE(c->crops_per_image >= 1, LAM_ERROR_CONFIG, "%lld crops an image: at least 1", (long long)c->crops_per_image);
+    LAM_REQUIRE(c->global_batch >= 1, LAM_ERROR_CONFIG, "a batch of %lld rows: at least 1",
+                (long long)c->global_batch);
+    LAM_REQUIRE(c->crop_size >= 1, LAM_ERROR_CONFIG, "a crop of %lld pixels: at least 1",
+                (long long)c->crop_size);
+    LAM_REQUIRE(c->crops_per_image >= 1, LAM_ERROR_CONFIG, "%lld crops an image: at least 1",
+                (long long)c->crops_per_image);
     LAM_REQUIRE(c->threads >= 1, LAM_ERROR_CONFIG, "%d decode threads: at least 1", c->threads);
     LAM_REQUIRE(c->ring == 0 || c->ring >= 2, LAM_ERROR_CONFIG, "a ring of %d batches: at least 2", c->ring);
     LAM_REQUIRE(c->world_size >= 1 && c->rank >= 0 && c->rank < c->world_size, LAM_ERROR_INTERNAL,
                 "rank %d of %d ranks does not exist", c->rank, c->world_size);
-    LAM_REQUIRE((c->allocate == NULL) == (c->release == NULL), LAM_ERROR_INTERNAL, "allocate and release come together");
+    LAM_REQUIRE((c->allocate == NULL) == (c->release == NULL), LAM_ERROR_INTERNAL,
+                "allocate and release come together");
     LAM_REQUIRE(c->minimum_foreground >= 0 && c->minimum_foreground <= 1, LAM_ERROR_CONFIG,
                 "a minimum foreground of %g: a share from 0 to 1", c->minimum_foreground);
     for (int64_t i = 0; c->images && i < c->image_count; i++)
-        LAM_REQUIRE(c->images[i] >= 0 && c->images[i] < images, LAM_ERROR_INTERNAL, "image %lld of %lld does not exist",
-                    (long long)c->images[i], (long long)images);
+        LAM_REQUIRE(c->images[i] >= 0 && c->images[i] < images, LAM_ERROR_INTERNAL,
+                    "image %lld of %lld does not exist", (long long)c->images[i], (long long)images);
     for (int64_t i = 0; c->channels && i < c->channel_count; i++)
-        LAM_REQUIRE(c->channels[i] >= 0 && c->channels[i] < channels, LAM_ERROR_INTERNAL, "channel %lld of %lld does not exist",
-                    (long long)c->channels[i], (long long)channels);
+        LAM_REQUIRE(c->channels[i] >= 0 && c->channels[i] < channels, LAM_ERROR_INTERNAL,
+                    "channel %lld of %lld does not exist", (long long)c->channels[i], (long long)channels);
     return LAM_OK;
 }
 
@@ -185,8 +192,10 @@ static lam_status copy_choice(lam_loader *loader) {
     const lam_loader_config *c = &loader->config;
     loader->image_count = c->images ? c->image_count : loader->images_total;
     loader->channel_count = c->channels ? c->channel_count : lam_shards_channels(loader->shards);
-    LAM_REQUIRE(loader->image_count > 0, LAM_ERROR_INPUT, "%s: no images to draw from", lam_shards_path(loader->shards));
-    LAM_REQUIRE(loader->channel_count > 0, LAM_ERROR_INPUT, "%s: no channels to read", lam_shards_path(loader->shards));
+    LAM_REQUIRE(loader->image_count > 0, LAM_ERROR_INPUT, "%s: no images to draw from",
+                lam_shards_path(loader->shards));
+    LAM_REQUIRE(loader->channel_count > 0, LAM_ERROR_INPUT, "%s: no channels to read",
+                lam_shards_path(loader->shards));
     LAM_REQUIRE(loader->image_count <= INT64_MAX / 2 / c->crops_per_image, LAM_ERROR_CONFIG,
                 "%lld crops an image are too many", (long long)c->crops_per_image);
     if (c->images) {
@@ -194,7 +203,8 @@ static lam_status copy_choice(lam_loader *loader) {
         memcpy(loader->images, c->images, sizeof(int64_t) * (size_t)loader->image_count);
     }
     LAM_TRY(lam_alloc_array((void **)&loader->channels, loader->channel_count, sizeof(int64_t)));
-    for (int64_t i = 0; i < loader->channel_count; i++) loader->channels[i] = c->channels ? c->channels[i] : i;
+    for (int64_t i = 0; i < loader->channel_count; i++)
+        loader->channels[i] = c->channels ? c->channels[i] : i;
     /* The caller's arrays may go away. */
     loader->config.images = loader->images;
     loader->config.channels = loader->channels;
@@ -202,7 +212,8 @@ static lam_status copy_choice(lam_loader *loader) {
         int64_t image = loader->images ? loader->images[i] : i, height = 0, width = 0;
         lam_shards_image_size(loader->shards, image, &height, &width);
         LAM_REQUIRE(height >= c->crop_size && width >= c->crop_size, LAM_ERROR_INPUT,
-                    "%s: image %lld is %lld x %lld pixels, smaller than the crop of %lld: choose a smaller crop, or pack "
+                    "%s: image %lld is %lld x %lld pixels, smaller than the crop of %lld: choose a smaller "
+                    "crop, or pack "
                     "without it",
                     lam_shards_path(loader->shards), (long long)image, (long long)height, (long long)width,
                     (long long)c->crop_size);
@@ -212,12 +223,13 @@ static lam_status copy_choice(lam_loader *loader) {
 
 static lam_status make_slots(lam_loader *loader) {
     const lam_loader_config *c = &loader->config;
-    size_t plane = (size_t)c->crop_size * (size_t)c->crop_size * (size_t)lam_shards_pixel_type(loader->shards);
+    size_t plane =
+        (size_t)c->crop_size * (size_t)c->crop_size * (size_t)lam_shards_pixel_type(loader->shards);
     int64_t rows = loader->rows;
     LAM_REQUIRE(c->crop_size <= 65536 && loader->channel_count <= 65536 &&
                     (uint64_t)rows <= (UINT64_MAX >> 2) / (plane * (size_t)loader->channel_count),
-                LAM_ERROR_CONFIG, "a batch of %lld crops of %lld pixels does not fit into memory", (long long)c->global_batch,
-                (long long)c->crop_size);
+                LAM_ERROR_CONFIG, "a batch of %lld crops of %lld pixels does not fit into memory",
+                (long long)c->global_batch, (long long)c->crop_size);
     loader->row_bytes = plane * (size_t)loader->channel_count;
     LAM_TRY(lam_alloc_array((void **)&loader->slots, loader->ring, sizeof *loader->slots));
     for (int i = 0; i < loader->ring; i++) {
@@ -226,7 +238,8 @@ static lam_status make_slots(lam_loader *loader) {
         s->step = -1;
         if (c->allocate) {
             s->batch.pixels = c->allocate(bytes, c->allocator_context);
-            LAM_REQUIRE(s->batch.pixels, LAM_ERROR_MEMORY, "no memory for a batch of %lld MiB", (long long)(bytes >> 20));
+            LAM_REQUIRE(s->batch.pixels, LAM_ERROR_MEMORY, "no memory for a batch of %lld MiB",
+                        (long long)(bytes >> 20));
         } else {
             LAM_TRY(lam_alloc(&s->batch.pixels, bytes));
         }
@@ -249,7 +262,8 @@ static lam_status start_threads(lam_loader *loader) {
     LAM_TRY(lam_alloc_array((void **)&loader->threads, loader->config.threads, sizeof(pthread_t)));
     for (int i = 0; i < loader->config.threads; i++) {
         LAM_REQUIRE(pthread_create(&loader->threads[i], NULL, worker_main, loader) == 0, LAM_ERROR_EXTERNAL,
-                    "decode thread %d of %d could not be started: choose fewer", i + 1, loader->config.threads);
+                    "decode thread %d of %d could not be started: choose fewer", i + 1,
+                    loader->config.threads);
         loader->thread_count++;
     }
     return LAM_OK;
@@ -269,13 +283,19 @@ lam_status lam_loader_open(lam_loader **out, lam_shards *shards, const lam_loade
     loader->plates = lam_shards_plates(shards, &plate_count);
     /* batch x rank / world without overflow of the product */
     loader->first_row = batch / world * config->rank + batch % world * config->rank / world;
-    loader->rows = batch / world * (config->rank + 1) + batch % world * (config->rank + 1) / world - loader->first_row;
+    loader->rows =
+        batch / world * (config->rank + 1) + batch % world * (config->rank + 1) / world - loader->first_row;
     LAM_TRY_GOTO(copy_choice(loader), failed);
     loader->samples = loader->image_count * config->crops_per_image;
     loader->steps_per_epoch = (loader->samples - 1) / batch + 1;
-    LAM_TRY_GOTO(lam_alloc_array((void **)&loader->reported, loader->images_total, (size_t)lam_shards_channels(shards)), failed);
-    LAM_TRY_GOTO(lam_sampler_init(&loader->sampler, shards, loader->channels, loader->channel_count, config), failed);
-    LAM_TRY_GOTO(lam_order_init(&loader->order, config->seed, loader->image_count, config->crops_per_image, batch), failed);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&loader->reported, loader->images_total,
+                                 (size_t)lam_shards_channels(shards)),
+                 failed);
+    LAM_TRY_GOTO(lam_sampler_init(&loader->sampler, shards, loader->channels, loader->channel_count, config),
+                 failed);
+    LAM_TRY_GOTO(
+        lam_order_init(&loader->order, config->seed, loader->image_count, config->crops_per_image, batch),
+        failed);
     LAM_TRY_GOTO(make_slots(loader), failed);
     LAM_TRY_GOTO(start_threads(loader), failed);
     *out = loader;
@@ -331,7 +351,8 @@ int64_t lam_loader_damaged_samples(const lam_loader *loader) { return loader->da
 lam_status lam_loader_seek(lam_loader *loader, int64_t step) {
     LAM_REQUIRE(step >= 0, LAM_ERROR_INTERNAL, "step %lld does not exist", (long long)step);
     pthread_mutex_lock(&loader->lock);
-    loader->running = false; /* nothing more is claimed; rows in work are waited for, they write into the ring */
+    loader->running =
+        false; /* nothing more is claimed; rows in work are waited for, they write into the ring */
     while (loader->active > 0) pthread_cond_wait(&loader->ready, &loader->lock);
     for (int i = 0; i < loader->ring; i++) loader->slots[i].step = -1;
     loader->deliver = loader->claim_step = step;

@@ -4,8 +4,9 @@
 #include "base/rng.h"
 #include "data/loader.h"
 
-/* The order of an epoch: a keyed permutation that any element of can be asked for at once (Black and Rogaway: Ciphers
- * with arbitrary finite domains, CT-RSA 2002: a Feistel network on the next power of four, cycle-walked into the range). */
+/* The order of an epoch: a keyed permutation that any element of can be asked for at once (Black and Rogaway:
+ * Ciphers with arbitrary finite domains, CT-RSA 2002: a Feistel network on the next power of four,
+ * cycle-walked into the range). */
 
 enum { ROUNDS = 6 };
 
@@ -19,7 +20,8 @@ uint64_t lam_permute(uint64_t seed, uint64_t stream, uint64_t n, uint64_t i) {
     do {
         uint64_t left = i >> half, right = i & mask;
         for (uint32_t round = 0; round < ROUNDS; round++) {
-            uint32_t counter[4] = {(uint32_t)right, (uint32_t)stream, (uint32_t)(stream >> 32), round}, word[4];
+            uint32_t counter[4] = {(uint32_t)right, (uint32_t)stream, (uint32_t)(stream >> 32), round},
+                     word[4];
             lam_philox4x32(key, counter, word);
             uint64_t next = (left ^ word[0]) & mask;
             left = right;
@@ -36,8 +38,10 @@ lam_status lam_order_init(lam_order *order, uint64_t seed, int64_t images, int64
     if (images < batch || passes == 1) return LAM_OK; /* repeats cannot be avoided, or cannot arise */
     order->most = batch / 2 + 1;
     LAM_TRY_GOTO(lam_alloc_array((void **)&order->counts, passes, sizeof(int64_t)), failed);
-    LAM_TRY_GOTO(lam_alloc_array((void **)&order->early, passes, sizeof(int64_t) * (size_t)order->most), failed);
-    LAM_TRY_GOTO(lam_alloc_array((void **)&order->late, passes, sizeof(int64_t) * (size_t)order->most), failed);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&order->early, passes, sizeof(int64_t) * (size_t)order->most),
+                 failed);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&order->late, passes, sizeof(int64_t) * (size_t)order->most),
+                 failed);
     LAM_TRY_GOTO(lam_alloc((void **)&order->in_tail, (size_t)images), failed);
     return LAM_OK;
 failed:
@@ -67,12 +71,14 @@ static int64_t exchanged(const lam_order *order, int64_t epoch, int64_t pass, in
     return plain(order, epoch, pass, position);
 }
 
-/* With n images >= batch = tail + head, the images after the head hold at least as many that are not in the tail as the
- * head holds that are: n - head - (tail - c) >= c. So the search for a partner ends within the pass. */
+/* With n images >= batch = tail + head, the images after the head hold at least as many that are not in the
+ * tail as the head holds that are: n - head - (tail - c) >= c. So the search for a partner ends within the
+ * pass. */
 static void find_exchanges(lam_order *order, int64_t epoch) {
     order->counts[0] = 0;
     for (int64_t pass = 1; pass < order->passes; pass++) {
-        int64_t begin = pass * order->images, tail = begin % order->batch, head = order->batch - tail, later = head, n = 0;
+        int64_t begin = pass * order->images, tail = begin % order->batch, head = order->batch - tail,
+                later = head, n = 0;
         order->counts[pass] = 0;
         if (tail == 0) continue;
         for (int64_t i = 0; i < tail; i++)

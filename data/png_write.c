@@ -17,7 +17,8 @@ static void sink_write(png_structp png, png_bytep data, png_size_t length) {
     png_sink *sink = png_get_io_ptr(png);
     if (length > sink->capacity - sink->size) {
         size_t capacity = sink->capacity + length + sink->capacity / 2 + 4096;
-        if (lam_grow((void **)&sink->bytes, sink->capacity, capacity) != LAM_OK) png_error(png, "out of memory");
+        if (lam_grow((void **)&sink->bytes, sink->capacity, capacity) != LAM_OK)
+            png_error(png, "out of memory");
         sink->capacity = capacity;
     }
     memcpy(sink->bytes + sink->size, data, length);
@@ -34,7 +35,8 @@ static void on_warning(png_structp png, png_const_charp message) {
 }
 
 /* All of libpng's long jumps stay in here; no local is changed after setjmp. */
-static lam_status encode(const char *path, int64_t height, int64_t width, const uint16_t *pixels, png_sink *sink) {
+static lam_status encode(const char *path, int64_t height, int64_t width, const uint16_t *pixels,
+                         png_sink *sink) {
     png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, NULL, on_error, on_warning);
     LAM_REQUIRE(png, LAM_ERROR_MEMORY, "%s: out of memory for its encoder", path);
     png_infop info = png_create_info_struct(png);
@@ -44,12 +46,12 @@ static lam_status encode(const char *path, int64_t height, int64_t width, const 
     }
     if (setjmp(png_jmpbuf(png))) {
         png_destroy_write_struct(&png, &info);
-        LAM_FAIL(LAM_ERROR_MEMORY, "%s: out of memory while a PNG of %lld x %lld pixels was encoded", path, (long long)width,
-                 (long long)height);
+        LAM_FAIL(LAM_ERROR_MEMORY, "%s: out of memory while a PNG of %lld x %lld pixels was encoded", path,
+                 (long long)width, (long long)height);
     }
     png_set_write_fn(png, sink, sink_write, sink_flush);
-    png_set_IHDR(png, info, (png_uint_32)width, (png_uint_32)height, 16, PNG_COLOR_TYPE_GRAY, PNG_INTERLACE_NONE,
-                 PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+    png_set_IHDR(png, info, (png_uint_32)width, (png_uint_32)height, 16, PNG_COLOR_TYPE_GRAY,
+                 PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
     png_set_compression_level(png, 1);
     png_set_filter(png, 0, PNG_FILTER_SUB);
     png_write_info(png, info);
@@ -62,7 +64,8 @@ static lam_status encode(const char *path, int64_t height, int64_t width, const 
 
 lam_status lam_png_write_grey16(const char *path, int64_t height, int64_t width, const uint16_t *pixels) {
     LAM_REQUIRE(height > 0 && width > 0 && height <= 1000000 && width <= 1000000, LAM_ERROR_INTERNAL,
-                "%s: a PNG of %lld x %lld pixels cannot be written", path, (long long)width, (long long)height);
+                "%s: a PNG of %lld x %lld pixels cannot be written", path, (long long)width,
+                (long long)height);
     png_sink sink = {0};
     FILE *file = NULL;
     lam_status status = LAM_OK;
@@ -73,8 +76,8 @@ lam_status lam_png_write_grey16(const char *path, int64_t height, int64_t width,
     LAM_REQUIRE_GOTO(file, done, LAM_ERROR_IO, "%s cannot be written: %s", path, strerror(errno));
     size_t written = fwrite(sink.bytes, 1, sink.size, file);
     bool closed = fclose(file) == 0;
-    LAM_REQUIRE_GOTO(written == sink.size && closed, done, LAM_ERROR_IO, "%s could not be written whole: %s", path,
-                     strerror(errno));
+    LAM_REQUIRE_GOTO(written == sink.size && closed, done, LAM_ERROR_IO, "%s could not be written whole: %s",
+                     path, strerror(errno));
 done:
     lam_free(sink.bytes);
     return status;

@@ -32,15 +32,16 @@ static void name_well(const lam_synth_screen *screen, int64_t index, names *out)
     snprintf(out->batch, sizeof out->batch, "batch_%lld", (long long)well->batch + 1);
     lam_synth_well_name(screen, well->position, out->well);
     gene_name(screen, well->gene, out->gene);
-    snprintf(out->guide, sizeof out->guide, "%s_%lld", well->gene < 0 ? "NT" : out->gene, (long long)well->guide + 1);
+    snprintf(out->guide, sizeof out->guide, "%s_%lld", well->gene < 0 ? "NT" : out->gene,
+             (long long)well->guide + 1);
 }
 
-static lam_status image_path(char **out, const lam_synth_screen *screen, const char *folder, int64_t well, int64_t site,
-                             lam_synth_channel channel) {
+static lam_status image_path(char **out, const lam_synth_screen *screen, const char *folder, int64_t well,
+                             int64_t site, lam_synth_channel channel) {
     names n;
     name_well(screen, well, &n);
-    return lam_text_format(out, "%s%simages/%s_%s_s%lld_%s.png", folder, folder[0] ? "/" : "", n.plate, n.well,
-                           (long long)site + 1, lam_synth_channel_names[channel]);
+    return lam_text_format(out, "%s%simages/%s_%s_s%lld_%s.png", folder, folder[0] ? "/" : "", n.plate,
+                           n.well, (long long)site + 1, lam_synth_channel_names[channel]);
 }
 
 typedef struct worker {
@@ -104,7 +105,8 @@ static lam_status render_images(const lam_synth_screen *screen, const char *fold
 }
 
 static lam_status write_images_table(const lam_synth_screen *screen, lam_writer *file) {
-    for (int c = 0; c < LAM_SYNTH_CHANNELS; c++) LAM_TRY(lam_writer_printf(file, "file_%s,", lam_synth_channel_names[c]));
+    for (int c = 0; c < LAM_SYNTH_CHANNELS; c++)
+        LAM_TRY(lam_writer_printf(file, "file_%s,", lam_synth_channel_names[c]));
     LAM_TRY(lam_writer_printf(file, "plate,batch,well,site,gene,guide\n"));
     for (int64_t w = 0; w < screen->well_count; w++)
         for (int64_t site = 0; site < screen->config.sites; site++) {
@@ -117,8 +119,8 @@ static lam_status write_images_table(const lam_synth_screen *screen, lam_writer 
                 lam_free(path);
                 LAM_TRY(status);
             }
-            LAM_TRY(lam_writer_printf(file, "%s,%s,%s,%lld,%s,%s\n", n.plate, n.batch, n.well, (long long)site + 1, n.gene,
-                                      n.guide));
+            LAM_TRY(lam_writer_printf(file, "%s,%s,%s,%lld,%s,%s\n", n.plate, n.batch, n.well,
+                                      (long long)site + 1, n.gene, n.guide));
         }
     return LAM_OK;
 }
@@ -163,7 +165,8 @@ static lam_status write_pathways(const lam_synth_screen *screen, lam_writer *fil
             continue;
         }
         const lam_synth_pathway *pathway = &screen->pathways[gene->pathway];
-        LAM_TRY(lam_writer_printf(file, "%s,pathway_%02lld,%d,", name, (long long)gene->pathway + 1, pathway->sign));
+        LAM_TRY(lam_writer_printf(file, "%s,pathway_%02lld,%d,", name, (long long)gene->pathway + 1,
+                                  pathway->sign));
         if (pathway->antagonist >= 0)
             LAM_TRY(lam_writer_printf(file, "pathway_%02lld", (long long)pathway->antagonist + 1));
         LAM_TRY(lam_writer_printf(file, ",%.9g\n", gene->magnitude));
@@ -194,15 +197,18 @@ done:
     return status;
 }
 
-/* With --force an older screen is removed first, but nothing else is: parameters.csv says that the folder is one. */
+/* With --force an older screen is removed first, but nothing else is: parameters.csv says that the folder is
+ * one. */
 static lam_status prepare_folder(const char *folder, bool force) {
-    static const char *const ours[] = {"images.csv", "truth.csv", "pathways.csv", "relationships", "images", "parameters.csv"};
+    static const char *const ours[] = {"images.csv",    "truth.csv", "pathways.csv",
+                                       "relationships", "images",    "parameters.csv"};
     char *path = NULL, **entries = NULL;
     int64_t count = 0;
     lam_status status = LAM_OK;
     LAM_TRY(lam_require_absent(folder, force));
     if (lam_path_exists(folder)) {
-        LAM_REQUIRE(lam_path_is_folder(folder), LAM_ERROR_USAGE, "%s is a file: name a folder for the screen", folder);
+        LAM_REQUIRE(lam_path_is_folder(folder), LAM_ERROR_USAGE, "%s is a file: name a folder for the screen",
+                    folder);
         LAM_TRY_GOTO(lam_list_folder(folder, "", &entries, &count), done);
         LAM_TRY_GOTO(lam_path_join(&path, folder, "parameters.csv"), done);
         LAM_REQUIRE_GOTO(count == 0 || lam_path_exists(path), done, LAM_ERROR_USAGE,
@@ -238,7 +244,8 @@ static lam_status run_synth(const lam_arguments *arguments) {
                                .image_size = lam_option_int(arguments, "image-size"),
                                .strength = lam_option_float(arguments, "strength"),
                                .seed = (uint64_t)lam_option_int(arguments, "seed")};
-    if (!lam_option_given(arguments, "batches") && config.batches > config.plates) config.batches = config.plates;
+    if (!lam_option_given(arguments, "batches") && config.batches > config.plates)
+        config.batches = config.plates;
     lam_synth_screen *screen = NULL;
     lam_status status = LAM_OK;
     LAM_TRY(lam_synth_screen_create(&screen, &config));
@@ -255,13 +262,17 @@ static lam_status run_synth(const lam_arguments *arguments) {
     /* Last: a screen that was interrupted has no table of images and cannot be packed. */
     LAM_TRY_GOTO(write_table(screen, folder, "images.csv", write_images_table), done);
     long long images = (long long)(screen->well_count * config.sites);
-    const char *form = lam_option_json(arguments)
-                           ? "{\"wells\": %lld, \"images\": %lld, \"genes\": %lld, \"pathways\": %lld, \"related_pairs\": %lld, "
-                             "\"pairs\": %lld, \"seconds\": %.2f}\n"
-                           : "%lld wells, %lld images of %lld genes in %lld pathways; %lld related pairs of %lld; %.1f s\n";
-    int printed = printf(form, (long long)screen->well_count, images, (long long)config.genes,
-                         (long long)screen->pathway_count, (long long)related, (long long)pairs, lam_now() - started);
-    LAM_REQUIRE_GOTO(printed >= 0 && fflush(stdout) == 0, done, LAM_ERROR_IO, "standard output cannot be written");
+    const char *form =
+        lam_option_json(arguments)
+            ? "{\"wells\": %lld, \"images\": %lld, \"genes\": %lld, \"pathways\": %lld, \"related_pairs\": "
+              "%lld, "
+              "\"pairs\": %lld, \"seconds\": %.2f}\n"
+            : "%lld wells, %lld images of %lld genes in %lld pathways; %lld related pairs of %lld; %.1f s\n";
+    int printed =
+        printf(form, (long long)screen->well_count, images, (long long)config.genes,
+               (long long)screen->pathway_count, (long long)related, (long long)pairs, lam_now() - started);
+    LAM_REQUIRE_GOTO(printed >= 0 && fflush(stdout) == 0, done, LAM_ERROR_IO,
+                     "standard output cannot be written");
 done:
     lam_synth_screen_free(screen);
     return status;
@@ -270,14 +281,18 @@ done:
 static const lam_option options[] = {
     {"genes", LAM_OPTION_INT, "N", "96", "genes that are knocked out", .minimum = 4, .maximum = 20000},
     {"guides", LAM_OPTION_INT, "N", "2", "guides a gene", .minimum = 1, .maximum = 16},
-    {"replicates", LAM_OPTION_INT, "N", "3", "wells a guide, dealt over the plates", .minimum = 1, .maximum = 64},
+    {"replicates", LAM_OPTION_INT, "N", "3", "wells a guide, dealt over the plates", .minimum = 1,
+     .maximum = 64},
     {"controls", LAM_OPTION_INT, "N", "16", "non-targeting wells a plate", .minimum = 1, .maximum = 384},
     {"plates", LAM_OPTION_INT, "N", "4", "plates", .minimum = 1, .maximum = 1000},
-    {"batches", LAM_OPTION_INT, "N", "2", "batches that the plates are dealt to, no more than plates", .minimum = 1, .maximum = 1000},
+    {"batches", LAM_OPTION_INT, "N", "2", "batches that the plates are dealt to, no more than plates",
+     .minimum = 1, .maximum = 1000},
     {"sites", LAM_OPTION_INT, "N", "1", "images a well", .minimum = 1, .maximum = 64},
-    {"image-size", LAM_OPTION_INT, "PIXELS", "192", "width and height of an image", .minimum = 32, .maximum = 2160},
+    {"image-size", LAM_OPTION_INT, "PIXELS", "192", "width and height of an image", .minimum = 32,
+     .maximum = 2160},
     {"strength", LAM_OPTION_FLOAT, "X", "1", "of gene effects; 0: none", .minimum = 0, .maximum = 10},
-    {"seed", LAM_OPTION_INT, "N", "0", "another seed is another screen", .minimum = 0, .maximum = 9007199254740992.0},
+    {"seed", LAM_OPTION_INT, "N", "0", "another seed is another screen", .minimum = 0,
+     .maximum = 9007199254740992.0},
     {0}};
 
 const lam_command lam_command_synth = {"synth",

@@ -17,7 +17,8 @@ enum { HARMONICS = 4, MAXIMUM_NUCLEOLI = 8 };
 
 typedef struct lam_synth_cell {
     double x, y, radius, aspect, angle;
-    double even[HARMONICS], odd[HARMONICS]; /* outline: radius x (1 + sum even cos(k t) + odd sin(k t)), k = 2.. */
+    double even[HARMONICS],
+        odd[HARMONICS]; /* outline: radius x (1 + sum even cos(k t) + odd sin(k t)), k = 2.. */
     double nucleus_x, nucleus_y, nucleus_radius, nucleus_ratio, nucleus_angle;
     double cosine, sine, nucleus_cosine, nucleus_sine; /* of the angles */
     int nucleoli;
@@ -31,7 +32,9 @@ typedef struct lam_synth_cell {
 
 static double clamp(double v, double low, double high) { return v < low ? low : v > high ? high : v; }
 static double sigmoid(double v) { return 1 / (1 + exp(-v)); }
-static double between(lam_rng *rng, double low, double high) { return low + (high - low) * lam_rng_uniform(rng); }
+static double between(lam_rng *rng, double low, double high) {
+    return low + (high - low) * lam_rng_uniform(rng);
+}
 
 /* Value noise in 0..1: random values on a unit lattice, joined smoothly. */
 static float lattice(int32_t x, int32_t y, uint32_t seed) {
@@ -71,7 +74,8 @@ static void shape_cell(lam_synth_cell *cell, const double *truth) {
         cell->even[h] = wave * cos(phase);
         cell->odd[h] = -wave * sin(phase);
     }
-    cell->nucleus_radius = NUCLEUS_RADIUS * exp(0.21 * z[LAM_SYNTH_NUCLEUS_AREA] + 0.04 * lam_rng_normal(rng));
+    cell->nucleus_radius =
+        NUCLEUS_RADIUS * exp(0.21 * z[LAM_SYNTH_NUCLEUS_AREA] + 0.04 * lam_rng_normal(rng));
     double widest = 0.62 * cell->radius / sqrt(cell->aspect);
     if (cell->nucleus_radius > widest) cell->nucleus_radius = 0.5 * (cell->nucleus_radius + widest);
     cell->nucleus_ratio = 0.40 + 0.58 * sigmoid(1.1 - 1.3 * z[LAM_SYNTH_NUCLEUS_ECCENTRICITY]);
@@ -83,8 +87,8 @@ static void shape_cell(lam_synth_cell *cell, const double *truth) {
     cell->nucleus_sine = sin(cell->nucleus_angle);
     cell->nucleus_x = cell->x + off * cos(way);
     cell->nucleus_y = cell->y + off * sin(way);
-    cell->nucleoli = (int)clamp(floor(2.6 * exp(0.5 * z[LAM_SYNTH_NUCLEOLI_NUMBER]) + lam_rng_uniform(rng)), 0,
-                                MAXIMUM_NUCLEOLI);
+    cell->nucleoli = (int)clamp(floor(2.6 * exp(0.5 * z[LAM_SYNTH_NUCLEOLI_NUMBER]) + lam_rng_uniform(rng)),
+                                0, MAXIMUM_NUCLEOLI);
     cell->nucleolus_radius = 1.15 * exp(0.28 * z[LAM_SYNTH_NUCLEOLI_SIZE]);
     for (int i = 0; i < cell->nucleoli; i++) {
         double r = 0.68 * cell->nucleus_radius * sqrt(lam_rng_uniform(rng)), t = between(rng, 0, 2 * PI);
@@ -121,8 +125,8 @@ static double nucleus_reach(const lam_synth_cell *cell, double x, double y) {
 }
 
 /* Centres by dart throwing: cells keep a distance that shrinks where the field is full. */
-static lam_status place_cells(lam_synth_field *field, const lam_synth_screen *screen, const double *truth, lam_rng *rng,
-                              uint64_t stream) {
+static lam_status place_cells(lam_synth_field *field, const lam_synth_screen *screen, const double *truth,
+                              lam_rng *rng, uint64_t stream) {
     double size = (double)screen->config.image_size, span = size + 2 * OUTSIDE;
     double crowd = 3 * tanh(truth[LAM_SYNTH_CELL_COUNT] / 3);
     double expected = CELLS_PER_PIXEL * span * span * exp(0.22 * crowd);
@@ -199,11 +203,13 @@ static void divide_field(lam_synth_field *field) {
 
 static void clear_layer(lam_synth_field *field, const lam_synth_cell *cell) {
     for (int64_t y = cell->top; y < cell->bottom; y++)
-        memset(field->layer + y * field->canvas + cell->left, 0, sizeof(float) * (size_t)(cell->right - cell->left));
+        memset(field->layer + y * field->canvas + cell->left, 0,
+               sizeof(float) * (size_t)(cell->right - cell->left));
 }
 
 /* Adds the layer, scaled to `amount` in all, to a channel; an empty layer adds nothing. */
-static void add_layer(lam_synth_field *field, const lam_synth_cell *cell, lam_synth_channel channel, double amount) {
+static void add_layer(lam_synth_field *field, const lam_synth_cell *cell, lam_synth_channel channel,
+                      double amount) {
     double sum = 0;
     float *plane = lam_synth_field_plane(field, channel);
     for (int64_t y = cell->top; y < cell->bottom; y++)
@@ -216,7 +222,8 @@ static void add_layer(lam_synth_field *field, const lam_synth_cell *cell, lam_sy
 }
 
 /* A soft spot on the pixels of the cell. */
-static void spot(lam_synth_field *field, const lam_synth_cell *cell, double x, double y, double sigma, double weight) {
+static void spot(lam_synth_field *field, const lam_synth_cell *cell, double x, double y, double sigma,
+                 double weight) {
     enum { WIDEST = 17 };
     float across[WIDEST];
     int64_t n = field->canvas, reach = (int64_t)ceil(2.5 * sigma);
@@ -244,9 +251,10 @@ static bool inside(const lam_synth_field *field, const lam_synth_cell *cell, dou
     return field->owners[iy * field->canvas + ix] == cell - field->list;
 }
 
-/* A point of the cell at `share` of the way from the nuclear envelope to the outline, in a random direction. */
-static bool cytoplasm_point(const lam_synth_field *field, const lam_synth_cell *cell, lam_rng *rng, double share, double *x,
-                            double *y) {
+/* A point of the cell at `share` of the way from the nuclear envelope to the outline, in a random direction.
+ */
+static bool cytoplasm_point(const lam_synth_field *field, const lam_synth_cell *cell, lam_rng *rng,
+                            double share, double *x, double *y) {
     double t = between(rng, 0, 2 * PI), c = cos(t), s = sin(t), from = 0, to = 0;
     for (double r = 1; r < 60; r += 1) {
         double px = cell->nucleus_x + r * c, py = cell->nucleus_y + r * s;
@@ -273,8 +281,9 @@ static void draw_dna(lam_synth_field *field, lam_synth_cell *cell) {
             double reach = nucleus_reach(cell, (double)x, (double)y);
             if (reach > 1.1) continue;
             double soft = clamp((1.08 - reach) / 0.16, 0, 1);
-            double texture = 0.65 * (double)noise((double)x / pitch, (double)y / pitch, cell->texture) +
-                             0.35 * (double)noise((double)x / (2.3 * pitch), (double)y / (2.3 * pitch), cell->texture + 1);
+            double texture =
+                0.65 * (double)noise((double)x / pitch, (double)y / pitch, cell->texture) +
+                0.35 * (double)noise((double)x / (2.3 * pitch), (double)y / (2.3 * pitch), cell->texture + 1);
             double light = fmax(0.08, 1 + grain * 4 * (texture - 0.5)) * (0.92 + 0.15 * reach);
             for (int i = 0; i < cell->nucleoli; i++) {
                 double dx = (double)x - cell->nucleolus_x[i], dy = (double)y - cell->nucleolus_y[i];
@@ -283,7 +292,8 @@ static void draw_dna(lam_synth_field *field, lam_synth_cell *cell) {
             }
             field->layer[y * n + x] = (float)(soft * light);
         }
-    add_layer(field, cell, LAM_SYNTH_DNA, 330 * PI * cell->nucleus_radius * cell->nucleus_radius * vary(&cell->rng, 0.2));
+    add_layer(field, cell, LAM_SYNTH_DNA,
+              330 * PI * cell->nucleus_radius * cell->nucleus_radius * vary(&cell->rng, 0.2));
 }
 
 static void draw_er(lam_synth_field *field, lam_synth_cell *cell) {
@@ -294,7 +304,8 @@ static void draw_er(lam_synth_field *field, lam_synth_cell *cell) {
     for (int64_t y = cell->top; y < cell->bottom; y++)
         for (int64_t x = cell->left; x < cell->right; x++) {
             if (field->owners[y * n + x] != owner) continue;
-            double reach = nucleus_reach(cell, (double)x, (double)y), away = (reach - 1) * cell->nucleus_radius;
+            double reach = nucleus_reach(cell, (double)x, (double)y),
+                   away = (reach - 1) * cell->nucleus_radius;
             double light = away < 0 ? 0.28 + 0.5 * exp(away / 1.2) : exp(-away / length) + 0.10;
             double wx = (double)x + 2.5 * (double)noise((double)x / 6, (double)y / 6, cell->texture + 2);
             double wy = (double)y + 2.5 * (double)noise((double)x / 6, (double)y / 6, cell->texture + 3);
@@ -310,13 +321,15 @@ static void draw_er(lam_synth_field *field, lam_synth_cell *cell) {
 static void draw_rna(lam_synth_field *field, lam_synth_cell *cell) {
     int64_t n = field->canvas, owner = cell - field->list;
     lam_rng *rng = &cell->rng;
-    double amount = 140 * cell->area * vary(rng, 0.15), granule_share = 0.10 * exp(0.6 * cell->z[LAM_SYNTH_RNA_GRANULES]);
+    double amount = 140 * cell->area * vary(rng, 0.15),
+           granule_share = 0.10 * exp(0.6 * cell->z[LAM_SYNTH_RNA_GRANULES]);
     granule_share = fmin(granule_share, 0.4);
     clear_layer(field, cell);
     for (int64_t y = cell->top; y < cell->bottom; y++)
         for (int64_t x = cell->left; x < cell->right; x++) {
             if (field->owners[y * n + x] != owner) continue;
-            double reach = nucleus_reach(cell, (double)x, (double)y), away = (reach - 1) * cell->nucleus_radius;
+            double reach = nucleus_reach(cell, (double)x, (double)y),
+                   away = (reach - 1) * cell->nucleus_radius;
             double light = away < 0 ? 0.55 : exp(-away / 9) + 0.15;
             light *= 0.65 + 0.7 * (double)noise((double)x / 3.2, (double)y / 3.2, cell->texture + 6);
             field->layer[y * n + x] = (float)light * field->edge[y * n + x];
@@ -369,7 +382,8 @@ static void draw_fibres(lam_synth_field *field, lam_synth_cell *cell, double amo
 static void draw_golgi(lam_synth_field *field, lam_synth_cell *cell, double amount) {
     lam_rng *rng = &cell->rng;
     double arc = clamp(0.62 * exp(-0.8 * cell->z[LAM_SYNTH_GOLGI_COMPACTNESS]), 0.10, 2.6);
-    double depth = clamp(1.5 * exp(-0.5 * cell->z[LAM_SYNTH_GOLGI_COMPACTNESS]), 0.4, 5), axis = between(rng, 0, 2 * PI);
+    double depth = clamp(1.5 * exp(-0.5 * cell->z[LAM_SYNTH_GOLGI_COMPACTNESS]), 0.4, 5),
+           axis = between(rng, 0, 2 * PI);
     clear_layer(field, cell);
     for (int i = 0; i < 12; i++) {
         double t = axis + arc * lam_rng_normal(rng), x = cell->nucleus_x, y = cell->nucleus_y, r = 1;
@@ -377,7 +391,8 @@ static void draw_golgi(lam_synth_field *field, lam_synth_cell *cell, double amou
         r += 2.0 + depth * fabs(lam_rng_normal(rng));
         x += r * cos(t);
         y += r * sin(t);
-        if (inside(field, cell, x, y)) spot(field, cell, x, y, between(rng, 0.8, 1.3), between(rng, 0.5, 1.5));
+        if (inside(field, cell, x, y))
+            spot(field, cell, x, y, between(rng, 0.8, 1.3), between(rng, 0.5, 1.5));
     }
     add_layer(field, cell, LAM_SYNTH_AGP, amount);
 }
@@ -405,14 +420,18 @@ static void draw_agp(lam_synth_field *field, lam_synth_cell *cell) {
 static void draw_mitochondria(lam_synth_field *field, lam_synth_cell *cell) {
     lam_rng *rng = &cell->rng;
     const double *z = cell->z;
-    double piece = clamp(11 * exp(-0.95 * z[LAM_SYNTH_MITO_FRAGMENTATION]), 1.0, 60), power = exp(-0.7 * z[LAM_SYNTH_MITO_SPREAD]);
-    double whole = 0.17 * cell->area, drawn = 0, sigma = 0.80 + 0.12 * clamp(z[LAM_SYNTH_MITO_FRAGMENTATION], -1, 2);
+    double piece = clamp(11 * exp(-0.95 * z[LAM_SYNTH_MITO_FRAGMENTATION]), 1.0, 60),
+           power = exp(-0.7 * z[LAM_SYNTH_MITO_SPREAD]);
+    double whole = 0.17 * cell->area, drawn = 0,
+           sigma = 0.80 + 0.12 * clamp(z[LAM_SYNTH_MITO_FRAGMENTATION], -1, 2);
     clear_layer(field, cell);
     for (int tries = 0; drawn < whole && tries < 400; tries++) {
         double x, y, share = 0.9 * pow(lam_rng_uniform(rng), 1.35 * power);
         if (!cytoplasm_point(field, cell, rng, share, &x, &y)) continue;
-        double length = piece * between(rng, 0.6, 1.4), around = atan2(y - cell->nucleus_y, x - cell->nucleus_x);
-        double heading = around + (lam_rng_below(rng, 2) ? 0.5 : -0.5) * PI + 0.7 * lam_rng_normal(rng), turn = 0;
+        double length = piece * between(rng, 0.6, 1.4),
+               around = atan2(y - cell->nucleus_y, x - cell->nucleus_x);
+        double heading = around + (lam_rng_below(rng, 2) ? 0.5 : -0.5) * PI + 0.7 * lam_rng_normal(rng),
+               turn = 0;
         for (double l = 0; l < length; l += 0.9) {
             if (!inside(field, cell, x, y) || nucleus_reach(cell, x, y) < 0.95) break;
             spot(field, cell, x, y, sigma, 1);
@@ -433,7 +452,8 @@ static void draw_mitochondria(lam_synth_field *field, lam_synth_cell *cell) {
     add_layer(field, cell, LAM_SYNTH_MITO, 0.15 * amount);
 }
 
-lam_status lam_synth_field_draw(lam_synth_field *field, const lam_synth_screen *screen, int64_t well, int64_t site) {
+lam_status lam_synth_field_draw(lam_synth_field *field, const lam_synth_screen *screen, int64_t well,
+                                int64_t site) {
     int64_t canvas = screen->config.image_size + 2 * LAM_SYNTH_MARGIN, pixels = canvas * canvas;
     if (field->canvas != canvas) {
         lam_synth_field_free(field);

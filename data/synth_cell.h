@@ -5,10 +5,11 @@
  *     const float *dna = lam_synth_field_plane(&field, LAM_SYNTH_DNA);   // [canvas, canvas]
  *     lam_synth_field_free(&field);
  *
- * The canvas is larger than the image by LAM_SYNTH_MARGIN pixels on each side, so that cells cut by the image's edge
- * carry light like the others. A parameter changes the arrangement of a channel's light in a cell, not its amount: every
- * layer is scaled to an amount that follows the cell's area (concentrations stay), so that plain intensity says little.
- * Units: pixels, photons. One field may be used by one thread; buffers are kept between draws. */
+ * The canvas is larger than the image by LAM_SYNTH_MARGIN pixels on each side, so that cells cut by the
+ * image's edge carry light like the others. A parameter changes the arrangement of a channel's light in a
+ * cell, not its amount: every layer is scaled to an amount that follows the cell's area (concentrations
+ * stay), so that plain intensity says little. Units: pixels, photons. One field may be used by one thread;
+ * buffers are kept between draws. */
 #ifndef LAMELLA_DATA_SYNTH_CELL_H
 #define LAMELLA_DATA_SYNTH_CELL_H
 
@@ -46,7 +47,8 @@ typedef struct lam_synth_field {
 } lam_synth_field;
 
 /* {0} is an empty field. */
-lam_status lam_synth_field_draw(lam_synth_field *field, const lam_synth_screen *screen, int64_t well, int64_t site);
+lam_status lam_synth_field_draw(lam_synth_field *field, const lam_synth_screen *screen, int64_t well,
+                                int64_t site);
 float *lam_synth_field_plane(const lam_synth_field *field, lam_synth_channel channel);
 void lam_synth_field_free(lam_synth_field *field);
 

@@ -6,26 +6,41 @@
 
 #include "base/memory.h"
 
-const char *const lam_synth_parameter_names[LAM_SYNTH_PARAMETERS] = {
-    "nucleus_area",      "nucleus_eccentricity", "chromatin_granularity", "nucleoli_number",  "nucleoli_size",
-    "er_extent",         "er_reticulation",      "rna_granules",          "actin_fibres",     "actin_order",
-    "golgi_compactness", "mito_fragmentation",   "mito_spread",           "cell_area",        "cell_elongation",
-    "membrane_ruffling", "cell_count",           "er_amount",             "mito_amount"};
+const char *const lam_synth_parameter_names[LAM_SYNTH_PARAMETERS] = {"nucleus_area",
+                                                                     "nucleus_eccentricity",
+                                                                     "chromatin_granularity",
+                                                                     "nucleoli_number",
+                                                                     "nucleoli_size",
+                                                                     "er_extent",
+                                                                     "er_reticulation",
+                                                                     "rna_granules",
+                                                                     "actin_fibres",
+                                                                     "actin_order",
+                                                                     "golgi_compactness",
+                                                                     "mito_fragmentation",
+                                                                     "mito_spread",
+                                                                     "cell_area",
+                                                                     "cell_elongation",
+                                                                     "membrane_ruffling",
+                                                                     "cell_count",
+                                                                     "er_amount",
+                                                                     "mito_amount"};
 
 /* How often a pathway moves a parameter: mostly structure; how many cells and how bright is secondary. */
 static const double parameter_weights[LAM_SYNTH_PARAMETERS] = {
     1.0, 0.6, 1.0, 0.6, 0.6, 1.0, 1.0, 1.0, 1.0, 0.8, 1.0, 1.0, 1.0, 0.7, 0.6, 0.5, 0.4, 0.25, 0.25};
 
-/* Settled so that the recall of the true parameters at .05/.95 lies between 0.60 and 0.90 at strength 1 (tested). */
-#define EFFECT_SCALE 3.2        /* length of a direction of magnitude 1 */
-#define OWN_SHARE 0.60          /* length of a gene's own part beside its pathway's 1 */
+/* Settled so that the recall of the true parameters at .05/.95 lies between 0.60 and 0.90 at strength 1
+ * (tested). */
+#define EFFECT_SCALE 3.2 /* length of a direction of magnitude 1 */
+#define OWN_SHARE 0.60   /* length of a gene's own part beside its pathway's 1 */
 #define OFF_TARGET_DEVIATION 0.18
 #define WELL_DEVIATION 0.78
-#define NONZERO_PARAMETERS 4    /* of a direction */
-#define DIRECTION_COSINE 0.60   /* no two pathways nearer than this, while a draw can be found */
+#define NONZERO_PARAMETERS 4  /* of a direction */
+#define DIRECTION_COSINE 0.60 /* no two pathways nearer than this, while a draw can be found */
 #define DIRECTION_DRAWS 64
-#define RELATED_SHARE 0.024     /* of all pairs of genes: between 1 and 3 % */
-#define ACTIVE_SHARE 0.85       /* at most, of the genes */
+#define RELATED_SHARE 0.024 /* of all pairs of genes: between 1 and 3 % */
+#define ACTIVE_SHARE 0.85   /* at most, of the genes */
 
 lam_synth_config lam_synth_config_default(void) {
     return (lam_synth_config){.genes = 96,
@@ -102,11 +117,12 @@ static void add_antagonist(lam_synth_screen *screen) {
     screen->pathway_count++;
 }
 
-/* Genes are dealt to modules (a pathway, or a pathway and its antagonist) until the share of related pairs or of active
- * genes is spent; the others have no effect. */
+/* Genes are dealt to modules (a pathway, or a pathway and its antagonist) until the share of related pairs or
+ * of active genes is spent; the others have no effect. */
 static void make_pathways(lam_synth_screen *screen) {
     static const int64_t modules[][2] = {{4, 0}, {3, 0}, {3, 2}, {3, 0}};
-    int64_t genes = screen->config.genes, used = 0, related = 0, active = (int64_t)(ACTIVE_SHARE * (double)genes);
+    int64_t genes = screen->config.genes, used = 0, related = 0,
+            active = (int64_t)(ACTIVE_SHARE * (double)genes);
     /* Among more genes a pathway must be larger for the same share of pairs. */
     int64_t scale = (genes + 48) / 144 > 1 ? (genes + 48) / 144 : 1;
     double most = RELATED_SHARE * (double)(genes * (genes - 1) / 2);
@@ -147,7 +163,8 @@ static void make_genes(lam_synth_screen *screen) {
         }
         double scale = screen->config.strength * EFFECT_SCALE * gene->magnitude;
         for (int k = 0; k < LAM_SYNTH_PARAMETERS; k++)
-            gene->effect[k] = scale * (screen->pathways[gene->pathway].direction[k] + OWN_SHARE * own[k] / sqrt(norm));
+            gene->effect[k] =
+                scale * (screen->pathways[gene->pathway].direction[k] + OWN_SHARE * own[k] / sqrt(norm));
     }
 }
 
@@ -179,9 +196,10 @@ static lam_status make_layout(lam_synth_screen *screen) {
     static const int64_t formats[][2] = {{8, 12}, {16, 24}, {32, 48}};
     int format = largest <= 96 ? 0 : largest <= 384 ? 1 : 2;
     int64_t capacity = formats[format][0] * formats[format][1];
-    LAM_REQUIRE_GOTO(largest <= capacity, done, LAM_ERROR_USAGE,
-                     "%lld wells a plate do not fit 1536: more --plates, or fewer --genes, --replicates or --controls",
-                     (long long)largest);
+    LAM_REQUIRE_GOTO(
+        largest <= capacity, done, LAM_ERROR_USAGE,
+        "%lld wells a plate do not fit 1536: more --plates, or fewer --genes, --replicates or --controls",
+        (long long)largest);
     screen->plate_rows = formats[format][0];
     screen->plate_columns = formats[format][1];
     LAM_TRY_GOTO(lam_alloc_array((void **)&places, capacity, sizeof *places), done);
@@ -194,7 +212,8 @@ static lam_status make_layout(lam_synth_screen *screen) {
             places[other] = place;
         }
         for (int64_t i = 0; i < w; i++)
-            if (screen->wells[i].plate == plate) screen->wells[i].position = places[screen->wells[i].position];
+            if (screen->wells[i].plate == plate)
+                screen->wells[i].position = places[screen->wells[i].position];
     }
     qsort(screen->wells, (size_t)w, sizeof *screen->wells, by_place);
 done:
@@ -223,14 +242,16 @@ lam_status lam_synth_screen_create(lam_synth_screen **out, const lam_synth_confi
     *out = NULL;
     LAM_REQUIRE(config->genes >= 4, LAM_ERROR_USAGE, "--genes is %lld: at least 4", (long long)config->genes);
     LAM_REQUIRE(config->batches <= config->plates, LAM_ERROR_USAGE,
-                "--batches %lld is more than --plates %lld: a batch holds at least one plate", (long long)config->batches,
-                (long long)config->plates);
+                "--batches %lld is more than --plates %lld: a batch holds at least one plate",
+                (long long)config->batches, (long long)config->plates);
     lam_synth_screen *screen = NULL;
     lam_status status = LAM_OK;
     LAM_TRY(lam_alloc((void **)&screen, sizeof *screen));
     screen->config = *config;
-    screen->well_count = config->genes * config->guides * config->replicates + config->plates * config->controls;
-    LAM_TRY_GOTO(lam_alloc_array((void **)&screen->pathways, config->genes, sizeof *screen->pathways), failed);
+    screen->well_count =
+        config->genes * config->guides * config->replicates + config->plates * config->controls;
+    LAM_TRY_GOTO(lam_alloc_array((void **)&screen->pathways, config->genes, sizeof *screen->pathways),
+                 failed);
     LAM_TRY_GOTO(lam_alloc_array((void **)&screen->genes, config->genes, sizeof *screen->genes), failed);
     LAM_TRY_GOTO(lam_alloc_array((void **)&screen->wells, screen->well_count, sizeof *screen->wells), failed);
     make_pathways(screen);
@@ -259,7 +280,8 @@ bool lam_synth_related(const lam_synth_screen *screen, int64_t gene_a, int64_t g
 }
 
 void lam_synth_well_name(const lam_synth_screen *screen, int64_t position, char text[8]) {
-    unsigned row = (unsigned)(position / screen->plate_columns) % 52, column = (unsigned)(position % screen->plate_columns) + 1;
+    unsigned row = (unsigned)(position / screen->plate_columns) % 52,
+             column = (unsigned)(position % screen->plate_columns) + 1;
     char *at = text;
     if (row >= 26) *at++ = 'A';
     *at++ = (char)('A' + row % 26);

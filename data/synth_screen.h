@@ -1,5 +1,6 @@
-/* The design of a simulated Cell-Painting-like screen: genes in pathways, guides, wells, and the true morphological
- * parameters of every well. No pixels here: data/synth_cell.h draws cells, data/synth_camera.h photographs them.
+/* The design of a simulated Cell-Painting-like screen: genes in pathways, guides, wells, and the true
+ * morphological parameters of every well. No pixels here: data/synth_cell.h draws cells, data/synth_camera.h
+ * photographs them.
  *
  *     lam_synth_config config = lam_synth_config_default();
  *     lam_synth_screen *screen = NULL;
@@ -10,9 +11,10 @@
  * Model, for gene g of pathway p, guide u, well w (all in units in which +-1 is plainly visible by eye):
  *     effect(g)  = strength x magnitude(g) x (direction(p) + own(g))
  *     truth(w)   = effect(g) x efficiency(u) + off-target(u) + well scatter
- * A pathway is a unit direction with few non-zero parameters; an antagonist pathway is the opposite direction. Two genes
- * are related where they share a pathway or sit in antagonist pathways; a gene without effect is related to none.
- * Everything is a function of the configuration (Philox streams), on any number of threads. */
+ * A pathway is a unit direction with few non-zero parameters; an antagonist pathway is the opposite
+ * direction. Two genes are related where they share a pathway or sit in antagonist pathways; a gene without
+ * effect is related to none. Everything is a function of the configuration (Philox streams), on any number of
+ * threads. */
 #ifndef LAMELLA_DATA_SYNTH_SCREEN_H
 #define LAMELLA_DATA_SYNTH_SCREEN_H
 
@@ -57,8 +59,8 @@ typedef struct lam_synth_config {
     int64_t replicates; /* wells a guide; each on another plate while there are as many */
     int64_t controls;   /* non-targeting wells a plate */
     int64_t plates;
-    int64_t batches; /* plates are dealt to batches in turn; at most `plates` */
-    int64_t sites;   /* images a well */
+    int64_t batches;    /* plates are dealt to batches in turn; at most `plates` */
+    int64_t sites;      /* images a well */
     int64_t image_size; /* pixels, square; a cell is about 35 pixels wide */
     double strength;    /* of gene effects; 1 = normal */
     uint64_t seed;
@@ -95,7 +97,8 @@ typedef struct lam_synth_screen {
     lam_synth_well *wells; /* plate by plate, by position */
 } lam_synth_screen;
 
-/* LAM_ERROR_USAGE where the configuration cannot be (more wells than a 1536-well plate holds, more batches than plates). */
+/* LAM_ERROR_USAGE where the configuration cannot be (more wells than a 1536-well plate holds, more batches
+ * than plates). */
 lam_status lam_synth_screen_create(lam_synth_screen **out, const lam_synth_config *config);
 void lam_synth_screen_free(lam_synth_screen *screen);
 

@@ -1,4 +1,5 @@
-/* Batches: the same for any ranks, threads and after a seek; what an epoch holds; damaged frames; windows and turns. */
+/* Batches: the same for any ranks, threads and after a seek; what an epoch holds; damaged frames; windows and
+ * turns. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -47,7 +48,8 @@ static void write_shards(const char *folder) {
     assert_int_equal(lam_table_create(&table, IMAGES), LAM_OK);
     assert_int_equal(lam_table_add(table, "plate", plates), LAM_OK);
     assert_int_equal(lam_table_add(table, "well", wells), LAM_OK);
-    lam_dataset_config config = {.folder = folder, .channel_names = names, .channels = CHANNELS, .metadata = table};
+    lam_dataset_config config = {
+        .folder = folder, .channel_names = names, .channels = CHANNELS, .metadata = table};
     assert_int_equal(lam_dataset_create(&dataset, &config), LAM_OK);
     for (int64_t i = 0; i < IMAGES; i++) {
         static uint16_t planes[CHANNELS][HEIGHT * WIDTH];
@@ -122,7 +124,8 @@ static void test_permutation_is_a_bijection(void **state) {
         same += lam_permute(1, 2, n, at) == lam_permute(1, 3, n, at);
     }
     assert_int_equal(same, 0);
-    /* Every place is taken by every element about as often: chi-square of 12 x 12 places over 6000 permutations. */
+    /* Every place is taken by every element about as often: chi-square of 12 x 12 places over 6000
+     * permutations. */
     double chi = 0;
     int counts[12][12] = {{0}};
     for (uint64_t stream = 0; stream < 6000; stream++)
@@ -151,7 +154,8 @@ static void test_epoch_holds_every_sample_once(void **state) {
                 assert_int_equal(batch->step, epoch * steps + k);
                 assert_int_equal(batch->epoch, epoch);
                 assert_int_equal(batch->rows, batches[b]);
-                assert_int_equal(batch->global_rows, k < steps - 1 ? batches[b] : 4 * IMAGES - (steps - 1) * batches[b]);
+                assert_int_equal(batch->global_rows,
+                                 k < steps - 1 ? batches[b] : 4 * IMAGES - (steps - 1) * batches[b]);
                 for (int64_t r = 0; r < batch->rows; r++) {
                     if (r >= batch->global_rows) {
                         assert_int_equal(batch->sample_ids[r], -1);
@@ -196,7 +200,8 @@ static void test_more_rows_than_images(void **state) {
 }
 
 /* A digest of rows of the global batches of `steps` steps, put together from every rank. */
-static uint64_t digest(lam_shards *shards, lam_loader_config config, int world_size, int threads, int64_t first, int64_t steps) {
+static uint64_t digest(lam_shards *shards, lam_loader_config config, int world_size, int threads,
+                       int64_t first, int64_t steps) {
     uint64_t sum = 0;
     config.world_size = world_size;
     config.threads = threads;
@@ -230,7 +235,8 @@ static void test_same_for_ranks_threads_and_seeks(void **state) {
     world *w = *state;
     lam_loader_config config = usual();
     uint64_t whole = digest(w->shards, config, 1, 1, 0, 30), later = digest(w->shards, config, 1, 1, 17, 13);
-    for (int threads = 1; threads <= 8; threads++) assert_true(digest(w->shards, config, 1, threads, 0, 30) == whole);
+    for (int threads = 1; threads <= 8; threads++)
+        assert_true(digest(w->shards, config, 1, threads, 0, 30) == whole);
     static const int worlds[] = {2, 3, 5, 11}; /* 11: ranks without rows */
     for (size_t i = 0; i < 4; i++) {
         assert_true(digest(w->shards, config, worlds[i], 2, 0, 30) == whole);
@@ -284,7 +290,8 @@ static void test_rows_are_the_windows_they_name(void **state) {
             if (!batch->valid[r]) continue;
             const int32_t *window = batch->windows + r * 4;
             int64_t image = batch->images[r];
-            assert_true(window[0] >= 0 && window[0] <= HEIGHT - 5 && window[1] >= 0 && window[1] <= WIDTH - 5);
+            assert_true(window[0] >= 0 && window[0] <= HEIGHT - 5 && window[1] >= 0 &&
+                        window[1] <= WIDTH - 5);
             low += window[0] == 0 || window[1] == 0;
             high += window[0] == HEIGHT - 5 || window[1] == WIDTH - 5;
             turned[window[2] * 4 + window[3]]++;
@@ -296,14 +303,16 @@ static void test_rows_are_the_windows_they_name(void **state) {
                     square[i] = c == 0 && image % 5 == 0
                                     ? 0
                                     : pixel_of(image, channels[c], window[0] + i / 5, window[1] + i % 5);
-                for (int i = 0; i < 25; i++) mirrored[i] = window[2] ? square[i / 5 * 5 + 4 - i % 5] : square[i];
+                for (int i = 0; i < 25; i++)
+                    mirrored[i] = window[2] ? square[i / 5 * 5 + 4 - i % 5] : square[i];
                 for (int turn = 0; turn < window[3]; turn++) {
                     uint16_t before[25];
                     memcpy(before, mirrored, sizeof before);
                     for (int i = 0; i < 5; i++)
                         for (int j = 0; j < 5; j++) mirrored[i * 5 + j] = before[j * 5 + 4 - i];
                 }
-                assert_memory_equal((const uint16_t *)batch->pixels + (r * 2 + c) * 25, mirrored, sizeof mirrored);
+                assert_memory_equal((const uint16_t *)batch->pixels + (r * 2 + c) * 25, mirrored,
+                                    sizeof mirrored);
             }
         }
     }
@@ -321,7 +330,8 @@ static void test_rows_are_the_windows_they_name(void **state) {
     lam_loader_close(&loader);
 }
 
-/* Plates of the first third of each batch of 8 are as frequent as in the whole: chi-square over many epochs. */
+/* Plates of the first third of each batch of 8 are as frequent as in the whole: chi-square over many epochs.
+ */
 static void test_plates_are_mixed(void **state) {
     world *w = *state;
     lam_loader_config config = usual();
@@ -342,7 +352,9 @@ static void test_plates_are_mixed(void **state) {
             double expected = epochs * (k < 4 ? 8 : 5) * share[p];
             chi += pow((double)counts[k][p] - expected, 2) / expected;
         }
-    assert_true(chi < 39.3); /* under 15 degrees of freedom: p < 6e-4; sampling without replacement makes it smaller */
+    assert_true(
+        chi <
+        39.3); /* under 15 degrees of freedom: p < 6e-4; sampling without replacement makes it smaller */
     lam_loader_close(&loader);
 }
 
@@ -411,7 +423,8 @@ static void test_minimum_foreground(void **state) {
     lam_shards *shards = NULL;
     assert_int_equal(lam_table_create(&table, 1), LAM_OK);
     assert_int_equal(lam_table_add(table, "plate", NULL), LAM_OK);
-    lam_dataset_config dataset_config = {.folder = folder, .channel_names = names, .channels = 1, .metadata = table};
+    lam_dataset_config dataset_config = {
+        .folder = folder, .channel_names = names, .channels = 1, .metadata = table};
     assert_int_equal(lam_dataset_create(&dataset, &dataset_config), LAM_OK);
     static uint8_t plane[64 * 64];
     for (int i = 0; i < 64 * 64; i++) plane[i] = i / 64 < 20 && i % 64 < 20 ? 200 : 10;
@@ -439,8 +452,8 @@ static void test_minimum_foreground(void **state) {
         }
         lam_loader_close(&loader);
     }
-    assert_true(bright[0] < 40);  /* by chance about 8 % */
-    assert_true(bright[1] > 70);  /* 1 - 0.92^9 = 0.53 of 200 */
+    assert_true(bright[0] < 40); /* by chance about 8 % */
+    assert_true(bright[1] > 70); /* 1 - 0.92^9 = 0.53 of 200 */
     lam_shards_close(&shards);
 }
 

@@ -1,4 +1,5 @@
-/* The simulated screen: its calibration, what its cells do, and that a seed is a screen on any number of threads. */
+/* The simulated screen: its calibration, what its cells do, and that a seed is a screen on any number of
+ * threads. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -111,8 +112,9 @@ static void test_design(void **state) {
             if (well->gene < 0) controls[well->plate]++;
             if (w == 0) continue;
             const lam_synth_well *before = well - 1;
-            assert_true(before->plate < well->plate ||
-                        (before->plate == well->plate && before->position < well->position)); /* no place twice */
+            assert_true(
+                before->plate < well->plate ||
+                (before->plate == well->plate && before->position < well->position)); /* no place twice */
         }
         for (int plate = 0; plate < 5; plate++) assert_int_equal(controls[plate], config.controls);
         lam_synth_screen_free(screen);
@@ -214,7 +216,8 @@ static void test_camera(void **state) {
     }
     assert_memory_equal(first, second, sizeof first);
     /* An empty field: photons of the background, Poisson and read noise, and not a constant. */
-    memset(lam_synth_field_plane(&field, LAM_SYNTH_DNA), 0, sizeof(float) * (size_t)(field.canvas * field.canvas));
+    memset(lam_synth_field_plane(&field, LAM_SYNTH_DNA), 0,
+           sizeof(float) * (size_t)(field.canvas * field.canvas));
     lam_synth_photograph(screen, &field, 7, 0, LAM_SYNTH_DNA, scratch, first);
     double mean = 0, square = 0;
     for (int i = 0; i < SIZE * SIZE; i++) mean += first[i];
@@ -229,9 +232,10 @@ static void test_camera(void **state) {
 
 static int synth(const char *folder, const char *threads, const char *seed, bool force) {
     const lam_command *commands[] = {&lam_command_synth, NULL};
-    char *argv[] = {"lamella", "synth",   (char *)folder, "--genes",   "6",         "--plates", "2",       "--controls",
-                    "2",       "--image-size", "48",      "--quiet", "--threads", (char *)threads, "--seed", (char *)seed,
-                    "--force", NULL};
+    char *argv[] = {
+        "lamella",    "synth",      (char *)folder, "--genes", "6",       "--plates",  "2",
+        "--controls", "2",          "--image-size", "48",      "--quiet", "--threads", (char *)threads,
+        "--seed",     (char *)seed, "--force",      NULL};
     return lam_cli_main(commands, force ? 17 : 16, argv);
 }
 
@@ -282,8 +286,10 @@ static void test_same_seed_same_bytes(void **state) {
     snprintf(path, sizeof path, "%s/images.csv", a);
     assert_int_equal(lam_table_read(&table, path), LAM_OK);
     assert_int_equal(lam_table_rows(table), 6 * 2 * 3 + 2 * 2);
-    static const char *const columns[] = {"file_DNA", "file_Mito", "plate", "batch", "well", "site", "gene", "guide"};
-    for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) assert_true(lam_table_column(table, columns[i]) >= 0);
+    static const char *const columns[] = {"file_DNA", "file_Mito", "plate", "batch",
+                                          "well",     "site",      "gene",  "guide"};
+    for (size_t i = 0; i < sizeof columns / sizeof *columns; i++)
+        assert_true(lam_table_column(table, columns[i]) >= 0);
     lam_table_free(table);
     snprintf(path, sizeof path, "%s/truth.csv", a);
     assert_int_equal(lam_table_read(&table, path), LAM_OK);
@@ -313,8 +319,11 @@ static void test_failures_leave_no_table(void **state) {
     for (int k = 0; k < 2; k++) {
         int64_t failures = 0;
         for (int64_t n = 1;; n += n < 30 ? 1 : 9) {
-            char *argv[] = {"lamella", "synth", folder, "--genes", "4", "--plates", "1", "--controls", "1", "--guides", "1",
-                            "--replicates", "1", "--image-size", "32", "--threads", "1", "--quiet", "--json", NULL};
+            char *argv[] = {"lamella", "synth",        folder,   "--genes",
+                            "4",       "--plates",     "1",      "--controls",
+                            "1",       "--guides",     "1",      "--replicates",
+                            "1",       "--image-size", "32",     "--threads",
+                            "1",       "--quiet",      "--json", NULL};
             assert_int_equal(lam_remove_tree(folder), LAM_OK);
             lam_fault_arm(kinds[k], n);
             int code = lam_cli_main(commands, 19, argv);
@@ -333,9 +342,12 @@ static void test_failures_leave_no_table(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ceiling_lies_where_it_should), cmocka_unit_test(test_design),
-        cmocka_unit_test(test_impossible_designs),           cmocka_unit_test(test_parameters_change_structure),
-        cmocka_unit_test(test_camera),                       cmocka_unit_test(test_same_seed_same_bytes),
+        cmocka_unit_test(test_ceiling_lies_where_it_should),
+        cmocka_unit_test(test_design),
+        cmocka_unit_test(test_impossible_designs),
+        cmocka_unit_test(test_parameters_change_structure),
+        cmocka_unit_test(test_camera),
+        cmocka_unit_test(test_same_seed_same_bytes),
         cmocka_unit_test(test_failures_leave_no_table),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
