@@ -29,8 +29,18 @@ static lam_status read_dense(lam_embeddings *out, const char *path, hid_t file, 
                      "%s: '%s' has %d dimensions; 2 are needed (rows, columns)", path, name, d.rank);
     out->was_float32 = kind == H5T_FLOAT && H5Tget_size(d.type) == 4;
     LAM_TRY_GOTO(allocate_matrix(out, path, (int64_t)d.dims[0], (int64_t)d.dims[1]), done);
-    if (d.count > 0)
+    if (d.count > 0 && out->was_float32) {
+        /* Into the second half of the block, then widened from the front: float i lies behind double i. */
+        char *half = (char *)(out->values + d.count) - (size_t)d.count * sizeof(float);
+        H5_READ(H5Dread(d.id, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, half), name);
+        for (int64_t i = 0; i < d.count; i++) {
+            float value;
+            memcpy(&value, half + (size_t)i * sizeof value, sizeof value);
+            out->values[i] = (double)value;
+        }
+    } else if (d.count > 0) {
         H5_READ(H5Dread(d.id, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, out->values), name);
+    }
 done:
     lam_h5ad_close(&d);
     return status;
