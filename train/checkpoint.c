@@ -1,0 +1,374 @@
+#include "train/checkpoint.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <xxhash.h>
+
+#include "base/fault.h"
+#include "base/files.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/safetensors.h"
+
+lam_status lam_file_hash(const char *path, uint64_t *hash) {
+    enum { BLOCK = 1 << 20 };
+    lam_reader *reader = NULL;
+    char *block = NULL;
+    XXH64_state_t *state = NULL;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_reader_open(&reader, path), done);
+    LAM_TRY_GOTO(lam_alloc((void **)&block, BLOCK), done);
+    state = XXH64_createState();
+    LAM_REQUIRE_GOTO(state, done, LAM_ERROR_MEMORY, "%s: no memory for its hash", path);
+    XXH64_reset(state, 0);
+    uint64_t size = lam_reader_size(reader);
+    for (uint64_t at = 0; at < size; at += BLOCK) {
+        size_t part = size - at < BLOCK ? (size_t)(size - at) : BLOCK;
+        LAM_TRY_GOTO(lam_reader_at(reader, at, block, part), done);
+        XXH64_update(state, block, part);
+    }
+    *hash = XXH64_digest(state);
+done:
+    XXH64_freeState(state);
+    lam_free(block);
+    lam_reader_close(&reader);
+    return status;
+}
+
+/* ---- the optimizer's moments ---- */
+
+static const char *const moment_names[2] = {"exp_avg", "exp_avg_sq"};
+
+static lam_status declare_moments(lam_safetensors_writer *writer, const lam_parameters *p, const char *moment) {
+    char name[256];
+    for (int64_t i = 0; i < p->entries; i++) {
+        const lam_parameter_entry *e = &p->entry[i];
+        if (e->offset >= p->trainable) continue; /* frozen */
+        snprintf(name, sizeof name, "%s.%s", moment, e->name);
+        LAM_TRY(lam_safetensors_writer_declare(writer, name, "F32", e->rank, e->shape));
+    }
+    return LAM_OK;
+}
+
+static lam_status write_moments(lam_safetensors_writer *writer, const lam_parameters *p, const float *values) {
+    for (int64_t i = 0; i < p->entries; i++) {
+        const lam_parameter_entry *e = &p->entry[i];
+        if (e->offset >= p->trainable) continue;
+        LAM_TRY(lam_safetensors_writer_data(writer, values + e->offset, (size_t)e->count * sizeof(float)));
+    }
+    return LAM_OK;
+}
+
+static lam_status write_optimizer(const char *path, const lam_parameters *p, const lam_optimizer_state *optimizer, int64_t updates) {
+    const float *moments[2] = {optimizer->m, optimizer->v};
+    lam_safetensors_writer *writer = NULL;
+    lam_status status = LAM_OK;
+    char number[32];
+    snprintf(number, sizeof number, "%" PRId64, updates);
+    LAM_TRY_GOTO(lam_safetensors_writer_open(&writer, path), done);
+    LAM_TRY_GOTO(lam_safetensors_writer_metadata(writer, "updates", number), done);
+    for (int k = 0; k < 2; k++) {
+        if (moments[k]) LAM_TRY_GOTO(declare_moments(writer, p, moment_names[k]), done);
+    }
+    for (int k = 0; k < 2; k++) {
+        if (moments[k]) LAM_TRY_GOTO(write_moments(writer, p, moments[k]), done);
+    }
+    return lam_safetensors_writer_commit(&writer);
+done:
+    lam_safetensors_writer_abort(&writer);
+    return status;
+}
+
+static lam_status read_optimizer(const char *path, const lam_parameters *p, lam_optimizer_state *optimizer) {
+    float *moments[2] = {optimizer->m, optimizer->v};
+    lam_safetensors *file = NULL;
+    char name[256];
+    LAM_TRY(lam_safetensors_open(&file, path));
+    lam_status status = LAM_OK;
+    for (int k = 0; k < 2; k++) {
+        for (int64_t i = 0; moments[k] && i < p->entries; i++) {
+            const lam_parameter_entry *e = &p->entry[i];
+            if (e->offset >= p->trainable) continue;
+            snprintf(name, sizeof name, "%s.%s", moment_names[k], e->name);
+            const lam_safetensors_entry *entry = lam_safetensors_find(file, name);
+            LAM_REQUIRE_GOTO(entry && entry->count == e->count, done, LAM_ERROR_INPUT,
+                             "%s: lacks the tensor %s: optim.name or the model section differs", path, name);
+            LAM_TRY_GOTO(lam_safetensors_read_f32(file, entry, moments[k] + e->offset), done);
+        }
+    }
+done:
+    lam_safetensors_close(file);
+    return status;
+}
+
+/* ---- state.json ---- */
+
+static void set_hash(lam_json *json, const char *key, uint64_t hash) {
+    char text[24];
+    snprintf(text, sizeof text, "%016" PRIx64, hash);
+    lam_json_set_text(json, key, text);
+}
+
+static uint64_t get_hash(const lam_json *json, const char *key) {
+    return strtoull(lam_json_text(lam_json_get(json, key), "0"), NULL, 16);
+}
+
+static lam_status write_state(const char *path, const lam_run_state *s, int64_t epoch, uint64_t model_hash, uint64_t optimizer_hash) {
+    lam_json *json = lam_json_object();
+    char *text = NULL;
+    lam_json_set_int(json, "step", s->step);
+    lam_json_set_int(json, "epoch", epoch);
+    lam_json_set_int(json, "updates", s->updates);
+    lam_json_set_int(json, "skipped", s->skipped);
+    lam_json_set_int(json, "skipped_in_row", s->skipped_in_row);
+    lam_json_set_int(json, "damaged_samples", s->damaged_samples);
+    lam_json_set_int(json, "seed", (int64_t)s->seed);
+    lam_json_set_int(json, "world_size", s->world_size);
+    lam_json_set_int(json, "threads", s->threads);
+    lam_json_set_text(json, "isa", s->isa);
+    lam_json_set_text(json, "mpi", s->mpi);
+    lam_json_set_text(json, "version", s->version);
+    set_hash(json, "shards", s->shards_hash);
+    lam_json_set_int(json, "metrics_bytes", s->metrics_bytes);
+    set_hash(json, "model.safetensors", model_hash);
+    set_hash(json, "optimizer.safetensors", optimizer_hash);
+    lam_status status = lam_json_dump(json, true, &text);
+    if (status == LAM_OK) status = lam_file_write(path, text, strlen(text));
+    lam_free(text);
+    lam_json_free(json);
+    return status;
+}
+
+static lam_status read_json(const char *path, lam_json **json) {
+    char *text = NULL;
+    size_t size = 0;
+    LAM_TRY(lam_file_read(path, &text, &size));
+    lam_status status = lam_json_parse(json, text, size, path);
+    lam_free(text);
+    return status;
+}
+
+static void copy_text(char *target, size_t size, const lam_json *json, const char *key) {
+    snprintf(target, size, "%s", lam_json_text(lam_json_get(json, key), ""));
+}
+
+/* ---- a folder ---- */
+
+static void test_delay(void) {
+    /* Tests make a checkpoint last, to send a signal or a kill into it. */
+    const char *text = getenv("LAMELLA_CHECKPOINT_DELAY_MS");
+    long delay = text ? strtol(text, NULL, 10) : 0;
+    if (delay <= 0) return;
+    struct timespec left = {delay / 1000, delay % 1000 * 1000000};
+    while (nanosleep(&left, &left) != 0 && errno == EINTR) continue;
+}
+
+static void sync_folder(const char *path) {
+    int descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (descriptor < 0) return;
+    fsync(descriptor); /* some file systems refuse it: the files themselves are synced */
+    close(descriptor);
+}
+
+static lam_status fill_folder(const char *folder, const lam_network *network, const lam_optimizer_state *optimizer,
+                              const lam_run_state *state, int64_t epoch) {
+    char *model = NULL, *moments = NULL, *json = NULL;
+    uint64_t model_hash = 0, optimizer_hash = 0;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_make_folders(folder), done);
+    LAM_TRY_GOTO(lam_path_join(&model, folder, "model.safetensors"), done);
+    LAM_TRY_GOTO(lam_path_join(&moments, folder, "optimizer.safetensors"), done);
+    LAM_TRY_GOTO(lam_path_join(&json, folder, "state.json"), done);
+    LAM_TRY_GOTO(lam_network_write(network, model, state->step), done);
+    test_delay();
+    LAM_TRY_GOTO(write_optimizer(moments, network->parameters, optimizer, state->updates), done);
+    LAM_TRY_GOTO(lam_file_hash(model, &model_hash), done);
+    LAM_TRY_GOTO(lam_file_hash(moments, &optimizer_hash), done);
+    LAM_TRY_GOTO(write_state(json, state, epoch, model_hash, optimizer_hash), done);
+    sync_folder(folder);
+done:
+    lam_free(model);
+    lam_free(moments);
+    lam_free(json);
+    return status;
+}
+
+lam_status lam_checkpoint_write(const char *run, const lam_network *network, const lam_optimizer_state *optimizer,
+                                const lam_run_state *state, int64_t epoch) {
+    char name[48];
+    snprintf(name, sizeof name, "step_%08" PRId64 "\n", state->step);
+    char *folders = NULL, *final = NULL, *partial = NULL, *latest = NULL;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_path_join(&folders, run, "checkpoints"), done);
+    LAM_TRY_GOTO(lam_text_format(&final, "%s/%.*s", folders, (int)strlen(name) - 1, name), done);
+    LAM_TRY_GOTO(lam_text_format(&partial, "%s.partial", final), done);
+    LAM_TRY_GOTO(lam_path_join(&latest, folders, "latest"), done);
+    if (lam_path_exists(partial)) LAM_TRY_GOTO(lam_remove_tree(partial), done);
+    LAM_TRY_GOTO(fill_folder(partial, network, optimizer, state, epoch), done);
+    /* A damaged checkpoint of the same step may lie there from before a resume. */
+    if (lam_path_exists(final)) LAM_TRY_GOTO(lam_remove_tree(final), done);
+    LAM_REQUIRE_GOTO(!lam_fault_hit(LAM_FAULT_WRITE) && rename(partial, final) == 0, done, LAM_ERROR_IO,
+                     "%s: cannot be renamed to its final name: %s", partial, strerror(errno));
+    sync_folder(folders);
+    LAM_TRY_GOTO(lam_file_write(latest, name, strlen(name)), done);
+done:
+    lam_free(folders);
+    lam_free(final);
+    lam_free(partial);
+    lam_free(latest);
+    return status;
+}
+
+/* The step in "step_00001000"; -1: another name. */
+static int64_t step_of(const char *name) {
+    if (strncmp(name, "step_", 5) != 0 || name[5] < '0' || name[5] > '9') return -1;
+    char *end = NULL;
+    long long step = strtoll(name + 5, &end, 10);
+    return *end ? -1 : step;
+}
+
+lam_status lam_checkpoint_prune(const char *run, int64_t keep_last, int64_t keep_every) {
+    char *folders = NULL, **names = NULL, *path = NULL;
+    int64_t count = 0, kept = 0;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_path_join(&folders, run, "checkpoints"), done);
+    LAM_TRY_GOTO(lam_list_folder(folders, "", &names, &count), done);
+    for (int64_t i = count - 1; i >= 0; i--) {
+        int64_t step = step_of(names[i]);
+        bool partial = strncmp(names[i], "step_", 5) == 0 && strstr(names[i], ".partial");
+        if (step < 0 && !partial) continue;
+        if (step >= 0 && (kept++ < keep_last || (keep_every > 0 && step % keep_every == 0))) continue;
+        LAM_TRY_GOTO(lam_path_join(&path, folders, names[i]), done);
+        LAM_TRY_GOTO(lam_remove_tree(path), done);
+        lam_free(path);
+        path = NULL;
+    }
+done:
+    lam_free(path);
+    lam_free_texts(names, count);
+    lam_free(folders);
+    return status;
+}
+
+static lam_status check_file(const char *folder, const char *name, const lam_json *state) {
+    char *path = NULL;
+    uint64_t hash = 0;
+    LAM_TRY(lam_path_join(&path, folder, name));
+    lam_status status = lam_file_hash(path, &hash);
+    lam_free(path);
+    LAM_TRY(status);
+    LAM_REQUIRE(hash == get_hash(state, name), LAM_ERROR_FORMAT, "%s/%s: its hash is not the one in state.json", folder, name);
+    return LAM_OK;
+}
+
+static lam_status check_folder(const char *folder) {
+    char *path = NULL;
+    lam_json *state = NULL;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_path_join(&path, folder, "state.json"), done);
+    LAM_TRY_GOTO(read_json(path, &state), done);
+    LAM_TRY_GOTO(check_file(folder, "model.safetensors", state), done);
+    LAM_TRY_GOTO(check_file(folder, "optimizer.safetensors", state), done);
+done:
+    lam_free(path);
+    lam_json_free(state);
+    return status;
+}
+
+static lam_status try_folder(const char *folders, const char *name, char **folder, char **tried) {
+    LAM_TRY(lam_path_join(folder, folders, name));
+    lam_status status = check_folder(*folder);
+    if (status == LAM_OK) return LAM_OK;
+    if (!*tried) LAM_TRY(lam_text_copy(tried, lam_last_error()));
+    lam_log_warning("checkpoint passed over: %s", lam_last_error());
+    lam_free(*folder);
+    *folder = NULL;
+    return status == LAM_ERROR_MEMORY ? status : LAM_OK;
+}
+
+lam_status lam_checkpoint_find(const char *run, char **folder) {
+    char *folders = NULL, *latest = NULL, *text = NULL, **names = NULL, *tried = NULL;
+    size_t size = 0;
+    int64_t count = 0;
+    *folder = NULL;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_path_join(&folders, run, "checkpoints"), done);
+    if (!lam_path_is_folder(folders)) goto done;
+    LAM_TRY_GOTO(lam_path_join(&latest, folders, "latest"), done);
+    if (lam_path_exists(latest)) {
+        LAM_TRY_GOTO(lam_file_read(latest, &text, &size), done);
+        text[strcspn(text, "\r\n")] = 0;
+    }
+    LAM_TRY_GOTO(lam_list_folder(folders, "", &names, &count), done);
+    if (text && step_of(text) >= 0) LAM_TRY_GOTO(try_folder(folders, text, folder, &tried), done);
+    for (int64_t i = count - 1; i >= 0 && !*folder; i--) {
+        if (step_of(names[i]) < 0 || (text && !strcmp(names[i], text))) continue;
+        LAM_TRY_GOTO(try_folder(folders, names[i], folder, &tried), done);
+    }
+    LAM_REQUIRE_GOTO(*folder || !tried, done, LAM_ERROR_FORMAT, "%s: every checkpoint is damaged (%s); --force starts anew", run, tried);
+done:
+    lam_free(folders);
+    lam_free(latest);
+    lam_free(text);
+    lam_free(tried);
+    lam_free_texts(names, count);
+    return status;
+}
+
+lam_status lam_checkpoint_read(const char *folder, lam_network *network, lam_optimizer_state *optimizer, lam_run_state *s) {
+    char *path = NULL, *model = NULL, *moments = NULL;
+    lam_json *json = NULL;
+    lam_status status = LAM_OK;
+    memset(s, 0, sizeof *s);
+    LAM_TRY_GOTO(lam_path_join(&path, folder, "state.json"), done);
+    LAM_TRY_GOTO(lam_path_join(&model, folder, "model.safetensors"), done);
+    LAM_TRY_GOTO(lam_path_join(&moments, folder, "optimizer.safetensors"), done);
+    LAM_TRY_GOTO(read_json(path, &json), done);
+    s->step = lam_json_int(lam_json_get(json, "step"), -1);
+    s->updates = lam_json_int(lam_json_get(json, "updates"), -1);
+    s->skipped = lam_json_int(lam_json_get(json, "skipped"), 0);
+    s->skipped_in_row = lam_json_int(lam_json_get(json, "skipped_in_row"), 0);
+    s->damaged_samples = lam_json_int(lam_json_get(json, "damaged_samples"), 0);
+    s->metrics_bytes = lam_json_int(lam_json_get(json, "metrics_bytes"), -1);
+    s->seed = (uint64_t)lam_json_int(lam_json_get(json, "seed"), 0);
+    s->shards_hash = get_hash(json, "shards");
+    s->world_size = (int)lam_json_int(lam_json_get(json, "world_size"), 0);
+    s->threads = (int)lam_json_int(lam_json_get(json, "threads"), 0);
+    copy_text(s->isa, sizeof s->isa, json, "isa");
+    copy_text(s->mpi, sizeof s->mpi, json, "mpi");
+    copy_text(s->version, sizeof s->version, json, "version");
+    LAM_REQUIRE_GOTO(s->step >= 0 && s->updates >= 0 && s->updates <= s->step && s->metrics_bytes >= 0, done, LAM_ERROR_FORMAT,
+                     "%s: step, updates or metrics_bytes is missing or cannot be", path);
+    LAM_TRY_GOTO(lam_network_read_weights(network, model), done);
+    LAM_TRY_GOTO(read_optimizer(moments, network->parameters, optimizer), done);
+    network->step = s->step;
+done:
+    lam_free(path);
+    lam_free(model);
+    lam_free(moments);
+    lam_json_free(json);
+    return status;
+}
+
+lam_status lam_checkpoint_model(const char *path, char **file) {
+    *file = NULL;
+    if (!lam_path_is_folder(path)) return lam_text_copy(file, path);
+    LAM_TRY(lam_path_join(file, path, "model.safetensors"));
+    if (lam_path_exists(*file)) return LAM_OK;
+    lam_free(*file);
+    *file = NULL;
+    char *folder = NULL;
+    LAM_TRY(lam_checkpoint_find(path, &folder));
+    LAM_REQUIRE(folder, LAM_ERROR_INPUT, "%s: holds no checkpoint; name a run folder, a step folder or a model.safetensors", path);
+    lam_status status = lam_path_join(file, folder, "model.safetensors");
+    lam_free(folder);
+    return status;
+}

@@ -1,0 +1,51 @@
+/* Checkpoints of a run folder: written beside, synced, renamed; `latest` moved last.
+ *
+ *     RUN/checkpoints/step_00001000/{model.safetensors,optimizer.safetensors,state.json}
+ *     RUN/checkpoints/latest        "step_00001000"
+ *
+ * A folder counts only without ".partial" in its name and with files that have the hashes of its state.json. */
+#ifndef LAMELLA_TRAIN_CHECKPOINT_H
+#define LAMELLA_TRAIN_CHECKPOINT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "train/network.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* What goes into state.json, and what a resume needs to be bit-exact. */
+typedef struct lam_run_state {
+    int64_t step;    /* steps done */
+    int64_t updates; /* steps that were not skipped */
+    int64_t skipped, skipped_in_row;
+    int64_t damaged_samples;
+    int64_t metrics_bytes;
+    uint64_t seed, shards_hash;
+    int world_size, threads;
+    char isa[16], mpi[128], version[32];
+} lam_run_state;
+
+typedef struct lam_optimizer_state {
+    float *m, *v; /* [trainable] as the gradients; v NULL: the rule has one moment */
+} lam_optimizer_state;
+
+lam_status lam_checkpoint_write(const char *run, const lam_network *network, const lam_optimizer_state *optimizer,
+                                const lam_run_state *state, int64_t epoch);
+/* Removes all but the newest keep_last and those of steps divisible by keep_every (0: none); and what killed writes left. */
+lam_status lam_checkpoint_prune(const char *run, int64_t keep_last, int64_t keep_every);
+/* Newest valid checkpoint of a run; *folder NULL where the run has none at all. A damaged one is passed over with a
+ * warning; damaged ones only: LAM_ERROR_FORMAT. Caller frees. */
+lam_status lam_checkpoint_find(const char *run, char **folder);
+lam_status lam_checkpoint_read(const char *folder, lam_network *network, lam_optimizer_state *optimizer, lam_run_state *state);
+/* model.safetensors of a run folder (its latest), of a step folder, or the file itself. Caller frees. */
+lam_status lam_checkpoint_model(const char *path, char **file);
+/* xxh64 (seed 0) of a whole file. */
+lam_status lam_file_hash(const char *path, uint64_t *hash);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
