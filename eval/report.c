@@ -1,0 +1,319 @@
+/* `lamella report`: any number of results → one self-contained page. Each input is recognised by what it holds. */
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/embeddings.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/page.h"
+#include "eval/commands.h"
+#include "eval/report_parts.h"
+
+#define CHANCE 0.10 /* two-sided recall at .05/.95 of random pairs */
+
+static const char recall_column[] = "recall_0.05_0.95";
+
+/* ---- what an input is ---- */
+
+static lam_status inner_path(const char *folder, const char *name, char **path, bool *exists) {
+    LAM_TRY(lam_path_join(path, folder, name));
+    *exists = lam_path_exists(*path);
+    return LAM_OK;
+}
+
+static lam_status folder_kind(const char *path, lam_report_kind *kind) {
+    static const struct {
+        const char *file;
+        lam_report_kind kind;
+    } known[] = {{"metrics.jsonl", LAM_REPORT_RUN}, {"against.csv", LAM_REPORT_AGAINST}, {"confusion.csv", LAM_REPORT_PROBE}, {"scores.csv", LAM_REPORT_RELATE}};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        char *inner;
+        bool exists;
+        LAM_TRY(inner_path(path, known[i].file, &inner, &exists));
+        lam_free(inner);
+        if (!exists) continue;
+        *kind = known[i].kind;
+        return LAM_OK;
+    }
+    LAM_FAIL(LAM_ERROR_INPUT, "%s: holds neither metrics.jsonl (a run) nor scores.csv (results): nothing to report", path);
+}
+
+static bool ends_with(const char *text, const char *end) {
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && !strcmp(text + n - m, end);
+}
+
+static lam_status kind_of(const char *path, lam_report_kind *kind) {
+    LAM_REQUIRE(lam_path_exists(path), LAM_ERROR_IO, "%s: there is no such file or folder", path);
+    if (lam_path_is_folder(path)) return folder_kind(path, kind);
+    if (ends_with(path, ".png")) {
+        *kind = LAM_REPORT_PICTURE;
+        return LAM_OK;
+    }
+    if (ends_with(path, ".csv")) {
+        lam_table *table;
+        LAM_TRY(lam_table_read(&table, path));
+        bool timings = lam_table_column(table, "stage") >= 0 && lam_table_column(table, "seconds") >= 0;
+        lam_table_free(table);
+        *kind = timings ? LAM_REPORT_TIMINGS : LAM_REPORT_MAP;
+        return LAM_OK;
+    }
+    *kind = LAM_REPORT_MAP;
+    return LAM_OK;
+}
+
+static lam_status read_inputs(const lam_arguments *arguments, lam_report_input *inputs, int count) {
+    for (int i = 0; i < count; i++) {
+        const char *text = lam_positional(arguments, i), *equals = strchr(text, '=');
+        bool labelled = equals && !lam_path_exists(text);
+        inputs[i].path = labelled ? equals + 1 : text;
+        const char *slash = strrchr(inputs[i].path, '/');
+        const char *label = labelled ? text : slash && slash[1] ? slash + 1 : inputs[i].path;
+        LAM_TRY(lam_text_copy_n(&inputs[i].label, label, labelled ? (size_t)(equals - text) : strlen(label)));
+        LAM_TRY(kind_of(inputs[i].path, &inputs[i].kind));
+    }
+    return LAM_OK;
+}
+
+/* ---- recall ---- */
+
+static double number_at(const lam_table *table, int64_t row, const char *name) {
+    int column = lam_table_column(table, name);
+    double value;
+    return column >= 0 && lam_text_is_number(lam_table_cell(table, row, column), &value) ? value : (double)NAN;
+}
+
+static lam_status read_result(const lam_report_input *input, const char *file, lam_table **table) {
+    char *path;
+    LAM_TRY(lam_path_join(&path, input->path, file));
+    lam_status status = lam_table_read(table, path);
+    lam_free(path);
+    return status;
+}
+
+typedef struct recall_rows {
+    const char *labels[256];
+    char *sources[256];
+    double values[256], low[256], high[256];
+    int count;
+} recall_rows;
+
+static lam_status gather_recall(const lam_report_input *inputs, int count, recall_rows *rows) {
+    for (int i = 0; i < count; i++) {
+        if (inputs[i].kind != LAM_REPORT_RELATE) continue;
+        lam_table *table;
+        LAM_TRY(read_result(&inputs[i], "scores.csv", &table));
+        lam_status status = LAM_OK;
+        int source;
+        LAM_TRY_GOTO(lam_table_require(table, "source", &source), next);
+        for (int64_t r = 0; r < lam_table_rows(table) && rows->count < 256; r++) {
+            int at = rows->count;
+            rows->labels[at] = inputs[i].label;
+            LAM_TRY_GOTO(lam_text_copy(&rows->sources[at], lam_table_cell(table, r, source)), next);
+            rows->values[at] = number_at(table, r, recall_column);
+            rows->low[at] = number_at(table, r, "recall_low");
+            rows->high[at] = number_at(table, r, "recall_high");
+            rows->count++;
+            LAM_REQUIRE_GOTO(isfinite(rows->values[at]), next, LAM_ERROR_FORMAT, "%s: line %lld has no number in %s", lam_table_path(table),
+                             (long long)lam_table_line(table, r), recall_column);
+        }
+    next:
+        lam_table_free(table);
+        LAM_TRY(status);
+    }
+    return LAM_OK;
+}
+
+static void draw_recall(lam_page *page, const recall_rows *rows) {
+    bool seen[256] = {false};
+    for (int first = 0; first < rows->count; first++) {
+        if (seen[first]) continue;
+        const char *labels[256];
+        double values[256], low[256], high[256];
+        int64_t n = 0;
+        for (int i = first; i < rows->count; i++) {
+            if (strcmp(rows->sources[i], rows->sources[first]) != 0) continue;
+            seen[i] = true;
+            labels[n] = rows->labels[i];
+            values[n] = rows->values[i];
+            low[n] = rows->low[i];
+            high[n++] = rows->high[i];
+        }
+        char title[256];
+        snprintf(title, sizeof title, "Recall of known relationships: %s", rows->sources[first]);
+        lam_bars bars = {title, "recall of pairs in the outer 5 % on either side", n, labels, values, low, high, CHANCE, "chance"};
+        lam_page_bars(page, &bars);
+    }
+}
+
+static lam_status recall_section(lam_page *page, const lam_report_input *inputs, int count) {
+    recall_rows rows = {0};
+    lam_status status = gather_recall(inputs, count, &rows);
+    if (status == LAM_OK && rows.count) {
+        lam_page_heading(page, "Known relationships recovered");
+        lam_page_paragraph(page, "A pair of genes counts as recovered where its cosine lies in the lowest or highest 5 %% of all pairs of the map. "
+                                 "Bars show the recall, whiskers the 95 %% interval of a bootstrap over genes.");
+        draw_recall(page, &rows);
+    }
+    for (int i = 0; i < rows.count; i++) lam_free(rows.sources[i]);
+    return status;
+}
+
+static lam_status against_section(lam_page *page, const lam_report_input *inputs, int count) {
+    bool headed = false;
+    for (int i = 0; i < count; i++) {
+        if (inputs[i].kind != LAM_REPORT_AGAINST) continue;
+        lam_table *table;
+        LAM_TRY(read_result(&inputs[i], "against.csv", &table));
+        int source = lam_table_column(table, "source");
+        if (!headed) lam_page_heading(page, "Paired comparison");
+        headed = true;
+        for (int64_t r = 0; r < lam_table_rows(table); r++) {
+            double difference = number_at(table, r, "difference"), low = number_at(table, r, "low"), high = number_at(table, r, "high");
+            const char *verdict = low > 0 ? "above it" : high < 0 ? "below it" : "not told apart from it";
+            lam_page_verdict(page, "%s, against %s: recall %.3f to %.3f, difference %+.3f (95 %% interval %+.3f to %+.3f): %s.",
+                             source >= 0 ? lam_table_cell(table, r, source) : "all", inputs[i].label, number_at(table, r, "recall"),
+                             number_at(table, r, "recall_other"), difference, low, high, verdict);
+        }
+        lam_table_free(table);
+    }
+    return LAM_OK;
+}
+
+static lam_status histogram_section(lam_page *page, const lam_report_input *input) {
+    char *path;
+    bool exists;
+    LAM_TRY(inner_path(input->path, "histogram.csv", &path, &exists));
+    lam_table *table = NULL;
+    lam_status status = exists ? lam_table_read(&table, path) : LAM_OK;
+    lam_free(path);
+    if (status != LAM_OK || !exists) return status;
+    int source = lam_table_column(table, "source");
+    enum { BINS = 400 };
+    double x[BINS], null_share[BINS], query_share[BINS];
+    for (int64_t start = 0; source >= 0 && start < lam_table_rows(table);) {
+        const char *name = lam_table_cell(table, start, source);
+        double null_total = 0, query_total = 0;
+        int64_t n = 0;
+        while (start + n < lam_table_rows(table) && n < BINS && !strcmp(lam_table_cell(table, start + n, source), name)) {
+            x[n] = (number_at(table, start + n, "bin_low") + number_at(table, start + n, "bin_high")) / 2;
+            null_total += null_share[n] = number_at(table, start + n, "null_count");
+            query_total += query_share[n] = number_at(table, start + n, "query_count");
+            n++;
+        }
+        for (int64_t i = 0; i < n; i++) null_share[i] /= null_total, query_share[i] /= query_total;
+        lam_series series[2] = {{"all pairs", n, x, null_share}, {"known pairs", n, x, query_share}};
+        char title[256];
+        snprintf(title, sizeof title, "Cosines of %s: %s", input->label, name);
+        lam_page_lines(page, title, "cosine similarity", "share of pairs", 2, series);
+        start += n;
+    }
+    lam_table_free(table);
+    return LAM_OK;
+}
+
+/* ---- the page ---- */
+
+static lam_status picture_section(lam_page *page, const char *path, const char *caption) {
+    char *bytes;
+    size_t size;
+    LAM_TRY(lam_file_read(path, &bytes, &size));
+    lam_status status = LAM_OK;
+    LAM_REQUIRE_GOTO(size > 8 && !memcmp(bytes, "\x89PNG\r\n\x1a\n", 8), done, LAM_ERROR_FORMAT, "%s: is no PNG picture", path);
+    lam_page_png(page, caption, bytes, size);
+done:
+    lam_free(bytes);
+    return status;
+}
+
+static lam_status timings_section(lam_page *page, const lam_report_input *input) {
+    lam_table *table;
+    LAM_TRY(lam_table_read(&table, input->path));
+    int stage = lam_table_column(table, "stage"), seconds = lam_table_column(table, "seconds");
+    int64_t n = lam_table_rows(table);
+    const char **cells = NULL;
+    lam_status status = lam_alloc_array((void **)&cells, 2 * n, sizeof *cells);
+    for (int64_t r = 0; status == LAM_OK && r < n; r++) {
+        cells[2 * r] = lam_table_cell(table, r, stage);
+        cells[2 * r + 1] = lam_table_cell(table, r, seconds);
+    }
+    if (status == LAM_OK) {
+        lam_page_heading(page, "Time");
+        lam_page_table(page, "Time by stage", 2, (const char *[]){"stage", "seconds"}, n, cells);
+    }
+    lam_free(cells);
+    lam_table_free(table);
+    return status;
+}
+
+static lam_status fill(lam_page *page, const lam_report_input *inputs, int count, const char *pathways, const char *colour) {
+    LAM_TRY(recall_section(page, inputs, count));
+    LAM_TRY(against_section(page, inputs, count));
+    for (int i = 0; i < count; i++)
+        if (inputs[i].kind == LAM_REPORT_MAP) LAM_TRY(lam_report_map(page, &inputs[i], pathways, colour));
+    for (int i = 0; i < count; i++)
+        if (inputs[i].kind == LAM_REPORT_RELATE) LAM_TRY(histogram_section(page, &inputs[i]));
+    for (int i = 0; i < count; i++)
+        if (inputs[i].kind == LAM_REPORT_PROBE) LAM_TRY(lam_report_probe(page, &inputs[i]));
+    for (int i = 0; i < count; i++)
+        if (inputs[i].kind == LAM_REPORT_RUN) LAM_TRY(lam_report_run(page, &inputs[i]));
+    for (int i = 0; i < count; i++)
+        if (inputs[i].kind == LAM_REPORT_PICTURE) LAM_TRY(picture_section(page, inputs[i].path, inputs[i].label));
+    for (int i = 0; i < count; i++)
+        if (inputs[i].kind == LAM_REPORT_TIMINGS) LAM_TRY(timings_section(page, &inputs[i]));
+    return LAM_OK;
+}
+
+static lam_status output_path(const lam_arguments *arguments, const lam_report_input *inputs, int count, char **out) {
+    const char *given = lam_option_text(arguments, "out");
+    if (given) return lam_text_copy(out, given);
+    LAM_REQUIRE(count == 1 && inputs[0].kind == LAM_REPORT_RUN, LAM_ERROR_USAGE, "report: --out is missing: only a single run folder has a default place");
+    return lam_path_join(out, inputs[0].path, "report.html");
+}
+
+static lam_status run(const lam_arguments *arguments) {
+    int count = lam_positional_count(arguments);
+    lam_report_input *inputs = NULL;
+    char *out = NULL, *data = NULL;
+    lam_page *page = NULL;
+    lam_status status = LAM_OK;
+    LAM_TRY(lam_alloc_array((void **)&inputs, count, sizeof *inputs));
+    LAM_TRY_GOTO(read_inputs(arguments, inputs, count), done);
+    LAM_TRY_GOTO(output_path(arguments, inputs, count, &out), done);
+    LAM_TRY_GOTO(lam_require_absent(out, lam_option_force(arguments)), done);
+    LAM_TRY_GOTO(lam_text_format(&data, "%.*s_data", (int)(ends_with(out, ".html") ? strlen(out) - 5 : strlen(out)), out), done);
+    const char *title = lam_option_text(arguments, "title");
+    LAM_TRY_GOTO(lam_page_create(&page, title ? title : "lamella: results", data), done);
+    LAM_TRY_GOTO(fill(page, inputs, count, lam_option_text(arguments, "pathways"), lam_option_text(arguments, "colour")), done);
+    LAM_TRY_GOTO(lam_page_write(&page, out), done);
+    lam_log_info("report: %s, numbers in %s/", out, data);
+    if (lam_option_json(arguments)) printf("{\"report\": \"%s\"}\n", out);
+done:
+    lam_page_free(&page);
+    for (int i = 0; i < count; i++) lam_free(inputs[i].label);
+    lam_free(inputs);
+    lam_free(out);
+    lam_free(data);
+    return status;
+}
+
+static const lam_option options[] = {
+    {"out", LAM_OPTION_TEXT, "FILE.html", NULL, "the page; its numbers go to FILE_data/ (default: RUN/report.html for one run folder)", 0, 0, false},
+    {"title", LAM_OPTION_TEXT, "TEXT", NULL, "title of the page", 0, 0, false},
+    {"pathways", LAM_OPTION_TEXT, "TABLE", NULL, "table whose first column is an entity of the map and whose column `pathway` marks it", 0, 0, false},
+    {"colour", LAM_OPTION_TEXT, "COLUMN", NULL, "column of the map that marks its rows", 0, 0, false},
+    {0}};
+
+const lam_command lam_command_report = {"report",
+                                        "one self-contained page of runs, relationship scores, probes, maps, pictures",
+                                        "[LABEL=]RUN_OR_RESULT ...",
+                                        1,
+                                        -1,
+                                        options,
+                                        "lamella report runs/demo/run\n"
+                                        "lamella report trained=results/trained untrained=results/untrained map.h5ad --out report.html",
+                                        run};

@@ -1,0 +1,283 @@
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/embeddings.h"
+#include "base/files.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/rng.h"
+#include "eval/report_parts.h"
+
+/* ---- a training run ---- */
+
+typedef struct column {
+    const char *key, *title, *axis;
+    double *x, *y;
+    int64_t count;
+} column;
+
+static lam_status push(column *c, int64_t *capacity, double x, double y) {
+    if (c->count == *capacity) {
+        int64_t grown = *capacity ? *capacity * 2 : 1024;
+        LAM_TRY(lam_grow((void **)&c->x, (size_t)*capacity * sizeof(double), (size_t)grown * sizeof(double)));
+        LAM_TRY(lam_grow((void **)&c->y, (size_t)*capacity * sizeof(double), (size_t)grown * sizeof(double)));
+        *capacity = grown;
+    }
+    c->x[c->count] = x;
+    c->y[c->count++] = y;
+    return LAM_OK;
+}
+
+static lam_status read_metrics(const char *path, column *columns, int count, char **first_record) {
+    char *text;
+    size_t size;
+    LAM_TRY(lam_file_read(path, &text, &size));
+    lam_status status = LAM_OK;
+    int64_t capacity[16] = {0}, line = 0;
+    for (char *p = text; *p;) {
+        size_t n = strcspn(p, "\n");
+        bool torn = !p[n];
+        line++;
+        lam_json *record = NULL;
+        if (n && lam_json_parse(&record, p, n, path) != LAM_OK) {
+            /* The last line of a run that is still going on may be half written. */
+            LAM_REQUIRE_GOTO(torn, done, LAM_ERROR_FORMAT, "%s:%lld: the line is no JSON record", path, (long long)line);
+            lam_log_warning("%s: the last line is incomplete and left out", path);
+            break;
+        }
+        if (record && lam_json_get(record, "step"))
+            for (int c = 0; c < count && status == LAM_OK; c++) {
+                const lam_json *value = lam_json_get(record, columns[c].key);
+                if (lam_json_is_number(value))
+                    status = push(&columns[c], &capacity[c], lam_json_float(lam_json_get(record, "step"), 0), lam_json_float(value, 0));
+            }
+        else if (record && !*first_record)
+            status = lam_text_copy_n(first_record, p, n);
+        if (record) lam_json_free(record);
+        if (status != LAM_OK) goto done;
+        p += n + !torn;
+    }
+done:
+    lam_free(text);
+    return status;
+}
+
+static lam_status reconstructions(lam_page *page, const char *run) {
+    char *folder, **names = NULL;
+    int64_t count = 0;
+    LAM_TRY(lam_path_join(&folder, run, "reconstructions"));
+    lam_status status = lam_path_is_folder(folder) ? lam_list_folder(folder, ".png", &names, &count) : LAM_OK;
+    for (int64_t i = count > 3 ? count - 3 : 0; status == LAM_OK && i < count; i++) { /* the last ones tell most */
+        char *path, *bytes, caption[320];
+        size_t size;
+        LAM_TRY_GOTO(lam_path_join(&path, folder, names[i]), done);
+        status = lam_file_read(path, &bytes, &size);
+        lam_free(path);
+        if (status != LAM_OK) break;
+        snprintf(caption, sizeof caption, "Input, masked input, reconstruction: %s", names[i]);
+        lam_page_png(page, caption, bytes, size);
+        lam_free(bytes);
+    }
+done:
+    lam_free_texts(names, count);
+    lam_free(folder);
+    return status;
+}
+
+lam_status lam_report_run(lam_page *page, const lam_report_input *input) {
+    column columns[] = {{"loss", "Training loss", "loss", NULL, NULL, 0},
+                        {"validation_loss", "Validation loss", "loss", NULL, NULL, 0},
+                        {"grad_norm", "Norm of the gradient", "norm", NULL, NULL, 0},
+                        {"lr", "Learning rate", "learning rate per step", NULL, NULL, 0},
+                        {"crops_per_s", "Speed", "crops / s", NULL, NULL, 0},
+                        {"data_wait_ms", "Waiting for data", "ms per step", NULL, NULL, 0}};
+    enum { COLUMNS = sizeof columns / sizeof *columns };
+    char *path, *first = NULL;
+    LAM_TRY(lam_path_join(&path, input->path, "metrics.jsonl"));
+    lam_status status = read_metrics(path, columns, COLUMNS, &first);
+    if (status == LAM_OK && !columns[0].count)
+        status = lam_fail(LAM_ERROR_INPUT, __FILE__, __LINE__, "%s: holds no step yet: nothing to draw", path);
+    if (status == LAM_OK) {
+        char heading[300];
+        snprintf(heading, sizeof heading, "Training: %s", input->label);
+        lam_page_heading(page, heading);
+        lam_page_paragraph(page, "%lld steps; last loss %.4g.", (long long)columns[0].count, columns[0].y[columns[0].count - 1]);
+        lam_series losses[2] = {{"training", columns[0].count, columns[0].x, columns[0].y}, {"validation", columns[1].count, columns[1].x, columns[1].y}};
+        lam_page_lines(page, "Loss", "step", "loss", columns[1].count ? 2 : 1, losses);
+        for (int c = 2; c < COLUMNS; c++) {
+            lam_series series = {columns[c].title, columns[c].count, columns[c].x, columns[c].y};
+            if (columns[c].count) lam_page_lines(page, columns[c].title, "step", columns[c].axis, 1, &series);
+        }
+        status = reconstructions(page, input->path);
+    }
+    for (int c = 0; c < COLUMNS; c++) {
+        lam_free(columns[c].x);
+        lam_free(columns[c].y);
+    }
+    lam_free(first);
+    lam_free(path);
+    return status;
+}
+
+/* ---- a probe ---- */
+
+static lam_status read_file(const lam_report_input *input, const char *name, lam_table **table) {
+    char *path;
+    LAM_TRY(lam_path_join(&path, input->path, name));
+    lam_status status = lam_table_read(table, path);
+    lam_free(path);
+    return status;
+}
+
+static lam_status whole_table(lam_page *page, const char *title, const lam_table *table) {
+    int columns = lam_table_columns(table);
+    int64_t rows = lam_table_rows(table);
+    const char **names = NULL, **cells = NULL;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_alloc_array((void **)&names, columns, sizeof *names), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&cells, rows * columns, sizeof *cells), done);
+    for (int c = 0; c < columns; c++) {
+        names[c] = lam_table_name(table, c);
+        for (int64_t r = 0; r < rows; r++) cells[r * columns + c] = lam_table_cell(table, r, c);
+    }
+    lam_page_table(page, title, columns, names, rows, cells);
+done:
+    lam_free(names);
+    lam_free(cells);
+    return status;
+}
+
+/* confusion.csv: true label in the first column, one column a predicted label, counts; drawn as shares of a row. */
+static lam_status confusion(lam_page *page, const char *label, const lam_table *table) {
+    int64_t n = lam_table_rows(table);
+    if (lam_table_columns(table) != n + 1 || n > 60) return whole_table(page, "Confusion", table);
+    const char **names = NULL;
+    double *shares = NULL;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_alloc_array((void **)&names, n, sizeof *names), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&shares, n * n, sizeof *shares), done);
+    for (int64_t r = 0; r < n; r++) {
+        double total = 0;
+        names[r] = lam_table_cell(table, r, 0);
+        for (int64_t c = 0; c < n; c++) total += shares[r * n + c] = strtod(lam_table_cell(table, r, (int)c + 1), NULL);
+        for (int64_t c = 0; c < n; c++) shares[r * n + c] /= total > 0 ? total : 1;
+    }
+    char title[256];
+    snprintf(title, sizeof title, "Confusion of %s", label);
+    lam_page_heat(page, title, "true label", "predicted label", n, names, shares);
+done:
+    lam_free(names);
+    lam_free(shares);
+    return status;
+}
+
+lam_status lam_report_probe(lam_page *page, const lam_report_input *input) {
+    lam_table *table;
+    char heading[300];
+    snprintf(heading, sizeof heading, "Probe: %s", input->label);
+    LAM_TRY(read_file(input, "scores.csv", &table));
+    lam_page_heading(page, heading);
+    lam_status status = whole_table(page, "Balanced accuracy by fold", table);
+    lam_table_free(table);
+    LAM_TRY(status);
+    LAM_TRY(read_file(input, "confusion.csv", &table));
+    status = confusion(page, input->label, table);
+    lam_table_free(table);
+    return status;
+}
+
+/* ---- a map: its two first principal components ---- */
+
+/* Power iteration on the covariance with deflation; the start is fixed, so the picture is the same every time. */
+static lam_status components(const lam_embeddings *e, double *x, double *y) {
+    enum { ITERATIONS = 300 };
+    int64_t n = e->rows, d = e->columns;
+    double *centred = NULL, *direction = NULL;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_alloc_array((void **)&centred, n * d, sizeof *centred), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&direction, d, sizeof *direction), done);
+    for (int64_t j = 0; j < d; j++) {
+        double mean = 0;
+        for (int64_t i = 0; i < n; i++) mean += e->values[i * d + j] / (double)n;
+        for (int64_t i = 0; i < n; i++) centred[i * d + j] = e->values[i * d + j] - mean;
+    }
+    for (int component = 0; component < 2; component++) {
+        double *score = component ? y : x;
+        lam_rng r = lam_rng_stream(1, LAM_RNG_SPLIT, (uint64_t)component);
+        for (int64_t j = 0; j < d; j++) direction[j] = lam_rng_normal(&r);
+        for (int iteration = 0; iteration <= ITERATIONS; iteration++) {
+            double norm = 0;
+            for (int64_t j = 0; j < d; j++) norm += direction[j] * direction[j];
+            norm = norm > 0 ? 1 / sqrt(norm) : 0;
+            for (int64_t j = 0; j < d; j++) direction[j] *= norm;
+            for (int64_t i = 0; i < n; i++) {
+                score[i] = 0;
+                for (int64_t j = 0; j < d; j++) score[i] += centred[i * d + j] * direction[j];
+            }
+            if (iteration == ITERATIONS) break;
+            memset(direction, 0, (size_t)d * sizeof *direction);
+            for (int64_t i = 0; i < n; i++)
+                for (int64_t j = 0; j < d; j++) direction[j] += score[i] * centred[i * d + j];
+        }
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t j = 0; j < d; j++) centred[i * d + j] -= score[i] * direction[j];
+    }
+done:
+    lam_free(centred);
+    lam_free(direction);
+    return status;
+}
+
+static lam_status categories_of(const lam_embeddings *e, const char *pathways, const char *colour, lam_table **table, const char **categories) {
+    for (int64_t i = 0; i < e->rows; i++) categories[i] = "";
+    if (colour) {
+        int at;
+        LAM_TRY(lam_table_require(e->obs, colour, &at));
+        for (int64_t i = 0; i < e->rows; i++) categories[i] = lam_table_cell(e->obs, i, at);
+        return LAM_OK;
+    }
+    if (!pathways) return LAM_OK;
+    LAM_TRY(lam_table_read(table, pathways));
+    int at;
+    LAM_TRY(lam_table_require(*table, "pathway", &at));
+    for (int64_t i = 0; i < e->rows; i++)
+        for (int64_t r = 0; r < lam_table_rows(*table); r++)
+            if (!strcmp(lam_table_cell(*table, r, 0), e->index[i])) categories[i] = lam_table_cell(*table, r, at);
+    return LAM_OK;
+}
+
+lam_status lam_report_map(lam_page *page, const lam_report_input *input, const char *pathways, const char *colour) {
+    lam_embeddings *e;
+    LAM_TRY(lam_embeddings_read(&e, input->path, NULL, NULL));
+    double *x = NULL, *y = NULL;
+    const char **categories = NULL;
+    lam_table *table = NULL;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_alloc_array((void **)&x, e->rows, sizeof *x), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&y, e->rows, sizeof *y), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&categories, e->rows, sizeof *categories), done);
+    for (int64_t i = 0; i < e->rows * e->columns; i++)
+        LAM_REQUIRE_GOTO(isfinite(e->values[i]), done, LAM_ERROR_INPUT, "%s: row %lld holds a value that is not finite: it cannot be drawn", input->path,
+                         (long long)(i / e->columns + 1));
+    LAM_TRY_GOTO(categories_of(e, pathways, colour, &table, categories), done);
+    LAM_TRY_GOTO(components(e, x, y), done);
+    lam_page_heading(page, "The map");
+    lam_page_paragraph(page, "%lld rows of %lld dimensions, their two first principal components. Rows of one pathway share a mark; small grey ones have none.",
+                       (long long)e->rows, (long long)e->columns);
+    char title[300];
+    snprintf(title, sizeof title, "Map: %s", input->label);
+    lam_scatter scatter = {title, "first principal component", "second principal component", e->rows, x, y, (const char *const *)e->index,
+                           pathways || colour ? categories : NULL};
+    lam_page_scatter(page, &scatter);
+done:
+    lam_free(x);
+    lam_free(y);
+    lam_free(categories);
+    lam_table_free(table);
+    lam_embeddings_free(e);
+    return status;
+}
