@@ -1,0 +1,30 @@
+#include "train/batch.h"
+
+#include <string.h>
+
+void lam_batch_feed(const lam_mae_vit_io *io, const lam_feeder *feeder, const lam_batch *batch, int64_t begin, int64_t step,
+                    double weight) {
+    int64_t rows = lam_tensor_dim(io->pixels, 0), channels = feeder->channels;
+    int64_t used = batch->rows - begin < rows ? batch->rows - begin : rows;
+    size_t row_bytes = (size_t)(lam_tensor_count(io->pixels) / rows) * (lam_tensor_dtype(io->pixels) == LAM_U8 ? 1 : 2);
+    char *pixels = lam_tensor_data(io->pixels);
+    float *present = lam_tensor_data(io->present), *weights = lam_tensor_data(io->sample_weight);
+    float *mean = io->mean ? lam_tensor_data(io->mean) : NULL, *rstd = io->rstd ? lam_tensor_data(io->rstd) : NULL;
+    int64_t *ids = lam_tensor_data(io->sample_ids);
+
+    memcpy(pixels, (const char *)batch->pixels + (size_t)begin * row_bytes, (size_t)used * row_bytes);
+    memset(pixels + (size_t)used * row_bytes, 0, (size_t)(rows - used) * row_bytes);
+    memcpy(lam_tensor_data(io->scale), feeder->scale, (size_t)channels * sizeof(float));
+    *(int64_t *)lam_tensor_data(io->step) = step;
+    for (int64_t i = 0; i < rows; i++) {
+        bool valid = i < used && batch->valid[begin + i];
+        int64_t plate = valid ? batch->plates[begin + i] : 0;
+        ids[i] = valid ? batch->sample_ids[begin + i] : 0;
+        weights[i] = valid ? (float)weight : 0.0f;
+        for (int64_t c = 0; c < channels; c++) {
+            present[i * channels + c] = valid && batch->present[(begin + i) * channels + c] ? 1.0f : 0.0f;
+            if (mean) mean[i * channels + c] = feeder->mean[plate * channels + c];
+            if (rstd) rstd[i * channels + c] = feeder->rstd[plate * channels + c];
+        }
+    }
+}

@@ -1,0 +1,221 @@
+#include "train/commands.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/files.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/signals.h"
+#include "base/threads.h"
+#include "train/limit.h"
+#include "train/run_folder.h"
+
+static double mebibytes(size_t bytes) { return (double)bytes / 1048576; }
+
+static void print_memory(const lam_trainer *t) {
+    lam_memory_report m;
+    lam_graph_memory(t->graph, &m);
+    size_t moments = (size_t)t->network->parameters->trainable * sizeof(float) * (t->optimizer.v ? 2 : 1);
+    lam_log_info("memory, MiB: weights %.1f, gradients %.1f, optimizer %.1f, activations %.1f, their gradients %.1f, workspace %.1f, "
+                 "inputs %.1f, together %.1f; %.2f a crop",
+                 mebibytes(m.weights), mebibytes(m.gradients), mebibytes(moments), mebibytes(m.activations),
+                 mebibytes(m.activation_gradients), mebibytes(m.workspace), mebibytes(m.inputs), mebibytes(m.total + moments),
+                 mebibytes(m.bytes_per_row));
+}
+
+static lam_status write_step(lam_metrics *metrics, const lam_trainer *t, const lam_step_result *r) {
+    double crops_per_s = (double)r->rows / r->seconds;
+    lam_json *line = lam_json_object();
+    lam_json_set_int(line, "step", t->state.step);
+    lam_json_set_float(line, "loss", r->loss);
+    lam_json_set_float(line, "grad_norm", r->gradient_norm);
+    lam_json_set_float(line, "lr", r->lr);
+    lam_json_set_int(line, "skipped", t->state.skipped);
+    lam_json_set_int(line, "epoch", (t->state.step - 1) / t->steps_per_epoch);
+    lam_json_set_float(line, "crops_per_s", crops_per_s);
+    lam_json_set_float(line, "gflops_per_s", crops_per_s * lam_mae_vit_step_flops(&t->settings->model) / 1e9);
+    lam_json_set_float(line, "step_ms", r->seconds * 1e3);
+    lam_json_set_float(line, "data_wait_ms", r->data_wait_ms);
+    return lam_metrics_append(metrics, line);
+}
+
+static lam_status write_validation(lam_metrics *metrics, int64_t step, double loss) {
+    lam_json *line = lam_json_object();
+    lam_json_set_int(line, "step", step);
+    lam_json_set_float(line, "validation_loss", loss);
+    return lam_metrics_append(metrics, line);
+}
+
+static lam_status write_op_times(lam_metrics *metrics, const lam_graph *graph) {
+    enum { MAXIMUM = 64 };
+    lam_op_time times[MAXIMUM];
+    int64_t count = lam_graph_op_times(graph, times, MAXIMUM);
+    lam_json *line = lam_json_object(), *list = lam_json_array();
+    for (int64_t i = 0; i < count; i++) {
+        lam_json *op = lam_json_object();
+        lam_json_set_text(op, "op", times[i].op);
+        lam_json_set_bool(op, "backward", times[i].backward);
+        lam_json_set_int(op, "calls", times[i].calls);
+        lam_json_set_float(op, "seconds", times[i].seconds);
+        lam_json_set_float(op, "flops", times[i].flops);
+        lam_json_append(list, op);
+    }
+    lam_json_set(line, "op_times", list);
+    return lam_metrics_append(metrics, line);
+}
+
+static lam_status draw(lam_trainer *t) {
+    lam_status status = LAM_OK;
+    if (t->rank == 0) {
+        char *folder = NULL, *path = NULL;
+        LAM_TRY_GOTO(lam_path_join(&folder, t->settings->out, "reconstructions"), done);
+        LAM_TRY_GOTO(lam_make_folders(folder), done);
+        LAM_TRY_GOTO(lam_text_format(&path, "%s/step_%08" PRId64 ".png", folder, t->state.step), done);
+        LAM_TRY_GOTO(lam_trainer_draw(t, path), done);
+    done:
+        lam_free(folder);
+        lam_free(path);
+    }
+    return lam_dist_agree(t->dist, status);
+}
+
+/* Rates since this process began; the first step warms caches and is left out where there are more. */
+typedef struct rates {
+    double seconds, wait_ms, limit;
+    int64_t rows, steps;
+} rates;
+
+static void show(lam_progress *progress, const lam_trainer *t, const lam_step_result *r, rates *sum) {
+    if (sum->steps++ == 1) sum->seconds = sum->wait_ms = 0, sum->rows = 0;
+    sum->seconds += r->seconds;
+    sum->wait_ms += r->data_wait_ms;
+    sum->rows += r->rows;
+    double crops = (double)sum->rows / sum->seconds, flops = crops * lam_mae_vit_step_flops(&t->settings->model);
+    char detail[160];
+    int used = snprintf(detail, sizeof detail, "loss %.4f, %.1f crops/s, %.1f GFLOP/s", r->loss, crops, flops / 1e9);
+    if (sum->limit > 0)
+        used += snprintf(detail + used, sizeof detail - (size_t)used, " (%.0f %% of %.0f)",
+                         100 * flops / (sum->limit * t->world_size), sum->limit * t->world_size / 1e9);
+    snprintf(detail + used, sizeof detail - (size_t)used, ", data wait %.1f %%", sum->wait_ms / 10 / sum->seconds);
+    lam_progress_update(progress, t->state.step, detail);
+}
+
+static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+
+/* What follows a step, in a fixed order: line, validation, picture, checkpoint, stop. */
+static lam_status after_step(lam_trainer *t, lam_metrics *metrics, const lam_step_result *r) {
+    const lam_settings *s = t->settings;
+    bool last = t->state.step == t->steps;
+    LAM_TRY(lam_dist_agree(t->dist, t->rank == 0 ? write_step(metrics, t, r) : LAM_OK));
+    if (t->validation && (last || due(t->state.step, s->validate_every))) {
+        double loss = NAN;
+        LAM_TRY(lam_trainer_validate(t, &loss));
+        LAM_TRY(lam_dist_agree(t->dist, t->rank == 0 ? write_validation(metrics, t->state.step, loss) : LAM_OK));
+        lam_log_info("step %" PRId64 ": validation loss %.5f", t->state.step, loss);
+    }
+    if (last || due(t->state.step, s->pictures_every)) LAM_TRY(draw(t));
+    if (last || r->stop || due(t->state.step, s->checkpoint_every)) LAM_TRY(lam_run_checkpoint(t, metrics));
+    LAM_REQUIRE(!r->stop || last, LAM_STOPPED, "stopped after step %" PRId64 " of %" PRId64 ": run again with --resume",
+                t->state.step, t->steps);
+    return LAM_OK;
+}
+
+static lam_status loop(lam_trainer *t, lam_metrics *metrics, double limit) {
+    lam_progress *progress = lam_progress_start("train", t->steps, "steps");
+    rates sum = {.limit = limit};
+    lam_status status = LAM_OK;
+    while (status == LAM_OK && t->state.step < t->steps) {
+        lam_step_result result;
+        status = lam_trainer_step(t, &result);
+        if (status != LAM_OK) break;
+        show(progress, t, &result, &sum);
+        status = after_step(t, metrics, &result);
+    }
+    lam_progress_finish(progress);
+    return status;
+}
+
+static lam_status train(lam_trainer *t, const lam_start *start, bool json) {
+    lam_metrics *metrics = NULL;
+    double limit = 0;
+    lam_status status = LAM_OK;
+    const lam_settings *s = t->settings;
+    /* Small enough to be quick, large enough to be a product like the step's. */
+    int64_t crops = t->micro_batch < 4 ? t->micro_batch : 4;
+    LAM_TRY_GOTO(lam_dist_agree(t->dist, lam_gemm_limit(&s->model, crops, 0.3, &limit)), done);
+    lam_log_info("%s: %" PRId64 " parameters, %" PRId64 " steps of %" PRId64 " crops (%" PRId64 " an epoch), %" PRId64
+                 " images to train, %" PRId64 " to validate; cpu, %s, %d threads, %d ranks (%s), products at %.0f GFLOP/s",
+                 s->out, t->network->parameters->count, t->steps, s->global_batch, t->steps_per_epoch, t->split.train_count,
+                 t->split.validation_count, t->state.isa, t->state.threads, t->world_size, t->state.mpi, limit / 1e9);
+    print_memory(t);
+    LAM_TRY_GOTO(lam_run_begin(t, start, limit, &metrics), done);
+    if (t->state.step >= t->steps) {
+        lam_log_info("%s: the run is complete at step %" PRId64, s->out, t->state.step);
+        goto done;
+    }
+    LAM_TRY_GOTO(loop(t, metrics, limit), done);
+    if (t->rank == 0) {
+        LAM_TRY_GOTO(write_op_times(metrics, t->graph), done);
+        if (json) printf("{\"run\": \"%s\", \"step\": %" PRId64 ", \"skipped\": %" PRId64 "}\n", s->out, t->state.step, t->state.skipped);
+    }
+done:;
+    lam_status closed = lam_metrics_close(&metrics);
+    return status == LAM_OK ? closed : status;
+}
+
+static lam_status read_config(const lam_arguments *a, lam_config **config) {
+    LAM_TRY(lam_config_read(config, lam_train_keys, lam_positional(a, 0)));
+    lam_status status = LAM_OK;
+    for (int i = 1; i < lam_positional_count(a) && status == LAM_OK; i++) status = lam_config_set(*config, lam_positional(a, i));
+    if (status == LAM_OK) status = lam_config_check(*config);
+    if (status == LAM_OK) return LAM_OK;
+    lam_config_free(*config);
+    *config = NULL;
+    return status;
+}
+
+static lam_status run(const lam_arguments *a) {
+    if (lam_option_flag(a, "help-config")) {
+        char *text = NULL;
+        LAM_TRY(lam_config_help(lam_train_keys, &text));
+        fputs(text, stdout);
+        lam_free(text);
+        return LAM_OK;
+    }
+    LAM_REQUIRE(lam_positional_count(a) > 0, LAM_ERROR_USAGE, "train needs a configuration file: lamella train CONFIG.yaml");
+    lam_dist *dist = NULL;
+    lam_config *config = NULL;
+    lam_trainer trainer;
+    lam_start start = {lam_option_flag(a, "resume") || lam_option_flag(a, "strict-resume"), lam_option_flag(a, "strict-resume"),
+                       lam_option_force(a), lam_command_line(a)};
+    LAM_TRY(lam_dist_open(&dist));
+    if (lam_dist_rank(dist) != 0) lam_log_set_silent(true);
+    lam_signals_install();
+    lam_status status = lam_dist_agree(dist, read_config(a, &config));
+    if (status == LAM_OK) {
+        status = lam_trainer_open(&trainer, dist, config);
+        if (status == LAM_OK) {
+            status = train(&trainer, &start, lam_option_json(a));
+            lam_trainer_close(&trainer);
+        }
+    } else {
+        lam_config_free(config);
+    }
+    lam_dist_close(&dist);
+    return status;
+}
+
+static const lam_option options[] = {
+    {.name = "resume", .kind = LAM_OPTION_FLAG, .help = "go on from the newest checkpoint; start where there is none"},
+    {.name = "strict-resume", .kind = LAM_OPTION_FLAG, .help = "as --resume, but refuse where the resume would not be bit-exact"},
+    {.name = "help-config", .kind = LAM_OPTION_FLAG, .help = "print every key of the configuration and end"},
+    {.name = NULL}};
+
+const lam_command lam_command_train = {
+    "train", "train a masked autoencoder on shards", "CONFIG.yaml [key.path=value ...]", 0, -1, options,
+    "lamella train configs/demo.yaml data.path=shards train.out=runs/first train.steps=100\n"
+    "mpirun -n 2 lamella train configs/vit_s16.yaml data.path=shards train.out=runs/s16 --resume",
+    run};

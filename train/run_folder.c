@@ -1,0 +1,223 @@
+#include "train/run_folder.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/files.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/provenance.h"
+
+/* Removes what `train` writes, and nothing else that may lie in the folder. */
+static lam_status remove_run(const char *run) {
+    static const char *const ours[] = {"checkpoints", "reconstructions", "metrics.jsonl", "config.yaml", "report.html"};
+    for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
+        char *path = NULL;
+        LAM_TRY(lam_path_join(&path, run, ours[i]));
+        lam_status status = lam_path_exists(path) ? lam_remove_tree(path) : LAM_OK;
+        lam_free(path);
+        LAM_TRY(status);
+    }
+    return LAM_OK;
+}
+
+static lam_status begins_anew(const char *run, const lam_start *start) {
+    if (start->resume) return LAM_OK;
+    char *config = NULL;
+    LAM_TRY(lam_path_join(&config, run, "config.yaml"));
+    bool holds_run = lam_path_exists(config);
+    lam_free(config);
+    LAM_REQUIRE(!holds_run || start->force, LAM_ERROR_USAGE,
+                "%s: holds a run already: --resume goes on with it, --force removes it, train.out=FOLDER takes another", run);
+    return holds_run ? remove_run(run) : LAM_OK;
+}
+
+static void add_difference(char *text, size_t size, const char *what) {
+    size_t used = strlen(text);
+    snprintf(text + used, size - used, "%s%s", used ? ", " : "", what);
+}
+
+/* Lines of the resolved configuration that differ; both texts have one line a key, in the same order. */
+static void config_differences(const char *before, const char *now, char *text, size_t size) {
+    char section[64] = "", what[512];
+    while (*before && *now) {
+        size_t a = strcspn(before, "\n"), b = strcspn(now, "\n");
+        if (now[0] != ' ') snprintf(section, sizeof section, "%.*s", (int)strcspn(now, ":\n"), now);
+        if (a != b || memcmp(before, now, a) != 0) {
+            size_t indent = strspn(before, " "), indent_now = strspn(now, " ");
+            snprintf(what, sizeof what, "%s: %.*s (was), %.*s", section, (int)(a - indent), before + indent, (int)(b - indent_now),
+                     now + indent_now);
+            add_difference(text, size, what);
+        }
+        before += a + (before[a] == '\n');
+        now += b + (now[b] == '\n');
+    }
+}
+
+static lam_status compare_config(const lam_trainer *t, const char *run, char *text, size_t size) {
+    char *path = NULL, *before = NULL, *now = NULL, *stored = NULL;
+    lam_config *config = NULL;
+    size_t bytes = 0;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_path_join(&path, run, "config.yaml"), done);
+    if (!lam_path_exists(path)) goto done;
+    LAM_TRY_GOTO(lam_file_read(path, &stored, &bytes), done);
+    LAM_TRY_GOTO(lam_config_parse(&config, lam_train_keys, stored, bytes, path), done);
+    LAM_TRY_GOTO(lam_config_write(config, &before), done);
+    LAM_TRY_GOTO(lam_config_write(t->network->config, &now), done);
+    config_differences(before, now, text, size);
+done:
+    lam_config_free(config);
+    lam_free(stored);
+    lam_free(before);
+    lam_free(now);
+    lam_free(path);
+    return status;
+}
+
+static void compare_state(const lam_run_state *before, const lam_run_state *now, char *text, size_t size) {
+    char what[320];
+    if (before->world_size != now->world_size) {
+        snprintf(what, sizeof what, "%d ranks (was), %d", before->world_size, now->world_size);
+        add_difference(text, size, what);
+    }
+    if (before->threads != now->threads) {
+        snprintf(what, sizeof what, "%d threads (was), %d", before->threads, now->threads);
+        add_difference(text, size, what);
+    }
+    const char *const pairs[][2] = {{before->isa, now->isa}, {before->mpi, now->mpi}, {before->version, now->version}};
+    for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
+        if (strcmp(pairs[i][0], pairs[i][1]) == 0) continue;
+        snprintf(what, sizeof what, "%s (was), %s", pairs[i][0], pairs[i][1]);
+        add_difference(text, size, what);
+    }
+    if (before->shards_hash != now->shards_hash) add_difference(text, size, "the shards hold other data");
+    if (before->seed != now->seed) add_difference(text, size, "another train.seed");
+}
+
+/* Rank 0. */
+static lam_status read_checkpoint(lam_trainer *t, const lam_start *start, int64_t *found) {
+    const char *run = t->settings->out;
+    char *folder = NULL, differences[2048] = "";
+    lam_run_state before;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_checkpoint_find(run, &folder), done);
+    if (!folder) {
+        lam_log_info("%s: no checkpoint yet, starting from step 0", run);
+        LAM_TRY_GOTO(remove_run(run), done);
+        goto done;
+    }
+    LAM_TRY_GOTO(lam_checkpoint_read(folder, t->network, &t->optimizer, &before), done);
+    compare_state(&before, &t->state, differences, sizeof differences);
+    LAM_TRY_GOTO(compare_config(t, run, differences, sizeof differences), done);
+    LAM_REQUIRE_GOTO(!differences[0] || !start->strict, done, LAM_ERROR_CONFIG,
+                     "%s: differs from the run that wrote it (%s); without --strict-resume it goes on, equal to rounding", folder,
+                     differences);
+    if (differences[0]) lam_log_warning("resume is not bit-exact, these differ: %s", differences);
+    t->state.step = before.step;
+    t->state.updates = before.updates;
+    t->state.skipped = before.skipped;
+    t->state.skipped_in_row = before.skipped_in_row;
+    t->state.damaged_samples = before.damaged_samples;
+    t->state.metrics_bytes = before.metrics_bytes;
+    lam_log_info("resumed from %s", folder);
+    *found = 1;
+done:
+    lam_free(folder);
+    return status;
+}
+
+static lam_status share_checkpoint(lam_trainer *t) {
+    const lam_parameters *p = t->network->parameters;
+    size_t moment_bytes = (size_t)p->trainable * sizeof(float);
+    LAM_TRY(lam_dist_broadcast(t->dist, &t->state.step, sizeof t->state.step, 0));
+    LAM_TRY(lam_dist_broadcast(t->dist, &t->state.updates, sizeof t->state.updates, 0));
+    LAM_TRY(lam_dist_broadcast(t->dist, &t->state.skipped, sizeof t->state.skipped, 0));
+    LAM_TRY(lam_dist_broadcast(t->dist, &t->state.skipped_in_row, sizeof t->state.skipped_in_row, 0));
+    LAM_TRY(lam_dist_broadcast(t->dist, p->weights, (size_t)p->count * sizeof(float), 0));
+    LAM_TRY(lam_dist_broadcast(t->dist, t->optimizer.m, moment_bytes, 0));
+    if (t->optimizer.v) LAM_TRY(lam_dist_broadcast(t->dist, t->optimizer.v, moment_bytes, 0));
+    return LAM_OK;
+}
+
+static lam_status write_first_line(const lam_trainer *t, const lam_start *start, double limit, lam_metrics *metrics) {
+    char hash[24];
+    lam_memory_report memory;
+    lam_graph_memory(t->graph, &memory);
+    snprintf(hash, sizeof hash, "%016" PRIx64, t->state.shards_hash);
+    lam_json *line = lam_json_object(), *run = lam_provenance(start->command_line), *bytes = lam_json_object();
+    lam_json_set_text(run, "device", "cpu");
+    lam_json_set_text(run, "isa", t->state.isa);
+    lam_json_set_int(run, "threads", t->state.threads);
+    lam_json_set_int(run, "world_size", t->world_size);
+    lam_json_set_text(run, "mpi", t->state.mpi);
+    lam_json_set_text(run, "shards", lam_shards_path(t->shards));
+    lam_json_set_text(run, "shards_hash", hash);
+    lam_json_set_int(run, "parameters", t->network->parameters->count);
+    lam_json_set_int(run, "steps", t->steps);
+    lam_json_set_int(run, "steps_per_epoch", t->steps_per_epoch);
+    lam_json_set_int(run, "train_images", t->split.train_count);
+    lam_json_set_int(run, "validation_images", t->split.validation_count);
+    lam_json_set_float(run, "flops_per_crop", lam_mae_vit_step_flops(&t->settings->model));
+    lam_json_set_float(run, "limit_gflops_per_s", limit / 1e9);
+    lam_json_set_int(bytes, "weights", (int64_t)memory.weights);
+    lam_json_set_int(bytes, "gradients", (int64_t)memory.gradients);
+    lam_json_set_int(bytes, "optimizer", t->network->parameters->trainable * (int64_t)sizeof(float) * (t->optimizer.v ? 2 : 1));
+    lam_json_set_int(bytes, "activations", (int64_t)memory.activations);
+    lam_json_set_int(bytes, "activation_gradients", (int64_t)memory.activation_gradients);
+    lam_json_set_int(bytes, "workspace", (int64_t)memory.workspace);
+    lam_json_set_int(bytes, "inputs", (int64_t)memory.inputs);
+    lam_json_set(run, "memory", bytes);
+    lam_json_set(line, "run", run);
+    return lam_metrics_append(metrics, line);
+}
+
+static lam_status open_files(lam_trainer *t, const lam_start *start, bool resumed, double limit, lam_metrics **metrics) {
+    const char *run = t->settings->out;
+    char *config = NULL, *path = NULL, *text = NULL;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_make_folders(run), done);
+    LAM_TRY_GOTO(lam_path_join(&config, run, "config.yaml"), done);
+    LAM_TRY_GOTO(lam_path_join(&path, run, "metrics.jsonl"), done);
+    LAM_TRY_GOTO(lam_config_write(t->network->config, &text), done);
+    LAM_TRY_GOTO(lam_file_write(config, text, strlen(text)), done);
+    LAM_TRY_GOTO(lam_metrics_open(metrics, path, t->state.metrics_bytes), done);
+    if (!resumed) LAM_TRY_GOTO(write_first_line(t, start, limit, *metrics), done);
+done:
+    lam_free(config);
+    lam_free(path);
+    lam_free(text);
+    return status;
+}
+
+lam_status lam_run_begin(lam_trainer *t, const lam_start *start, double limit, lam_metrics **metrics) {
+    int64_t found = 0;
+    lam_status status = LAM_OK;
+    if (t->rank == 0) {
+        status = begins_anew(t->settings->out, start);
+        if (status == LAM_OK && start->resume) status = read_checkpoint(t, start, &found);
+    }
+    LAM_TRY(lam_dist_agree(t->dist, status));
+    LAM_TRY(lam_dist_broadcast(t->dist, &found, sizeof found, 0));
+    if (found) LAM_TRY(share_checkpoint(t));
+    if (t->rank == 0) status = open_files(t, start, found != 0, limit, metrics);
+    LAM_TRY(lam_dist_agree(t->dist, status));
+    return lam_dist_agree(t->dist, lam_loader_seek(t->loader, t->state.step));
+}
+
+lam_status lam_run_checkpoint(lam_trainer *t, lam_metrics *metrics) {
+    double damaged = (double)lam_loader_damaged_samples(t->loader);
+    LAM_TRY(lam_dist_sum_f64(t->dist, &damaged, 1));
+    lam_status status = LAM_OK;
+    if (t->rank == 0) {
+        lam_run_state state = t->state;
+        state.damaged_samples += (int64_t)damaged;
+        const char *run = t->settings->out;
+        status = lam_metrics_sync(metrics, &state.metrics_bytes);
+        if (status == LAM_OK)
+            status = lam_checkpoint_write(run, t->network, &t->optimizer, &state, state.step / t->steps_per_epoch);
+        if (status == LAM_OK) status = lam_checkpoint_prune(run, t->settings->keep_last, t->settings->keep_every);
+    }
+    return lam_dist_agree(t->dist, status);
+}

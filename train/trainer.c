@@ -1,0 +1,295 @@
+#include "train/trainer.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/cli.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/signals.h"
+#include "base/threads.h"
+#include "model/optimizer.h"
+#include "train/batch.h"
+#include "train/pictures.h"
+
+/* Masks of validations and pictures: a step that no run of at most 1e9 steps has. */
+static const int64_t FIXED_MASK_STEP = INT32_MAX;
+
+enum { PICTURE_CROPS = 8 };
+
+static lam_loader_config loader_config(const lam_trainer *t, bool validation) {
+    const lam_settings *s = t->settings;
+    int threads = s->loader_threads ? s->loader_threads : lam_threads() / 2;
+    return (lam_loader_config){.images = validation ? t->split.validation : t->split.train,
+                               .image_count = validation ? t->split.validation_count : t->split.train_count,
+                               .global_batch = s->global_batch,
+                               .crop_size = s->model.image_size,
+                               .crops_per_image = validation ? 1 : s->crops_per_image,
+                               .flips = !validation && s->flips,
+                               .rotations = !validation && s->rotations,
+                               .center = validation,
+                               .minimum_foreground = validation ? 0 : s->minimum_foreground,
+                               .seed = s->seed,
+                               .rank = t->rank,
+                               .world_size = t->world_size,
+                               .threads = threads > 0 ? threads : 1,
+                               .strict = s->strict};
+}
+
+static lam_status open_loaders(lam_trainer *t) {
+    LAM_TRY(lam_split_images(t->shards, t->settings, &t->split));
+    lam_loader_config config = loader_config(t, false);
+    LAM_TRY(lam_loader_open(&t->loader, t->shards, &config));
+    t->steps_per_epoch = lam_loader_steps_per_epoch(t->loader);
+    t->steps = t->settings->steps ? t->settings->steps : t->settings->epochs * t->steps_per_epoch;
+    t->settings->schedule.steps = t->steps;
+    if (t->split.validation_count > 0) {
+        config = loader_config(t, true);
+        config.threads = 1;
+        config.ring = 2;
+        LAM_TRY(lam_loader_open(&t->validation, t->shards, &config));
+    }
+    return LAM_OK;
+}
+
+static lam_status build_graph(lam_trainer *t) {
+    const lam_settings *s = t->settings;
+    int64_t share = s->global_batch * (t->rank + 1) / t->world_size - s->global_batch * t->rank / t->world_size;
+    LAM_REQUIRE(s->global_batch >= t->world_size, LAM_ERROR_CONFIG,
+                "train.global_batch: %" PRId64 " leaves some of the %d ranks without a crop", s->global_batch, t->world_size);
+    t->micro_batch = s->micro_batch > 0 && s->micro_batch < share ? s->micro_batch : share;
+    LAM_TRY(lam_graph_create(&t->graph, t->network->parameters, LAM_BACKEND_CPU));
+    LAM_TRY(lam_mae_vit_build(t->graph, &s->model, t->micro_batch, &t->io));
+    LAM_TRY(lam_graph_differentiate(t->graph, t->io.loss));
+    LAM_TRY(lam_graph_plan(t->graph));
+    lam_graph_profile(t->graph, true);
+    return LAM_OK;
+}
+
+/* A copy of the first rows of a batch of middle windows. */
+static lam_status load_pictured(lam_trainer *t) {
+    lam_loader *loader = NULL;
+    const lam_batch *batch = NULL;
+    int64_t channels = t->feeder.channels;
+    lam_loader_config config = loader_config(t, true);
+    if (t->split.validation_count == 0) {
+        config.images = t->split.train;
+        config.image_count = t->split.train_count;
+    }
+    int64_t rows = t->micro_batch < PICTURE_CROPS ? t->micro_batch : PICTURE_CROPS;
+    if (rows > config.image_count) rows = config.image_count;
+    config.global_batch = rows;
+    config.rank = 0;
+    config.world_size = 1;
+    config.threads = 1;
+    config.ring = 2;
+    size_t pixel_bytes = (size_t)(channels * config.crop_size * config.crop_size) * (t->settings->model.pixel_type == LAM_U8 ? 1 : 2);
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_loader_open(&loader, t->shards, &config), done);
+    LAM_TRY_GOTO(lam_loader_seek(loader, 0), done);
+    LAM_TRY_GOTO(lam_loader_next(loader, &batch), done);
+    LAM_TRY_GOTO(lam_alloc((void **)&t->pictured, sizeof *t->pictured), done);
+    lam_batch *copy = t->pictured;
+    copy->rows = rows;
+    LAM_TRY_GOTO(lam_alloc(&copy->pixels, (size_t)rows * pixel_bytes), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&copy->sample_ids, rows, sizeof(int64_t)), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&copy->plates, rows, sizeof(int64_t)), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&copy->valid, rows, 1), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&copy->present, rows * channels, 1), done);
+    memcpy(copy->pixels, batch->pixels, (size_t)rows * pixel_bytes);
+    memcpy(copy->sample_ids, batch->sample_ids, (size_t)rows * sizeof(int64_t));
+    memcpy(copy->plates, batch->plates, (size_t)rows * sizeof(int64_t));
+    memcpy(copy->valid, batch->valid, (size_t)rows);
+    memcpy(copy->present, batch->present, (size_t)(rows * channels));
+    t->picture_crops = rows;
+done:
+    lam_loader_close(&loader);
+    return status;
+}
+
+static lam_status open_all(lam_trainer *t) {
+    int64_t *channel_map = NULL;
+    LAM_TRY(open_loaders(t));
+    LAM_TRY(build_graph(t));
+    LAM_TRY(lam_alloc_array((void **)&channel_map, t->network->channels, sizeof(int64_t)));
+    for (int64_t c = 0; c < t->network->channels; c++) channel_map[c] = c;
+    lam_status status = lam_feeder_create(&t->feeder, t->network, t->shards, channel_map);
+    lam_free(channel_map);
+    LAM_TRY(status);
+    LAM_TRY(lam_alloc_array((void **)&t->optimizer.m, t->network->parameters->trainable, sizeof(float)));
+    if (!t->settings->lion) LAM_TRY(lam_alloc_array((void **)&t->optimizer.v, t->network->parameters->trainable, sizeof(float)));
+    if (t->rank == 0) LAM_TRY(load_pictured(t));
+    lam_run_state *s = &t->state;
+    s->seed = t->settings->seed;
+    s->shards_hash = lam_shards_hash(t->shards);
+    s->world_size = t->world_size;
+    s->threads = lam_threads();
+    strncpy(s->isa, lam_isa_name(), sizeof s->isa - 1);
+    strncpy(s->mpi, lam_dist_library(t->dist), sizeof s->mpi - 1);
+    strncpy(s->version, lam_version, sizeof s->version - 1);
+    return LAM_OK;
+}
+
+lam_status lam_trainer_open(lam_trainer *t, lam_dist *dist, lam_config *config) {
+    memset(t, 0, sizeof *t);
+    t->dist = dist;
+    t->rank = lam_dist_rank(dist);
+    t->world_size = lam_dist_world_size(dist);
+    lam_status status = lam_isa_select();
+    if (status == LAM_OK) status = lam_shards_open(&t->shards, lam_config_text(config, "data.path"));
+    if (status != LAM_OK) {
+        lam_config_free(config);
+    } else {
+        status = lam_network_create(&t->network, config, t->shards, (uint64_t)lam_config_int(config, "train.seed"));
+        if (status == LAM_OK) {
+            t->settings = &t->network->settings;
+            status = open_all(t);
+        }
+    }
+    status = lam_dist_agree(dist, status);
+    if (status != LAM_OK) lam_trainer_close(t);
+    return status;
+}
+
+void lam_trainer_close(lam_trainer *t) {
+    lam_loader_close(&t->loader);
+    lam_loader_close(&t->validation);
+    lam_graph_free(t->graph);
+    lam_feeder_free(&t->feeder);
+    lam_split_free(&t->split);
+    if (t->pictured) {
+        lam_free(t->pictured->pixels);
+        lam_free(t->pictured->sample_ids);
+        lam_free(t->pictured->plates);
+        lam_free(t->pictured->valid);
+        lam_free(t->pictured->present);
+        lam_free(t->pictured);
+    }
+    lam_free(t->optimizer.m);
+    lam_free(t->optimizer.v);
+    lam_network_free(&t->network);
+    lam_shards_close(&t->shards);
+    memset(t, 0, sizeof *t);
+}
+
+static int64_t valid_rows(const lam_batch *batch) {
+    int64_t count = 0;
+    for (int64_t i = 0; i < batch->rows; i++) count += batch->valid[i] != 0;
+    return count;
+}
+
+/* Whether any rank failed, how many rows count, whether any rank was told to stop: one small sum. */
+static lam_status count_rows(lam_trainer *t, lam_status status, const lam_batch *batch, lam_step_result *result) {
+    double counts[3] = {status != LAM_OK, status == LAM_OK ? (double)valid_rows(batch) : 0, lam_stop_requested()};
+    LAM_TRY(lam_dist_sum_f64(t->dist, counts, 3));
+    if (counts[0] > 0) return lam_dist_agree(t->dist, status);
+    result->rows = (int64_t)counts[1];
+    result->stop = counts[2] > 0;
+    return LAM_OK;
+}
+
+static lam_status compute_gradients(lam_trainer *t, const lam_batch *batch, double weight, double *loss) {
+    lam_parameters_zero_gradients(t->network->parameters);
+    *loss = 0;
+    for (int64_t begin = 0; begin < batch->rows; begin += t->micro_batch) {
+        lam_batch_feed(&t->io, &t->feeder, batch, begin, t->state.step, weight);
+        LAM_TRY(lam_graph_forward(t->graph));
+        *loss += (double)*(const float *)lam_tensor_data(t->io.loss);
+        LAM_TRY(lam_graph_backward(t->graph));
+    }
+    return LAM_OK;
+}
+
+static void update(lam_trainer *t, double lr, double beta1, double gradient_scale) {
+    const lam_settings *s = t->settings;
+    const lam_parameters *p = t->network->parameters;
+    t->state.updates++;
+    if (s->lion) {
+        lam_lion rule = {lr, beta1, s->beta2, s->weight_decay, gradient_scale};
+        lam_lion_step(&rule, p, t->optimizer.m, 0, p->trainable);
+    } else {
+        lam_adamw rule = {lr, beta1, s->beta2, s->eps, s->weight_decay, gradient_scale, t->state.updates};
+        lam_adamw_step(&rule, p, t->optimizer.m, t->optimizer.v, 0, p->trainable);
+    }
+}
+
+/* Keeps the weights, counts, and ends the run after too many in a row. */
+static lam_status skip(lam_trainer *t, const lam_step_result *r) {
+    const char *name = lam_first_non_finite(t->network->parameters, t->network->parameters->gradients);
+    t->state.skipped++;
+    t->state.skipped_in_row++;
+    if (r->rows == 0) {
+        lam_log_warning("step %" PRId64 ": every image of the batch is damaged; no update", t->state.step + 1);
+    } else {
+        lam_log_warning("step %" PRId64 ": loss %g, gradient norm %g, first non-finite gradient: %s; no update", t->state.step + 1,
+                        r->loss, r->gradient_norm, name ? name : "none");
+    }
+    LAM_REQUIRE(t->state.skipped_in_row < t->settings->max_skipped_steps, LAM_ERROR_NUMERIC,
+                "step %" PRId64 ": %" PRId64 " steps in a row without a finite update (loss %g, gradient norm %g, tensor %s); "
+                "lower optim.lr or set optim.clip_norm, and resume from the last checkpoint", t->state.step + 1,
+                t->state.skipped_in_row, r->loss, r->gradient_norm, name ? name : "none");
+    return LAM_OK;
+}
+
+lam_status lam_trainer_step(lam_trainer *t, lam_step_result *r) {
+    const lam_settings *s = t->settings;
+    lam_parameters *p = t->network->parameters;
+    const lam_batch *batch = NULL;
+    memset(r, 0, sizeof *r);
+    double start = lam_now(), waited = lam_loader_waited_ms(t->loader), beta1 = 0;
+    lam_status status = lam_loader_next(t->loader, &batch);
+    LAM_TRY(count_rows(t, status, batch, r));
+    r->data_wait_ms = lam_loader_waited_ms(t->loader) - waited;
+    lam_schedule_at(&s->schedule, t->state.step, &r->lr, &beta1);
+    status = compute_gradients(t, batch, r->rows ? 1.0 / (double)r->rows : 0, &r->loss);
+    LAM_TRY(lam_dist_agree(t->dist, status));
+    LAM_TRY(lam_dist_sum_f32(t->dist, p->gradients, p->trainable));
+    LAM_TRY(lam_dist_sum_f64(t->dist, &r->loss, 1));
+    r->gradient_norm = sqrt(lam_sum_of_squares(p->gradients, 0, p->trainable));
+    r->skipped = r->rows == 0 || !isfinite(r->loss) || !isfinite(r->gradient_norm);
+    if (r->skipped) {
+        LAM_TRY(skip(t, r));
+    } else {
+        double scale = s->clip_norm > 0 && r->gradient_norm > s->clip_norm ? s->clip_norm / r->gradient_norm : 1;
+        t->state.skipped_in_row = 0;
+        update(t, r->lr, beta1, scale);
+    }
+    t->state.step++;
+    r->seconds = lam_now() - start;
+    return LAM_OK;
+}
+
+static lam_status validate_rows(lam_trainer *t, double sums[2]) {
+    int64_t batches = lam_loader_steps_per_epoch(t->validation);
+    LAM_TRY(lam_loader_seek(t->validation, 0));
+    for (int64_t k = 0; k < batches; k++) {
+        const lam_batch *batch = NULL;
+        LAM_TRY(lam_loader_next(t->validation, &batch));
+        for (int64_t begin = 0; begin < batch->rows; begin += t->micro_batch) {
+            lam_batch_feed(&t->io, &t->feeder, batch, begin, FIXED_MASK_STEP, 1);
+            LAM_TRY(lam_graph_forward(t->graph));
+            const float *losses = lam_tensor_data(t->io.sample_loss), *weights = lam_tensor_data(t->io.sample_weight);
+            for (int64_t i = 0; i < t->micro_batch; i++) {
+                if (weights[i] == 0.0f) continue;
+                sums[0] += (double)losses[i];
+                sums[1] += 1;
+            }
+        }
+    }
+    return LAM_OK;
+}
+
+lam_status lam_trainer_validate(lam_trainer *t, double *loss) {
+    double sums[2] = {0, 0};
+    LAM_TRY(lam_dist_agree(t->dist, validate_rows(t, sums)));
+    LAM_TRY(lam_dist_sum_f64(t->dist, sums, 2));
+    *loss = sums[0] / sums[1];
+    return LAM_OK;
+}
+
+lam_status lam_trainer_draw(lam_trainer *t, const char *path) {
+    lam_batch_feed(&t->io, &t->feeder, t->pictured, 0, FIXED_MASK_STEP, 1);
+    LAM_TRY(lam_graph_forward(t->graph));
+    return lam_draw_reconstructions(&t->settings->model, &t->io, t->picture_crops, path);
+}

@@ -1,0 +1,60 @@
+/* One training run on one rank: what it holds, a step, a validation.
+ *
+ * Every rank computes the gradient of its rows with the weight 1 / (valid rows of the global batch); gradients are summed over
+ * micro-batches and ranks, so that the run does not depend on either but for rounding. */
+#ifndef LAMELLA_TRAIN_TRAINER_H
+#define LAMELLA_TRAIN_TRAINER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "data/loader.h"
+#include "dist/dist.h"
+#include "train/checkpoint.h"
+#include "train/metrics.h"
+#include "train/network.h"
+#include "train/split.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct lam_trainer {
+    lam_dist *dist; /* borrowed */
+    int rank, world_size;
+    lam_shards *shards; /* owned, as everything below */
+    lam_network *network;
+    lam_settings *settings; /* of the network */
+    lam_feeder feeder;
+    lam_split split;
+    lam_loader *loader, *validation;
+    lam_graph *graph;
+    lam_mae_vit_io io;
+    lam_optimizer_state optimizer;
+    lam_run_state state;
+    int64_t steps, steps_per_epoch, micro_batch;
+    lam_batch *pictured;     /* rank 0: crops that are drawn at every picture */
+    int64_t picture_crops;
+} lam_trainer;
+
+/* Takes over `config` in every case. */
+lam_status lam_trainer_open(lam_trainer *trainer, lam_dist *dist, lam_config *config);
+void lam_trainer_close(lam_trainer *trainer);
+
+typedef struct lam_step_result {
+    double loss, gradient_norm, lr;
+    int64_t rows; /* valid, over all ranks */
+    bool skipped, stop;
+    double data_wait_ms, seconds;
+} lam_step_result;
+/* One step at state.step: loads, computes, updates, counts. */
+lam_status lam_trainer_step(lam_trainer *trainer, lam_step_result *result);
+/* Mean loss over the validation images: fixed crops, fixed masks. */
+lam_status lam_trainer_validate(lam_trainer *trainer, double *loss);
+/* Rank 0: the pictured crops at the present weights. */
+lam_status lam_trainer_draw(lam_trainer *trainer, const char *path);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
