@@ -5,6 +5,7 @@
 #include <xxhash.h>
 
 #include "base/memory.h"
+#include "data/shard_format.h"
 
 static const char *const key_names[] = {"plate", "Metadata_Plate", "batch", "set",       "well", "Metadata_Well",
                                         "site",  "Metadata_Site",  "field", "fov", "timepoint", "image"};
@@ -45,6 +46,8 @@ static lam_status find_channels(joiner *j) {
         int64_t c = 0;
         while (c < j->channels && strcmp(j->names[c], name) != 0) c++;
         if (c == j->channels) {
+            LAM_REQUIRE(c < LAM_SHARD_MAX_CHANNELS, LAM_ERROR_INPUT, "%s: more than %d different texts in column channel",
+                        lam_table_path(j->table), LAM_SHARD_MAX_CHANNELS);
             LAM_TRY(lam_grow((void **)&j->names, (size_t)c * sizeof *j->names, (size_t)(c + 1) * sizeof *j->names));
             LAM_TRY(lam_text_copy(&j->names[c], name));
             j->channels++;
@@ -154,7 +157,8 @@ static lam_status fill_list(joiner *j, lam_images *list, const lam_images_config
         list->rows[j->image[i]] = i;
         for (int64_t c = 0; c < picked_count; c++) {
             if (picked[c] != j->code[i]) continue;
-            LAM_TRY_GOTO(lam_images_resolve(config, NULL, cell, &list->sources[j->image[i] * picked_count + c].path), done);
+            lam_source *s = &list->sources[j->image[i] * picked_count + c];
+            LAM_TRY_GOTO(lam_images_resolve(config, NULL, cell, &s->path, &s->cells_hash), done);
         }
     }
     for (int64_t i = 0; i < list->images; i++) {

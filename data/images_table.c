@@ -13,10 +13,13 @@
 
 static bool begins(const char *text, const char *prefix) { return strncmp(text, prefix, strlen(prefix)) == 0; }
 
-lam_status lam_images_resolve(const lam_images_config *config, const char *path_cell, const char *file_cell, char **out) {
+lam_status lam_images_resolve(const lam_images_config *config, const char *path_cell, const char *file_cell, char **out,
+                              uint64_t *cells_hash) {
     char *joined = NULL, *folder = NULL;
     lam_status status = LAM_OK;
     const char *base = config->folder;
+    if (path_cell != NULL) *cells_hash = XXH64(path_cell, strlen(path_cell) + 1, *cells_hash);
+    *cells_hash = XXH64(file_cell, strlen(file_cell) + 1, *cells_hash);
     if (path_cell != NULL && path_cell[0] != 0) LAM_TRY(lam_path_join(&joined, path_cell, file_cell));
     else LAM_TRY(lam_text_copy(&joined, file_cell));
     if (config->prefix_old != NULL && begins(joined, config->prefix_old)) {
@@ -137,7 +140,7 @@ static lam_status read_one_file(lam_images *list, const lam_images_config *confi
         s->row = -1;
         LAM_REQUIRE(cell[0] != 0, LAM_ERROR_INPUT, "%s:%lld: column file is empty", lam_table_path(table),
                     (long long)lam_table_line(table, i));
-        LAM_TRY(lam_images_resolve(config, NULL, cell, &s->path));
+        LAM_TRY(lam_images_resolve(config, NULL, cell, &s->path, &s->cells_hash));
         if (row_column >= 0 && lam_table_cell(table, i, row_column)[0] != 0)
             LAM_TRY(read_row_number(table, i, row_column, &s->row));
     }
@@ -158,13 +161,13 @@ static lam_status fill_wide(lam_images *list, const lam_images_config *config, c
             s->row = -1;
             if (cell[0] == 0) continue;
             any = true;
-            LAM_TRY(lam_images_resolve(config, k->path >= 0 ? lam_table_cell(table, i, k->path) : NULL, cell, &s->path));
+            LAM_TRY(lam_images_resolve(config, k->path >= 0 ? lam_table_cell(table, i, k->path) : NULL, cell, &s->path, &s->cells_hash));
             const char *light = k->illumination_file >= 0 ? lam_table_cell(table, i, k->illumination_file) : "";
             if (light[0] == 0) continue;
             list->has_illumination = true;
             LAM_TRY(lam_images_resolve(
                 config, k->illumination_path >= 0 ? lam_table_cell(table, i, k->illumination_path) : NULL, light,
-                &s->illumination));
+                &s->illumination, &s->cells_hash));
         }
         LAM_REQUIRE(any, LAM_ERROR_INPUT, "%s:%lld: no channel has a file", lam_table_path(table),
                     (long long)lam_table_line(table, i));
@@ -225,10 +228,7 @@ static lam_status hash_images(lam_images *list) {
         int64_t sources = list->one_file ? 1 : list->channels;
         for (int64_t c = 0; c < sources; c++) {
             const lam_source *s = &list->sources[i * sources + c];
-            const char *slash = s->path != NULL ? strrchr(s->path, '/') : NULL;
-            hash_text(state, slash != NULL ? slash + 1 : s->path);
-            slash = s->illumination != NULL ? strrchr(s->illumination, '/') : NULL;
-            hash_text(state, slash != NULL ? slash + 1 : s->illumination);
+            XXH64_update(state, &s->cells_hash, sizeof s->cells_hash);
             XXH64_update(state, &s->row, sizeof s->row);
         }
         list->hashes[i] = XXH64_digest(state);

@@ -42,6 +42,7 @@ typedef struct lam_source {
     char *path;         /* NULL: absent */
     int64_t row;        /* of a stack, or -1 */
     char *illumination; /* NULL: none named */
+    uint64_t cells_hash; /* of the cells that name the files, as they stand in the table */
 } lam_source;
 
 typedef struct lam_images {

@@ -324,6 +324,58 @@ static void test_resume_sees_changes(void **state) {
     lam_shards_close(&s);
 }
 
+/* ---- real images, where they are ---- */
+
+static const char *shared(const char *name) {
+    static char path[512];
+    const char *root = getenv("LAMELLA_SHARED");
+    snprintf(path, sizeof path, "%s/data/%s", root != NULL ? root : LAM_TEST_GOLDEN "/../../../shared", name);
+    return path;
+}
+
+static void test_real_cells(void **state) {
+    (void)state;
+    if (!lam_path_exists(shared("bbbc021_cells/labels.tsv"))) skip();
+    char command[600];
+    snprintf(command, sizeof command, "%s --out %%s/cells", shared("bbbc021_cells/labels.tsv"));
+    assert_int_equal(pack(command), 0);
+    lam_shards *s = open_packed("cells");
+    assert_int_equal(lam_shards_images(s), 4248);
+    assert_int_equal(lam_shards_channels(s), 3);
+    assert_int_equal(lam_shards_channel_bits(s, 0), 12);
+    lam_npy stack;
+    static uint16_t pixels[68 * 68];
+    assert_int_equal(lam_npy_read(&stack, shared("bbbc021_cells/moa13_u16.npy.zst")), LAM_OK);
+    /* The table's first 1000 rows are this stack's. */
+    for (int64_t i = 0; i < 1000; i++) {
+        int64_t row = strtoll(cell(s, i, "row"), NULL, 10);
+        for (int64_t c = 0; c < 3; c++) {
+            assert_int_equal(lam_shards_read_window(s, i, c, 0, 0, 68, 68, pixels), LAM_OK);
+            assert_memory_equal(pixels, (uint16_t *)stack.data + (row * 3 + c) * 68 * 68, sizeof pixels);
+        }
+    }
+    lam_npy_free(&stack);
+    lam_shards_close(&s);
+}
+
+static void test_real_fields(void **state) {
+    (void)state;
+    if (!lam_path_exists(shared("cellpainting_fovs/index.tsv"))) skip();
+    char command[600];
+    snprintf(command, sizeof command, "%s --out %%s/fields", shared("cellpainting_fovs/index.tsv"));
+    assert_int_equal(pack(command), 0);
+    lam_shards *s = open_packed("fields");
+    int64_t height = 0, width = 0, present = 0;
+    assert_int_equal(lam_shards_images(s), 17); /* 7 fields, 5 of them with masks in two images */
+    assert_int_equal(lam_shards_channels(s), 9);
+    for (int64_t i = 0; i < 17; i++)
+        for (int64_t c = 0; c < 9; c++) present += lam_shards_has_channel(s, i, c);
+    assert_int_equal(present, 39);
+    lam_shards_image_size(s, 2, &height, &width);
+    assert_true(height == 904 && width == 1224);
+    lam_shards_close(&s);
+}
+
 static int make_folder(void **state) {
     (void)state;
     snprintf(folder, sizeof folder, "/tmp/lamella_pack_%d", (int)getpid());
@@ -352,6 +404,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_threads_do_not_change_bytes),
         cmocka_unit_test(test_killed_and_resumed),
         cmocka_unit_test(test_resume_sees_changes),
+        cmocka_unit_test(test_real_cells),
+        cmocka_unit_test(test_real_fields),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
