@@ -23,6 +23,12 @@ extern "C" {
 lam_status lam_gemm_f32(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda,
                         const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 
+/* Where oneDNN is slow for transposed operands (AMD Zen 5) they are copied first. AUTO decides by the CPU; the others are for
+ * tests and measurements. The copies live in scratch of the calling thread until lam_gemm_release (same thread). */
+typedef enum lam_gemm_turning { LAM_GEMM_TURN_AUTO, LAM_GEMM_TURN_NEVER, LAM_GEMM_TURN_ALWAYS } lam_gemm_turning;
+void lam_gemm_turn_operands(lam_gemm_turning mode);
+void lam_gemm_release(void);
+
 /* Limits oneDNN to an instruction set ("baseline", "avx2", "avx512"); it heeds the first call before the first product
  * only. */
 void lam_gemm_limit_isa(const char *name);

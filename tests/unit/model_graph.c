@@ -1,0 +1,293 @@
+/* What the graph promises beside the operations: bounded rows, final gradients, poisoned memory, reports, errors. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/memory.h"
+#include "base/rng.h"
+#include "model/graph.h"
+#include "model/nets/mae_vit.h"
+#include "model/ops.h"
+
+enum { ROWS = 6, WIDTH = 9, HIDDEN = 13 };
+
+static void ok(lam_status status) {
+    if (status != LAM_OK) fail_msg("%s", lam_last_error());
+}
+
+/* ---- bounded rows: layernorm, linear, gelu, add over [ROWS, 1, WIDTH] ---- */
+
+typedef struct small {
+    lam_parameters *p;
+    lam_graph *g;
+    lam_tensor *x, *count, *y, *weight, *loss;
+} small;
+
+static small make_small(bool bounded) {
+    small s = {0};
+    ok(lam_parameters_create(&s.p));
+    ok(lam_parameters_add(s.p, "norm.w", 1, (int64_t[]){WIDTH}, LAM_INIT_NORMAL, 1, false));
+    ok(lam_parameters_add(s.p, "norm.b", 1, (int64_t[]){WIDTH}, LAM_INIT_NORMAL, 1, false));
+    ok(lam_parameters_add(s.p, "fc1.w", 2, (int64_t[]){HIDDEN, WIDTH}, LAM_INIT_NORMAL, 1, true));
+    ok(lam_parameters_add(s.p, "fc1.b", 1, (int64_t[]){HIDDEN}, LAM_INIT_NORMAL, 1, false));
+    ok(lam_parameters_add(s.p, "fc2.w", 2, (int64_t[]){WIDTH, HIDDEN}, LAM_INIT_NORMAL, 1, true));
+    ok(lam_parameters_add(s.p, "fc2.b", 1, (int64_t[]){WIDTH}, LAM_INIT_NORMAL, 1, false));
+    ok(lam_parameters_layout(s.p, 4));
+    ok(lam_graph_create(&s.g, s.p, LAM_BACKEND_CPU));
+    s.x = lam_input(s.g, "x", LAM_F32, 3, (int64_t[]){ROWS, 1, WIDTH});
+    s.count = lam_input(s.g, "count", LAM_I64, 1, (int64_t[]){1});
+    if (bounded) lam_graph_bound_rows(s.g, s.x, s.count);
+    lam_tensor *w = lam_parameter(s.g, "norm.w"), *b = lam_parameter(s.g, "norm.b"), *sum, *sample_loss;
+    lam_tensor *h = lam_layernorm(s.g, s.x, w, b, 1e-6);
+    h = lam_linear_gelu(s.g, h, lam_parameter(s.g, "fc1.w"), lam_parameter(s.g, "fc1.b"));
+    h = lam_linear(s.g, h, lam_parameter(s.g, "fc2.w"), lam_parameter(s.g, "fc2.b"));
+    h = lam_add_layernorm(s.g, s.x, h, w, b, 1e-6, &sum);
+    s.y = lam_keep(s.g, lam_add(s.g, h, sum), "y");
+    lam_tensor *target = lam_input(s.g, "target", LAM_F32, 3, (int64_t[]){ROWS, 1, WIDTH});
+    lam_tensor *mask = lam_input(s.g, "mask", LAM_F32, 2, (int64_t[]){ROWS, 1});
+    s.weight = lam_input(s.g, "weight", LAM_F32, 1, (int64_t[]){ROWS});
+    s.loss = lam_masked_loss(s.g, s.y, target, mask, s.weight, false, &sample_loss);
+    ok(lam_graph_differentiate(s.g, s.loss));
+    ok(lam_graph_plan(s.g));
+    for (int i = 0; i < ROWS * WIDTH; i++) {
+        ((float *)lam_tensor_data(s.x))[i] = (float)sin(3.7 * i);
+        ((float *)lam_tensor_data(target))[i] = (float)cos(1.3 * i);
+    }
+    for (int i = 0; i < ROWS; i++) ((float *)lam_tensor_data(mask))[i] = 1;
+    return s;
+}
+
+static void drop_small(small *s) {
+    lam_graph_free(s->g);
+    lam_parameters_free(s->p);
+}
+
+static void run_small(small *s, int64_t rows) {
+    *(int64_t *)lam_tensor_data(s->count) = rows;
+    for (int64_t i = 0; i < ROWS; i++) ((float *)lam_tensor_data(s->weight))[i] = i < rows ? 0.5f : 0.0f;
+    lam_parameters_zero_gradients(s->p);
+    ok(lam_graph_forward(s->g));
+    ok(lam_graph_backward(s->g));
+}
+
+static void bounded_rows(void **state) {
+    (void)state;
+    setenv("LAMELLA_POISON", "1", 1);
+    small all = make_small(false), some = make_small(true);
+    unsetenv("LAMELLA_POISON");
+    for (int64_t rows = 0; rows <= ROWS; rows++) {
+        run_small(&all, rows);
+        /* Rows beyond the count are never read: they may hold anything. */
+        for (int64_t i = rows * WIDTH; i < ROWS * WIDTH; i++) ((float *)lam_tensor_data(some.x))[i] = NAN;
+        run_small(&some, rows);
+        const float *a = lam_tensor_data(all.y), *b = lam_tensor_data(some.y);
+        for (int64_t i = 0; i < ROWS * WIDTH; i++)
+            if (i < rows * WIDTH ? !(fabsf(a[i] - b[i]) <= 1e-5f) : !isnan(b[i])) fail_msg("%lld rows: element %lld", (long long)rows, (long long)i);
+        for (int64_t i = 0; i < all.p->trainable; i++)
+            if (!(fabsf(all.p->gradients[i] - some.p->gradients[i]) <= 2e-5f)) fail_msg("%lld rows: gradient %lld", (long long)rows, (long long)i);
+        for (int64_t i = 0; i < ROWS * WIDTH; i++) ((float *)lam_tensor_data(some.x))[i] = ((float *)lam_tensor_data(all.x))[i];
+    }
+    drop_small(&all);
+    drop_small(&some);
+}
+
+/* ---- a small network ---- */
+
+static const lam_mae_vit_config config = {.image_size = 16, .patch_size = 4, .in_channels = 2, .embed_dim = 20, .depth = 3, .num_heads = 2,
+                                          .decoder_embed_dim = 12, .decoder_depth = 2, .decoder_num_heads = 3, .mask_ratio = 0.6,
+                                          .pixel_type = LAM_F32, .noise_input = true};
+
+typedef struct net {
+    lam_parameters *p;
+    lam_graph *g;
+    lam_mae_vit_io io;
+} net;
+
+static net make_net(bool backward) {
+    net n = {0};
+    ok(lam_parameters_create(&n.p));
+    ok(lam_mae_vit_parameters(n.p, &config));
+    ok(lam_parameters_layout(n.p, 8));
+    lam_mae_vit_fill_positions(n.p, &config);
+    ok(lam_graph_create(&n.g, n.p, LAM_BACKEND_CPU));
+    ok(lam_mae_vit_build(n.g, &config, 3, &n.io));
+    if (backward) ok(lam_graph_differentiate(n.g, n.io.loss));
+    ok(lam_graph_plan(n.g));
+    for (int64_t i = 0; i < lam_tensor_count(n.io.pixels); i++) ((float *)lam_tensor_data(n.io.pixels))[i] = (float)sin(0.77 * (double)i);
+    for (int64_t i = 0; i < lam_tensor_count(n.io.noise); i++) ((float *)lam_tensor_data(n.io.noise))[i] = (float)fabs(sin(5.3 * (double)i));
+    for (int64_t i = 0; i < 3; i++) ((float *)lam_tensor_data(n.io.sample_weight))[i] = 1.0f / 3.0f;
+    return n;
+}
+
+static void drop_net(net *n) {
+    lam_graph_free(n->g);
+    lam_parameters_free(n->p);
+}
+
+typedef struct seen {
+    const lam_parameters *p;
+    float *copy;
+    int64_t end, calls, bucket;
+} seen;
+
+static void on_final(void *context, int64_t begin, int64_t end) {
+    seen *s = context;
+    assert_int_equal(begin, s->end);
+    assert_true(end > begin && end <= s->p->trainable);
+    if (end < s->p->trainable) assert_true(end - begin >= s->bucket);
+    memcpy(s->copy + begin, s->p->gradients + begin, (size_t)(end - begin) * sizeof(float));
+    s->end = end;
+    s->calls++;
+}
+
+static void final_gradients(void **state) {
+    (void)state;
+    net n = make_net(true);
+    ok(lam_graph_forward(n.g));
+    static const int64_t buckets[] = {1, 1000, 1 << 30};
+    for (int i = 0; i < 3; i++) {
+        seen s = {.p = n.p, .bucket = buckets[i]};
+        ok(lam_alloc_array((void **)&s.copy, n.p->trainable, sizeof(float)));
+        lam_graph_set_gradient_hook(n.g, on_final, &s, buckets[i]);
+        lam_parameters_zero_gradients(n.p);
+        ok(lam_graph_forward(n.g));
+        ok(lam_graph_backward(n.g));
+        assert_int_equal(s.end, n.p->trainable);
+        assert_true(i == 0 ? s.calls > 30 : i == 1 ? s.calls > 3 : s.calls == 1);
+        /* What was handed over did not change afterwards. */
+        assert_memory_equal(s.copy, n.p->gradients, (size_t)n.p->trainable * sizeof(float));
+        lam_free(s.copy);
+    }
+    drop_net(&n);
+}
+
+/* Memory that is used before it is written would show: the plan shares one arena between tensors. */
+static void poisoned_memory(void **state) {
+    (void)state;
+    net clean = make_net(true);
+    setenv("LAMELLA_POISON", "1", 1);
+    net dirty = make_net(true);
+    unsetenv("LAMELLA_POISON");
+    for (int step = 0; step < 2; step++) {
+        ok(lam_graph_forward(clean.g));
+        ok(lam_graph_backward(clean.g));
+        ok(lam_graph_forward(dirty.g));
+        ok(lam_graph_backward(dirty.g));
+        assert_memory_equal(lam_tensor_data(clean.io.logits), lam_tensor_data(dirty.io.logits),
+                            (size_t)lam_tensor_count(clean.io.logits) * sizeof(float));
+        assert_memory_equal(clean.p->gradients, dirty.p->gradients, (size_t)clean.p->trainable * sizeof(float));
+    }
+    drop_net(&clean);
+    drop_net(&dirty);
+}
+
+/* The same results where nothing is kept for a backward pass, in less memory. */
+static void forward_alone(void **state) {
+    (void)state;
+    net with = make_net(true), without = make_net(false);
+    ok(lam_graph_forward(with.g));
+    ok(lam_graph_forward(without.g));
+    assert_memory_equal(lam_tensor_data(with.io.logits), lam_tensor_data(without.io.logits), (size_t)lam_tensor_count(with.io.logits) * sizeof(float));
+    lam_memory_report a, b;
+    lam_graph_memory(with.g, &a);
+    lam_graph_memory(without.g, &b);
+    assert_true(b.total < a.total && b.gradients == 0 && b.activation_gradients == 0);
+    assert_int_equal(a.weights, (size_t)with.p->count * sizeof(float));
+    assert_int_equal(a.gradients, (size_t)with.p->trainable * sizeof(float));
+    assert_true(a.total < a.activations + a.activation_gradients + a.workspace + a.inputs); /* memory is shared */
+    assert_int_equal(lam_graph_backward(without.g), LAM_ERROR_INTERNAL);
+    drop_net(&with);
+    drop_net(&without);
+}
+
+static void times(void **state) {
+    (void)state;
+    net n = make_net(true);
+    lam_op_time t[64];
+    ok(lam_graph_forward(n.g));
+    assert_int_equal(lam_graph_op_times(n.g, t, 64), 0);
+    lam_graph_profile(n.g, true);
+    ok(lam_graph_forward(n.g));
+    ok(lam_graph_backward(n.g));
+    int64_t count = lam_graph_op_times(n.g, t, 64);
+    double flops = 0;
+    bool attention = false;
+    for (int64_t i = 0; i < count; i++) {
+        assert_true(t[i].seconds >= 0 && t[i].calls > 0);
+        flops += t[i].flops;
+        attention |= !strcmp(t[i].op, "attention") && t[i].backward && t[i].calls == config.depth + config.decoder_depth;
+    }
+    assert_true(attention);
+    /* Products of the nodes against the formula of the network, which counts 3 x forward as well. */
+    double formula = 3 * lam_mae_vit_step_flops(&config);
+    assert_true(fabs(flops - formula) < 1e-9 * formula);
+    drop_net(&n);
+}
+
+/* ---- errors ---- */
+
+static void errors(void **state) {
+    (void)state;
+    lam_parameters *p;
+    ok(lam_parameters_create(&p));
+    ok(lam_parameters_add(p, "w", 2, (int64_t[]){4, 5}, LAM_INIT_NORMAL, 1, true));
+    ok(lam_parameters_add(p, "b", 1, (int64_t[]){4}, LAM_INIT_ZERO, 0, false));
+    assert_int_equal(lam_parameters_add(p, "b", 1, (int64_t[]){4}, LAM_INIT_ZERO, 0, false), LAM_ERROR_INTERNAL);
+    ok(lam_parameters_layout(p, 1));
+    lam_graph *g;
+    ok(lam_graph_create(&g, p, LAM_BACKEND_CPU));
+    lam_tensor *x = lam_input(g, "x", LAM_F32, 2, (int64_t[]){3, 6}); /* 6 features where w takes 5 */
+    lam_tensor *y = lam_linear(g, x, lam_parameter(g, "w"), lam_parameter(g, "b"));
+    assert_null(y);
+    assert_null(lam_keep(g, lam_add(g, y, y), "z"));
+    assert_int_equal(lam_graph_plan(g), LAM_ERROR_INTERNAL);
+    assert_non_null(strstr(lam_last_error(), "x has 6 features, w takes 5"));
+    assert_int_equal(lam_graph_forward(g), LAM_ERROR_INTERNAL);
+    lam_graph_free(g);
+    ok(lam_graph_create(&g, p, LAM_BACKEND_CPU));
+    assert_null(lam_parameter(g, "absent"));
+    assert_int_equal(lam_graph_plan(g), LAM_ERROR_INTERNAL);
+    assert_non_null(strstr(lam_last_error(), "absent"));
+    lam_graph_free(g);
+    lam_parameters_free(p);
+}
+
+/* Weights depend on (seed, name, element) alone; the padding is zero; frozen parameters lie at the end. */
+static void layout(void **state) {
+    (void)state;
+    lam_parameters *a, *b;
+    ok(lam_parameters_create(&a));
+    ok(lam_parameters_create(&b));
+    ok(lam_parameters_add(a, "first", 2, (int64_t[]){3, 7}, LAM_INIT_XAVIER_UNIFORM, 0, true));
+    ok(lam_parameters_add(a, "table", 1, (int64_t[]){5}, LAM_INIT_FROZEN, 0, false));
+    ok(lam_parameters_add(a, "last", 1, (int64_t[]){17}, LAM_INIT_NORMAL, 0.02, true));
+    ok(lam_parameters_add(b, "other", 1, (int64_t[]){40}, LAM_INIT_ONE, 0, true));
+    ok(lam_parameters_add(b, "first", 2, (int64_t[]){3, 7}, LAM_INIT_XAVIER_UNIFORM, 0, true));
+    ok(lam_parameters_layout(a, 77));
+    ok(lam_parameters_layout(b, 77));
+    const lam_parameter_entry *first = lam_parameters_find(a, "first"), *last = lam_parameters_find(a, "last"), *table = lam_parameters_find(a, "table");
+    assert_int_equal(last->offset, 0);
+    assert_int_equal(first->offset, 32);
+    assert_int_equal(table->offset, 64);
+    assert_int_equal(a->trainable, 64);
+    assert_int_equal(a->count, 80);
+    for (int i = 17; i < 32; i++) assert_true(a->weights[i] == 0);
+    assert_memory_equal(a->weights + first->offset, b->weights + lam_parameters_find(b, "first")->offset, 21 * sizeof(float));
+    float limit = sqrtf(6.0f / 10.0f), largest = 0;
+    for (int i = 0; i < 21; i++) largest = fmaxf(largest, fabsf(a->weights[first->offset + i]));
+    assert_true(largest <= limit && largest > 0.5f * limit);
+    lam_parameters_free(a);
+    lam_parameters_free(b);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bounded_rows), cmocka_unit_test(final_gradients), cmocka_unit_test(poisoned_memory), cmocka_unit_test(forward_alone),
+        cmocka_unit_test(times),        cmocka_unit_test(errors),          cmocka_unit_test(layout),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
