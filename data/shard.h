@@ -20,8 +20,11 @@
  *               16     8  hash of the settings of pack (what makes --resume keep a shard)
  *               24    40  zero
  * frame     one tile of one channel of one image: rows of pixels, uint8 or uint16, at most 256 x 256. The tiles of a
- *           channel come row by row; the last of a row or column is smaller. codec 0: the pixels as they are; codec 1:
- *           each pixel but the first of a row minus its left neighbour (modulo 2^8 or 2^16), then Zstandard (RFC 8878).
+ *           channel come row by row; the last of a row or column is smaller. How it is stored, its codec:
+ *           0  the pixels as they are;
+ *           1  (uint8) each pixel but the first of a row minus its left neighbour, modulo 2^8, then Zstandard (RFC 8878);
+ *           2  (uint16) the same modulo 2^16, each difference d then as 2d where it is >= 0 read as a signed number and
+ *              -2d - 1 where not, the low bytes of all, the high bytes of all, then Zstandard.
  * footer         0     8  offset of the index
  *                8     8  bytes of the index as stored
  *               16     8  bytes of the index unpacked

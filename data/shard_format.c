@@ -66,8 +66,9 @@ static lam_status parse_frames(lam_shard_index *x, cursor *c, uint64_t frames_en
                     LAM_ERROR_FORMAT, "%s: damaged index: frame %lld lies outside of the file", c->name, (long long)f);
         LAM_REQUIRE(frame->bytes <= LAM_SHARD_MAX_FRAME, LAM_ERROR_FORMAT, "%s: damaged index: frame %lld has %u bytes",
                     c->name, (long long)f, frame->bytes);
-        LAM_REQUIRE(frame->codec <= LAM_CODEC_DELTA_ZSTD, LAM_ERROR_FORMAT,
-                    "%s: frame %lld has codec %d, which this program does not know", c->name, (long long)f, frame->codec);
+        LAM_REQUIRE(frame->codec == LAM_CODEC_RAW || frame->codec == frame->pixel_bytes, LAM_ERROR_FORMAT,
+                    "%s: frame %lld has codec %d, which this program does not know for %d-bit pixels: pack it again",
+                    c->name, (long long)f, frame->codec, 8 * frame->pixel_bytes);
     }
     return LAM_OK;
 }
@@ -256,15 +257,23 @@ const lam_shard_frame *lam_shard_frames_of(const lam_shard_index *index, int64_t
     return index->frame + index->first_frame[image] + before * tiles;
 }
 
-static void undo_delta(void *pixels, int64_t height, int64_t width, int bytes) {
+static void undo_delta8(uint8_t *pixels, int64_t height, int64_t width) {
     for (int64_t y = 0; y < height; y++) {
-        if (bytes == 1) {
-            uint8_t *row = (uint8_t *)pixels + y * width;
-            for (int64_t x = 1; x < width; x++) row[x] = (uint8_t)(row[x] + row[x - 1]);
-        } else {
-            uint16_t *row = (uint16_t *)pixels + y * width;
-            for (int64_t x = 1; x < width; x++) row[x] = (uint16_t)(row[x] + row[x - 1]);
-        }
+        uint8_t *row = pixels + y * width;
+        for (int64_t x = 1; x < width; x++) row[x] = (uint8_t)(row[x] + row[x - 1]);
+    }
+}
+
+/* `bytes` holds the low bytes of all folded differences, then the high ones. */
+static void undo_delta16(uint16_t *pixels, const uint8_t *bytes, int64_t height, int64_t width) {
+    int64_t count = height * width;
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t folded = (uint32_t)bytes[i] | (uint32_t)bytes[count + i] << 8;
+        pixels[i] = (uint16_t)(folded >> 1 ^ (0u - (folded & 1)));
+    }
+    for (int64_t y = 0; y < height; y++) {
+        uint16_t *row = pixels + y * width;
+        for (int64_t x = 1; x < width; x++) row[x] = (uint16_t)(row[x] + row[x - 1]);
     }
 }
 
@@ -277,10 +286,13 @@ lam_status lam_frame_decode_unchecked(const lam_shard_frame *frame, const void *
         memcpy(pixels, stored, wanted);
         return LAM_OK;
     }
-    size_t got = ZSTD_decompressDCtx(context, pixels, wanted, stored, frame->bytes);
+    uint8_t split[LAM_SHARD_MAX_FRAME];
+    void *to = frame->codec == LAM_CODEC_DELTA16 ? (void *)split : pixels;
+    size_t got = ZSTD_decompressDCtx(context, to, wanted, stored, frame->bytes);
     LAM_REQUIRE(!ZSTD_isError(got) && got == wanted, LAM_ERROR_FORMAT, "%s: damaged frame: %s", name,
                 ZSTD_isError(got) ? ZSTD_getErrorName(got) : "too few pixels");
-    undo_delta(pixels, height, width, frame->pixel_bytes);
+    if (frame->codec == LAM_CODEC_DELTA16) undo_delta16(pixels, split, height, width);
+    else undo_delta8(pixels, height, width);
     return LAM_OK;
 }
 

@@ -36,7 +36,7 @@ enum {
 #define LAM_SHARD_MAX_INDEX ((uint64_t)2 << 30)
 extern const char lam_shard_magic[9];
 
-typedef enum lam_codec { LAM_CODEC_RAW = 0, LAM_CODEC_DELTA_ZSTD = 1 } lam_codec;
+typedef enum lam_codec { LAM_CODEC_RAW = 0, LAM_CODEC_DELTA8 = 1, LAM_CODEC_DELTA16 = 2 } lam_codec;
 
 typedef struct lam_shard_frame {
     uint64_t offset, hash;

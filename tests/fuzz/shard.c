@@ -47,7 +47,8 @@ static void whole_file(const uint8_t *data, size_t size) {
 static void one_frame(const uint8_t *data, size_t size) {
     static uint8_t pixels[LAM_SHARD_MAX_FRAME];
     if (size < 4 || size > LAM_SHARD_MAX_FRAME) return;
-    lam_shard_frame frame = {.bytes = (uint32_t)(size - 4), .codec = data[0] & 1, .pixel_bytes = (data[1] & 1) + 1};
+    lam_shard_frame frame = {.bytes = (uint32_t)(size - 4), .pixel_bytes = (data[1] & 1) + 1};
+    frame.codec = data[0] & 1 ? frame.pixel_bytes : LAM_CODEC_RAW;
     ZSTD_DCtx *context = ZSTD_createDCtx();
     if (context == NULL) return;
     lam_frame_decode_unchecked(&frame, data + 4, data[2] + 1, data[3] + 1, pixels, context, "fuzz");
