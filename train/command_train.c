@@ -146,7 +146,7 @@ static lam_status train(lam_trainer *t, const lam_start *start, bool json) {
     int64_t crops = t->micro_batch < 4 ? t->micro_batch : 4;
     LAM_TRY_GOTO(lam_dist_agree(t->dist, lam_gemm_limit(&s->model, crops, 0.3, &limit)), done);
     lam_log_info("%s: %" PRId64 " parameters, %" PRId64 " steps of %" PRId64 " crops (%" PRId64 " an epoch), %" PRId64
-                 " images to train, %" PRId64 " to validate; cpu, %s, %d threads, %d ranks (%s), products at %.0f GFLOP/s",
+                 " images to train, %" PRId64 " to validate; cpu, %s, %d threads, %d ranks (%s), products at %.1f GFLOP/s",
                  s->out, t->network->parameters->count, t->steps, s->global_batch, t->steps_per_epoch, t->split.train_count,
                  t->split.validation_count, t->state.isa, t->state.threads, t->world_size, t->state.mpi, limit / 1e9);
     print_memory(t);

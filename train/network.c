@@ -158,6 +158,14 @@ done:
     return status;
 }
 
+/* The run folder is no part of a network: two runs that agree in all else write the same bytes. */
+static void drop_run_folder(char *config) {
+    char *line = strstr(config, "\n  out:");
+    if (!line) return;
+    size_t length = 1 + strcspn(line + 1, "\n");
+    memmove(line, line + length, strlen(line + length) + 1);
+}
+
 static lam_status write_metadata(const lam_network *network, lam_safetensors_writer *writer, int64_t step) {
     char *config = NULL, *channels = NULL, number[32];
     lam_json *json = lam_json_array();
@@ -173,6 +181,7 @@ static lam_status write_metadata(const lam_network *network, lam_safetensors_wri
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_json_dump(json, false, &channels), done);
     LAM_TRY_GOTO(lam_config_write(network->config, &config), done);
+    drop_run_folder(config);
     LAM_TRY_GOTO(lam_safetensors_writer_metadata(writer, "format", "pt"), done);
     LAM_TRY_GOTO(lam_safetensors_writer_metadata(writer, "lamella_config", config), done);
     LAM_TRY_GOTO(lam_safetensors_writer_metadata(writer, "lamella_channels", channels), done);

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Ranks and gradient accumulation change a run by rounding only; skipped steps end it with the tensor's name.
+# Usage: parallel.sh LAMELLA
+. "$(dirname "$(realpath "$0")")/common.sh" "$1"
+
+"$lamella" train tiny.yaml train.out=one --quiet
+check() { # run, bound
+  local d
+  d=$(largest_difference one "$1") || fail "$1: no lines to compare"
+  awk -v d="$d" -v b="$2" 'BEGIN { exit !(d <= b) }' || fail "$1: losses differ by $d"
+  echo "ok: $1 differs by $d at most"
+}
+"$lamella" train tiny.yaml train.out=accumulated train.micro_batch=3 --quiet
+check accumulated 2e-4
+for n in 2 3; do
+  mpi $n "$lamella" train tiny.yaml train.out=ranks$n --quiet
+  check ranks$n 2e-4
+done
+mpi 2 "$lamella" train tiny.yaml train.out=ranks2again --quiet
+same_run ranks2 ranks2again "2 ranks twice"
+
+# A learning rate that overflows: skipped, counted, ended, with one clear line and the last good weights kept.
+code=0
+"$lamella" train tiny.yaml train.out=wild optim.lr=1e3 optim.weight_decay=1000 optim.warmup=0 optim.schedule=constant \
+  train.max_skipped_steps=3 --quiet 2> log || code=$?
+[ "$code" = 1 ] && tail -1 log | grep -q 'steps in a row without a finite update' || { cat log; fail "non-finite steps did not end the run"; }
+echo "ok: non-finite steps"
+
+# One rank that fails ends all of them: nobody waits.
+code=0; timeout 60 mpirun --allow-run-as-root --oversubscribe --bind-to none -n 2 "$lamella" train tiny.yaml train.out=bad \
+  data.path=absent --quiet > none 2>&1 || code=$?
+[ "$code" != 0 ] && [ "$code" != 124 ] || fail "a missing folder under mpirun ended with $code"
+echo "ok: failure under mpirun"

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Same seed twice, stop by signal and resume, a signal into a checkpoint, kill -9 at random moments: the same bytes.
+# Usage: resume.sh LAMELLA [KILLS]
+. "$(dirname "$(realpath "$0")")/common.sh" "$1"
+kills=${2:-5}
+
+"$lamella" train tiny.yaml train.out=whole --quiet
+"$lamella" train tiny.yaml train.out=again --quiet
+same_run whole again "the same seed twice"
+
+# USR1 once some steps are done; resumed as often as needed. A checkpoint that takes long gets a signal too.
+interrupted() { # run, delay of a checkpoint, launcher...
+  local run=$1 delay=$2 code=75 stops=0; shift 2
+  while [ "$code" = 75 ]; do
+    code=0
+    LAMELLA_CHECKPOINT_DELAY_MS=$delay "$@" "$lamella" train tiny.yaml "train.out=$run" --resume --quiet & local pid=$!
+    for _ in $(seq 200); do
+      sleep "0.0$((RANDOM % 9 + 1))"
+      if [ "$(grep -c '"loss"' "$run/metrics.jsonl" 2> none)" -gt $((stops * 12 + RANDOM % 8)) ] 2> none; then break; fi
+    done
+    [ $stops -lt 3 ] && kill -USR1 $pid 2> none || true
+    wait $pid || code=$?
+    [ "$code" = 75 ] && stops=$((stops + 1))
+  done
+  [ "$code" = 0 ] || fail "$run ended with $code"
+  [ $stops -gt 0 ] || fail "$run was never stopped"
+}
+interrupted stopped 0 env
+same_run whole stopped "USR1 and resume"
+interrupted slow 300 env
+same_run whole slow "USR1 into a slow checkpoint"
+
+mpi 2 "$lamella" train tiny.yaml train.out=two --quiet
+interrupted two_stopped 0 mpirun --allow-run-as-root --oversubscribe --bind-to none -n 2
+same_run two two_stopped "USR1 and resume with 2 ranks"
+
+# Crashes: the run goes on from the last whole checkpoint.
+for k in $(seq "$kills"); do
+  LAMELLA_CHECKPOINT_DELAY_MS=50 "$lamella" train tiny.yaml train.out=killed --resume --quiet & pid=$!
+  sleep "0.$((RANDOM % 5))$((RANDOM % 10))"
+  kill -9 $pid 2> none || true
+  wait $pid 2> none || true
+done
+"$lamella" train tiny.yaml train.out=killed --resume --quiet
+same_run whole killed "$kills x kill -9"
+[ -z "$(find killed -name '*.partial*')" ] || fail "partial checkpoints are left"
+
+# A damaged newest checkpoint is passed over, with a warning, and the run ends the same.
+printf 'x' | dd of=killed/checkpoints/step_00000040/model.safetensors bs=1 seek=9000 conv=notrunc status=none
+"$lamella" train tiny.yaml train.out=killed --resume 2> log
+grep -q 'passed over' log || fail "no warning about a damaged checkpoint"
+same_run whole killed "a damaged newest checkpoint"
+
+# What differs is named; --strict-resume refuses.
+cp -r whole other; rm -r other/checkpoints/step_00000040; echo step_00000035 > other/checkpoints/latest
+code=0; "$lamella" train tiny.yaml train.out=other --strict-resume --threads 2 2> log || code=$?
+[ "$code" = 2 ] && grep -q 'threads' log || fail "--strict-resume took another thread count"
+code=0; "$lamella" train tiny.yaml train.out=whole --quiet 2> log || code=$?
+[ "$code" = 2 ] && grep -q -- '--resume' log || fail "an existing run was not refused"
+echo "ok: refusals"
