@@ -31,7 +31,7 @@ static void filter16(uint8_t *out, const uint16_t *pixels, int64_t height, int64
     for (int64_t y = 0; y < height; y++) {
         uint16_t left = 0;
         for (int64_t i = y * width; i < (y + 1) * width; i++) {
-            uint16_t d = (uint16_t)(pixels[i] - left), folded = (uint16_t)(d << 1 ^ (0u - (d >> 15)));
+            uint16_t d = (uint16_t)(pixels[i] - left), folded = (uint16_t)((uint32_t)d << 1 ^ (0u - (uint32_t)(d >> 15)));
             out[i] = (uint8_t)folded;
             out[count + i] = (uint8_t)(folded >> 8);
             left = pixels[i];
