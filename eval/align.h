@@ -1,0 +1,52 @@
+/* Alignment of embeddings on controls (EFAAR, Celik et al. 2024; formulas of its efaar.py, Apache-2.0).
+ *
+ *     lam_alignment how = {LAM_ALIGN_TVN, controls, batch, batches};
+ *     LAM_TRY(lam_align(&how, &x, rows, &columns, NULL));     // in place; columns may become fewer
+ *
+ * center, centerscale: minus the mean (and divided by the deviation, ddof 0, constant columns by 1) of the controls, or of all
+ * rows where no controls are named; of each batch where batches are named.
+ * pca-cs: principal components of all controls, then centre and scale on the controls of each batch.
+ * tvn: centre and scale on all controls; components of the controls; centre and scale again (whitening); with batches
+ * CORAL: X_b S_b^(-1/2), S_b = covariance(controls of b, ddof 1) + I/2. TVN does not take off the means of batches (trap T6).
+ * Guards: components without variance among the controls are dropped (fewer controls than dimensions), with one line; a batch
+ * without two controls is an error that names it. */
+#ifndef LAMELLA_EVAL_ALIGN_H
+#define LAMELLA_EVAL_ALIGN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum lam_align_method { LAM_ALIGN_NONE, LAM_ALIGN_CENTER, LAM_ALIGN_CENTERSCALE, LAM_ALIGN_PCA_CS, LAM_ALIGN_TVN } lam_align_method;
+
+typedef struct lam_alignment {
+    lam_align_method method;
+    const bool *controls;     /* [rows]; NULL: none named */
+    const int64_t *batch;     /* [rows] 0..batches-1; NULL: one batch */
+    int64_t batches;
+    const char *const *batch_names; /* for messages; may be NULL */
+} lam_alignment;
+
+/* What was fitted; arrays that a method does not use are NULL. x -> ((x - mean) / scale - rotation_mean) rotation^T, then
+ * (x - batch_mean) / batch_scale, then times batch_matrix. */
+typedef struct lam_transform_fit {
+    int64_t columns, components, batches;
+    double *mean, *scale;               /* [columns] */
+    double *rotation_mean, *rotation;   /* [columns], [components, columns] */
+    double *batch_mean, *batch_scale;   /* [batches, components] */
+    double *batch_matrix;               /* [batches, components, components] */
+} lam_transform_fit;
+void lam_transform_fit_free(lam_transform_fit *fit);
+
+/* x [rows, *columns] is aligned in place; with fewer components its rows become shorter. fit may be NULL. */
+lam_status lam_align(const lam_alignment *how, double *x, int64_t rows, int64_t *columns, lam_transform_fit *fit);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
