@@ -13,14 +13,15 @@ void lam_image_free(lam_image *image) {
 lam_status lam_image_reserve(lam_image *image, size_t file_bytes, size_t most_ratio, const char *name) {
     int64_t plane = 0, pixels = 0, bytes = 0;
     LAM_REQUIRE(image->channels >= 1 && image->height >= 1 && image->width >= 1, LAM_ERROR_FORMAT,
-                "%s: an image without pixels (%lld channels of %lld x %lld)", name, (long long)image->channels,
-                (long long)image->height, (long long)image->width);
+                "%s: an image without pixels (%lld channels of %lld x %lld)", name,
+                (long long)image->channels, (long long)image->height, (long long)image->width);
     LAM_REQUIRE(!__builtin_mul_overflow(image->height, image->width, &plane) && plane < INT32_MAX &&
                     !__builtin_mul_overflow(plane, image->channels, &pixels) &&
                     !__builtin_mul_overflow(pixels, (int64_t)image->type, &bytes) &&
                     (uint64_t)bytes / most_ratio <= file_bytes,
-                LAM_ERROR_FORMAT, "%s: its header says %lld channels of %lld x %lld, more than a file of %zu bytes holds",
-                name, (long long)image->channels, (long long)image->height, (long long)image->width, file_bytes);
+                LAM_ERROR_FORMAT,
+                "%s: its header says %lld channels of %lld x %lld, more than a file of %zu bytes holds", name,
+                (long long)image->channels, (long long)image->height, (long long)image->width, file_bytes);
     return lam_alloc(&image->pixels, (size_t)bytes);
 }
 
@@ -59,9 +60,12 @@ void lam_planes_project(void *planes, int64_t count, int64_t plane_pixels, lam_p
             sum += v;
             if (v > most) most = v;
         }
-        uint64_t v = projection == LAM_PROJECT_MAX ? most : (2 * sum + (uint64_t)count) / (2 * (uint64_t)count);
-        if (type == LAM_PIXEL_U8) ((uint8_t *)planes)[i] = (uint8_t)v;
-        else ((uint16_t *)planes)[i] = (uint16_t)v;
+        uint64_t v =
+            projection == LAM_PROJECT_MAX ? most : (2 * sum + (uint64_t)count) / (2 * (uint64_t)count);
+        if (type == LAM_PIXEL_U8)
+            ((uint8_t *)planes)[i] = (uint8_t)v;
+        else
+            ((uint16_t *)planes)[i] = (uint16_t)v;
     }
 }
 
@@ -86,15 +90,16 @@ lam_status lam_image_read(lam_image *out, const char *path, lam_projection proje
         status = lam_fail(LAM_ERROR_FORMAT, __FILE__, __LINE__, "%s: an empty file", path);
     } else if (begins(bytes, size, "\x89PNG\r\n\x1a\n", 8)) {
         status = lam_png_parse(out, bytes, size, path);
-    } else if (begins(bytes, size, "II*\0", 4) || begins(bytes, size, "MM\0*", 4) || begins(bytes, size, "II+\0", 4) ||
-               begins(bytes, size, "MM\0+", 4)) {
+    } else if (begins(bytes, size, "II*\0", 4) || begins(bytes, size, "MM\0*", 4) ||
+               begins(bytes, size, "II+\0", 4) || begins(bytes, size, "MM\0+", 4)) {
         status = lam_tiff_parse(out, bytes, size, projection, path);
     } else if (begins(bytes, size, "\0\0\0\x0cjP  ", 8) || begins(bytes, size, "\xff\x4f\xff\x51", 4)) {
         status = lam_jpeg2000_parse(out, bytes, size, path);
     } else {
-        status = lam_fail(LAM_ERROR_FORMAT, __FILE__, __LINE__,
-                          "%s: not a PNG, TIFF, JPEG 2000 or NPY image (by its first bytes): convert it to one of these",
-                          path);
+        status = lam_fail(
+            LAM_ERROR_FORMAT, __FILE__, __LINE__,
+            "%s: not a PNG, TIFF, JPEG 2000 or NPY image (by its first bytes): convert it to one of these",
+            path);
     }
     lam_free(bytes);
     if (status != LAM_OK) lam_image_free(out);

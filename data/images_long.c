@@ -7,16 +7,17 @@
 #include "base/memory.h"
 #include "data/shard_format.h"
 
-static const char *const key_names[] = {"plate", "Metadata_Plate", "batch", "set",       "well", "Metadata_Well",
-                                        "site",  "Metadata_Site",  "field", "fov", "timepoint", "image"};
+static const char *const key_names[] = {"plate",         "Metadata_Plate", "batch",         "set",   "well",
+                                        "Metadata_Well", "site",           "Metadata_Site", "field", "fov",
+                                        "timepoint",     "image"};
 enum { KEYS = sizeof key_names / sizeof key_names[0] };
 
 typedef struct joiner {
     const lam_table *table;
     int64_t rows;
     int keys[KEYS], key_count, file, channel;
-    int64_t *code;  /* [rows] channel among `names` */
-    char **names;   /* distinct channels in the order of their first rows */
+    int64_t *code; /* [rows] channel among `names` */
+    char **names;  /* distinct channels in the order of their first rows */
     int64_t channels;
     int64_t *image; /* [rows] */
     int64_t images;
@@ -33,7 +34,8 @@ static uint64_t key_hash(const joiner *j, int64_t row) {
 
 static bool same_key(const joiner *j, int64_t a, int64_t b) {
     for (int k = 0; k < j->key_count; k++)
-        if (strcmp(lam_table_cell(j->table, a, j->keys[k]), lam_table_cell(j->table, b, j->keys[k])) != 0) return false;
+        if (strcmp(lam_table_cell(j->table, a, j->keys[k]), lam_table_cell(j->table, b, j->keys[k])) != 0)
+            return false;
     return true;
 }
 
@@ -41,14 +43,16 @@ static lam_status find_channels(joiner *j) {
     LAM_TRY(lam_alloc_array((void **)&j->code, j->rows, sizeof *j->code));
     for (int64_t i = 0; i < j->rows; i++) {
         const char *name = lam_table_cell(j->table, i, j->channel);
-        LAM_REQUIRE(name[0] != 0, LAM_ERROR_INPUT, "%s:%lld: column channel is empty", lam_table_path(j->table),
-                    (long long)lam_table_line(j->table, i));
+        LAM_REQUIRE(name[0] != 0, LAM_ERROR_INPUT, "%s:%lld: column channel is empty",
+                    lam_table_path(j->table), (long long)lam_table_line(j->table, i));
         int64_t c = 0;
         while (c < j->channels && strcmp(j->names[c], name) != 0) c++;
         if (c == j->channels) {
-            LAM_REQUIRE(c < LAM_SHARD_MAX_CHANNELS, LAM_ERROR_INPUT, "%s: more than %d different texts in column channel",
-                        lam_table_path(j->table), LAM_SHARD_MAX_CHANNELS);
-            LAM_TRY(lam_grow((void **)&j->names, (size_t)c * sizeof *j->names, (size_t)(c + 1) * sizeof *j->names));
+            LAM_REQUIRE(c < LAM_SHARD_MAX_CHANNELS, LAM_ERROR_INPUT,
+                        "%s: more than %d different texts in column channel", lam_table_path(j->table),
+                        LAM_SHARD_MAX_CHANNELS);
+            LAM_TRY(lam_grow((void **)&j->names, (size_t)c * sizeof *j->names,
+                             (size_t)(c + 1) * sizeof *j->names));
             LAM_TRY(lam_text_copy(&j->names[c], name));
             j->channels++;
         }
@@ -67,7 +71,8 @@ static bool differ_in_metadata(const joiner *j, int64_t a, int64_t b) {
 }
 
 typedef struct group {
-    int64_t first_row, image, next; /* next: another image of the same key, or of the same hash bucket; -1: none */
+    int64_t first_row, image,
+        next; /* next: another image of the same key, or of the same hash bucket; -1: none */
 } group;
 
 /* Gives each row its image: the first one of its key that lacks its channel. */
@@ -89,13 +94,15 @@ static lam_status join_rows(joiner *j, int64_t *split) {
             group *g = &groups[*link];
             if (!same_key(j, g->first_row, i)) continue;
             int64_t before = taken[g->image * j->channels + j->code[i]];
-            if (before == 0) found = g->image;
+            if (before == 0)
+                found = g->image;
             else
-                LAM_REQUIRE_GOTO(differ_in_metadata(j, before - 1, i), done, LAM_ERROR_INPUT,
-                                 "%s: lines %lld and %lld are the same image and channel (%s); remove one or add a column "
-                                 "plate, well or site that tells them apart", lam_table_path(j->table),
-                                 (long long)lam_table_line(j->table, before - 1), (long long)lam_table_line(j->table, i),
-                                 j->names[j->code[i]]);
+                LAM_REQUIRE_GOTO(
+                    differ_in_metadata(j, before - 1, i), done, LAM_ERROR_INPUT,
+                    "%s: lines %lld and %lld are the same image and channel (%s); remove one or add a column "
+                    "plate, well or site that tells them apart",
+                    lam_table_path(j->table), (long long)lam_table_line(j->table, before - 1),
+                    (long long)lam_table_line(j->table, i), j->names[j->code[i]]);
             another = true;
         }
         if (found < 0) {
@@ -144,16 +151,18 @@ static lam_status fill_list(joiner *j, lam_images *list, const lam_images_config
     const char **values = NULL;
     lam_status status = LAM_OK;
     list->images = j->images;
-    LAM_TRY_GOTO(lam_images_pick(config, (const char *const *)j->names, j->channels, &picked, &picked_count), done);
+    LAM_TRY_GOTO(lam_images_pick(config, (const char *const *)j->names, j->channels, &picked, &picked_count),
+                 done);
     LAM_TRY_GOTO(lam_images_take_names(list, (const char *const *)j->names, picked, picked_count), done);
-    LAM_TRY_GOTO(lam_alloc_array((void **)&list->sources, list->images * picked_count, sizeof *list->sources), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&list->sources, list->images * picked_count, sizeof *list->sources),
+                 done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&list->rows, list->images, sizeof *list->rows), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&values, list->images, sizeof *values), done);
     for (int64_t i = 0; i < list->images * picked_count; i++) list->sources[i].row = -1;
     for (int64_t i = j->rows - 1; i >= 0; i--) {
         const char *cell = lam_table_cell(j->table, i, j->file);
-        LAM_REQUIRE_GOTO(cell[0] != 0, done, LAM_ERROR_INPUT, "%s:%lld: column file is empty", lam_table_path(j->table),
-                         (long long)lam_table_line(j->table, i));
+        LAM_REQUIRE_GOTO(cell[0] != 0, done, LAM_ERROR_INPUT, "%s:%lld: column file is empty",
+                         lam_table_path(j->table), (long long)lam_table_line(j->table, i));
         list->rows[j->image[i]] = i;
         for (int64_t c = 0; c < picked_count; c++) {
             if (picked[c] != j->code[i]) continue;
@@ -163,7 +172,8 @@ static lam_status fill_list(joiner *j, lam_images *list, const lam_images_config
     }
     for (int64_t i = 0; i < list->images; i++) {
         bool any = false;
-        for (int64_t c = 0; c < picked_count; c++) any = any || list->sources[i * picked_count + c].path != NULL;
+        for (int64_t c = 0; c < picked_count; c++)
+            any = any || list->sources[i * picked_count + c].path != NULL;
         LAM_REQUIRE_GOTO(any, done, LAM_ERROR_INPUT, "%s:%lld: this image has none of the channels asked for",
                          lam_table_path(j->table), (long long)lam_table_line(j->table, list->rows[i]));
     }
@@ -185,12 +195,15 @@ lam_status lam_images_read_long(lam_images *list, const lam_images_config *confi
         int column = lam_table_column(j.table, key_names[k]);
         if (column >= 0) j.keys[j.key_count++] = column;
     }
-    LAM_REQUIRE(j.key_count > 0, LAM_ERROR_INPUT,
-                "%s: one row a channel, but no column plate, well, site or image says which rows are one image",
-                lam_table_path(j.table));
+    LAM_REQUIRE(
+        j.key_count > 0, LAM_ERROR_INPUT,
+        "%s: one row a channel, but no column plate, well, site or image says which rows are one image",
+        lam_table_path(j.table));
     LAM_REQUIRE(lam_table_column(j.table, "row") < 0, LAM_ERROR_INPUT,
-                "%s: a column row (of stacks) and a column channel: stacks hold all channels of an image, so give one row "
-                "an image", lam_table_path(j.table));
+                "%s: a column row (of stacks) and a column channel: stacks hold all channels of an image, so "
+                "give one row "
+                "an image",
+                lam_table_path(j.table));
     LAM_TRY_GOTO(find_channels(&j), done);
     LAM_TRY_GOTO(join_rows(&j, &list->split_images), done);
     LAM_TRY_GOTO(fill_list(&j, list, config), done);

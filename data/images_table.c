@@ -11,26 +11,33 @@
 #include "data/images_long.h"
 #include "data/shard_format.h"
 
-static bool begins(const char *text, const char *prefix) { return strncmp(text, prefix, strlen(prefix)) == 0; }
+static bool begins(const char *text, const char *prefix) {
+    return strncmp(text, prefix, strlen(prefix)) == 0;
+}
 
-lam_status lam_images_resolve(const lam_images_config *config, const char *path_cell, const char *file_cell, char **out,
-                              uint64_t *cells_hash) {
+lam_status lam_images_resolve(const lam_images_config *config, const char *path_cell, const char *file_cell,
+                              char **out, uint64_t *cells_hash) {
     char *joined = NULL, *folder = NULL;
     lam_status status = LAM_OK;
     const char *base = config->folder;
     if (path_cell != NULL) *cells_hash = XXH64(path_cell, strlen(path_cell) + 1, *cells_hash);
     *cells_hash = XXH64(file_cell, strlen(file_cell) + 1, *cells_hash);
-    if (path_cell != NULL && path_cell[0] != 0) LAM_TRY(lam_path_join(&joined, path_cell, file_cell));
-    else LAM_TRY(lam_text_copy(&joined, file_cell));
+    if (path_cell != NULL && path_cell[0] != 0)
+        LAM_TRY(lam_path_join(&joined, path_cell, file_cell));
+    else
+        LAM_TRY(lam_text_copy(&joined, file_cell));
     if (config->prefix_old != NULL && begins(joined, config->prefix_old)) {
         char *replaced = NULL;
-        LAM_TRY_GOTO(lam_text_format(&replaced, "%s%s", config->prefix_new, joined + strlen(config->prefix_old)), done);
+        LAM_TRY_GOTO(
+            lam_text_format(&replaced, "%s%s", config->prefix_new, joined + strlen(config->prefix_old)),
+            done);
         lam_free(joined);
         joined = replaced;
     }
     if (base == NULL) {
         const char *slash = strrchr(config->path, '/');
-        if (slash != NULL) LAM_TRY_GOTO(lam_text_copy_n(&folder, config->path, (size_t)(slash - config->path)), done);
+        if (slash != NULL)
+            LAM_TRY_GOTO(lam_text_copy_n(&folder, config->path, (size_t)(slash - config->path)), done);
         base = slash == NULL ? "." : slash == config->path ? "/" : folder;
     }
     status = strcmp(base, ".") == 0 ? lam_text_copy(out, joined) : lam_path_join(out, base, joined);
@@ -56,7 +63,8 @@ static int prefixed_column(const lam_table *table, const char *prefix, const cha
 }
 
 static bool is_file_column(const char *name) {
-    return strcmp(name, "file") == 0 || begins(name, "file_") || begins(name, "PathName_") || begins(name, "FileName_");
+    return strcmp(name, "file") == 0 || begins(name, "file_") || begins(name, "PathName_") ||
+           begins(name, "FileName_");
 }
 
 /* Channels that the columns name, in the order of the columns. */
@@ -69,7 +77,8 @@ static lam_status find_channels(const lam_table *table, channel_columns **out, i
                               : begins(name, "FileName_Orig") ? name + 13
                                                               : NULL;
         if (channel == NULL) continue;
-        LAM_REQUIRE(channel[0] != 0, LAM_ERROR_INPUT, "%s: column '%s' names no channel", lam_table_path(table), name);
+        LAM_REQUIRE(channel[0] != 0, LAM_ERROR_INPUT, "%s: column '%s' names no channel",
+                    lam_table_path(table), name);
         channel_columns *k = &(*out)[(*count)++];
         k->file = c;
         k->path = begins(name, "file_") ? -1 : prefixed_column(table, "PathName_Orig", channel);
@@ -80,8 +89,8 @@ static lam_status find_channels(const lam_table *table, channel_columns **out, i
     return LAM_OK;
 }
 
-lam_status lam_images_pick(const lam_images_config *config, const char *const *names, int64_t count, int64_t **picked,
-                           int64_t *picked_count) {
+lam_status lam_images_pick(const lam_images_config *config, const char *const *names, int64_t count,
+                           int64_t **picked, int64_t *picked_count) {
     *picked_count = config->channels != NULL ? config->channel_count : count;
     LAM_TRY(lam_alloc_array((void **)picked, *picked_count, sizeof **picked));
     for (int64_t i = 0; i < *picked_count; i++) {
@@ -98,13 +107,15 @@ lam_status lam_images_pick(const lam_images_config *config, const char *const *n
             if (k > 0) strcat(list, ", ");
             strcat(list, names[k]);
         }
-        LAM_FAIL(LAM_ERROR_INPUT, "%s: no channel '%s'; there are: %s%s%s%s", config->path, config->channels[i], list,
-                 near != NULL ? "; did you mean " : "", near != NULL ? near : "", near != NULL ? "?" : "");
+        LAM_FAIL(LAM_ERROR_INPUT, "%s: no channel '%s'; there are: %s%s%s%s", config->path,
+                 config->channels[i], list, near != NULL ? "; did you mean " : "", near != NULL ? near : "",
+                 near != NULL ? "?" : "");
     }
     return LAM_OK;
 }
 
-static lam_status take_names(lam_images *list, const char *const *names, const int64_t *picked, int64_t count) {
+static lam_status take_names(lam_images *list, const char *const *names, const int64_t *picked,
+                             int64_t count) {
     LAM_TRY(lam_alloc_array((void **)&list->channel_names, count, sizeof *list->channel_names));
     list->channels = count;
     list->named = true;
@@ -113,7 +124,8 @@ static lam_status take_names(lam_images *list, const char *const *names, const i
     return LAM_OK;
 }
 
-lam_status lam_images_take_names(lam_images *list, const char *const *names, const int64_t *picked, int64_t count) {
+lam_status lam_images_take_names(lam_images *list, const char *const *names, const int64_t *picked,
+                                 int64_t count) {
     return take_names(list, names, picked, count);
 }
 
@@ -122,9 +134,10 @@ lam_status lam_images_take_names(lam_images *list, const char *const *names, con
 static lam_status read_row_number(const lam_table *table, int64_t row, int column, int64_t *out) {
     const char *text = lam_table_cell(table, row, column);
     double value = 0.0;
-    LAM_REQUIRE(lam_text_is_number(text, &value) && value >= 0.0 && value < 1e15 && value == (double)(int64_t)value,
-                LAM_ERROR_INPUT, "%s:%lld: row '%s' of the stack: a whole number from 0 is due", lam_table_path(table),
-                (long long)lam_table_line(table, row), text);
+    LAM_REQUIRE(lam_text_is_number(text, &value) && value >= 0.0 && value < 1e15 &&
+                    value == (double)(int64_t)value,
+                LAM_ERROR_INPUT, "%s:%lld: row '%s' of the stack: a whole number from 0 is due",
+                lam_table_path(table), (long long)lam_table_line(table, row), text);
     *out = (int64_t)value;
     return LAM_OK;
 }
@@ -148,8 +161,8 @@ static lam_status read_one_file(lam_images *list, const lam_images_config *confi
     return LAM_OK;
 }
 
-static lam_status fill_wide(lam_images *list, const lam_images_config *config, const channel_columns *channels,
-                            const int64_t *picked) {
+static lam_status fill_wide(lam_images *list, const lam_images_config *config,
+                            const channel_columns *channels, const int64_t *picked) {
     const lam_table *table = list->table;
     LAM_TRY(lam_alloc_array((void **)&list->sources, list->images * list->channels, sizeof *list->sources));
     for (int64_t i = 0; i < list->images; i++) {
@@ -161,13 +174,15 @@ static lam_status fill_wide(lam_images *list, const lam_images_config *config, c
             s->row = -1;
             if (cell[0] == 0) continue;
             any = true;
-            LAM_TRY(lam_images_resolve(config, k->path >= 0 ? lam_table_cell(table, i, k->path) : NULL, cell, &s->path, &s->cells_hash));
-            const char *light = k->illumination_file >= 0 ? lam_table_cell(table, i, k->illumination_file) : "";
+            LAM_TRY(lam_images_resolve(config, k->path >= 0 ? lam_table_cell(table, i, k->path) : NULL, cell,
+                                       &s->path, &s->cells_hash));
+            const char *light =
+                k->illumination_file >= 0 ? lam_table_cell(table, i, k->illumination_file) : "";
             if (light[0] == 0) continue;
             list->has_illumination = true;
             LAM_TRY(lam_images_resolve(
-                config, k->illumination_path >= 0 ? lam_table_cell(table, i, k->illumination_path) : NULL, light,
-                &s->illumination, &s->cells_hash));
+                config, k->illumination_path >= 0 ? lam_table_cell(table, i, k->illumination_path) : NULL,
+                light, &s->illumination, &s->cells_hash));
         }
         LAM_REQUIRE(any, LAM_ERROR_INPUT, "%s:%lld: no channel has a file", lam_table_path(table),
                     (long long)lam_table_line(table, i));
@@ -175,7 +190,8 @@ static lam_status fill_wide(lam_images *list, const lam_images_config *config, c
     return LAM_OK;
 }
 
-static lam_status read_wide(lam_images *list, const lam_images_config *config, channel_columns *channels, int64_t count) {
+static lam_status read_wide(lam_images *list, const lam_images_config *config, channel_columns *channels,
+                            int64_t count) {
     const char **names = NULL;
     int64_t *picked = NULL, picked_count = 0;
     lam_status status = LAM_OK;
@@ -184,7 +200,8 @@ static lam_status read_wide(lam_images *list, const lam_images_config *config, c
     for (int64_t c = 0; c < count; c++)
         for (int64_t k = 0; k < c; k++)
             LAM_REQUIRE_GOTO(strcmp(names[c], names[k]) != 0, done, LAM_ERROR_INPUT,
-                             "%s: two columns name the files of channel %s", lam_table_path(list->table), names[c]);
+                             "%s: two columns name the files of channel %s", lam_table_path(list->table),
+                             names[c]);
     LAM_TRY_GOTO(lam_images_pick(config, names, count, &picked, &picked_count), done);
     LAM_TRY_GOTO(take_names(list, names, picked, picked_count), done);
     LAM_TRY_GOTO(fill_wide(list, config, channels, picked), done);
@@ -224,7 +241,8 @@ static lam_status hash_images(lam_images *list) {
     lam_status status = lam_alloc_array((void **)&list->hashes, list->images, sizeof *list->hashes);
     for (int64_t i = 0; status == LAM_OK && i < list->images; i++) {
         XXH64_reset(state, 0);
-        for (int c = 0; c < lam_table_columns(list->metadata); c++) hash_text(state, lam_table_cell(list->metadata, i, c));
+        for (int c = 0; c < lam_table_columns(list->metadata); c++)
+            hash_text(state, lam_table_cell(list->metadata, i, c));
         int64_t sources = list->one_file ? 1 : list->channels;
         for (int64_t c = 0; c < sources; c++) {
             const lam_source *s = &list->sources[i * sources + c];
@@ -277,14 +295,16 @@ static lam_status refuse_duplicates(const lam_images *list) {
         if (all[i].hash != all[i - 1].hash || !same_pixels(list, all[i].image, all[i - 1].image)) continue;
         status = lam_fail(LAM_ERROR_INPUT, __FILE__, __LINE__,
                           "%s: duplicate rows: lines %lld and %lld name the same pixels; remove one",
-                          lam_table_path(list->table), (long long)lam_table_line(list->table, list->rows[all[i - 1].image]),
+                          lam_table_path(list->table),
+                          (long long)lam_table_line(list->table, list->rows[all[i - 1].image]),
                           (long long)lam_table_line(list->table, list->rows[all[i].image]));
     }
     lam_free(all);
     return status;
 }
 
-static lam_status read_kind(lam_images *list, const lam_images_config *config, channel_columns *channels, int64_t count) {
+static lam_status read_kind(lam_images *list, const lam_images_config *config, channel_columns *channels,
+                            int64_t count) {
     const lam_table *table = list->table;
     bool file = lam_table_column(table, "file") >= 0;
     LAM_REQUIRE(!file || count == 0, LAM_ERROR_INPUT,
@@ -292,7 +312,8 @@ static lam_status read_kind(lam_images *list, const lam_images_config *config, c
                 lam_table_path(table), lam_table_name(table, channels[0].file));
     LAM_REQUIRE(file || count > 0, LAM_ERROR_INPUT,
                 "%s: no column names image files: file, file_<channel>, or PathName_Orig<channel> with "
-                "FileName_Orig<channel> is due", lam_table_path(table));
+                "FileName_Orig<channel> is due",
+                lam_table_path(table));
     if (file && lam_table_column(table, "channel") >= 0) return lam_images_read_long(list, config);
     list->images = lam_table_rows(table);
     LAM_TRY(lam_alloc_array((void **)&list->rows, list->images, sizeof *list->rows));
@@ -309,13 +330,15 @@ lam_status lam_images_read(lam_images **out, const lam_images_config *config) {
     *out = NULL;
     LAM_TRY(lam_alloc((void **)&list, sizeof *list));
     LAM_TRY_GOTO(lam_table_read(&list->table, config->path), done);
-    LAM_REQUIRE_GOTO(lam_table_rows(list->table) > 0, done, LAM_ERROR_INPUT, "%s: no rows below the header", config->path);
+    LAM_REQUIRE_GOTO(lam_table_rows(list->table) > 0, done, LAM_ERROR_INPUT, "%s: no rows below the header",
+                     config->path);
     LAM_TRY_GOTO(find_channels(list->table, &channels, &count), done);
     LAM_TRY_GOTO(read_kind(list, config, channels, count), done);
     LAM_REQUIRE_GOTO(list->channels <= LAM_SHARD_MAX_CHANNELS &&
                          lam_table_columns(list->metadata) <= LAM_SHARD_MAX_COLUMNS,
-                     done, LAM_ERROR_INPUT, "%s: %lld channels and %d columns; at most %d and %d can be packed",
-                     config->path, (long long)list->channels, lam_table_columns(list->metadata), LAM_SHARD_MAX_CHANNELS,
+                     done, LAM_ERROR_INPUT,
+                     "%s: %lld channels and %d columns; at most %d and %d can be packed", config->path,
+                     (long long)list->channels, lam_table_columns(list->metadata), LAM_SHARD_MAX_CHANNELS,
                      LAM_SHARD_MAX_COLUMNS);
     LAM_TRY_GOTO(refuse_duplicates(list), done);
     LAM_TRY_GOTO(hash_images(list), done);
@@ -336,7 +359,8 @@ void lam_images_free(lam_images **images) {
         lam_free(list->sources[i].path);
         lam_free(list->sources[i].illumination);
     }
-    for (int64_t c = 0; list->channel_names != NULL && c < list->channels; c++) lam_free(list->channel_names[c]);
+    for (int64_t c = 0; list->channel_names != NULL && c < list->channels; c++)
+        lam_free(list->channel_names[c]);
     lam_free(list->channel_names);
     lam_free(list->sources);
     lam_free(list->rows);

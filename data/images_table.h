@@ -9,13 +9,13 @@
  * - `file_<channel>`: a file a channel; an empty cell is an absent channel;
  * - CellProfiler and JUMP (load_data.csv): PathName_Orig<channel> and FileName_Orig<channel>, with
  *   PathName_Illum<channel> and FileName_Illum<channel>;
- * - long: `file` and `channel`, one row a channel. Rows with the same values in all of these columns that are there are
- *   one image: plate, Metadata_Plate, batch, set, well, Metadata_Well, site, Metadata_Site, field, fov, timepoint,
- *   image. Where such a group names a channel twice with other metadata (two masks of one field), the
- *   second one begins another image; with the same metadata it is an error. Columns that differ between the channels of
- *   an image become one column a channel (stain -> stain_DNA).
- * Every other column is metadata. Images keep the order of the table (of their first rows). Relative paths count from
- * the table's folder or `folder`. Ownership: the list owns everything. */
+ * - long: `file` and `channel`, one row a channel. Rows with the same values in all of these columns that are
+ * there are one image: plate, Metadata_Plate, batch, set, well, Metadata_Well, site, Metadata_Site, field,
+ * fov, timepoint, image. Where such a group names a channel twice with other metadata (two masks of one
+ * field), the second one begins another image; with the same metadata it is an error. Columns that differ
+ * between the channels of an image become one column a channel (stain -> stain_DNA). Every other column is
+ * metadata. Images keep the order of the table (of their first rows). Relative paths count from the table's
+ * folder or `folder`. Ownership: the list owns everything. */
 #ifndef LAMELLA_DATA_IMAGES_TABLE_H
 #define LAMELLA_DATA_IMAGES_TABLE_H
 
@@ -31,17 +31,17 @@ extern "C" {
 
 typedef struct lam_images_config {
     const char *path;
-    const char *folder;     /* where relative paths begin; NULL: the table's folder */
-    const char *prefix_old; /* NULL, or what a path that begins with it... */
-    const char *prefix_new; /* ...begins with instead */
+    const char *folder;          /* where relative paths begin; NULL: the table's folder */
+    const char *prefix_old;      /* NULL, or what a path that begins with it... */
+    const char *prefix_new;      /* ...begins with instead */
     const char *const *channels; /* channels to take, in this order (names of those of `file`); NULL: all */
     int64_t channel_count;
 } lam_images_config;
 
 typedef struct lam_source {
-    char *path;         /* NULL: absent */
-    int64_t row;        /* of a stack, or -1 */
-    char *illumination; /* NULL: none named */
+    char *path;          /* NULL: absent */
+    int64_t row;         /* of a stack, or -1 */
+    char *illumination;  /* NULL: none named */
     uint64_t cells_hash; /* of the cells that name the files, as they stand in the table */
 } lam_source;
 

@@ -54,13 +54,15 @@ static lam_status check_components(const opj_image_t *image, lam_image *out, con
     for (OPJ_UINT32 c = 0; c < image->numcomps; c++) {
         const opj_image_comp_t *k = &image->comps[c];
         LAM_REQUIRE(!k->sgnd && k->prec >= 1 && k->prec <= 16, LAM_ERROR_FORMAT,
-                    "%s: %s pixels of %u bits; unsigned ones of at most 16 bits can be packed: convert it", name,
-                    k->sgnd ? "signed" : "unsigned", k->prec);
+                    "%s: %s pixels of %u bits; unsigned ones of at most 16 bits can be packed: convert it",
+                    name, k->sgnd ? "signed" : "unsigned", k->prec);
         LAM_REQUIRE(k->w == first->w && k->h == first->h, LAM_ERROR_FORMAT,
-                    "%s: components of different sizes (%u x %u and %u x %u): convert it", name, first->h, first->w, k->h,
-                    k->w);
-        if (k->alpha != 0) out->alpha_dropped = true;
-        else out->channels++;
+                    "%s: components of different sizes (%u x %u and %u x %u): convert it", name, first->h,
+                    first->w, k->h, k->w);
+        if (k->alpha != 0)
+            out->alpha_dropped = true;
+        else
+            out->channels++;
         if (k->prec > 8) out->type = LAM_PIXEL_U16;
     }
     out->height = first->h;
@@ -68,12 +70,13 @@ static lam_status check_components(const opj_image_t *image, lam_image *out, con
     return LAM_OK;
 }
 
-static lam_status decode(opj_codec_t *codec, opj_stream_t *stream, opj_image_t **image, const source *s, lam_image *out,
-                         const char *name) {
+static lam_status decode(opj_codec_t *codec, opj_stream_t *stream, opj_image_t **image, const source *s,
+                         lam_image *out, const char *name) {
     opj_dparameters_t parameters;
     opj_set_default_decoder_parameters(&parameters);
-    LAM_REQUIRE(opj_setup_decoder(codec, &parameters) && opj_read_header(stream, codec, image), LAM_ERROR_FORMAT,
-                "%s: damaged JPEG 2000: %s", name, s->message[0] ? s->message : "its header cannot be read");
+    LAM_REQUIRE(opj_setup_decoder(codec, &parameters) && opj_read_header(stream, codec, image),
+                LAM_ERROR_FORMAT, "%s: damaged JPEG 2000: %s", name,
+                s->message[0] ? s->message : "its header cannot be read");
     out->type = LAM_PIXEL_U8;
     /* Before decoding takes memory: what the header claims. */
     LAM_TRY(check_components(*image, out, name));
@@ -88,12 +91,15 @@ static lam_status decode(opj_codec_t *codec, opj_stream_t *stream, opj_image_t *
     for (OPJ_UINT32 c = 0; c < (*image)->numcomps; c++) {
         const opj_image_comp_t *k = &(*image)->comps[c];
         if (k->alpha != 0) continue;
-        LAM_REQUIRE(k->data != NULL, LAM_ERROR_FORMAT, "%s: damaged JPEG 2000: component %u has no pixels", name, c);
+        LAM_REQUIRE(k->data != NULL, LAM_ERROR_FORMAT, "%s: damaged JPEG 2000: component %u has no pixels",
+                    name, c);
         int32_t most = (1 << k->prec) - 1;
         for (int64_t i = 0; i < plane; i++) {
             int32_t v = k->data[i] < 0 ? 0 : k->data[i] > most ? most : k->data[i];
-            if (out->type == LAM_PIXEL_U8) ((uint8_t *)out->pixels)[channel * plane + i] = (uint8_t)v;
-            else ((uint16_t *)out->pixels)[channel * plane + i] = (uint16_t)v;
+            if (out->type == LAM_PIXEL_U8)
+                ((uint8_t *)out->pixels)[channel * plane + i] = (uint8_t)v;
+            else
+                ((uint16_t *)out->pixels)[channel * plane + i] = (uint16_t)v;
         }
         channel++;
     }
@@ -107,7 +113,8 @@ lam_status lam_jpeg2000_parse(lam_image *out, const char *bytes, size_t size, co
     opj_codec_t *codec = opj_create_decompress(size > 0 && bytes[0] == 0 ? OPJ_CODEC_JP2 : OPJ_CODEC_J2K);
     opj_stream_t *stream = opj_stream_create(1 << 16, OPJ_TRUE);
     lam_status status = LAM_OK;
-    LAM_REQUIRE_GOTO(codec != NULL && stream != NULL, done, LAM_ERROR_MEMORY, "%s: out of memory for JPEG 2000", name);
+    LAM_REQUIRE_GOTO(codec != NULL && stream != NULL, done, LAM_ERROR_MEMORY,
+                     "%s: out of memory for JPEG 2000", name);
     opj_set_error_handler(codec, on_error, &s);
     opj_set_warning_handler(codec, on_message, NULL);
     opj_set_info_handler(codec, on_message, NULL);

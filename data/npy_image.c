@@ -71,7 +71,8 @@ static void evict(lam_stacks *s) {
     }
 }
 
-/* With the mutex held, also while reading: others that want the same array wait for it instead of unpacking it too. */
+/* With the mutex held, also while reading: others that want the same array wait for it instead of unpacking
+ * it too. */
 static lam_status find_or_read(lam_stacks *s, const char *path, kept **out) {
     for (kept **at = &s->first; *at != NULL; at = &(*at)->next) {
         if (strcmp((*at)->path, path) != 0) continue;
@@ -102,14 +103,19 @@ static lam_status find_or_read(lam_stacks *s, const char *path, kept **out) {
 static lam_status copy_image(const lam_npy *a, int64_t row, lam_image *out, const char *path) {
     int skip = row >= 0 ? 1 : 0;
     LAM_REQUIRE(strcmp(a->type, "u1") == 0 || strcmp(a->type, "u2") == 0, LAM_ERROR_FORMAT,
-                "%s: an array of %s; pixels are uint8 or uint16: save it with array.astype('u2')", path, a->type);
+                "%s: an array of %s; pixels are uint8 or uint16: save it with array.astype('u2')", path,
+                a->type);
     LAM_REQUIRE(row >= 0 || a->rank == 2 || a->rank == 3, LAM_ERROR_FORMAT,
-                "%s: an array of %d dimensions; an image is H x W or C x H x W, and a stack N x C x H x W needs a column "
-                "'row' in the table", path, a->rank);
+                "%s: an array of %d dimensions; an image is H x W or C x H x W, and a stack N x C x H x W "
+                "needs a column "
+                "'row' in the table",
+                path, a->rank);
     LAM_REQUIRE(row < 0 || a->rank == 3 || a->rank == 4, LAM_ERROR_FORMAT,
-                "%s: an array of %d dimensions; a stack with rows is N x C x H x W or N x H x W", path, a->rank);
-    LAM_REQUIRE(row < 0 || row < a->shape[0], LAM_ERROR_INPUT, "%s: row %lld of a stack of %lld (rows count from 0)", path,
-                (long long)row, (long long)a->shape[0]);
+                "%s: an array of %d dimensions; a stack with rows is N x C x H x W or N x H x W", path,
+                a->rank);
+    LAM_REQUIRE(row < 0 || row < a->shape[0], LAM_ERROR_INPUT,
+                "%s: row %lld of a stack of %lld (rows count from 0)", path, (long long)row,
+                (long long)a->shape[0]);
     out->channels = a->rank - skip == 3 ? a->shape[skip] : 1;
     out->height = a->shape[a->rank - 2];
     out->width = a->shape[a->rank - 1];
@@ -147,20 +153,27 @@ lam_status lam_stacks_read(lam_stacks *stacks, const char *path, int64_t row, la
 static lam_status divide(const lam_npy *a, lam_image *image, int64_t channel, const char *path) {
     int64_t plane = image->height * image->width;
     LAM_REQUIRE((strcmp(a->type, "f4") == 0 || strcmp(a->type, "f8") == 0) && a->rank >= 2 && a->rank <= 3 &&
-                    a->count == plane && a->shape[a->rank - 2] == image->height && a->shape[a->rank - 1] == image->width,
-                LAM_ERROR_INPUT, "%s: an illumination function is a float array of the image's size, %lld x %lld", path,
+                    a->count == plane && a->shape[a->rank - 2] == image->height &&
+                    a->shape[a->rank - 1] == image->width,
+                LAM_ERROR_INPUT,
+                "%s: an illumination function is a float array of the image's size, %lld x %lld", path,
                 (long long)image->height, (long long)image->width);
     double most = image->type == LAM_PIXEL_U8 ? 255.0 : 65535.0;
     for (int64_t i = 0; i < plane; i++) {
-        double light = a->item_bytes == 4 ? (double)((const float *)a->data)[i] : ((const double *)a->data)[i];
+        double light =
+            a->item_bytes == 4 ? (double)((const float *)a->data)[i] : ((const double *)a->data)[i];
         LAM_REQUIRE(isfinite(light) && light > 0.0, LAM_ERROR_INPUT,
-                    "%s: an illumination function of %g at pixel %lld; all values are above 0", path, light, (long long)i);
+                    "%s: an illumination function of %g at pixel %lld; all values are above 0", path, light,
+                    (long long)i);
         int64_t at = channel * plane + i;
-        double v = image->type == LAM_PIXEL_U8 ? ((uint8_t *)image->pixels)[at] : ((uint16_t *)image->pixels)[at];
+        double v =
+            image->type == LAM_PIXEL_U8 ? ((uint8_t *)image->pixels)[at] : ((uint16_t *)image->pixels)[at];
         v = floor(v / light + 0.5);
         if (v > most) v = most;
-        if (image->type == LAM_PIXEL_U8) ((uint8_t *)image->pixels)[at] = (uint8_t)v;
-        else ((uint16_t *)image->pixels)[at] = (uint16_t)v;
+        if (image->type == LAM_PIXEL_U8)
+            ((uint8_t *)image->pixels)[at] = (uint8_t)v;
+        else
+            ((uint16_t *)image->pixels)[at] = (uint16_t)v;
     }
     return LAM_OK;
 }

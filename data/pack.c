@@ -34,16 +34,24 @@ typedef struct packing {
 
 static const lam_option options[] = {
     {"out", LAM_OPTION_TEXT, "SHARDS", NULL, .help = "folder of the shards", .required = true},
-    {"images", LAM_OPTION_TEXT, "DIR", NULL, .help = "where relative paths begin (default: the folder of the table)"},
-    {"path-prefix", LAM_OPTION_TEXT, "OLD=NEW", NULL, .help = "paths that begin with OLD begin with NEW instead"},
-    {"bit-depth", LAM_OPTION_CHOICE, "8|10|12|14|16", NULL, .help = "bits of a pixel (default: found for each channel)"},
+    {"images", LAM_OPTION_TEXT, "DIR", NULL,
+     .help = "where relative paths begin (default: the folder of the table)"},
+    {"path-prefix", LAM_OPTION_TEXT, "OLD=NEW", NULL,
+     .help = "paths that begin with OLD begin with NEW instead"},
+    {"bit-depth", LAM_OPTION_CHOICE, "8|10|12|14|16", NULL,
+     .help = "bits of a pixel (default: found for each channel)"},
     {"to-uint8", LAM_OPTION_CHOICE, "percentile|linear", NULL,
-     .help = "store 8 bits: 0.1 to 99.9 percentile of each plane, or the whole bit depth (16 without --bit-depth)"},
-    {"illumination", LAM_OPTION_FLAG, NULL, NULL, .help = "divide by the illumination functions that the table names"},
-    {"channels", LAM_OPTION_TEXT, "A,B", NULL, .help = "channels to pack, in this order; names those of a column 'file'"},
-    {"group", LAM_OPTION_TEXT, "COLUMN", NULL, .help = "what training and validation must not share (default: plate with well)"},
+     .help = "store 8 bits: 0.1 to 99.9 percentile of each plane, or the whole bit depth (16 without "
+             "--bit-depth)"},
+    {"illumination", LAM_OPTION_FLAG, NULL, NULL,
+     .help = "divide by the illumination functions that the table names"},
+    {"channels", LAM_OPTION_TEXT, "A,B", NULL,
+     .help = "channels to pack, in this order; names those of a column 'file'"},
+    {"group", LAM_OPTION_TEXT, "COLUMN", NULL,
+     .help = "what training and validation must not share (default: plate with well)"},
     {"project", LAM_OPTION_CHOICE, "max|mean|middle", NULL, .help = "how planes in Z become one"},
-    {"shard-size", LAM_OPTION_INT, "MiB", "256", .help = "size at which a shard is closed", .minimum = 1, .maximum = 1 << 20},
+    {"shard-size", LAM_OPTION_INT, "MiB", "256", .help = "size at which a shard is closed", .minimum = 1,
+     .maximum = 1 << 20},
     {"resume", LAM_OPTION_FLAG, NULL, NULL, .help = "keep the whole shards of a packing that was stopped"},
     {0}};
 
@@ -53,7 +61,8 @@ static lam_status split_prefix(packing *p, const char *text) {
     if (text == NULL) return LAM_OK;
     LAM_TRY(lam_text_copy(&p->prefix, text));
     char *equals = strchr(p->prefix, '=');
-    LAM_REQUIRE(equals != NULL && equals != p->prefix, LAM_ERROR_USAGE, "--path-prefix %s: OLD=NEW is due", text);
+    LAM_REQUIRE(equals != NULL && equals != p->prefix, LAM_ERROR_USAGE, "--path-prefix %s: OLD=NEW is due",
+                text);
     *equals = 0;
     p->table.prefix_old = p->prefix;
     p->table.prefix_new = equals + 1;
@@ -83,7 +92,7 @@ static lam_status read_options(packing *p, const lam_arguments *a) {
     LAM_TRY(split_prefix(p, lam_option_text(a, "path-prefix")));
     LAM_TRY(split_channels(p, lam_option_text(a, "channels")));
     p->settings.bit_depth = bits == NULL ? 0 : bits[1] == 0 ? 8 : 10 + bits[1] - '0';
-    p->settings.to_uint8 = narrow == NULL                       ? LAM_TO_UINT8_OFF
+    p->settings.to_uint8 = narrow == NULL                      ? LAM_TO_UINT8_OFF
                            : strcmp(narrow, "percentile") == 0 ? LAM_TO_UINT8_PERCENTILE
                                                                : LAM_TO_UINT8_LINEAR;
     p->settings.projection = project == NULL                ? LAM_PROJECT_NONE
@@ -117,10 +126,14 @@ static lam_status check_files(packing *p) {
                 continue;
             }
             int failed = lam_fault_hit(LAM_FAULT_READ) ? (errno = EIO, -1) : stat(paths[i], &info);
-            LAM_REQUIRE(failed == 0 && !S_ISDIR(info.st_mode), LAM_ERROR_IO, "%s:%lld: %s%s: %s%s", lam_table_path(list->table),
+            LAM_REQUIRE(failed == 0 && !S_ISDIR(info.st_mode), LAM_ERROR_IO, "%s:%lld: %s%s: %s%s",
+                        lam_table_path(list->table),
                         (long long)lam_table_line(list->table, list->rows[k / sources]),
-                        list->one_file ? "file" : "channel ", list->one_file ? "" : list->channel_names[k % sources],
-                        paths[i], failed == 0 ? ": a folder" : errno == ENOENT ? ": no such file" : ": cannot be read");
+                        list->one_file ? "file" : "channel ",
+                        list->one_file ? "" : list->channel_names[k % sources], paths[i],
+                        failed == 0       ? ": a folder"
+                        : errno == ENOENT ? ": no such file"
+                                          : ": cannot be read");
             double when = (double)info.st_mtim.tv_sec + 1e-9 * (double)info.st_mtim.tv_nsec;
             if (when > p->changed[k / sources]) p->changed[k / sources] = when;
         }
@@ -142,12 +155,15 @@ static lam_status settle_channels(packing *p) {
     const char *path = list->sources[0].path;
     lam_image_free(&first);
     LAM_REQUIRE(!list->named || list->channels == channels, LAM_ERROR_INPUT,
-                "--channels names %lld channels, but %s has %lld", (long long)list->channels, path, (long long)channels);
+                "--channels names %lld channels, but %s has %lld", (long long)list->channels, path,
+                (long long)channels);
     p->settings.channels = channels;
     LAM_TRY(lam_alloc_array((void **)&p->names, channels, sizeof *p->names));
     for (int64_t c = 0; c < channels; c++) {
-        if (list->named) LAM_TRY(lam_text_copy(&p->names[c], list->channel_names[c]));
-        else LAM_TRY(lam_text_format(&p->names[c], "ch%lld", (long long)c + 1));
+        if (list->named)
+            LAM_TRY(lam_text_copy(&p->names[c], list->channel_names[c]));
+        else
+            LAM_TRY(lam_text_format(&p->names[c], "ch%lld", (long long)c + 1));
     }
     p->settings.channel_names = (const char *const *)p->names;
     return LAM_OK;
@@ -159,20 +175,23 @@ static lam_status prepare(packing *p) {
     if (p->dataset.group != NULL && lam_table_column(list->metadata, p->dataset.group) < 0) {
         int column = 0;
         LAM_TRY(lam_table_require(list->table, p->dataset.group, &column));
-        LAM_FAIL(LAM_ERROR_INPUT, "--group %s: this column is no metadata of whole images in %s", p->dataset.group,
-                 p->table.path);
+        LAM_FAIL(LAM_ERROR_INPUT, "--group %s: this column is no metadata of whole images in %s",
+                 p->dataset.group, p->table.path);
     }
     LAM_TRY(check_files(p));
     LAM_TRY(lam_stacks_create(&p->settings.stacks, stack_bytes));
     p->settings.list = list;
     LAM_TRY(settle_channels(p));
     if (list->split_images > 0)
-        lam_log_info("%s: %lld images more than plate, well and site tell apart: rows with the same channel and other "
-                     "metadata are images of their own", p->table.path, (long long)list->split_images);
+        lam_log_info(
+            "%s: %lld images more than plate, well and site tell apart: rows with the same channel and other "
+            "metadata are images of their own",
+            p->table.path, (long long)list->split_images);
     if (list->has_illumination && !p->settings.illumination)
-        lam_log_info("%s names illumination functions: not applied (--illumination applies them)", p->table.path);
-    int64_t numbers[] = {p->settings.channels, p->settings.bit_depth, p->settings.to_uint8, p->settings.projection,
-                         p->settings.illumination, p->dataset.shard_bytes};
+        lam_log_info("%s names illumination functions: not applied (--illumination applies them)",
+                     p->table.path);
+    int64_t numbers[] = {p->settings.channels,   p->settings.bit_depth,    p->settings.to_uint8,
+                         p->settings.projection, p->settings.illumination, p->dataset.shard_bytes};
     uint64_t hash = XXH64(numbers, sizeof numbers, 1);
     for (int64_t c = 0; c < p->settings.channels; c++)
         hash = XXH64(p->settings.channel_names[c], strlen(p->settings.channel_names[c]) + 1, hash);
@@ -202,7 +221,8 @@ static void encode_batch(const lam_pack_settings *settings, int64_t first, int64
         slots[i] = (slot){0};
         slots[i].status = lam_pack_image(settings, first + i, &slots[i].encoded, &slots[i].alpha_dropped);
         /* The message belongs to this thread: it is carried to the caller's. */
-        if (slots[i].status != LAM_OK) snprintf(slots[i].message, sizeof slots[i].message, "%s", lam_last_error());
+        if (slots[i].status != LAM_OK)
+            snprintf(slots[i].message, sizeof slots[i].message, "%s", lam_last_error());
     }
 }
 
@@ -227,8 +247,8 @@ static lam_status pack_images(packing *p, lam_dataset *d, lam_progress *progress
         uint64_t stored = 0, pixels = 0;
         char rate[48];
         LAM_REQUIRE_GOTO(!lam_stop_requested(), done, LAM_STOPPED,
-                         "stopped by %s after %lld of %lld images: run again with --resume", lam_stop_signal_name(),
-                         (long long)first, (long long)images);
+                         "stopped by %s after %lld of %lld images: run again with --resume",
+                         lam_stop_signal_name(), (long long)first, (long long)images);
         encode_batch(&p->settings, first, count, slots);
         status = store_batch(d, slots, count, alpha_dropped);
         for (int64_t i = 0; i < count; i++) lam_encoded_free(&slots[i].encoded);
@@ -241,12 +261,14 @@ done:
     return status;
 }
 
-static lam_status print_result(const packing *p, uint64_t stored, uint64_t pixels, double seconds, bool json) {
+static lam_status print_result(const packing *p, uint64_t stored, uint64_t pixels, double seconds,
+                               bool json) {
     double ratio = (double)pixels / (double)stored, rate = (double)pixels / 1e6 / seconds;
     if (!json) {
-        lam_log_info("%s: %lld images of %lld channels, %.1f MB of pixels in %.1f MB (%.2f to 1), %.1f s, %.1f MB/s",
-                     p->dataset.folder, (long long)p->list->images, (long long)p->settings.channels, (double)pixels / 1e6,
-                     (double)stored / 1e6, ratio, seconds, rate);
+        lam_log_info(
+            "%s: %lld images of %lld channels, %.1f MB of pixels in %.1f MB (%.2f to 1), %.1f s, %.1f MB/s",
+            p->dataset.folder, (long long)p->list->images, (long long)p->settings.channels,
+            (double)pixels / 1e6, (double)stored / 1e6, ratio, seconds, rate);
         return LAM_OK;
     }
     lam_json *root = lam_json_object();
@@ -276,7 +298,8 @@ static lam_status pack_all(packing *p, bool json) {
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_dataset_create(&d, &p->dataset), done);
     p->kept = lam_dataset_images(d);
-    if (p->kept > 0) lam_log_info("%s: %lld images are packed already", p->dataset.folder, (long long)p->kept);
+    if (p->kept > 0)
+        lam_log_info("%s: %lld images are packed already", p->dataset.folder, (long long)p->kept);
     progress = lam_progress_start("pack", p->list->images, "images");
     LAM_TRY_GOTO(pack_images(p, d, progress, &alpha_dropped), done);
     lam_dataset_totals(d, &stored, &pixels);
@@ -313,6 +336,11 @@ done:
     return status;
 }
 
-const lam_command lam_command_pack = {
-    "pack", "images and their table to shards", "IMAGES.csv", 1, 1, options,
-    "lamella pack screen/images.csv --out shards", run_pack};
+const lam_command lam_command_pack = {"pack",
+                                      "images and their table to shards",
+                                      "IMAGES.csv",
+                                      1,
+                                      1,
+                                      options,
+                                      "lamella pack screen/images.csv --out shards",
+                                      run_pack};

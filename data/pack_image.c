@@ -10,8 +10,8 @@ void lam_plane_to_uint8(void *pixels, int64_t count, lam_to_uint8 how, int bits)
     int64_t low = 0, high = (1 << bits) - 1;
     if (how == LAM_TO_UINT8_PERCENTILE) {
         int64_t seen[256] = {0}, below = 0;
-        /* Nearest-rank percentiles: the smallest value with at least that share of the pixels at or below it. Two levels
-         * of 256 bins find a value of 65536. */
+        /* Nearest-rank percentiles: the smallest value with at least that share of the pixels at or below it.
+         * Two levels of 256 bins find a value of 65536. */
         int64_t rank[2] = {(count + 999) / 1000, count - count / 1000}, bound[2];
         for (int64_t i = 0; i < count; i++) seen[from[i] >> 8]++;
         for (int k = 0; k < 2; k++) {
@@ -33,10 +33,11 @@ void lam_plane_to_uint8(void *pixels, int64_t count, lam_to_uint8 how, int bits)
 }
 
 lam_status lam_pack_read(const lam_pack_settings *settings, const lam_source *source, lam_image *out) {
-    if (lam_is_npy_name(source->path)) return lam_stacks_read(settings->stacks, source->path, source->row, out);
+    if (lam_is_npy_name(source->path))
+        return lam_stacks_read(settings->stacks, source->path, source->row, out);
     *out = (lam_image){0};
-    LAM_REQUIRE(source->row < 0, LAM_ERROR_INPUT, "%s: a row of a stack is named, but only .npy files are stacks",
-                source->path);
+    LAM_REQUIRE(source->row < 0, LAM_ERROR_INPUT,
+                "%s: a row of a stack is named, but only .npy files are stacks", source->path);
     return lam_image_read(out, source->path, settings->projection);
 }
 
@@ -50,8 +51,8 @@ static uint32_t largest(const void *pixels, int64_t count, lam_pixel_type type) 
 }
 
 /* After reading: illumination, bit depth, 8 bits. */
-static lam_status correct(const lam_pack_settings *settings, const lam_source *source, lam_image *image, int64_t plane,
-                          int64_t channel, lam_pixel_type *type) {
+static lam_status correct(const lam_pack_settings *settings, const lam_source *source, lam_image *image,
+                          int64_t plane, int64_t channel, lam_pixel_type *type) {
     int64_t count = image->height * image->width;
     void *pixels = (char *)image->pixels + (size_t)(plane * count) * (size_t)image->type;
     *type = image->type;
@@ -64,7 +65,8 @@ static lam_status correct(const lam_pack_settings *settings, const lam_source *s
                     settings->channel_names[channel], settings->bit_depth);
     }
     if (settings->to_uint8 != LAM_TO_UINT8_OFF && image->type == LAM_PIXEL_U16) {
-        lam_plane_to_uint8(pixels, count, settings->to_uint8, settings->bit_depth > 0 ? settings->bit_depth : 16);
+        lam_plane_to_uint8(pixels, count, settings->to_uint8,
+                           settings->bit_depth > 0 ? settings->bit_depth : 16);
         *type = LAM_PIXEL_U8;
     }
     return LAM_OK;
@@ -81,8 +83,9 @@ typedef struct opened {
 static lam_status read_one(const lam_pack_settings *settings, const lam_source *source, opened *o) {
     lam_image *file = &o->files[o->count++];
     LAM_TRY(lam_pack_read(settings, source, file));
-    LAM_REQUIRE(file->channels == settings->channels, LAM_ERROR_INPUT, "%s: %lld channels where the table's have %lld",
-                source->path, (long long)file->channels, (long long)settings->channels);
+    LAM_REQUIRE(file->channels == settings->channels, LAM_ERROR_INPUT,
+                "%s: %lld channels where the table's have %lld", source->path, (long long)file->channels,
+                (long long)settings->channels);
     o->height = file->height;
     o->width = file->width;
     int64_t count = file->height * file->width;
@@ -100,25 +103,27 @@ static lam_status read_channels(const lam_pack_settings *settings, int64_t image
         if (source->path == NULL) continue;
         lam_image *file = &o->files[o->count++];
         LAM_TRY(lam_pack_read(settings, source, file));
-        LAM_REQUIRE(file->channels == 1, LAM_ERROR_INPUT,
-                    "%s: %lld channels in a file of channel %s; a file with all channels goes into a column 'file'",
-                    source->path, (long long)file->channels, settings->channel_names[c]);
+        LAM_REQUIRE(
+            file->channels == 1, LAM_ERROR_INPUT,
+            "%s: %lld channels in a file of channel %s; a file with all channels goes into a column 'file'",
+            source->path, (long long)file->channels, settings->channel_names[c]);
         if (first == NULL) {
             first = source;
             o->height = file->height;
             o->width = file->width;
         }
         LAM_REQUIRE(file->height == o->height && file->width == o->width, LAM_ERROR_INPUT,
-                    "%s is %lld x %lld, %s is %lld x %lld: the channels of one image have one size", first->path,
-                    (long long)o->height, (long long)o->width, source->path, (long long)file->height,
-                    (long long)file->width);
+                    "%s is %lld x %lld, %s is %lld x %lld: the channels of one image have one size",
+                    first->path, (long long)o->height, (long long)o->width, source->path,
+                    (long long)file->height, (long long)file->width);
         LAM_TRY(correct(settings, source, file, 0, c, &o->types[c]));
         o->planes[c] = file->pixels;
     }
     return LAM_OK;
 }
 
-lam_status lam_pack_image(const lam_pack_settings *settings, int64_t image, lam_encoded_image **out, bool *alpha_dropped) {
+lam_status lam_pack_image(const lam_pack_settings *settings, int64_t image, lam_encoded_image **out,
+                          bool *alpha_dropped) {
     const lam_images *list = settings->list;
     opened o = {0};
     lam_status status = LAM_OK;

@@ -19,8 +19,8 @@
 extern "C" {
 #endif
 
-/* To 8 bits: PERCENTILE stretches each plane from its 0.1 to its 99.9 percentile, LINEAR maps 0..2^bits-1 (bit_depth, or
- * 16) to 0..255. 8-bit planes stay as they are. */
+/* To 8 bits: PERCENTILE stretches each plane from its 0.1 to its 99.9 percentile, LINEAR maps 0..2^bits-1
+ * (bit_depth, or 16) to 0..255. 8-bit planes stay as they are. */
 typedef enum lam_to_uint8 { LAM_TO_UINT8_OFF, LAM_TO_UINT8_PERCENTILE, LAM_TO_UINT8_LINEAR } lam_to_uint8;
 
 typedef struct lam_pack_settings {
@@ -36,7 +36,8 @@ typedef struct lam_pack_settings {
 
 /* Reads the file of a source (all its channels). */
 lam_status lam_pack_read(const lam_pack_settings *settings, const lam_source *source, lam_image *out);
-lam_status lam_pack_image(const lam_pack_settings *settings, int64_t image, lam_encoded_image **out, bool *alpha_dropped);
+lam_status lam_pack_image(const lam_pack_settings *settings, int64_t image, lam_encoded_image **out,
+                          bool *alpha_dropped);
 /* In place: 16-bit pixels become 8-bit ones (the block keeps its size). */
 void lam_plane_to_uint8(void *pixels, int64_t count, lam_to_uint8 how, int bits);
 

@@ -81,8 +81,9 @@ lam_status lam_png_parse(lam_image *out, const char *bytes, size_t size, const c
     *out = (lam_image){0};
     png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &source, on_error, on_warning);
     png_infop info = png != NULL ? png_create_info_struct(png) : NULL;
-    lam_status status = info != NULL ? decode(png, info, &source, out, &rows, name)
-                                     : lam_fail(LAM_ERROR_MEMORY, __FILE__, __LINE__, "%s: out of memory for PNG", name);
+    lam_status status =
+        info != NULL ? decode(png, info, &source, out, &rows, name)
+                     : lam_fail(LAM_ERROR_MEMORY, __FILE__, __LINE__, "%s: out of memory for PNG", name);
     png_destroy_read_struct(&png, &info, NULL);
     lam_free(rows);
     if (status != LAM_OK) lam_image_free(out);

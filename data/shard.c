@@ -47,23 +47,27 @@ static lam_status open_shard(lam_shards *s, int64_t i, const lam_json *entry) {
     shard_file *shard = &s->shard[i];
     const char *name = lam_json_text(lam_json_get(entry, "file"), "");
     const char *hash = lam_json_text(lam_json_get(entry, "hash"), "");
-    LAM_REQUIRE(name[0] != 0 && strchr(name, '/') == NULL, LAM_ERROR_FORMAT, "%s/dataset.json: shard %lld has no file name",
-                s->path, (long long)i);
+    LAM_REQUIRE(name[0] != 0 && strchr(name, '/') == NULL, LAM_ERROR_FORMAT,
+                "%s/dataset.json: shard %lld has no file name", s->path, (long long)i);
     LAM_TRY(lam_path_join(&shard->path, s->path, name));
     shard->name = strrchr(shard->path, '/') + 1;
     LAM_TRY(lam_shard_index_read(&shard->index, shard->path));
     LAM_TRY(lam_reader_open(&shard->reader, shard->path));
     LAM_REQUIRE(strtoull(hash, NULL, 16) == shard->index.hash, LAM_ERROR_FORMAT,
-                "%s: not the shard that dataset.json names (hash %016" PRIx64 ", there %s): pack again with --force",
+                "%s: not the shard that dataset.json names (hash %016" PRIx64
+                ", there %s): pack again with --force",
                 shard->path, shard->index.hash, hash);
     const lam_shard_index *x = &shard->index, *first = &s->shard[0].index;
     bool same = x->channels == first->channels && x->columns == first->columns;
-    for (int64_t c = 0; same && c < x->channels; c++) same = strcmp(x->channel_names[c], first->channel_names[c]) == 0;
-    for (int64_t c = 0; same && c < x->columns; c++) same = strcmp(x->column_names[c], first->column_names[c]) == 0;
-    LAM_REQUIRE(same, LAM_ERROR_FORMAT, "%s: its channels or columns are not those of %s: pack again with --force",
-                shard->path, s->shard[0].name);
-    LAM_REQUIRE(x->first_row == s->images, LAM_ERROR_FORMAT, "%s: begins at image %lld where %lld is due", shard->path,
-                (long long)x->first_row, (long long)s->images);
+    for (int64_t c = 0; same && c < x->channels; c++)
+        same = strcmp(x->channel_names[c], first->channel_names[c]) == 0;
+    for (int64_t c = 0; same && c < x->columns; c++)
+        same = strcmp(x->column_names[c], first->column_names[c]) == 0;
+    LAM_REQUIRE(same, LAM_ERROR_FORMAT,
+                "%s: its channels or columns are not those of %s: pack again with --force", shard->path,
+                s->shard[0].name);
+    LAM_REQUIRE(x->first_row == s->images, LAM_ERROR_FORMAT, "%s: begins at image %lld where %lld is due",
+                shard->path, (long long)x->first_row, (long long)s->images);
     shard->first = s->images;
     s->images += x->images;
     return LAM_OK;
@@ -120,7 +124,8 @@ static int compare_codes(const void *a, const void *b) {
 }
 
 /* Pairs of codes made dense, in the order of their values. */
-static lam_status join_codes(int64_t *codes, const int64_t *other, int64_t levels, int64_t count, int64_t *groups) {
+static lam_status join_codes(int64_t *codes, const int64_t *other, int64_t levels, int64_t count,
+                             int64_t *groups) {
     int64_t *sorted = NULL, distinct = 0;
     LAM_TRY(lam_alloc_array((void **)&sorted, count, sizeof *sorted));
     for (int64_t i = 0; i < count; i++) sorted[i] = codes[i] = codes[i] * levels + other[i];
@@ -142,8 +147,8 @@ static lam_status make_groups(lam_shards *s, const char *named) {
     const char **names = NULL;
     if (named != NULL) {
         columns[0] = lam_table_column(s->metadata, named);
-        LAM_REQUIRE(columns[0] >= 0, LAM_ERROR_FORMAT, "%s/dataset.json: group column '%s' is not in the shards", s->path,
-                    named);
+        LAM_REQUIRE(columns[0] >= 0, LAM_ERROR_FORMAT,
+                    "%s/dataset.json: group column '%s' is not in the shards", s->path, named);
     } else if (!lam_group_columns(s->metadata, columns)) {
         LAM_TRY(lam_alloc_array((void **)&s->group_codes, s->images, sizeof *s->group_codes));
         for (int64_t i = 0; i < s->images; i++) s->group_codes[i] = i;
@@ -232,12 +237,14 @@ static lam_status open_listed(lam_shards *s, const char *folder, const lam_json 
     const lam_json *list = lam_json_get(json, "shards");
     int64_t shards = (int64_t)lam_json_size(list);
     LAM_TRY(lam_text_copy(&s->path, folder));
-    LAM_REQUIRE(lam_json_is_array(list) && shards >= 1, LAM_ERROR_FORMAT, "%s/dataset.json: it names no shards", folder);
+    LAM_REQUIRE(lam_json_is_array(list) && shards >= 1, LAM_ERROR_FORMAT,
+                "%s/dataset.json: it names no shards", folder);
     LAM_TRY(lam_alloc_array((void **)&s->shard, shards, sizeof *s->shard));
     s->shards = shards;
     LAM_TRY(open_shards(s, list));
     LAM_REQUIRE(lam_json_int(lam_json_get(json, "images"), -1) == s->images, LAM_ERROR_FORMAT,
-                "%s/dataset.json: the shards hold %lld images, it says another number", folder, (long long)s->images);
+                "%s/dataset.json: the shards hold %lld images, it says another number", folder,
+                (long long)s->images);
     LAM_TRY(read_channels(s, lam_json_get(json, "channels")));
     LAM_TRY(gather_metadata(s));
     LAM_TRY(make_groups(s, lam_json_text(lam_json_get(json, "group"), NULL)));
@@ -250,8 +257,10 @@ lam_status lam_shards_open_listed(lam_shards **out, const char *folder, const la
     LAM_TRY(lam_alloc((void **)&s, sizeof *s));
     pthread_mutex_init(&s->mutex, NULL);
     lam_status status = open_listed(s, folder, dataset);
-    if (status == LAM_OK) *out = s;
-    else lam_shards_close(&s);
+    if (status == LAM_OK)
+        *out = s;
+    else
+        lam_shards_close(&s);
     return status;
 }
 
@@ -261,11 +270,12 @@ lam_status lam_shards_open(lam_shards **out, const char *folder) {
     lam_json *json = NULL;
     lam_status status = LAM_OK;
     *out = NULL;
-    LAM_REQUIRE(lam_path_is_folder(folder), LAM_ERROR_IO, "%s: no such folder; name a folder made by lamella pack",
-                folder);
+    LAM_REQUIRE(lam_path_is_folder(folder), LAM_ERROR_IO,
+                "%s: no such folder; name a folder made by lamella pack", folder);
     LAM_TRY(lam_path_join(&path, folder, "dataset.json"));
     LAM_REQUIRE_GOTO(lam_path_exists(path), done, LAM_ERROR_INPUT,
-                     "%s: not a complete shard folder (no dataset.json): run pack again with --resume", folder);
+                     "%s: not a complete shard folder (no dataset.json): run pack again with --resume",
+                     folder);
     LAM_TRY_GOTO(lam_file_read(path, &text, &size), done);
     LAM_TRY_GOTO(lam_json_parse(&json, text, size, path), done);
     LAM_TRY_GOTO(lam_shards_open_listed(out, folder, json), done);
@@ -337,8 +347,8 @@ const int64_t *lam_shards_plates(const lam_shards *s, int64_t *plates) {
     return s->plate_codes;
 }
 
-void lam_shards_channel_stats(const lam_shards *s, int64_t plate, int64_t channel, lam_transform transform, double *mean,
-                              double *deviation) {
+void lam_shards_channel_stats(const lam_shards *s, int64_t plate, int64_t channel, lam_transform transform,
+                              double *mean, double *deviation) {
     int64_t row = plate < 0 ? s->plates : plate;
     const double *at = &s->stats[((row * s->channels + channel) * LAM_TRANSFORMS + (int64_t)transform) * 2];
     *mean = at[0];
@@ -373,9 +383,10 @@ typedef struct window {
     int64_t y, x, height, width;
 } window;
 
-/* Copies what the tile (its origin and size) shares with the window, widened where the folder is of 16 bits. */
-static void copy_overlap(const lam_shards *s, const window *w, const window *tile, const void *pixels, int pixel_bytes,
-                         void *out) {
+/* Copies what the tile (its origin and size) shares with the window, widened where the folder is of 16 bits.
+ */
+static void copy_overlap(const lam_shards *s, const window *w, const window *tile, const void *pixels,
+                         int pixel_bytes, void *out) {
     int64_t top = tile->y > w->y ? tile->y : w->y, left = tile->x > w->x ? tile->x : w->x;
     int64_t bottom = tile->y + tile->height < w->y + w->height ? tile->y + tile->height : w->y + w->height;
     int64_t right = tile->x + tile->width < w->x + w->width ? tile->x + tile->width : w->x + w->width;
@@ -391,19 +402,20 @@ static void copy_overlap(const lam_shards *s, const window *w, const window *til
     }
 }
 
-lam_status lam_shards_read_window(lam_shards *s, int64_t image, int64_t channel, int64_t y, int64_t x, int64_t height,
-                                  int64_t width, void *out) {
+lam_status lam_shards_read_window(lam_shards *s, int64_t image, int64_t channel, int64_t y, int64_t x,
+                                  int64_t height, int64_t width, void *out) {
     LAM_REQUIRE(image >= 0 && image < s->images && channel >= 0 && channel < s->channels, LAM_ERROR_INPUT,
-                "%s: image %lld, channel %lld: there are %lld images of %lld channels", s->path, (long long)image,
-                (long long)channel, (long long)s->images, (long long)s->channels);
+                "%s: image %lld, channel %lld: there are %lld images of %lld channels", s->path,
+                (long long)image, (long long)channel, (long long)s->images, (long long)s->channels);
     shard_file *shard = &s->shard[s->shard_of[image]];
     const lam_shard_index *index = &shard->index;
-    int64_t local = image - shard->first, full_height = index->heights[local], full_width = index->widths[local];
-    LAM_REQUIRE(y >= 0 && x >= 0 && height >= 1 && width >= 1 && height <= full_height && width <= full_width &&
-                    y <= full_height - height && x <= full_width - width,
-                LAM_ERROR_INPUT, "%s: image %lld is %lld x %lld: no window of %lld x %lld at %lld, %lld", s->path,
-                (long long)image, (long long)full_height, (long long)full_width, (long long)height, (long long)width,
-                (long long)y, (long long)x);
+    int64_t local = image - shard->first, full_height = index->heights[local],
+            full_width = index->widths[local];
+    LAM_REQUIRE(y >= 0 && x >= 0 && height >= 1 && width >= 1 && height <= full_height &&
+                    width <= full_width && y <= full_height - height && x <= full_width - width,
+                LAM_ERROR_INPUT, "%s: image %lld is %lld x %lld: no window of %lld x %lld at %lld, %lld",
+                s->path, (long long)image, (long long)full_height, (long long)full_width, (long long)height,
+                (long long)width, (long long)y, (long long)x);
     if (index->present[local * s->channels + channel] == 0) {
         memset(out, 0, (size_t)(height * width) * (size_t)s->type);
         return LAM_OK;
@@ -421,7 +433,8 @@ lam_status lam_shards_read_window(lam_shards *s, int64_t image, int64_t channel,
             if (tile.height > full_height - tile.y) tile.height = full_height - tile.y;
             if (tile.width > full_width - tile.x) tile.width = full_width - tile.x;
             LAM_TRY_GOTO(lam_reader_at(shard->reader, frame->offset, a->stored, frame->bytes), done);
-            LAM_TRY_GOTO(lam_frame_decode(frame, a->stored, tile.height, tile.width, a->pixels, a->context, shard->name),
+            LAM_TRY_GOTO(lam_frame_decode(frame, a->stored, tile.height, tile.width, a->pixels, a->context,
+                                          shard->name),
                          done);
             copy_overlap(s, &wanted, &tile, a->pixels, frame->pixel_bytes, out);
         }

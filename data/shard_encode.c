@@ -31,7 +31,8 @@ static void filter16(uint8_t *out, const uint16_t *pixels, int64_t height, int64
     for (int64_t y = 0; y < height; y++) {
         uint16_t left = 0;
         for (int64_t i = y * width; i < (y + 1) * width; i++) {
-            uint16_t d = (uint16_t)(pixels[i] - left), folded = (uint16_t)((uint32_t)d << 1 ^ (0u - (uint32_t)(d >> 15)));
+            uint16_t d = (uint16_t)(pixels[i] - left),
+                     folded = (uint16_t)((uint32_t)d << 1 ^ (0u - (uint32_t)(d >> 15)));
             out[i] = (uint8_t)folded;
             out[count + i] = (uint8_t)(folded >> 8);
             left = pixels[i];
@@ -50,13 +51,15 @@ static lam_status append(lam_encoded_image *image, const void *bytes, size_t siz
     return LAM_OK;
 }
 
-static lam_status encode_tile(lam_encoded_image *image, encoder *e, const unsigned char *plane, int64_t top, int64_t left,
-                              int64_t height, int64_t width, int bytes) {
+static lam_status encode_tile(lam_encoded_image *image, encoder *e, const unsigned char *plane, int64_t top,
+                              int64_t left, int64_t height, int64_t width, int bytes) {
     size_t row_bytes = (size_t)(width * bytes), size = (size_t)height * row_bytes;
     for (int64_t y = 0; y < height; y++)
         memcpy(e->tile + (size_t)y * row_bytes, plane + ((top + y) * image->width + left) * bytes, row_bytes);
-    if (bytes == 1) filter8(e->filtered, e->tile, height, width);
-    else filter16(e->filtered, (const uint16_t *)(const void *)e->tile, height, width);
+    if (bytes == 1)
+        filter8(e->filtered, e->tile, height, width);
+    else
+        filter16(e->filtered, (const uint16_t *)(const void *)e->tile, height, width);
     lam_shard_frame *frame = &image->frame[image->frames++];
     *frame = (lam_shard_frame){.offset = image->size, .pixel_bytes = (uint8_t)bytes};
     frame->codec = bytes == 1 ? LAM_CODEC_DELTA8 : LAM_CODEC_DELTA16;
@@ -75,8 +78,8 @@ static lam_status encode_tile(lam_encoded_image *image, encoder *e, const unsign
 
 static lam_status encode_plane(lam_encoded_image *image, encoder *e, int64_t channel, const void *plane) {
     int bytes = image->present[channel];
-    LAM_TRY(lam_sums_add_plane(&image->sums[channel], plane, image->height * image->width, (lam_pixel_type)bytes,
-                               &image->maximum[channel]));
+    LAM_TRY(lam_sums_add_plane(&image->sums[channel], plane, image->height * image->width,
+                               (lam_pixel_type)bytes, &image->maximum[channel]));
     for (int64_t y = 0; y < image->height; y += LAM_SHARD_TILE) {
         for (int64_t x = 0; x < image->width; x += LAM_SHARD_TILE) {
             int64_t height = image->height - y < LAM_SHARD_TILE ? image->height - y : LAM_SHARD_TILE;
@@ -87,7 +90,8 @@ static lam_status encode_plane(lam_encoded_image *image, encoder *e, int64_t cha
     return LAM_OK;
 }
 
-static lam_status encode_all(lam_encoded_image *image, const void *const *planes, const lam_pixel_type *types) {
+static lam_status encode_all(lam_encoded_image *image, const void *const *planes,
+                             const lam_pixel_type *types) {
     encoder *e = NULL;
     lam_status status = LAM_OK;
     int64_t tiles = lam_shard_tiles(image->height) * lam_shard_tiles(image->width), present = 0;
@@ -117,7 +121,8 @@ lam_status lam_encode_image(lam_encoded_image **out, const void *const *planes, 
     *out = NULL;
     LAM_REQUIRE(channels >= 1 && channels <= LAM_SHARD_MAX_CHANNELS && height >= 1 && width >= 1 &&
                     height <= LAM_SHARD_MAX_SIDE && width <= LAM_SHARD_MAX_SIDE && height * width < INT32_MAX,
-                LAM_ERROR_INPUT, "an image of %lld channels of %lld x %lld pixels: at most %d channels of 2^31 pixels",
+                LAM_ERROR_INPUT,
+                "an image of %lld channels of %lld x %lld pixels: at most %d channels of 2^31 pixels",
                 (long long)channels, (long long)height, (long long)width, LAM_SHARD_MAX_CHANNELS);
     LAM_TRY(lam_alloc((void **)out, sizeof **out));
     (*out)->channels = channels;
@@ -128,7 +133,9 @@ lam_status lam_encode_image(lam_encoded_image **out, const void *const *planes, 
     return status;
 }
 
-uint32_t lam_encoded_maximum(const lam_encoded_image *image, int64_t channel) { return image->maximum[channel]; }
+uint32_t lam_encoded_maximum(const lam_encoded_image *image, int64_t channel) {
+    return image->maximum[channel];
+}
 size_t lam_encoded_bytes(const lam_encoded_image *image) { return image->size; }
 
 void lam_encoded_free(lam_encoded_image **image) {

@@ -1,4 +1,5 @@
-/* What lam_encode_image makes and lam_dataset_add stores: frames one after another, with what the index says of them. */
+/* What lam_encode_image makes and lam_dataset_add stores: frames one after another, with what the index says
+ * of them. */
 #ifndef LAMELLA_DATA_SHARD_ENCODE_H
 #define LAMELLA_DATA_SHARD_ENCODE_H
 

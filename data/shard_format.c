@@ -9,16 +9,19 @@
 
 const char lam_shard_magic[9] = "LAMSHARD";
 
-/* What makes a damaged index small enough to unpack: Zstandard does not reach this ratio on anything we store. */
+/* What makes a damaged index small enough to unpack: Zstandard does not reach this ratio on anything we
+ * store. */
 enum { MAX_RATIO = 1 << 15 };
 
-lam_status lam_shard_footer_parse(const unsigned char *header, const unsigned char *footer, uint64_t file_bytes,
-                                  const char *name, uint64_t *index_offset, uint64_t *index_bytes) {
-    LAM_REQUIRE(memcmp(header, lam_shard_magic, 8) == 0, LAM_ERROR_FORMAT, "%s: not a shard (no LAMSHARD at its start)",
-                name);
+lam_status lam_shard_footer_parse(const unsigned char *header, const unsigned char *footer,
+                                  uint64_t file_bytes, const char *name, uint64_t *index_offset,
+                                  uint64_t *index_bytes) {
+    LAM_REQUIRE(memcmp(header, lam_shard_magic, 8) == 0, LAM_ERROR_FORMAT,
+                "%s: not a shard (no LAMSHARD at its start)", name);
     uint64_t version = lam_get_le(header + 8, 4);
-    LAM_REQUIRE(version == LAM_SHARD_VERSION, LAM_ERROR_FORMAT, "%s: shard version %llu; this program reads version %d",
-                name, (unsigned long long)version, LAM_SHARD_VERSION);
+    LAM_REQUIRE(version == LAM_SHARD_VERSION, LAM_ERROR_FORMAT,
+                "%s: shard version %llu; this program reads version %d", name, (unsigned long long)version,
+                LAM_SHARD_VERSION);
     LAM_REQUIRE(memcmp(footer + 40, lam_shard_magic, 8) == 0, LAM_ERROR_FORMAT,
                 "%s: cut short (no LAMSHARD at its end): pack it again", name);
     unsigned char guarded[LAM_SHARD_HEADER_BYTES + 32];
@@ -30,7 +33,8 @@ lam_status lam_shard_footer_parse(const unsigned char *header, const unsigned ch
     *index_offset = lam_get_le(footer, 8);
     *index_bytes = lam_get_le(footer + 8, 8);
     uint64_t end = file_bytes - LAM_SHARD_FOOTER_BYTES;
-    LAM_REQUIRE(*index_offset >= LAM_SHARD_HEADER_BYTES && *index_offset <= end && *index_bytes == end - *index_offset,
+    LAM_REQUIRE(*index_offset >= LAM_SHARD_HEADER_BYTES && *index_offset <= end &&
+                    *index_bytes == end - *index_offset,
                 LAM_ERROR_FORMAT, "%s: the index lies outside of the file", name);
     return LAM_OK;
 }
@@ -43,8 +47,8 @@ typedef struct cursor {
 /* The next count * size bytes. */
 static lam_status take(cursor *c, uint64_t count, uint64_t size, const unsigned char **out) {
     uint64_t bytes = 0;
-    LAM_REQUIRE(!__builtin_mul_overflow(count, size, &bytes) && bytes <= (uint64_t)(c->end - c->at), LAM_ERROR_FORMAT,
-                "%s: damaged index: it ends too early", c->name);
+    LAM_REQUIRE(!__builtin_mul_overflow(count, size, &bytes) && bytes <= (uint64_t)(c->end - c->at),
+                LAM_ERROR_FORMAT, "%s: damaged index: it ends too early", c->name);
     *out = c->at;
     c->at += bytes;
     return LAM_OK;
@@ -63,12 +67,14 @@ static lam_status parse_frames(lam_shard_index *x, cursor *c, uint64_t frames_en
                                    .hash = lam_get_le(at + 16, 8)};
         LAM_REQUIRE(frame->offset >= LAM_SHARD_HEADER_BYTES && frame->offset <= frames_end &&
                         frame->bytes <= frames_end - frame->offset,
-                    LAM_ERROR_FORMAT, "%s: damaged index: frame %lld lies outside of the file", c->name, (long long)f);
-        LAM_REQUIRE(frame->bytes <= LAM_SHARD_MAX_FRAME, LAM_ERROR_FORMAT, "%s: damaged index: frame %lld has %u bytes",
-                    c->name, (long long)f, frame->bytes);
-        LAM_REQUIRE(frame->codec == LAM_CODEC_RAW || frame->codec == frame->pixel_bytes, LAM_ERROR_FORMAT,
-                    "%s: frame %lld has codec %d, which this program does not know for %d-bit pixels: pack it again",
-                    c->name, (long long)f, frame->codec, 8 * frame->pixel_bytes);
+                    LAM_ERROR_FORMAT, "%s: damaged index: frame %lld lies outside of the file", c->name,
+                    (long long)f);
+        LAM_REQUIRE(frame->bytes <= LAM_SHARD_MAX_FRAME, LAM_ERROR_FORMAT,
+                    "%s: damaged index: frame %lld has %u bytes", c->name, (long long)f, frame->bytes);
+        LAM_REQUIRE(
+            frame->codec == LAM_CODEC_RAW || frame->codec == frame->pixel_bytes, LAM_ERROR_FORMAT,
+            "%s: frame %lld has codec %d, which this program does not know for %d-bit pixels: pack it again",
+            c->name, (long long)f, frame->codec, 8 * frame->pixel_bytes);
     }
     return LAM_OK;
 }
@@ -89,7 +95,8 @@ static lam_status check_images(lam_shard_index *x, const unsigned char *sizes, c
             uint8_t bytes = x->present[i * x->channels + c];
             LAM_REQUIRE(bytes <= 2, LAM_ERROR_FORMAT, "%s: damaged index: pixel type %d", name, bytes);
             if (bytes == 0) continue;
-            LAM_REQUIRE(tiles <= x->frames - frame, LAM_ERROR_FORMAT, "%s: damaged index: too few frames", name);
+            LAM_REQUIRE(tiles <= x->frames - frame, LAM_ERROR_FORMAT, "%s: damaged index: too few frames",
+                        name);
             for (int64_t t = 0; t < tiles; t++, frame++)
                 LAM_REQUIRE(x->frame[frame].pixel_bytes == bytes, LAM_ERROR_FORMAT,
                             "%s: damaged index: frame %lld is of another pixel type", name, (long long)frame);
@@ -116,7 +123,8 @@ static lam_status parse_texts(lam_shard_index *x, cursor *c, uint64_t bytes) {
     LAM_TRY(take(c, bytes, 1, &from));
     LAM_REQUIRE(c->at == c->end, LAM_ERROR_FORMAT, "%s: damaged index: bytes after its end", c->name);
     uint64_t wanted = 0;
-    LAM_REQUIRE(!__builtin_mul_overflow((uint64_t)x->columns, (uint64_t)x->images, &wanted) && wanted <= bytes,
+    LAM_REQUIRE(!__builtin_mul_overflow((uint64_t)x->columns, (uint64_t)x->images, &wanted) &&
+                    wanted <= bytes,
                 LAM_ERROR_FORMAT, "%s: damaged index: texts are missing", c->name);
     LAM_TRY(lam_alloc((void **)&x->texts, bytes));
     memcpy(x->texts, from, bytes);
@@ -135,13 +143,15 @@ lam_status lam_shard_index_parse_plain(lam_shard_index *out, const unsigned char
     const unsigned char *fixed = NULL, *maxima = NULL, *present = NULL, *sizes = NULL, *sums = NULL;
     lam_shard_index *x = out;
     LAM_TRY(take(&c, LAM_SHARD_INDEX_FIXED_BYTES, 1, &fixed));
-    uint64_t channels = lam_get_le(fixed, 4), columns = lam_get_le(fixed + 4, 4), images = lam_get_le(fixed + 8, 8);
-    uint64_t frames = lam_get_le(fixed + 16, 8), plates = lam_get_le(fixed + 24, 8), row = lam_get_le(fixed + 32, 8);
+    uint64_t channels = lam_get_le(fixed, 4), columns = lam_get_le(fixed + 4, 4),
+             images = lam_get_le(fixed + 8, 8);
+    uint64_t frames = lam_get_le(fixed + 16, 8), plates = lam_get_le(fixed + 24, 8),
+             row = lam_get_le(fixed + 32, 8);
     /* No count can exceed the bytes of the index: each counted thing has at least one. */
     LAM_REQUIRE(channels >= 1 && channels <= LAM_SHARD_MAX_CHANNELS && columns <= LAM_SHARD_MAX_COLUMNS &&
                     images >= 1 && images <= size && frames <= size && plates <= size && row <= INT64_MAX / 2,
-                LAM_ERROR_FORMAT, "%s: damaged index: %llu images of %llu channels", name, (unsigned long long)images,
-                (unsigned long long)channels);
+                LAM_ERROR_FORMAT, "%s: damaged index: %llu images of %llu channels", name,
+                (unsigned long long)images, (unsigned long long)channels);
     x->channels = (int64_t)channels;
     x->columns = (int64_t)columns;
     x->images = (int64_t)images;
@@ -163,30 +173,33 @@ lam_status lam_shard_index_parse_plain(lam_shard_index *out, const unsigned char
     LAM_TRY(lam_alloc_array((void **)&x->sums, x->plates * x->channels, sizeof *x->sums));
     for (int64_t i = 0; i < x->channels; i++) {
         x->channel_maximum[i] = (uint32_t)lam_get_le(maxima + 4 * i, 4);
-        LAM_REQUIRE(x->channel_maximum[i] <= 65535, LAM_ERROR_FORMAT, "%s: damaged index: a pixel of %u", name,
-                    x->channel_maximum[i]);
+        LAM_REQUIRE(x->channel_maximum[i] <= 65535, LAM_ERROR_FORMAT, "%s: damaged index: a pixel of %u",
+                    name, x->channel_maximum[i]);
     }
     memcpy(x->present, present, images * channels);
-    for (int64_t i = 0; i < x->plates * x->channels; i++) lam_sums_load(&x->sums[i], sums + LAM_SUMS_BYTES * i);
+    for (int64_t i = 0; i < x->plates * x->channels; i++)
+        lam_sums_load(&x->sums[i], sums + LAM_SUMS_BYTES * i);
     return check_images(x, sizes, name);
 }
 
-lam_status lam_shard_index_parse(lam_shard_index *out, const unsigned char *header, const unsigned char *footer,
-                                 const unsigned char *packed, size_t packed_bytes, uint64_t file_bytes,
-                                 const char *name) {
+lam_status lam_shard_index_parse(lam_shard_index *out, const unsigned char *header,
+                                 const unsigned char *footer, const unsigned char *packed,
+                                 size_t packed_bytes, uint64_t file_bytes, const char *name) {
     uint64_t offset = 0, bytes = 0, plain_bytes = lam_get_le(footer + 16, 8);
     unsigned char *plain = NULL;
     lam_status status = LAM_OK;
     *out = (lam_shard_index){0};
     LAM_TRY(lam_shard_footer_parse(header, footer, file_bytes, name, &offset, &bytes));
-    LAM_REQUIRE(bytes == packed_bytes && XXH64(packed, packed_bytes, 0) == lam_get_le(footer + 24, 8), LAM_ERROR_FORMAT,
-                "%s: damaged index (its checksum differs): pack it again", name);
-    LAM_REQUIRE(plain_bytes <= LAM_SHARD_MAX_INDEX && plain_bytes / MAX_RATIO <= packed_bytes, LAM_ERROR_FORMAT,
-                "%s: damaged footer: an index of %llu bytes", name, (unsigned long long)plain_bytes);
+    LAM_REQUIRE(bytes == packed_bytes && XXH64(packed, packed_bytes, 0) == lam_get_le(footer + 24, 8),
+                LAM_ERROR_FORMAT, "%s: damaged index (its checksum differs): pack it again", name);
+    LAM_REQUIRE(plain_bytes <= LAM_SHARD_MAX_INDEX && plain_bytes / MAX_RATIO <= packed_bytes,
+                LAM_ERROR_FORMAT, "%s: damaged footer: an index of %llu bytes", name,
+                (unsigned long long)plain_bytes);
     LAM_TRY(lam_alloc((void **)&plain, plain_bytes));
     size_t unpacked = ZSTD_decompress(plain, plain_bytes, packed, packed_bytes);
     LAM_REQUIRE_GOTO(!ZSTD_isError(unpacked) && unpacked == plain_bytes, done, LAM_ERROR_FORMAT,
-                     "%s: damaged index: %s", name, ZSTD_isError(unpacked) ? ZSTD_getErrorName(unpacked) : "too short");
+                     "%s: damaged index: %s", name,
+                     ZSTD_isError(unpacked) ? ZSTD_getErrorName(unpacked) : "too short");
     LAM_TRY_GOTO(lam_shard_index_parse_plain(out, plain, plain_bytes, offset, name), done);
     out->settings_hash = lam_get_le(header + 16, 8);
     out->hash = lam_get_le(footer + 32, 8);
@@ -252,7 +265,8 @@ bool lam_group_columns(const lam_table *table, int columns[2]) {
 
 const lam_shard_frame *lam_shard_frames_of(const lam_shard_index *index, int64_t image, int64_t channel) {
     const uint8_t *present = index->present + image * index->channels;
-    int64_t tiles = lam_shard_tiles(index->heights[image]) * lam_shard_tiles(index->widths[image]), before = 0;
+    int64_t tiles = lam_shard_tiles(index->heights[image]) * lam_shard_tiles(index->widths[image]),
+            before = 0;
     for (int64_t c = 0; c < channel; c++) before += present[c] != 0;
     return index->frame + index->first_frame[image] + before * tiles;
 }
@@ -277,12 +291,12 @@ static void undo_delta16(uint16_t *pixels, const uint8_t *bytes, int64_t height,
     }
 }
 
-lam_status lam_frame_decode_unchecked(const lam_shard_frame *frame, const void *stored, int64_t height, int64_t width,
-                                      void *pixels, void *context, const char *name) {
+lam_status lam_frame_decode_unchecked(const lam_shard_frame *frame, const void *stored, int64_t height,
+                                      int64_t width, void *pixels, void *context, const char *name) {
     size_t wanted = (size_t)height * (size_t)width * frame->pixel_bytes;
     if (frame->codec == LAM_CODEC_RAW) {
-        LAM_REQUIRE(frame->bytes == wanted, LAM_ERROR_FORMAT, "%s: a frame of %u bytes where %zu are due", name,
-                    frame->bytes, wanted);
+        LAM_REQUIRE(frame->bytes == wanted, LAM_ERROR_FORMAT, "%s: a frame of %u bytes where %zu are due",
+                    name, frame->bytes, wanted);
         memcpy(pixels, stored, wanted);
         return LAM_OK;
     }
@@ -291,13 +305,15 @@ lam_status lam_frame_decode_unchecked(const lam_shard_frame *frame, const void *
     size_t got = ZSTD_decompressDCtx(context, to, wanted, stored, frame->bytes);
     LAM_REQUIRE(!ZSTD_isError(got) && got == wanted, LAM_ERROR_FORMAT, "%s: damaged frame: %s", name,
                 ZSTD_isError(got) ? ZSTD_getErrorName(got) : "too few pixels");
-    if (frame->codec == LAM_CODEC_DELTA16) undo_delta16(pixels, split, height, width);
-    else undo_delta8(pixels, height, width);
+    if (frame->codec == LAM_CODEC_DELTA16)
+        undo_delta16(pixels, split, height, width);
+    else
+        undo_delta8(pixels, height, width);
     return LAM_OK;
 }
 
-lam_status lam_frame_decode(const lam_shard_frame *frame, const void *stored, int64_t height, int64_t width, void *pixels,
-                            void *context, const char *name) {
+lam_status lam_frame_decode(const lam_shard_frame *frame, const void *stored, int64_t height, int64_t width,
+                            void *pixels, void *context, const char *name) {
     LAM_REQUIRE(XXH64(stored, frame->bytes, 0) == frame->hash, LAM_ERROR_FORMAT,
                 "%s: damaged frame (its checksum differs)", name);
     return lam_frame_decode_unchecked(frame, stored, height, width, pixels, context, name);

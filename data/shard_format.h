@@ -1,11 +1,12 @@
 /* One shard file: its index, parsed and checked, and its frames. The format is in data/shard.h.
  *
- *     LAM_TRY(lam_shard_index_parse(&index, header, footer, packed, packed_bytes, file_bytes, "shard_00000.lam"));
- *     const lam_shard_frame *f = lam_shard_frames_of(&index, image, channel);   // tiles row by row
- *     LAM_TRY(lam_frame_decode(f, stored, height, width, tile, context, "shard_00000.lam"));
+ *     LAM_TRY(lam_shard_index_parse(&index, header, footer, packed, packed_bytes, file_bytes,
+ * "shard_00000.lam")); const lam_shard_frame *f = lam_shard_frames_of(&index, image, channel);   // tiles row
+ * by row LAM_TRY(lam_frame_decode(f, stored, height, width, tile, context, "shard_00000.lam"));
  *     lam_shard_index_free(&index);
  *
- * Nothing here trusts the bytes: whatever they are, the answer is an index that is safe to use or LAM_ERROR_FORMAT. */
+ * Nothing here trusts the bytes: whatever they are, the answer is an index that is safe to use or
+ * LAM_ERROR_FORMAT. */
 #ifndef LAMELLA_DATA_SHARD_FORMAT_H
 #define LAMELLA_DATA_SHARD_FORMAT_H
 
@@ -28,7 +29,8 @@ enum {
     LAM_SHARD_FRAME_BYTES = 24,
     LAM_SHARD_VERSION = 1,
     LAM_SHARD_TILE = 256,
-    LAM_SHARD_MAX_FRAME = LAM_SHARD_TILE * LAM_SHARD_TILE * 2, /* stored bytes: raw where Zstandard would be larger */
+    LAM_SHARD_MAX_FRAME =
+        LAM_SHARD_TILE * LAM_SHARD_TILE * 2, /* stored bytes: raw where Zstandard would be larger */
     LAM_SHARD_MAX_CHANNELS = 1024,
     LAM_SHARD_MAX_COLUMNS = 4096,
     LAM_SHARD_MAX_SIDE = 1000000
@@ -51,24 +53,26 @@ typedef struct lam_shard_index {
     uint32_t *channel_maximum; /* [channels] */
     uint8_t *present;          /* [images, channels] bytes of a pixel, 0: absent */
     uint32_t *heights, *widths;
-    int64_t *first_frame;      /* [images] */
-    lam_shard_frame *frame;    /* [frames] */
-    lam_sums *sums;            /* [plates, channels] */
+    int64_t *first_frame;   /* [images] */
+    lam_shard_frame *frame; /* [frames] */
+    lam_sums *sums;         /* [plates, channels] */
     char *texts;
     const char **channel_names, **column_names, **plate_names;
     const char **cells; /* [columns, images] */
 } lam_shard_index;
 
-/* `header` and `footer` are the first 64 and last 48 bytes of a file of `file_bytes`. lam_shard_index_free, also after
- * an error. */
-lam_status lam_shard_index_parse(lam_shard_index *out, const unsigned char *header, const unsigned char *footer,
-                                 const unsigned char *packed, size_t packed_bytes, uint64_t file_bytes, const char *name);
+/* `header` and `footer` are the first 64 and last 48 bytes of a file of `file_bytes`. lam_shard_index_free,
+ * also after an error. */
+lam_status lam_shard_index_parse(lam_shard_index *out, const unsigned char *header,
+                                 const unsigned char *footer, const unsigned char *packed,
+                                 size_t packed_bytes, uint64_t file_bytes, const char *name);
 /* Offset and size of the stored index, checked against the file. */
-lam_status lam_shard_footer_parse(const unsigned char *header, const unsigned char *footer, uint64_t file_bytes,
-                                  const char *name, uint64_t *index_offset, uint64_t *index_bytes);
+lam_status lam_shard_footer_parse(const unsigned char *header, const unsigned char *footer,
+                                  uint64_t file_bytes, const char *name, uint64_t *index_offset,
+                                  uint64_t *index_bytes);
 /* The unpacked index; frames must end before `frames_end`. */
-lam_status lam_shard_index_parse_plain(lam_shard_index *out, const unsigned char *plain, size_t size, uint64_t frames_end,
-                                       const char *name);
+lam_status lam_shard_index_parse_plain(lam_shard_index *out, const unsigned char *plain, size_t size,
+                                       uint64_t frames_end, const char *name);
 /* Opens `path`, reads and checks its index. */
 lam_status lam_shard_index_read(lam_shard_index *out, const char *path);
 void lam_shard_index_free(lam_shard_index *index);
@@ -77,20 +81,21 @@ void lam_shard_index_free(lam_shard_index *index);
 const lam_shard_frame *lam_shard_frames_of(const lam_shard_index *index, int64_t image, int64_t channel);
 static inline int64_t lam_shard_tiles(int64_t side) { return (side + LAM_SHARD_TILE - 1) / LAM_SHARD_TILE; }
 
-/* Decodes a tile to pixels [height, width] of frame->pixel_bytes. `context` is a ZSTD_DCtx. The checksum is checked
- * first; LAM_ERROR_FORMAT with the name. */
-lam_status lam_frame_decode(const lam_shard_frame *frame, const void *stored, int64_t height, int64_t width, void *pixels,
-                            void *context, const char *name);
+/* Decodes a tile to pixels [height, width] of frame->pixel_bytes. `context` is a ZSTD_DCtx. The checksum is
+ * checked first; LAM_ERROR_FORMAT with the name. */
+lam_status lam_frame_decode(const lam_shard_frame *frame, const void *stored, int64_t height, int64_t width,
+                            void *pixels, void *context, const char *name);
 /* The same without the checksum (fuzzing reaches the decoder). */
-lam_status lam_frame_decode_unchecked(const lam_shard_frame *frame, const void *stored, int64_t height, int64_t width,
-                                      void *pixels, void *context, const char *name);
+lam_status lam_frame_decode_unchecked(const lam_shard_frame *frame, const void *stored, int64_t height,
+                                      int64_t width, void *pixels, void *context, const char *name);
 
 /* lam_shards_open with what dataset.json says (or will say). */
 lam_status lam_shards_open_listed(lam_shards **out, const char *folder, const lam_json *dataset);
 
 /* The column that names the plate: plate, else Metadata_Plate, else batch; -1: none. */
 int lam_plate_column(const lam_table *table);
-/* The columns that form the default group: plate (as above) and well or Metadata_Well; false where one lacks. */
+/* The columns that form the default group: plate (as above) and well or Metadata_Well; false where one lacks.
+ */
 bool lam_group_columns(const lam_table *table, int columns[2]);
 
 static inline uint64_t lam_get_le(const unsigned char *at, int bytes) {

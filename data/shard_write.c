@@ -63,13 +63,15 @@ static uint64_t slice_hash(const lam_dataset *d, int64_t first, int64_t count) {
 }
 
 static lam_status note_done(lam_dataset *d, done_shard shard) {
-    LAM_TRY(lam_grow((void **)&d->done, (size_t)d->shards * sizeof *d->done, (size_t)(d->shards + 1) * sizeof *d->done));
+    LAM_TRY(lam_grow((void **)&d->done, (size_t)d->shards * sizeof *d->done,
+                     (size_t)(d->shards + 1) * sizeof *d->done));
     d->done[d->shards++] = shard;
     d->stored_bytes += shard.bytes;
     return LAM_OK;
 }
 
-static void note_image(lam_dataset *d, const uint8_t *present, const uint32_t *maximum, int64_t height, int64_t width) {
+static void note_image(lam_dataset *d, const uint8_t *present, const uint32_t *maximum, int64_t height,
+                       int64_t width) {
     for (int64_t c = 0; c < d->config.channels; c++) {
         d->pixel_bytes += (uint64_t)(height * width) * present[c];
         if (present[c] == LAM_PIXEL_U16) d->type = LAM_PIXEL_U16;
@@ -116,7 +118,8 @@ static lam_status reserve(open_shard *o, int64_t channels, int64_t frames) {
     }
     if (o->frames + frames > o->frame_capacity) {
         int64_t old = o->frame_capacity, larger = old * 2 > o->frames + frames ? old * 2 : o->frames + frames;
-        LAM_TRY(lam_grow((void **)&o->frame, (size_t)old * sizeof *o->frame, (size_t)larger * sizeof *o->frame));
+        LAM_TRY(
+            lam_grow((void **)&o->frame, (size_t)old * sizeof *o->frame, (size_t)larger * sizeof *o->frame));
         o->frame_capacity = larger;
     }
     return LAM_OK;
@@ -172,7 +175,8 @@ static lam_status put_texts(bytes *b, const lam_dataset *d) {
     for (int c = 0; c < lam_table_columns(table); c++) LAM_TRY(put_text(b, lam_table_name(table, c)));
     for (int64_t p = 0; p < o->plate_count; p++) LAM_TRY(put_text(b, o->plates[p].name));
     for (int c = 0; c < lam_table_columns(table); c++)
-        for (int64_t i = 0; i < o->images; i++) LAM_TRY(put_text(b, lam_table_cell(table, o->first_row + i, c)));
+        for (int64_t i = 0; i < o->images; i++)
+            LAM_TRY(put_text(b, lam_table_cell(table, o->first_row + i, c)));
     return LAM_OK;
 }
 
@@ -258,7 +262,8 @@ lam_status lam_dataset_add(lam_dataset *d, const lam_encoded_image *image) {
                 (long long)image->channels, (long long)d->images);
     if (o->writer == NULL) LAM_TRY(begin_shard(d));
     LAM_TRY(reserve(o, image->channels, image->frames));
-    LAM_TRY(plate_of(d, d->plate_column < 0 ? "" : lam_table_cell(d->config.metadata, d->images, d->plate_column), &sums));
+    LAM_TRY(plate_of(
+        d, d->plate_column < 0 ? "" : lam_table_cell(d->config.metadata, d->images, d->plate_column), &sums));
     uint64_t base = lam_writer_position(o->writer);
     LAM_TRY(lam_writer_append(o->writer, image->bytes, image->size));
     for (int64_t f = 0; f < image->frames; f++) {
@@ -282,7 +287,8 @@ lam_status lam_dataset_add(lam_dataset *d, const lam_encoded_image *image) {
 /* ---- the folder ---- */
 
 static lam_status remove_file(const char *path) {
-    LAM_REQUIRE(unlink(path) == 0 || errno == ENOENT, LAM_ERROR_IO, "%s: cannot be removed: %s", path, strerror(errno));
+    LAM_REQUIRE(unlink(path) == 0 || errno == ENOENT, LAM_ERROR_IO, "%s: cannot be removed: %s", path,
+                strerror(errno));
     return LAM_OK;
 }
 
@@ -294,9 +300,12 @@ static lam_status remove_listed(const lam_dataset *d, const char *suffix, int64_
     for (int64_t i = 0; i < count && status == LAM_OK; i++) {
         char *path = NULL;
         long long number = 0;
-        if (strncmp(names[i], "shard_", 6) != 0 && strncmp(names[i], "dataset.json.partial-", 21) != 0) continue;
+        if (strncmp(names[i], "shard_", 6) != 0 && strncmp(names[i], "dataset.json.partial-", 21) != 0)
+            continue;
         bool partial = strstr(names[i], ".partial-") != NULL;
-        if (!partial && (suffix[0] == 0 || (sscanf(names[i], "shard_%lld.lam", &number) == 1 && number < keep))) continue;
+        if (!partial &&
+            (suffix[0] == 0 || (sscanf(names[i], "shard_%lld.lam", &number) == 1 && number < keep)))
+            continue;
         status = lam_path_join(&path, d->config.folder, names[i]);
         if (status == LAM_OK) status = remove_file(path);
         lam_free(path);
@@ -308,10 +317,12 @@ static lam_status remove_listed(const lam_dataset *d, const char *suffix, int64_
 /* Whether the shard at `path` is the next one of this packing. */
 static bool shard_fits(const lam_dataset *d, const lam_shard_index *x, double written) {
     const lam_dataset_config *c = &d->config;
-    bool fits = x->settings_hash == c->settings_hash && x->channels == c->channels && x->first_row == d->images &&
-                x->images <= lam_table_rows(c->metadata) - d->images &&
-                x->slice_hash == slice_hash(d, x->first_row, x->images) && x->columns == lam_table_columns(c->metadata);
-    for (int64_t i = 0; fits && i < x->channels; i++) fits = strcmp(x->channel_names[i], c->channel_names[i]) == 0;
+    bool fits = x->settings_hash == c->settings_hash && x->channels == c->channels &&
+                x->first_row == d->images && x->images <= lam_table_rows(c->metadata) - d->images &&
+                x->slice_hash == slice_hash(d, x->first_row, x->images) &&
+                x->columns == lam_table_columns(c->metadata);
+    for (int64_t i = 0; fits && i < x->channels; i++)
+        fits = strcmp(x->channel_names[i], c->channel_names[i]) == 0;
     for (int i = 0; fits && i < x->columns; i++)
         fits = strcmp(x->column_names[i], lam_table_name(c->metadata, i)) == 0;
     for (int64_t i = 0; fits && c->row_changed != NULL && i < x->images; i++)
@@ -331,8 +342,10 @@ static lam_status resume(lam_dataset *d) {
             lam_status read = lam_shard_index_read(&index, path);
             double written = (double)stat_of.st_mtim.tv_sec + 1e-9 * (double)stat_of.st_mtim.tv_nsec;
             more = read == LAM_OK && shard_fits(d, &index, written);
-            if (read == LAM_ERROR_MEMORY) status = read;
-            else if (!more) lam_log_info("%s does not fit this packing any more: packed again from there", path);
+            if (read == LAM_ERROR_MEMORY)
+                status = read;
+            else if (!more)
+                lam_log_info("%s does not fit this packing any more: packed again from there", path);
         }
         if (more) {
             for (int64_t i = 0; i < index.images; i++)
@@ -439,7 +452,8 @@ static void add_statistics(lam_json *root, const lam_shards *s) {
     int column = lam_plate_column(table);
     lam_json *list = lam_json_array();
     for (int64_t c = 0; c < channels; c++)
-        lam_json_set(lam_json_at(lam_json_get(root, "channels"), (size_t)c), "statistics", statistics_json(s, -1, c));
+        lam_json_set(lam_json_at(lam_json_get(root, "channels"), (size_t)c), "statistics",
+                     statistics_json(s, -1, c));
     for (int64_t p = 0; p < plates && column >= 0; p++) {
         int64_t row = 0;
         while (row < images - 1 && codes[row] != p) row++;
@@ -475,9 +489,9 @@ done:
 lam_status lam_dataset_finish(lam_dataset **dataset) {
     lam_dataset *d = *dataset;
     lam_status status = LAM_OK;
-    LAM_REQUIRE_GOTO(d->images == lam_table_rows(d->config.metadata) && d->images > 0, done, LAM_ERROR_INTERNAL,
-                     "%s: %lld images for %lld rows", d->config.folder, (long long)d->images,
-                     (long long)lam_table_rows(d->config.metadata));
+    LAM_REQUIRE_GOTO(d->images == lam_table_rows(d->config.metadata) && d->images > 0, done,
+                     LAM_ERROR_INTERNAL, "%s: %lld images for %lld rows", d->config.folder,
+                     (long long)d->images, (long long)lam_table_rows(d->config.metadata));
     if (d->open.writer != NULL) LAM_TRY_GOTO(end_shard(d), done);
     LAM_TRY_GOTO(write_dataset_json(d), done);
 done:

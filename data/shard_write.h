@@ -8,8 +8,9 @@
  *         lam_encoded_free(&encoded);
  *     LAM_TRY(lam_dataset_finish(&d));                                            // writes dataset.json last
  *
- * A shard appears under its name when it is whole; the folder can be opened when dataset.json is there. The bytes depend
- * on the images, the table and the settings alone. The config's texts and tables are borrowed until finish or abort. */
+ * A shard appears under its name when it is whole; the folder can be opened when dataset.json is there. The
+ * bytes depend on the images, the table and the settings alone. The config's texts and tables are borrowed
+ * until finish or abort. */
 #ifndef LAMELLA_DATA_SHARD_WRITE_H
 #define LAMELLA_DATA_SHARD_WRITE_H
 
@@ -40,12 +41,13 @@ typedef struct lam_dataset_config {
     int64_t channels;
     const lam_table *metadata;  /* one row an image, in the order of lam_dataset_add */
     const uint64_t *row_hashes; /* [rows] of what an image is made of, for resume; NULL: zeros */
-    const double *row_changed;  /* [rows] when its files changed last, for resume (seconds); NULL: not looked at */
-    uint64_t settings_hash;     /* of what else decides the bytes */
-    const char *group;          /* column that is the group; NULL: plate and well where both are there */
-    int bit_depth;              /* 0: found */
-    int64_t shard_bytes;        /* a shard is closed when it holds as many; 0: 256 MiB */
-    bool resume;                /* keep the shards that are there and fit */
+    const double
+        *row_changed; /* [rows] when its files changed last, for resume (seconds); NULL: not looked at */
+    uint64_t settings_hash; /* of what else decides the bytes */
+    const char *group;      /* column that is the group; NULL: plate and well where both are there */
+    int bit_depth;          /* 0: found */
+    int64_t shard_bytes;    /* a shard is closed when it holds as many; 0: 256 MiB */
+    bool resume;            /* keep the shards that are there and fit */
 } lam_dataset_config;
 
 typedef struct lam_dataset lam_dataset;

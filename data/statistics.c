@@ -69,7 +69,8 @@ void lam_sums_merge(lam_sums *sums, const lam_sums *other) {
     }
 }
 
-void lam_sums_finish(const lam_sums *sums, int bits, lam_transform transform, double *mean, double *deviation) {
+void lam_sums_finish(const lam_sums *sums, int bits, lam_transform transform, double *mean,
+                     double *deviation) {
     *mean = 0.0;
     *deviation = 1.0;
     if (sums->count == 0) return;
@@ -112,7 +113,8 @@ void lam_sums_store(const lam_sums *sums, unsigned char bytes[LAM_SUMS_BYTES]) {
 void lam_sums_load(lam_sums *sums, const unsigned char bytes[LAM_SUMS_BYTES]) {
     sums->count = 0;
     for (int i = 7; i >= 0; i--) sums->count = sums->count << 8 | bytes[i];
-    const unsigned char *at = load_wide(load_wide(load_wide(bytes + 8, &sums->sum), &sums->square), &sums->root);
+    const unsigned char *at =
+        load_wide(load_wide(load_wide(bytes + 8, &sums->sum), &sums->square), &sums->root);
     for (int d = 0; d < LAM_SUMS_DEPTHS; d++) at = load_wide(at, &sums->log[d]);
     for (int d = 0; d < LAM_SUMS_DEPTHS; d++) at = load_wide(at, &sums->log_square[d]);
 }

@@ -4,9 +4,9 @@
  *     LAM_TRY(lam_sums_add_plane(&s, pixels, count, LAM_PIXEL_U16, &maximum));
  *     lam_sums_finish(&s, 12, LAM_TRANSFORM_SQRT, &mean, &deviation);
  *
- * Sums are integers (fixed point for root and logarithm), so they do not depend on the order of images or on the number
- * of threads. The bit depth of a folder is known only after its last image: the logarithm, which does not scale, is
- * summed for each possible depth. Thread-safe for different lam_sums. */
+ * Sums are integers (fixed point for root and logarithm), so they do not depend on the order of images or on
+ * the number of threads. The bit depth of a folder is known only after its last image: the logarithm, which
+ * does not scale, is summed for each possible depth. Thread-safe for different lam_sums. */
 #ifndef LAMELLA_DATA_STATISTICS_H
 #define LAMELLA_DATA_STATISTICS_H
 
@@ -30,10 +30,12 @@ typedef struct lam_sums {
 } lam_sums;
 
 /* Adds `count` pixels; *maximum is raised to the largest. */
-lam_status lam_sums_add_plane(lam_sums *sums, const void *pixels, int64_t count, lam_pixel_type type, uint32_t *maximum);
+lam_status lam_sums_add_plane(lam_sums *sums, const void *pixels, int64_t count, lam_pixel_type type,
+                              uint32_t *maximum);
 void lam_sums_merge(lam_sums *sums, const lam_sums *other);
 /* Of transform(v / (2^bits - 1)), v clipped at 1 for the logarithm. No pixels: mean 0, deviation 1. */
-void lam_sums_finish(const lam_sums *sums, int bits, lam_transform transform, double *mean, double *deviation);
+void lam_sums_finish(const lam_sums *sums, int bits, lam_transform transform, double *mean,
+                     double *deviation);
 void lam_sums_store(const lam_sums *sums, unsigned char bytes[LAM_SUMS_BYTES]);
 void lam_sums_load(lam_sums *sums, const unsigned char bytes[LAM_SUMS_BYTES]);
 /* The smallest of 8, 10, 12, 14, 16 bits that holds `maximum`. */

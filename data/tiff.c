@@ -18,7 +18,8 @@ typedef struct source {
 
 static tmsize_t on_read(thandle_t handle, void *to, tmsize_t size) {
     source *s = handle;
-    uint64_t left = s->at < s->size ? s->size - s->at : 0, take = (uint64_t)size < left ? (uint64_t)size : left;
+    uint64_t left = s->at < s->size ? s->size - s->at : 0,
+             take = (uint64_t)size < left ? (uint64_t)size : left;
     if (take > 0) memcpy(to, s->bytes + s->at, take);
     s->at += take;
     return (tmsize_t)take;
@@ -76,7 +77,8 @@ typedef struct axes {
 static lam_status read_page(TIFF *tiff, page *p, const char *name) {
     uint16_t format = SAMPLEFORMAT_UINT, photometric = PHOTOMETRIC_MINISBLACK, extras = 0, *extra = NULL;
     *p = (page){0};
-    LAM_REQUIRE(TIFFGetField(tiff, TIFFTAG_IMAGEWIDTH, &p->width) && TIFFGetField(tiff, TIFFTAG_IMAGELENGTH, &p->height),
+    LAM_REQUIRE(TIFFGetField(tiff, TIFFTAG_IMAGEWIDTH, &p->width) &&
+                    TIFFGetField(tiff, TIFFTAG_IMAGELENGTH, &p->height),
                 LAM_ERROR_FORMAT, "%s: damaged TIFF: a page without width or height", name);
     TIFFGetFieldDefaulted(tiff, TIFFTAG_BITSPERSAMPLE, &p->bits);
     TIFFGetFieldDefaulted(tiff, TIFFTAG_SAMPLESPERPIXEL, &p->samples);
@@ -88,10 +90,11 @@ static lam_status read_page(TIFF *tiff, page *p, const char *name) {
                 "%s: %s pixels; 8- and 16-bit unsigned ones can be packed: convert it", name,
                 format == SAMPLEFORMAT_IEEEFP ? "floating-point" : "signed or complex");
     LAM_REQUIRE(p->bits == 8 || p->bits == 16, LAM_ERROR_FORMAT,
-                "%s: pixels of %d bits; 8- and 16-bit unsigned ones can be packed: convert it", name, p->bits);
+                "%s: pixels of %d bits; 8- and 16-bit unsigned ones can be packed: convert it", name,
+                p->bits);
     LAM_REQUIRE(photometric <= PHOTOMETRIC_RGB, LAM_ERROR_FORMAT,
-                "%s: its pixels are a palette, YCbCr or another colour space (%d): convert it to grey or RGB", name,
-                photometric);
+                "%s: its pixels are a palette, YCbCr or another colour space (%d): convert it to grey or RGB",
+                name, photometric);
     p->alpha = photometric == PHOTOMETRIC_RGB && extras == 1 && p->samples == 4 && extra != NULL &&
                (extra[0] == EXTRASAMPLE_ASSOCALPHA || extra[0] == EXTRASAMPLE_UNASSALPHA);
     return LAM_OK;
@@ -101,7 +104,8 @@ static lam_status read_page(TIFF *tiff, page *p, const char *name) {
 static bool xml_attribute(const char *element, const char *end, const char *key, char *value, size_t room) {
     size_t length = strlen(key);
     for (const char *at = element; at + length + 2 < end; at++) {
-        if ((at[-1] != ' ' && at[-1] != '\n' && at[-1] != '\t') || strncmp(at, key, length) != 0 || at[length] != '=')
+        if ((at[-1] != ' ' && at[-1] != '\n' && at[-1] != '\t') || strncmp(at, key, length) != 0 ||
+            at[length] != '=')
             continue;
         char quote = at[length + 1];
         const char *from = at + length + 2, *stop = memchr(from, quote, (size_t)(end - from));
@@ -132,22 +136,25 @@ static lam_status read_axes(const char *description, axes *a, const char *name) 
                     LAM_ERROR_FORMAT, "%s: damaged OME-XML: SizeC, SizeZ or DimensionOrder is missing", name);
         xml_attribute(pixels + 1, end, "SizeT", t, sizeof t);
         const char *of_c = strchr(order, 'C'), *of_z = strchr(order, 'Z');
-        LAM_REQUIRE(of_c != NULL && of_z != NULL, LAM_ERROR_FORMAT, "%s: damaged OME-XML: DimensionOrder '%s'", name, order);
+        LAM_REQUIRE(of_c != NULL && of_z != NULL, LAM_ERROR_FORMAT,
+                    "%s: damaged OME-XML: DimensionOrder '%s'", name, order);
         *a = (axes){strtoll(c, NULL, 10), strtoll(z, NULL, 10), strtoll(t, NULL, 10), of_z < of_c, true};
-    } else if (description != NULL && strncmp(description, "ImageJ=", 7) == 0 && strstr(description, "images=") != NULL) {
+    } else if (description != NULL && strncmp(description, "ImageJ=", 7) == 0 &&
+               strstr(description, "images=") != NULL) {
         *a = (axes){count_after(description, "\nchannels="), count_after(description, "\nslices="),
                     count_after(description, "\nframes="), false, true};
     }
-    LAM_REQUIRE(a->channels >= 1 && a->depth >= 1 && a->channels <= MAX_PAGES && a->depth <= MAX_PAGES, LAM_ERROR_FORMAT,
-                "%s: damaged axes: %lld channels, %lld planes in Z", name, (long long)a->channels, (long long)a->depth);
+    LAM_REQUIRE(a->channels >= 1 && a->depth >= 1 && a->channels <= MAX_PAGES && a->depth <= MAX_PAGES,
+                LAM_ERROR_FORMAT, "%s: damaged axes: %lld channels, %lld planes in Z", name,
+                (long long)a->channels, (long long)a->depth);
     LAM_REQUIRE(a->times == 1, LAM_ERROR_INPUT, "%s: %lld time points; pack one image a time point", name,
                 (long long)a->times);
     return LAM_OK;
 }
 
 /* Copies part of a chunk (strip or tile, rows of `row_samples` samples) into the planes. */
-static void place(lam_image *image, int64_t channel, const void *chunk, int64_t row_pixels, int64_t step, int64_t sample,
-                  int64_t y, int64_t x, int64_t rows, int64_t columns) {
+static void place(lam_image *image, int64_t channel, const void *chunk, int64_t row_pixels, int64_t step,
+                  int64_t sample, int64_t y, int64_t x, int64_t rows, int64_t columns) {
     int64_t plane = image->height * image->width;
     for (int64_t r = 0; r < rows; r++) {
         int64_t from = r * row_pixels * step + sample, to = channel * plane + (y + r) * image->width + x;
@@ -177,12 +184,13 @@ static lam_status read_chunks(TIFF *tiff, const page *p, lam_image *image, int64
         if (chunk_height > p->height) chunk_height = p->height;
     }
     int64_t step = p->planar == PLANARCONFIG_SEPARATE ? 1 : p->samples, bytes = 0;
-    LAM_REQUIRE(chunk_width >= 1 && chunk_height >= 1 &&
-                    !__builtin_mul_overflow((int64_t)chunk_width * chunk_height, step * (p->bits / 8), &bytes) &&
-                    (uint64_t)bytes / MOST_RATIO <= s->size &&
-                    bytes == (int64_t)(tiled ? TIFFTileSize(tiff) : TIFFStripSize(tiff)),
-                LAM_ERROR_FORMAT, "%s: damaged TIFF: %s of %u x %u", name, tiled ? "tiles" : "strips", chunk_height,
-                chunk_width);
+    LAM_REQUIRE(
+        chunk_width >= 1 && chunk_height >= 1 &&
+            !__builtin_mul_overflow((int64_t)chunk_width * chunk_height, step * (p->bits / 8), &bytes) &&
+            (uint64_t)bytes / MOST_RATIO <= s->size &&
+            bytes == (int64_t)(tiled ? TIFFTileSize(tiff) : TIFFStripSize(tiff)),
+        LAM_ERROR_FORMAT, "%s: damaged TIFF: %s of %u x %u", name, tiled ? "tiles" : "strips", chunk_height,
+        chunk_width);
     void *chunk = NULL;
     lam_status status = LAM_OK;
     LAM_TRY(lam_alloc(&chunk, (size_t)bytes));
@@ -194,13 +202,16 @@ static lam_status read_chunks(TIFF *tiff, const page *p, lam_image *image, int64
                 int64_t columns = p->width - x < chunk_width ? p->width - x : chunk_width;
                 int64_t wanted = tiled ? bytes : rows * chunk_width * step * (p->bits / 8);
                 tmsize_t got =
-                    tiled ? TIFFReadEncodedTile(tiff, TIFFComputeTile(tiff, (uint32_t)x, (uint32_t)y, 0, (uint16_t)plane),
-                                                chunk, bytes)
-                          : TIFFReadEncodedStrip(tiff, TIFFComputeStrip(tiff, (uint32_t)y, (uint16_t)plane), chunk, bytes);
+                    tiled ? TIFFReadEncodedTile(
+                                tiff, TIFFComputeTile(tiff, (uint32_t)x, (uint32_t)y, 0, (uint16_t)plane),
+                                chunk, bytes)
+                          : TIFFReadEncodedStrip(tiff, TIFFComputeStrip(tiff, (uint32_t)y, (uint16_t)plane),
+                                                 chunk, bytes);
                 LAM_REQUIRE_GOTO(got >= wanted, done, LAM_ERROR_FORMAT, "%s: damaged TIFF: %s", name,
                                  s->message[0] ? s->message : "pixels are missing");
                 for (int64_t c = 0; c < (planes > 1 ? 1 : samples); c++)
-                    place(image, channel + (planes > 1 ? plane : c), chunk, chunk_width, step, c, y, x, rows, columns);
+                    place(image, channel + (planes > 1 ? plane : c), chunk, chunk_width, step, c, y, x, rows,
+                          columns);
             }
         }
     }
@@ -224,11 +235,12 @@ static lam_status survey(TIFF *tiff, page *first, axes *a, int64_t *pages, const
             TIFFGetField(tiff, TIFFTAG_IMAGEDESCRIPTION, &description);
             LAM_TRY(read_axes(description, a, name));
         }
-        LAM_REQUIRE(p.height == first->height && p.width == first->width && p.bits == first->bits &&
-                        p.samples == first->samples,
-                    LAM_ERROR_INPUT,
-                    "%s: page %lld is %u x %u of %d bits, the first %u x %u of %d bits: pages of one image agree", name,
-                    (long long)*pages + 1, p.height, p.width, p.bits, first->height, first->width, first->bits);
+        LAM_REQUIRE(
+            p.height == first->height && p.width == first->width && p.bits == first->bits &&
+                p.samples == first->samples,
+            LAM_ERROR_INPUT,
+            "%s: page %lld is %u x %u of %d bits, the first %u x %u of %d bits: pages of one image agree",
+            name, (long long)*pages + 1, p.height, p.width, p.bits, first->height, first->width, first->bits);
         LAM_REQUIRE(++*pages <= MAX_PAGES, LAM_ERROR_FORMAT, "%s: more than %d pages", name, MAX_PAGES);
     } while (TIFFReadDirectory(tiff));
     LAM_REQUIRE(*pages > 0, LAM_ERROR_FORMAT, "%s: a TIFF without a full page", name);
@@ -248,7 +260,8 @@ static lam_status project(lam_image *image, const axes *a, lam_projection projec
             memcpy((char *)turned + (size_t)z * bytes, (char *)image->pixels + (size_t)from * bytes, bytes);
         }
         lam_planes_project(turned, a->depth, plane, image->type, projection);
-        /* With C slowest its planes have been read already; with Z slowest channel c is due at c, read as z = 0. */
+        /* With C slowest its planes have been read already; with Z slowest channel c is due at c, read as z =
+         * 0. */
         memcpy((char *)image->pixels + (size_t)c * bytes, turned, bytes);
     }
     lam_free(turned);
@@ -256,7 +269,8 @@ static lam_status project(lam_image *image, const axes *a, lam_projection projec
     return LAM_OK;
 }
 
-static lam_status decode(TIFF *tiff, lam_image *out, const source *s, lam_projection projection, const char *name) {
+static lam_status decode(TIFF *tiff, lam_image *out, const source *s, lam_projection projection,
+                         const char *name) {
     page first = {0};
     axes a = {0};
     int64_t pages = 0, done = 0;
@@ -269,8 +283,8 @@ static lam_status decode(TIFF *tiff, lam_image *out, const source *s, lam_projec
     out->type = first.bits == 16 ? LAM_PIXEL_U16 : LAM_PIXEL_U8;
     LAM_REQUIRE(samples >= 1, LAM_ERROR_FORMAT, "%s: damaged TIFF: no samples", name);
     LAM_REQUIRE(!a.known || a.channels * a.depth == out->channels, LAM_ERROR_FORMAT,
-                "%s: its axes say %lld channels x %lld planes, but it has %lld: is it one file of several?", name,
-                (long long)a.channels, (long long)a.depth, (long long)out->channels);
+                "%s: its axes say %lld channels x %lld planes, but it has %lld: is it one file of several?",
+                name, (long long)a.channels, (long long)a.depth, (long long)out->channels);
     LAM_TRY(lam_image_reserve(out, (size_t)s->size, MOST_RATIO, name));
     LAM_REQUIRE(TIFFSetDirectory(tiff, 0), LAM_ERROR_FORMAT, "%s: damaged TIFF: %s", name, s->message);
     do {
@@ -285,7 +299,8 @@ static lam_status decode(TIFF *tiff, lam_image *out, const source *s, lam_projec
     return a.depth > 1 ? project(out, &a, projection, name) : LAM_OK;
 }
 
-lam_status lam_tiff_parse(lam_image *out, const char *bytes, size_t size, lam_projection projection, const char *name) {
+lam_status lam_tiff_parse(lam_image *out, const char *bytes, size_t size, lam_projection projection,
+                          const char *name) {
     source s = {.bytes = bytes, .size = size};
     *out = (lam_image){0};
     TIFFOpenOptions *options = TIFFOpenOptionsAlloc();
@@ -293,7 +308,8 @@ lam_status lam_tiff_parse(lam_image *out, const char *bytes, size_t size, lam_pr
     TIFFOpenOptionsSetErrorHandlerExtR(options, on_error, &s);
     TIFFOpenOptionsSetWarningHandlerExtR(options, on_warning, &s);
     /* m: no memory mapping (the bytes are in memory already). */
-    TIFF *tiff = TIFFClientOpenExt(name, "rm", &s, on_read, on_write, on_seek, on_close, on_size, NULL, NULL, options);
+    TIFF *tiff =
+        TIFFClientOpenExt(name, "rm", &s, on_read, on_write, on_seek, on_close, on_size, NULL, NULL, options);
     TIFFOpenOptionsFree(options);
     LAM_REQUIRE(tiff != NULL, LAM_ERROR_FORMAT, "%s: damaged TIFF: %s", name,
                 s.message[0] ? s.message : "its first directory cannot be read");

@@ -1,5 +1,5 @@
-/* A shard from bytes. The first byte chooses how: the whole file (header, footer and packed index as they are), the
- * unpacked index (behind the checksums), or one frame. Whatever is accepted must be safe to use. */
+/* A shard from bytes. The first byte chooses how: the whole file (header, footer and packed index as they
+ * are), the unpacked index (behind the checksums), or one frame. Whatever is accepted must be safe to use. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -19,7 +19,8 @@ static void touch(const lam_shard_index *x, uint64_t file_bytes) {
             if (x->present[i * x->channels + c] == 0) continue;
             const lam_shard_frame *frame = lam_shard_frames_of(x, i, c);
             for (int64_t t = 0; t < tiles; t++) {
-                if (frame[t].offset + frame[t].bytes > file_bytes || frame[t].bytes > LAM_SHARD_MAX_FRAME) abort();
+                if (frame[t].offset + frame[t].bytes > file_bytes || frame[t].bytes > LAM_SHARD_MAX_FRAME)
+                    abort();
                 sum += frame[t].hash;
             }
         }
@@ -40,7 +41,8 @@ static void whole_file(const uint8_t *data, size_t size) {
     if (size < LAM_SHARD_HEADER_BYTES + LAM_SHARD_FOOTER_BYTES) return;
     const uint8_t *footer = data + size - LAM_SHARD_FOOTER_BYTES;
     if (lam_shard_footer_parse(data, footer, size, "fuzz", &offset, &bytes) != LAM_OK) return;
-    if (lam_shard_index_parse(&x, data, footer, data + offset, bytes, size, "fuzz") == LAM_OK) touch(&x, size);
+    if (lam_shard_index_parse(&x, data, footer, data + offset, bytes, size, "fuzz") == LAM_OK)
+        touch(&x, size);
     lam_shard_index_free(&x);
 }
 
@@ -63,7 +65,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         one_frame(data + 1, size - 1);
     } else {
         lam_shard_index x = {0};
-        if (lam_shard_index_parse_plain(&x, data + 1, size - 1, 1 << 20, "fuzz") == LAM_OK) touch(&x, 1 << 20);
+        if (lam_shard_index_parse_plain(&x, data + 1, size - 1, 1 << 20, "fuzz") == LAM_OK)
+            touch(&x, 1 << 20);
         lam_shard_index_free(&x);
     }
     return 0;

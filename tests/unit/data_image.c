@@ -1,5 +1,5 @@
-/* Image readers: files written here by libpng and libtiff (JPEG 2000: golden files of known pixels) are read back bit for
- * bit; damaged ones are one-line errors. */
+/* Image readers: files written here by libpng and libtiff (JPEG 2000: golden files of known pixels) are read
+ * back bit for bit; damaged ones are one-line errors. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -35,7 +35,8 @@ static uint16_t got(const lam_image *image, int64_t c, int64_t y, int64_t x) {
     return image->type == LAM_PIXEL_U8 ? ((uint8_t *)image->pixels)[at] : ((uint16_t *)image->pixels)[at];
 }
 
-static void check(const char *path, lam_projection projection, int64_t channels, int64_t height, int64_t width, int bits) {
+static void check(const char *path, lam_projection projection, int64_t channels, int64_t height,
+                  int64_t width, int bits) {
     lam_image image;
     lam_status status = lam_image_read(&image, path, projection);
     if (status != LAM_OK) fail_msg("%s", lam_last_error());
@@ -67,8 +68,9 @@ static void write_png(const char *path, int color, int depth, int samples, bool 
     png_infop info = png_create_info_struct(png);
     assert_int_equal(setjmp(png_jmpbuf(png)), 0);
     png_init_io(png, file);
-    png_set_IHDR(png, info, WIDTH, HEIGHT, depth, color, interlaced ? PNG_INTERLACE_ADAM7 : PNG_INTERLACE_NONE,
-                 PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+    png_set_IHDR(png, info, WIDTH, HEIGHT, depth, color,
+                 interlaced ? PNG_INTERLACE_ADAM7 : PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT,
+                 PNG_FILTER_TYPE_DEFAULT);
     static png_byte rows[HEIGHT][WIDTH * 8];
     png_bytep pointers[HEIGHT];
     for (int y = 0; y < HEIGHT; y++) {
@@ -97,13 +99,15 @@ static void test_png(void **state) {
     (void)state;
     static const struct {
         int color, depth, samples, channels;
-    } cases[] = {{PNG_COLOR_TYPE_GRAY, 8, 1, 1},       {PNG_COLOR_TYPE_GRAY, 16, 1, 1},      {PNG_COLOR_TYPE_GRAY_ALPHA, 8, 2, 1},
-                 {PNG_COLOR_TYPE_GRAY_ALPHA, 16, 2, 1}, {PNG_COLOR_TYPE_RGB, 8, 3, 3},       {PNG_COLOR_TYPE_RGB, 16, 3, 3},
-                 {PNG_COLOR_TYPE_RGB_ALPHA, 8, 4, 3},   {PNG_COLOR_TYPE_RGB_ALPHA, 16, 4, 3}};
+    } cases[] = {{PNG_COLOR_TYPE_GRAY, 8, 1, 1},       {PNG_COLOR_TYPE_GRAY, 16, 1, 1},
+                 {PNG_COLOR_TYPE_GRAY_ALPHA, 8, 2, 1}, {PNG_COLOR_TYPE_GRAY_ALPHA, 16, 2, 1},
+                 {PNG_COLOR_TYPE_RGB, 8, 3, 3},        {PNG_COLOR_TYPE_RGB, 16, 3, 3},
+                 {PNG_COLOR_TYPE_RGB_ALPHA, 8, 4, 3},  {PNG_COLOR_TYPE_RGB_ALPHA, 16, 4, 3}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         for (int interlaced = 0; interlaced < 2; interlaced++) {
             write_png(in_folder("a.png"), cases[i].color, cases[i].depth, cases[i].samples, interlaced != 0);
-            check(in_folder("a.png"), LAM_PROJECT_NONE, cases[i].channels, 21, 34, cases[i].depth == 16 ? 12 : 8);
+            check(in_folder("a.png"), LAM_PROJECT_NONE, cases[i].channels, 21, 34,
+                  cases[i].depth == 16 ? 12 : 8);
             lam_image image;
             assert_int_equal(lam_image_read(&image, in_folder("a.png"), LAM_PROJECT_NONE), LAM_OK);
             assert_int_equal(image.alpha_dropped, cases[i].samples != cases[i].channels);
@@ -142,7 +146,8 @@ static void damage(const char *path, size_t step) {
         char kept = bytes[at];
         bytes[at] = (char)~bytes[at];
         assert_int_equal(lam_file_write(target, bytes, size), LAM_OK);
-        if (lam_image_read(&image, target, LAM_PROJECT_MAX) != LAM_OK) assert_null(strchr(lam_last_error(), '\n'));
+        if (lam_image_read(&image, target, LAM_PROJECT_MAX) != LAM_OK)
+            assert_null(strchr(lam_last_error(), '\n'));
         lam_image_free(&image);
         bytes[at] = kept;
     }
@@ -209,17 +214,25 @@ static void write_tiff(const char *path, const tiff_case *k) {
                     memset(chunk, 0, sizeof chunk);
                     for (int r = 0; r < height; r++) {
                         for (int i = 0; i < columns * step; i++) {
-                            int c = page * k->samples + (planes > 1 ? plane : i % step), at = r * columns * step + i;
+                            int c = page * k->samples + (planes > 1 ? plane : i % step),
+                                at = r * columns * step + i;
                             uint16_t v = value(c, y + r, x + i / step, bytes == 1 ? 8 : 12);
-                            if (bytes == 1) chunk[at] = (unsigned char)v;
-                            else memcpy(chunk + 2 * at, &v, 2);
+                            if (bytes == 1)
+                                chunk[at] = (unsigned char)v;
+                            else
+                                memcpy(chunk + 2 * at, &v, 2);
                         }
                     }
                     tmsize_t size = (tmsize_t)height * columns * step * bytes;
                     if (k->tiled)
-                        assert_true(TIFFWriteEncodedTile(tiff, TIFFComputeTile(tiff, (uint32_t)x, (uint32_t)y, 0, (uint16_t)plane), chunk, size) > 0);
+                        assert_true(TIFFWriteEncodedTile(
+                                        tiff,
+                                        TIFFComputeTile(tiff, (uint32_t)x, (uint32_t)y, 0, (uint16_t)plane),
+                                        chunk, size) > 0);
                     else
-                        assert_true(TIFFWriteEncodedStrip(tiff, TIFFComputeStrip(tiff, (uint32_t)y, (uint16_t)plane), chunk, size) > 0);
+                        assert_true(
+                            TIFFWriteEncodedStrip(tiff, TIFFComputeStrip(tiff, (uint32_t)y, (uint16_t)plane),
+                                                  chunk, size) > 0);
                 }
             }
         }
@@ -236,8 +249,15 @@ static void test_tiff(void **state) {
         for (int bits = 8; bits <= 16; bits += 8)
             for (int codec = 0; codec < 3; codec++)
                 for (int shape = 0; shape < 8; shape++) {
-                    tiff_case k = {modes[m],      bits, shape & 1 ? 3 : 1, 1 + (shape & 1 ? 0 : 2), codecs[codec],
-                                   shape & 2 ? PLANARCONFIG_SEPARATE : PLANARCONFIG_CONTIG, SAMPLEFORMAT_UINT, (shape & 4) != 0, NULL};
+                    tiff_case k = {modes[m],
+                                   bits,
+                                   shape & 1 ? 3 : 1,
+                                   1 + (shape & 1 ? 0 : 2),
+                                   codecs[codec],
+                                   shape & 2 ? PLANARCONFIG_SEPARATE : PLANARCONFIG_CONTIG,
+                                   SAMPLEFORMAT_UINT,
+                                   (shape & 4) != 0,
+                                   NULL};
                     write_tiff(in_folder("a.tif"), &k);
                     check(in_folder("a.tif"), LAM_PROJECT_NONE, 3, T_HEIGHT, T_WIDTH, bits == 8 ? 8 : 12);
                 }
@@ -248,11 +268,13 @@ static void test_tiff(void **state) {
 
 static void check_projection(const char *description, bool depth_first) {
     /* 2 channels of 3 planes: page -> channel of value(). */
-    tiff_case k = {"w", 16, 1, 6, COMPRESSION_LZW, PLANARCONFIG_CONTIG, SAMPLEFORMAT_UINT, false, description};
+    tiff_case k = {"w",   16,         1, 6, COMPRESSION_LZW, PLANARCONFIG_CONTIG, SAMPLEFORMAT_UINT,
+                   false, description};
     write_tiff(in_folder("z.tif"), &k);
     for (int p = LAM_PROJECT_MAX; p <= LAM_PROJECT_MIDDLE; p++) {
         lam_image image;
-        if (lam_image_read(&image, in_folder("z.tif"), (lam_projection)p) != LAM_OK) fail_msg("%s", lam_last_error());
+        if (lam_image_read(&image, in_folder("z.tif"), (lam_projection)p) != LAM_OK)
+            fail_msg("%s", lam_last_error());
         assert_int_equal(image.channels, 2);
         for (int c = 0; c < 2; c++)
             for (int y = 0; y < T_HEIGHT; y++)
@@ -263,7 +285,9 @@ static void check_projection(const char *description, bool depth_first) {
                         sum += v[z];
                         if (v[z] > most) most = v[z];
                     }
-                    int wanted = p == LAM_PROJECT_MAX ? most : p == LAM_PROJECT_MEAN ? (2 * sum + 3) / 6 : v[1];
+                    int wanted = p == LAM_PROJECT_MAX    ? most
+                                 : p == LAM_PROJECT_MEAN ? (2 * sum + 3) / 6
+                                                         : v[1];
                     assert_int_equal(got(&image, c, y, x), wanted);
                 }
         lam_image_free(&image);
@@ -273,12 +297,23 @@ static void check_projection(const char *description, bool depth_first) {
 
 static void test_tiff_axes(void **state) {
     (void)state;
-    check_projection("<?xml version=\"1.0\"?><OME><Image><Pixels DimensionOrder=\"XYCZT\" SizeC=\"2\" SizeZ=\"3\" SizeT=\"1\" "
-                     "SizeX=\"83\" SizeY=\"45\"/></Image></OME>", false);
-    check_projection("<?xml version=\"1.0\"?><OME><Image><Pixels ID='a' SizeC='2' SizeZ='3' SizeT='1' DimensionOrder='XYZCT'>"
-                     "</Pixels></Image></OME>", true);
+    check_projection("<?xml version=\"1.0\"?><OME><Image><Pixels DimensionOrder=\"XYCZT\" SizeC=\"2\" "
+                     "SizeZ=\"3\" SizeT=\"1\" "
+                     "SizeX=\"83\" SizeY=\"45\"/></Image></OME>",
+                     false);
+    check_projection("<?xml version=\"1.0\"?><OME><Image><Pixels ID='a' SizeC='2' SizeZ='3' SizeT='1' "
+                     "DimensionOrder='XYZCT'>"
+                     "</Pixels></Image></OME>",
+                     true);
     check_projection("ImageJ=1.53\nimages=6\nchannels=2\nslices=3\nhyperstack=true\n", false);
-    tiff_case k = {"w", 16, 1, 6, COMPRESSION_NONE, PLANARCONFIG_CONTIG, SAMPLEFORMAT_UINT, false,
+    tiff_case k = {"w",
+                   16,
+                   1,
+                   6,
+                   COMPRESSION_NONE,
+                   PLANARCONFIG_CONTIG,
+                   SAMPLEFORMAT_UINT,
+                   false,
                    "<OME><Pixels SizeC=\"2\" SizeZ=\"2\" SizeT=\"1\" DimensionOrder=\"XYCZT\"/></OME>"};
     write_tiff(in_folder("z.tif"), &k);
     refuse(in_folder("z.tif"), LAM_PROJECT_MAX, LAM_ERROR_FORMAT, "axes");
@@ -314,7 +349,8 @@ static void test_jpeg2000(void **state) {
     (void)state;
     lam_image image;
     assert_int_equal(lam_image_read(&image, LAM_TEST_GOLDEN "/images/grey16.jp2", LAM_PROJECT_NONE), LAM_OK);
-    assert_true(image.channels == 1 && image.height == 19 && image.width == 23 && image.type == LAM_PIXEL_U16);
+    assert_true(image.channels == 1 && image.height == 19 && image.width == 23 &&
+                image.type == LAM_PIXEL_U16);
     for (int y = 0; y < 19; y++)
         for (int x = 0; x < 23; x++) assert_int_equal(got(&image, 0, y, x), (y * 211 + x * 97) % 4096);
     lam_image_free(&image);
@@ -411,9 +447,10 @@ static int remove_folder(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_png),       cmocka_unit_test(test_png_damage),   cmocka_unit_test(test_tiff),
-        cmocka_unit_test(test_tiff_axes), cmocka_unit_test(test_tiff_refused), cmocka_unit_test(test_jpeg2000),
-        cmocka_unit_test(test_stacks),    cmocka_unit_test(test_to_uint8),
+        cmocka_unit_test(test_png),          cmocka_unit_test(test_png_damage),
+        cmocka_unit_test(test_tiff),         cmocka_unit_test(test_tiff_axes),
+        cmocka_unit_test(test_tiff_refused), cmocka_unit_test(test_jpeg2000),
+        cmocka_unit_test(test_stacks),       cmocka_unit_test(test_to_uint8),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -1,5 +1,5 @@
-/* lamella pack: each kind of table, what it refuses, the same bytes for any number of threads, a packing that was killed
- * at a random moment and resumed. */
+/* lamella pack: each kind of table, what it refuses, the same bytes for any number of threads, a packing that
+ * was killed at a random moment and resumed. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -36,7 +36,9 @@ static void write_text(const char *name, const char *text) {
     assert_int_equal(lam_file_write(in(name), text, strlen(text)), LAM_OK);
 }
 
-static uint16_t value(int seed, int64_t y, int64_t x) { return (uint16_t)((y * 37 + x * 11 + seed * 101) & 1023); }
+static uint16_t value(int seed, int64_t y, int64_t x) {
+    return (uint16_t)((y * 37 + x * 11 + seed * 101) & 1023);
+}
 
 static void write_image(const char *name, int seed, int64_t height, int64_t width) {
     uint16_t *pixels = malloc((size_t)(height * width) * 2);
@@ -51,7 +53,8 @@ static int pack(const char *format) {
     char line[1024], *words[32] = {"lamella", "pack"};
     int count = 2;
     snprintf(line, sizeof line, format, folder, folder, folder);
-    for (char *word = strtok(line, " "); word != NULL && count < 31; word = strtok(NULL, " ")) words[count++] = word;
+    for (char *word = strtok(line, " "); word != NULL && count < 31; word = strtok(NULL, " "))
+        words[count++] = word;
     words[count++] = "--quiet";
     return lam_cli_main(commands, count, words);
 }
@@ -85,7 +88,9 @@ static void refused(const char *command, int code, const char *words) {
 
 static void test_wide(void **state) {
     (void)state;
-    write_text("wide.csv", "plate,file_DNA,well,file_ER,note\np1,a.png,A1,b.png,\"x, y\"\np1,c.png,A2,,\np2,d.png,A1,e.png,z\n");
+    write_text(
+        "wide.csv",
+        "plate,file_DNA,well,file_ER,note\np1,a.png,A1,b.png,\"x, y\"\np1,c.png,A2,,\np2,d.png,A1,e.png,z\n");
     assert_int_equal(pack("%s/wide.csv --out %s/wide"), 0);
     lam_shards *s = open_packed("wide");
     assert_int_equal(lam_shards_images(s), 3);
@@ -121,9 +126,10 @@ static void test_wide(void **state) {
 
 static void test_long(void **state) {
     (void)state;
-    write_text("long.tsv", "file\tset\twell\tsite\tchannel\tstain\n"
-                           "a.png\ts1\tA1\t1\tDNA\tHoechst\nc.png\ts1\tA2\t1\tDNA\tHoechst\nb.png\ts1\tA1\t1\tER\tConA\n"
-                           "d.png\ts1\tA2\t1\tDNA\tmask\n");
+    write_text("long.tsv",
+               "file\tset\twell\tsite\tchannel\tstain\n"
+               "a.png\ts1\tA1\t1\tDNA\tHoechst\nc.png\ts1\tA2\t1\tDNA\tHoechst\nb.png\ts1\tA1\t1\tER\tConA\n"
+               "d.png\ts1\tA2\t1\tDNA\tmask\n");
     assert_int_equal(pack("%s/long.tsv --out %s/long"), 0);
     lam_shards *s = open_packed("long");
     assert_int_equal(lam_shards_images(s), 3);
@@ -148,15 +154,17 @@ static void test_load_data(void **state) {
     int64_t shape[2] = {30, 40};
     for (int i = 0; i < 40 * 30; i++) light[i] = 2.0f;
     assert_int_equal(lam_npy_write(in("light.npy"), "f4", 2, shape, light), LAM_OK);
-    write_text("load_data.csv",
-               "Metadata_Plate,Metadata_Well,FileName_OrigDNA,PathName_OrigDNA,FileName_IllumDNA,PathName_IllumDNA\n"
-               "BR1,A01,a.png,/elsewhere/images,light.npy,/elsewhere/images\n");
+    write_text(
+        "load_data.csv",
+        "Metadata_Plate,Metadata_Well,FileName_OrigDNA,PathName_OrigDNA,FileName_IllumDNA,PathName_IllumDNA\n"
+        "BR1,A01,a.png,/elsewhere/images,light.npy,/elsewhere/images\n");
     assert_int_equal(pack("%s/load_data.csv --out %s/jump --path-prefix /elsewhere/images=%s"), 0);
     lam_shards *s = open_packed("jump");
     check_pixels(s, 0, 0, 1);
     assert_int_equal(lam_table_columns(lam_shards_metadata(s)), 2);
     lam_shards_close(&s);
-    assert_int_equal(pack("%s/load_data.csv --out %s/jump --force --illumination --path-prefix /elsewhere/images=%s"), 0);
+    assert_int_equal(
+        pack("%s/load_data.csv --out %s/jump --force --illumination --path-prefix /elsewhere/images=%s"), 0);
     s = open_packed("jump");
     uint16_t pixels[40];
     assert_int_equal(lam_shards_read_window(s, 0, 0, 5, 0, 1, 40, pixels), LAM_OK);
@@ -250,7 +258,8 @@ static void write_stack(void) {
     lam_writer *w = NULL;
     assert_int_equal(lam_writer_open(&w, in("stack.csv")), LAM_OK);
     assert_int_equal(lam_writer_printf(w, "file,row,plate\n"), LAM_OK);
-    for (int i = 0; i < N; i++) assert_int_equal(lam_writer_printf(w, "stack.npy,%d,p%d\n", (i * 7) % N, i % 3), LAM_OK);
+    for (int i = 0; i < N; i++)
+        assert_int_equal(lam_writer_printf(w, "stack.npy,%d,p%d\n", (i * 7) % N, i % 3), LAM_OK);
     assert_int_equal(lam_writer_commit(&w), LAM_OK);
 }
 
@@ -277,19 +286,21 @@ static void test_killed_and_resumed(void **state) {
                 char table[256], out[256];
                 snprintf(table, sizeof table, "%s/stack.csv", folder);
                 snprintf(out, sizeof out, "%s/killed", folder);
-                execl("/proc/self/exe", "test_data_pack", "pack", table, "--out", out, "--shard-size", "1", "--quiet",
-                      "--resume", (char *)NULL);
+                execl("/proc/self/exe", "test_data_pack", "pack", table, "--out", out, "--shard-size", "1",
+                      "--quiet", "--resume", (char *)NULL);
                 _exit(127);
             }
             assert_true(child > 0);
             usleep((useconds_t)(20000 + 30000 * turn));
             /* Once surely after the first whole shard, however slow the machine. */
-            for (int wait = 0; turn == 5 && wait < 2000 && !lam_path_exists(in("killed/shard_00000.lam")); wait++)
+            for (int wait = 0; turn == 5 && wait < 2000 && !lam_path_exists(in("killed/shard_00000.lam"));
+                 wait++)
                 usleep(10000);
             kill(child, SIGKILL);
             assert_true(waitpid(child, NULL, 0) == child);
             lam_shards *s = NULL;
-            if (!lam_path_exists(in("killed/dataset.json"))) assert_int_not_equal(lam_shards_open(&s, in("killed")), LAM_OK);
+            if (!lam_path_exists(in("killed/dataset.json")))
+                assert_int_not_equal(lam_shards_open(&s, in("killed")), LAM_OK);
             lam_shards_close(&s);
         }
         kept += lam_path_exists(in("killed/shard_00000.lam"));

@@ -19,7 +19,8 @@
 
 enum { IMAGES = 7, CHANNELS = 3 };
 static const char *const names[CHANNELS] = {"DNA", "ER", "Mito"};
-static const int64_t heights[IMAGES] = {40, 256, 257, 1, 600, 33, 5}, widths[IMAGES] = {40, 256, 300, 1, 513, 1000, 7};
+static const int64_t heights[IMAGES] = {40, 256, 257, 1, 600, 33, 5},
+                     widths[IMAGES] = {40, 256, 300, 1, 513, 1000, 7};
 
 static char *folder_of(const char *name) {
     char *path = NULL;
@@ -63,11 +64,14 @@ static lam_status add_image(lam_dataset *d, int64_t i) {
         assert_non_null(planes[c]);
         for (int64_t k = 0; k < heights[i] * widths[i]; k++) {
             uint16_t v = pixel(i, c, k / widths[i], k % widths[i]);
-            if (types[c] == LAM_PIXEL_U8) ((uint8_t *)planes[c])[k] = (uint8_t)v;
-            else ((uint16_t *)planes[c])[k] = v;
+            if (types[c] == LAM_PIXEL_U8)
+                ((uint8_t *)planes[c])[k] = (uint8_t)v;
+            else
+                ((uint16_t *)planes[c])[k] = v;
         }
     }
-    lam_status status = lam_encode_image(&encoded, (const void *const *)planes, types, CHANNELS, heights[i], widths[i]);
+    lam_status status =
+        lam_encode_image(&encoded, (const void *const *)planes, types, CHANNELS, heights[i], widths[i]);
     if (status == LAM_OK) status = lam_dataset_add(d, encoded);
     lam_encoded_free(&encoded);
     for (int c = 0; c < CHANNELS; c++) free(planes[c]);
@@ -86,9 +90,12 @@ static lam_status write_folder(const char *folder, int64_t shard_bytes, bool res
                             .resume = resume};
     lam_dataset *d = NULL;
     lam_status status = lam_dataset_create(&d, &c);
-    for (int64_t i = status == LAM_OK ? lam_dataset_images(d) : 0; status == LAM_OK && i < upto; i++) status = add_image(d, i);
-    if (status == LAM_OK && upto == IMAGES) status = lam_dataset_finish(&d);
-    else lam_dataset_abort(&d);
+    for (int64_t i = status == LAM_OK ? lam_dataset_images(d) : 0; status == LAM_OK && i < upto; i++)
+        status = add_image(d, i);
+    if (status == LAM_OK && upto == IMAGES)
+        status = lam_dataset_finish(&d);
+    else
+        lam_dataset_abort(&d);
     return status;
 }
 
@@ -140,7 +147,9 @@ static void test_round_trip(void **state) {
     lam_free(folder);
 }
 
-static double transformed(double x, int t) { return t == 0 ? x : t == 1 ? sqrt(x) : log(1 + 1023 * x) / log(1024.0); }
+static double transformed(double x, int t) {
+    return t == 0 ? x : t == 1 ? sqrt(x) : log(1 + 1023 * x) / log(1024.0);
+}
 
 static void test_statistics(void **state) {
     (void)state;
@@ -159,8 +168,10 @@ static void test_statistics(void **state) {
                         if (!is_there(i, c) || (p >= 0 && plate_of[i] != p)) continue;
                         for (int64_t k = 0; k < heights[i] * widths[i]; k++) {
                             double v = transformed(pixel(i, c, k / widths[i], k % widths[i]) * scale, t);
-                            if (pass == 0) n++, sum += v;
-                            else square += (v - sum / n) * (v - sum / n);
+                            if (pass == 0)
+                                n++, sum += v;
+                            else
+                                square += (v - sum / n) * (v - sum / n);
                         }
                     }
                 }
@@ -242,7 +253,8 @@ static void write_over(const char *path, const char *bytes, size_t size) {
     assert_int_equal(lam_file_write(path, bytes, size), LAM_OK);
 }
 
-/* Every bit that is flipped, and every length the file is cut to, is an error or leaves the pixels as they were. */
+/* Every bit that is flipped, and every length the file is cut to, is an error or leaves the pixels as they
+ * were. */
 static void test_damage_is_found(void **state) {
     (void)state;
     char *folder = folder_of("damage"), *path = NULL, *bytes = NULL;
@@ -305,9 +317,12 @@ static void test_faults(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),      cmocka_unit_test(test_statistics),
-        cmocka_unit_test(test_sums_do_not_depend_on_order), cmocka_unit_test(test_resume_gives_the_same_bytes),
-        cmocka_unit_test(test_damage_is_found), cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_statistics),
+        cmocka_unit_test(test_sums_do_not_depend_on_order),
+        cmocka_unit_test(test_resume_gives_the_same_bytes),
+        cmocka_unit_test(test_damage_is_found),
+        cmocka_unit_test(test_faults),
     };
     shared_table = make_table();
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
