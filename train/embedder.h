@@ -1,0 +1,42 @@
+/* What turns crops into vectors: the encoder of a network, or features without a network.
+ *
+ * Crops go through in batches of fixed composition, whatever the number of ranks; a short batch is filled with zeros. */
+#ifndef LAMELLA_TRAIN_EMBEDDER_H
+#define LAMELLA_TRAIN_EMBEDDER_H
+
+#include "dist/dist.h"
+#include "train/crops.h"
+#include "train/network.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum lam_pool { LAM_POOL_MEAN, LAM_POOL_CLS, LAM_POOL_CHANNEL } lam_pool;
+
+typedef struct lam_embedder {
+    lam_shards *shards;   /* borrowed */
+    lam_network *network; /* borrowed; NULL: features */
+    bool handmade;        /* without a network: which features */
+    int64_t crop_size, channels, width; /* width: elements of a vector */
+    int64_t batch;
+    lam_pool pool;
+    int64_t *channel_map;
+    lam_feeder feeder;
+    lam_graph *graph;
+    lam_mae_vit_encoder_io io;
+    void *pixels;
+    uint8_t *present;
+} lam_embedder;
+
+/* block 0: the last. Set network or handmade, pool and batch by the arguments. */
+lam_status lam_embedder_open(lam_embedder *embedder, lam_shards *shards, lam_network *network, bool handmade, int64_t crop_size,
+                             int64_t block, lam_pool pool, int64_t batch);
+void lam_embedder_close(lam_embedder *embedder);
+/* Collective: vectors [count, width] of all crops on rank 0 (NULL elsewhere). Caller frees. */
+lam_status lam_embed_crops(lam_embedder *embedder, lam_dist *dist, const lam_crop *crops, int64_t count, float **vectors);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
