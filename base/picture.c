@@ -157,8 +157,8 @@ lam_status lam_picture_encode_png(const lam_picture *picture, uint8_t **bytes, s
 }
 
 lam_status lam_picture_write_png(const lam_picture *picture, const char *path) {
-    uint8_t *bytes;
-    size_t size;
+    uint8_t *bytes = NULL;
+    size_t size = 0;
     LAM_TRY(lam_picture_encode_png(picture, &bytes, &size));
     lam_status status = lam_file_write(path, bytes, size);
     lam_free(bytes);

@@ -117,8 +117,8 @@ static lam_status add_path(const char *path, const names *n, lam_source **source
     lam_status status = LAM_OK;
     for (int64_t i = 0; i < total && status == LAM_OK; i++) {
         char *inner = NULL;
-        /* CORUM's clusters lie beside the pairs in the published folder and are another kind of table. */
-        if (!is_table(files[i]) || strstr(files[i], "_clusters")) continue;
+        /* In the published folder CORUM's clusters, another kind of table, and a README lie beside the pairs. */
+        if (!is_table(files[i]) || strstr(files[i], "_clusters") || !strncmp(files[i], "README", 6)) continue;
         tables++;
         status = lam_path_join(&inner, path, files[i]);
         if (status == LAM_OK) status = add_source(inner, n, sources, count);
