@@ -51,7 +51,7 @@ static const lam_option options[] = {
      .help = "what training and validation must not share (default: plate with well)"},
     {"project", LAM_OPTION_CHOICE, "max|mean|middle", NULL, .help = "how planes in Z become one"},
     {"shard-size", LAM_OPTION_INT, "MiB", "256", .help = "size at which a shard is closed", .minimum = 1,
-     .maximum = 1 << 20},
+     .maximum = 65536},
     {"resume", LAM_OPTION_FLAG, NULL, NULL, .help = "keep the whole shards of a packing that was stopped"},
     {0}};
 
