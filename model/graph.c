@@ -1,6 +1,7 @@
 #include "model/graph.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/threads.h"
 #include "model/internal.h"
 
 #define MAX_NODES 4096
@@ -392,8 +394,16 @@ static lam_status run_node(lam_graph *graph, lam_node *node, bool backward) {
     return LAM_OK;
 }
 
+/* Scratch was planned for lam_threads(). */
+static lam_status check_threads(void) {
+    LAM_REQUIRE(omp_get_max_threads() <= lam_threads(), LAM_ERROR_INTERNAL, "OpenMP has %d threads where lam_threads_set chose %d",
+                omp_get_max_threads(), lam_threads());
+    return LAM_OK;
+}
+
 lam_status lam_graph_forward(lam_graph *graph) {
     LAM_REQUIRE(graph->planned, LAM_ERROR_INTERNAL, "the graph is not planned");
+    LAM_TRY(check_threads());
     if (graph->poison) poison(graph);
     for (int64_t i = 0; i < graph->node_count; i++) LAM_TRY(run_node(graph, graph->nodes[i], false));
     return LAM_OK;
@@ -418,6 +428,7 @@ static void send_final(lam_graph *graph, int64_t node, int64_t *sent, bool last)
 
 lam_status lam_graph_backward(lam_graph *graph) {
     LAM_REQUIRE(graph->planned && graph->loss, LAM_ERROR_INTERNAL, "the graph is not differentiated");
+    LAM_TRY(check_threads());
     for (int64_t i = 0; i < graph->tensor_count; i++) graph->tensors[i]->gradient_written = false;
     graph->loss->gradient[0] = graph->loss_gradient;
     graph->loss->gradient_written = true;

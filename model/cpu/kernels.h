@@ -32,10 +32,11 @@ typedef struct lam_kernels {
     void (*layernorm_backward)(const float *s, const float *w, const float *mean, const float *rstd, const float *dy, const float *ds,
                                float *dx, bool add_x, float *dr, bool add_r, float *dw, float *db, float *partial, int64_t rows,
                                int64_t width);
-    /* softmax(q k^T / sqrt(head_dim)) v for each (batch, head); qkv [batch, tokens, 3 heads head_dim]; lse [batch, heads, tokens]. */
+    /* softmax(q k^T / sqrt(head_dim)) v for each (batch, head); qkv [batch, tokens, 3 heads head_dim]; lse [batch, heads, tokens].
+     * Backward reads `out` as well: sum_j p_j dp_j = d_out . out (Dao 2023, FlashAttention-2, section 3). */
     void (*attention)(const float *qkv, float *out, float *lse, float *workspace, int64_t batch, int64_t tokens, int64_t heads,
                       int64_t head_dim);
-    void (*attention_backward)(const float *qkv, const float *lse, const float *d_out, float *d_qkv, float *workspace, int64_t batch,
+    void (*attention_backward)(const float *qkv, const float *lse, const float *out, const float *d_out, float *d_qkv, float *workspace, int64_t batch,
                                int64_t tokens, int64_t heads, int64_t head_dim);
     size_t (*attention_workspace)(int64_t tokens, int64_t head_dim, bool backward); /* bytes a thread */
     void (*adamw)(float *w, const float *g, float *m, float *v, int64_t count, const lam_adamw_terms *terms);

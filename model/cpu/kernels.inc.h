@@ -213,12 +213,30 @@ static void NAME(layernorm_backward)(const float *s, const float *w, const float
 
 static inline int64_t padded_columns(int64_t n) { return (n + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS; }
 
+/* Rows of one head lie far apart and come from memory in an order that no hardware prefetcher sees. */
+#define ROWS_AHEAD 12
+static inline void prefetch_row(const float *row, int64_t width) {
+    for (int64_t i = 0; i < width; i += 16) __builtin_prefetch(row + i);
+}
+
 /* Packs B [k, n] with strides (row, column) into panels of TILE_COLUMNS columns, zero-padded: panel p at p * k * TILE_COLUMNS. */
 static void pack_panels(const float *b, int64_t row_stride, int64_t column_stride, int64_t k, int64_t n, float *panels) {
     for (int64_t j = 0; j < n; j += TILE_COLUMNS) {
         int64_t width = n - j < TILE_COLUMNS ? n - j : TILE_COLUMNS;
+        if (row_stride == 1 && column_stride != 1) { /* a transposed matrix: read along its rows, whose stride thrashes the cache */
+            for (int64_t c = 0; c < width; c++) {
+                const float *from = b + (j + c) * column_stride;
+                if (j + c + ROWS_AHEAD < n) prefetch_row(from + ROWS_AHEAD * column_stride, k);
+                for (int64_t i = 0; i < k; i++) panels[i * TILE_COLUMNS + c] = from[i];
+            }
+            for (int64_t i = 0; i < k; i++)
+                for (int64_t c = width; c < TILE_COLUMNS; c++) panels[i * TILE_COLUMNS + c] = 0;
+            panels += k * TILE_COLUMNS;
+            continue;
+        }
         for (int64_t i = 0; i < k; i++, panels += TILE_COLUMNS) {
             const float *from = b + i * row_stride + j * column_stride;
+            if (i + ROWS_AHEAD < k) prefetch_row(from + ROWS_AHEAD * row_stride, width);
             if (column_stride == 1 && width == TILE_COLUMNS) {
                 memcpy(panels, from, TILE_COLUMNS * sizeof *panels);
                 continue;
@@ -266,6 +284,14 @@ static void multiply(const float *a, int64_t row_stride, int64_t column_stride, 
     }
 }
 
+/* Rows far apart in memory fall on few cache sets: brought together before they are read again and again. */
+static void gather_rows(const float *from, int64_t stride, int64_t rows, int64_t width, float *to, int64_t to_stride) {
+    for (int64_t r = 0; r < rows; r++) {
+        if (r + ROWS_AHEAD < rows) prefetch_row(from + (r + ROWS_AHEAD) * stride, width);
+        memcpy(to + r * to_stride, from + r * stride, (size_t)width * sizeof *to);
+    }
+}
+
 /* ---- attention: query rows in blocks, so that scratch is QUERY_BLOCK x tokens ---- */
 
 static size_t NAME(attention_workspace)(int64_t tokens, int64_t head_dim, bool backward) {
@@ -275,9 +301,30 @@ static size_t NAME(attention_workspace)(int64_t tokens, int64_t head_dim, bool b
     return (size_t)floats * sizeof(float);
 }
 
+/* row[j] = exp((row[j] - largest) * scale); count is a multiple of VF. */
+static inline void softmax_row(float *row, int64_t count, float scale, float *largest, float *sum) {
+    float top[VF], lanes[VF] = {0}, most = row[0], total = 0;
+    for (int k = 0; k < VF; k++) top[k] = row[k];
+    for (int64_t j = VF; j < count; j += VF)
+#pragma omp simd
+        for (int k = 0; k < VF; k++) top[k] = row[j + k] > top[k] ? row[j + k] : top[k];
+    for (int k = 0; k < VF; k++) most = top[k] > most ? top[k] : most;
+    float shift = most * scale;
+    for (int64_t j = 0; j < count; j += VF)
+#pragma omp simd
+        for (int k = 0; k < VF; k++) {
+            row[j + k] = fast_exp(row[j + k] * scale - shift);
+            lanes[k] += row[j + k];
+        }
+    for (int k = 0; k < VF; k++) total += lanes[k];
+    *largest = most;
+    *sum = total;
+}
+
 static void NAME(attention)(const float *qkv, float *out, float *lse, float *workspace, int64_t batch, int64_t tokens, int64_t heads,
                             int64_t head_dim) {
     int64_t width = heads * head_dim, stride = 3 * width, np = padded_columns(tokens), hp = padded_columns(head_dim);
+    int64_t whole = (tokens + VF - 1) / VF * VF; /* <= np */
     float scale = 1.0f / sqrtf((float)head_dim);
     size_t per_thread = NAME(attention_workspace)(tokens, head_dim, false) / sizeof(float);
 #pragma omp parallel for collapse(2) schedule(static)
@@ -290,27 +337,28 @@ static void NAME(attention)(const float *qkv, float *out, float *lse, float *wor
             pack_panels(v, stride, 1, tokens, head_dim, values);
             for (int64_t start = 0; start < tokens; start += QUERY_BLOCK) {
                 int64_t rows = tokens - start < QUERY_BLOCK ? tokens - start : QUERY_BLOCK;
-                multiply(q + start * stride, stride, 1, rows, head_dim, keys, tokens, scores, np, false);
+                float inverse[QUERY_BLOCK];
+                gather_rows(q + start * stride, stride, rows, head_dim, result, hp);
+                multiply(result, hp, 1, rows, head_dim, keys, tokens, scores, np, false);
                 for (int64_t r = 0; r < rows; r++) {
-                    float *row = scores + r * np, largest = row[0];
-#pragma omp simd reduction(max : largest)
-                    for (int64_t j = 0; j < tokens; j++) largest = row[j] > largest ? row[j] : largest;
-#pragma omp simd
-                    for (int64_t j = 0; j < tokens; j++) row[j] = fast_exp((row[j] - largest) * scale);
-                    float sum = row_sum(row, tokens), inverse = 1.0f / sum;
-#pragma omp simd
-                    for (int64_t j = 0; j < tokens; j++) row[j] *= inverse;
+                    float *row = scores + r * np, sum, largest;
+                    for (int64_t j = tokens; j < whole; j++) row[j] = -INFINITY;
+                    softmax_row(row, whole, scale, &largest, &sum);
+                    inverse[r] = 1.0f / sum;
                     lse[(b * heads + h) * tokens + start + r] = largest * scale + logf(sum);
                 }
                 multiply(scores, np, 1, rows, tokens, values, head_dim, result, hp, false);
-                for (int64_t r = 0; r < rows; r++)
-                    memcpy(out + (b * tokens + start + r) * width + h * head_dim, result + r * hp, (size_t)head_dim * sizeof(float));
+                for (int64_t r = 0; r < rows; r++) {
+                    float *to = out + (b * tokens + start + r) * width + h * head_dim;
+#pragma omp simd
+                    for (int64_t c = 0; c < head_dim; c++) to[c] = result[r * hp + c] * inverse[r];
+                }
             }
         }
 }
 
-static void NAME(attention_backward)(const float *qkv, const float *lse, const float *d_out, float *d_qkv, float *workspace, int64_t batch,
-                                     int64_t tokens, int64_t heads, int64_t head_dim) {
+static void NAME(attention_backward)(const float *qkv, const float *lse, const float *out, const float *d_out, float *d_qkv, float *workspace,
+                                     int64_t batch, int64_t tokens, int64_t heads, int64_t head_dim) {
     int64_t width = heads * head_dim, stride = 3 * width, np = padded_columns(tokens), hp = padded_columns(head_dim);
     float scale = 1.0f / sqrtf((float)head_dim);
     size_t per_thread = NAME(attention_workspace)(tokens, head_dim, true) / sizeof(float);
@@ -329,20 +377,19 @@ static void NAME(attention_backward)(const float *qkv, const float *lse, const f
             pack_panels(k, stride, 1, tokens, head_dim, keys);
             for (int64_t start = 0; start < tokens; start += QUERY_BLOCK) {
                 int64_t rows = tokens - start < QUERY_BLOCK ? tokens - start : QUERY_BLOCK;
-                multiply(q + start * stride, stride, 1, rows, head_dim, keys_t, tokens, p, np, false);
-                multiply(d + start * width, width, 1, rows, head_dim, values_t, tokens, dp, np, false);
+                gather_rows(q + start * stride, stride, rows, head_dim, dq, hp);
+                gather_rows(d + start * width, width, rows, head_dim, q_panels, hp);
+                multiply(dq, hp, 1, rows, head_dim, keys_t, tokens, p, np, false);
+                multiply(q_panels, hp, 1, rows, head_dim, values_t, tokens, dp, np, false);
                 for (int64_t r = 0; r < rows; r++) {
-                    float *row = p + r * np, *d_row = dp + r * np, norm = lse[(b * heads + h) * tokens + start + r], lanes[VF] = {0}, dot = 0;
+                    float *row = p + r * np, *d_row = dp + r * np, norm = lse[(b * heads + h) * tokens + start + r], dot = 0;
+                    const float *o = out + (b * tokens + start + r) * width + h * head_dim, *d_o = d + (start + r) * width;
+                    for (int64_t c = 0; c < head_dim; c++) dot += o[c] * d_o[c];
 #pragma omp simd
-                    for (int64_t j = 0; j < tokens; j++) row[j] = fast_exp(row[j] * scale - norm);
-                    int64_t j = 0;
-                    for (; j + VF <= tokens; j += VF)
-#pragma omp simd
-                        for (int c = 0; c < VF; c++) lanes[c] += row[j + c] * d_row[j + c];
-                    for (int c = 0; c < VF; c++) dot += lanes[c];
-                    for (; j < tokens; j++) dot += row[j] * d_row[j];
-#pragma omp simd
-                    for (int64_t c = 0; c < tokens; c++) d_row[c] = row[c] * (d_row[c] - dot) * scale;
+                    for (int64_t j = 0; j < np; j++) {
+                        row[j] = fast_exp(row[j] * scale - norm);
+                        d_row[j] = row[j] * (d_row[j] - dot) * scale;
+                    }
                 }
                 multiply(dp, np, 1, rows, tokens, keys, head_dim, dq, hp, false);
                 for (int64_t r = 0; r < rows; r++) memcpy(to + (start + r) * stride, dq + r * hp, (size_t)head_dim * sizeof(float));

@@ -24,8 +24,8 @@ static lam_status attention_backward(lam_node *node) {
     float *d = lam_gradient_target(node->inputs[0], &add);
     LAM_REQUIRE(!add, LAM_ERROR_INTERNAL, "attention: qkv has another consumer");
     if (d)
-        node->kernels->attention_backward(node->inputs[0]->data, node->saved, node->outputs[0]->gradient, d, node->backward_workspace, batch, tokens,
-                                          heads, head_dim);
+        node->kernels->attention_backward(node->inputs[0]->data, node->saved, node->outputs[0]->data, node->outputs[0]->gradient, d,
+                                          node->backward_workspace, batch, tokens, heads, head_dim);
     return LAM_OK;
 }
 
@@ -35,7 +35,7 @@ static double attention_flops(const lam_node *node) {
     return 4.0 * (double)batch * (double)tokens * (double)tokens * (double)(heads * head_dim);
 }
 
-static const lam_op attention_op = {"attention", 1, 0, attention_forward, attention_backward, attention_flops};
+static const lam_op attention_op = {"attention", 1, 1, attention_forward, attention_backward, attention_flops};
 
 lam_tensor *lam_attention(lam_graph *g, lam_tensor *qkv, int64_t heads) {
     lam_node *node = lam_node_add(g, &attention_op, 1, (lam_tensor *[]){qkv});
