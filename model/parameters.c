@@ -67,6 +67,7 @@ lam_status lam_parameters_layout(lam_parameters *p, uint64_t seed) {
     p->count = at;
     LAM_TRY(lam_alloc_array((void **)&p->weights, p->count, sizeof(float)));
     LAM_TRY(lam_alloc_array((void **)&p->gradients, p->trainable, sizeof(float)));
+#pragma omp parallel for schedule(dynamic)
     for (int64_t i = 0; i < p->entries; i++) draw(&p->entry[i], p->weights + p->entry[i].offset, seed);
     return LAM_OK;
 }

@@ -23,7 +23,7 @@ static inline float fast_exp(float x) {
     x = x < -87.0f ? -87.0f : x;
     x = x > 88.0f ? 88.0f : x;
     float n = x * 1.44269504088896341f + 12582912.0f; /* rounds to an integer in the low bits */
-    int32_t bits;
+    uint32_t bits;
     memcpy(&bits, &n, 4);
     n -= 12582912.0f;
     float r = x - n * 0.693359375f + n * 2.12194440e-4f;
@@ -34,7 +34,7 @@ static inline float fast_exp(float x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    int32_t scale = (bits + 127) << 23;
+    uint32_t scale = (bits + 127u) << 23;
     float two_n;
     memcpy(&two_n, &scale, 4);
     return p * two_n;
