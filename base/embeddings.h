@@ -22,12 +22,14 @@ typedef struct lam_embeddings {
     double *values;    /* [rows, columns], row-major; float32 files are widened exactly */
     bool was_float32;  /* the file's type */
     lam_table *obs;    /* rows; column "index" is not part of it */
-    char **index;      /* [rows] names of the rows */
+    char **index;      /* [rows] names of the rows, one block (lam_texts_pack) */
     char *provenance;  /* uns['lamella'], a JSON text; NULL where absent */
 } lam_embeddings;
 
 /* key: NULL or "X" = X; else layers/KEY or obsm/KEY. features: NULL or a glob of column names. */
 lam_status lam_embeddings_read(lam_embeddings **out, const char *path, const char *key, const char *features);
+/* `count` texts as one block, the pointers and then the text: what `index` is. The caller frees the array alone. */
+lam_status lam_texts_pack(char ***out, const char *const *texts, int64_t count);
 void lam_embeddings_free(lam_embeddings *embeddings);
 
 /* .h5ad, or .npy + .csv by the name's end. float32 or float64. `obs` NULL: no columns; `index` NULL: the column "index"

@@ -21,8 +21,6 @@ lam_status lam_h5ad_write(const char *path, int64_t rows, int64_t columns, const
                           const char *const *var, const char *provenance);
 /* "path: what (HDF5: its deepest description)"; to be called right after the call that failed. */
 lam_status lam_h5ad_fail(lam_status code, const char *path, const char *what);
-/* `count` texts as one block: the pointers, then the text. */
-lam_status lam_texts_pack(char ***out, const char *const *texts, int64_t count);
 
 #ifdef __cplusplus
 }

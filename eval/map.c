@@ -29,11 +29,8 @@ static lam_status keep_rows(lam_embeddings *e, const bool *keep) {
     if (status == LAM_OK) {
         for (int64_t k = 0; k < kept; k++) {
             memmove(e->values + k * e->columns, e->values + rows[k] * e->columns, (size_t)e->columns * sizeof(double));
-            char *name = e->index[k];
-            e->index[k] = e->index[rows[k]];
-            e->index[rows[k]] = name;
+            e->index[k] = e->index[rows[k]]; /* the texts lie in the array's own block */
         }
-        for (int64_t k = kept; k < e->rows; k++) lam_free(e->index[k]);
         e->rows = kept;
         lam_table_free(e->obs);
         e->obs = obs;
@@ -150,7 +147,7 @@ done:
 static lam_status aggregate_level(lam_embeddings *e, char **by, int levels, bool median, bool last) {
     lam_table *keys = NULL, *obs = NULL;
     int64_t *codes = NULL, *counts = NULL, *first = NULL, groups = 0;
-    const char **names = NULL;
+    const char **names = NULL, **labels = NULL;
     double *values = NULL;
     lam_status status = LAM_OK;
     /* A key of several columns is their cells joined by a character that no cell holds. */
@@ -189,11 +186,12 @@ static lam_status aggregate_level(lam_embeddings *e, char **by, int levels, bool
             LAM_TRY_GOTO(lam_table_set(obs, g, levels, text), done);
         }
     }
-    for (int64_t i = 0; i < e->rows; i++) lam_free(e->index[i]);
-    for (int64_t g = 0; g < groups; g++) {
-        e->index[g] = NULL;
-        if (status == LAM_OK) status = lam_text_copy(&e->index[g], lam_table_cell(obs, g, 0));
-    }
+    LAM_TRY_GOTO(lam_alloc_array((void **)&labels, groups, sizeof *labels), done);
+    for (int64_t g = 0; g < groups; g++) labels[g] = lam_table_cell(obs, g, 0);
+    char **index;
+    LAM_TRY_GOTO(lam_texts_pack(&index, labels, groups), done);
+    lam_free(e->index);
+    e->index = index;
     e->rows = groups;
     lam_free(e->values);
     e->values = values;
@@ -206,6 +204,7 @@ done:
     lam_table_free(obs);
     lam_free(codes);
     lam_free(names);
+    lam_free(labels);
     lam_free(counts);
     lam_free(first);
     lam_free(values);
