@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Embeddings do not depend on ranks, threads or the batch; every level, pool and reference gives the rows it should.
+# Usage: embed.sh LAMELLA
+. "$(dirname "$(realpath "$0")")/common.sh" "$1"
+"$lamella" train tiny.yaml train.out=run train.steps=5 --quiet
+
+mkdir a b c d
+"$lamella" embed run shards --level well --out a/e.h5ad --quiet
+(cd a && "$lamella" embed ../run ../shards --out e.h5ad --level well --quiet --force)
+for n in 2 3; do
+  (cd b && mpi $n "$lamella" embed ../run ../shards --out e.h5ad --level well --quiet --force)
+  cmp a/e.h5ad b/e.h5ad || fail "$n ranks give another file"
+done
+echo "ok: ranks"
+"$lamella" embed run shards --level image --out c/one.npy --quiet
+"$lamella" embed run shards --level image --out c/batch.npy --batch 3 --threads 2 --quiet
+cmp c/one.npy c/batch.npy || fail "the batch or the threads change embeddings"
+echo "ok: batch and threads"
+
+columns() { "$lamella" inspect "$1" | sed -nE 's/^embeddings: ([0-9]+) rows, ([0-9]+) columns.*/\1 \2/p'; }
+expect() { [ "$(columns "$1")" = "$2" ] || fail "$1 holds $(columns "$1"), not $2"; }
+expect a/e.h5ad "24 32"
+"$lamella" embed run shards --level crop --crops 2 --pool cls --block 1 --out d/crop.h5ad --quiet
+expect d/crop.h5ad "48 32"
+"$lamella" embed tiny.yaml shards --untrained 1 --pool channel --out d/channel.h5ad --quiet
+expect d/channel.h5ad "24 160"
+"$lamella" embed intensity shards --crop-size 32 --level well --out d/intensity.h5ad --quiet
+expect d/intensity.h5ad "24 35"
+"$lamella" embed handmade shards --crop-size 32 --level well --out d/handmade.h5ad --quiet
+expect d/handmade.h5ad "24 50"
+echo "ok: levels, pools, references"
+
+refused() { # code, word, arguments...
+  local expected=$1 word=$2 code=0; shift 2
+  "$lamella" embed "$@" 2> log || code=$?
+  [ "$code" = "$expected" ] && grep -q -- "$word" log && [ "$(wc -l < log)" = 1 ] || { cat log; fail "embed $* ended with $code"; }
+}
+refused 2 force run shards --out a/e.h5ad
+refused 2 untrained tiny.yaml shards --out x.h5ad
+refused 2 block run shards --block 9 --out x.h5ad
+refused 1 absent absent shards --out x.h5ad
+refused 1 pixels intensity shards --crop-size 512 --out x.h5ad
+echo "ok: refusals"
