@@ -4,10 +4,11 @@ set -euo pipefail
 cd "$1"
 failed=0
 count=0
+read -ra libraries <<<"$(pkg-config --cflags-only-I hdf5)"
 while read -r header; do
   case "$header" in *.inc.h) continue ;; esac
-  "$2" -std=c17 -D_GNU_SOURCE -Wall -Wextra -Werror -fsyntax-only -I. -x c "$header" || failed=1
-  "$3" -std=c++17 -D_GNU_SOURCE -Wall -Wextra -Werror -fsyntax-only -I. -x c++ "$header" || failed=1
+  "$2" -std=c17 -D_GNU_SOURCE -Wall -Wextra -Werror -fsyntax-only -I. "${libraries[@]}" -x c "$header" || failed=1
+  "$3" -std=c++17 -D_GNU_SOURCE -Wall -Wextra -Werror -fsyntax-only -I. "${libraries[@]}" -x c++ "$header" || failed=1
   count=$((count + 1))
 done < <(find base data model dist train eval -name '*.h' | sort)
 echo "headers: $count compiled alone as C17 and C++17"
