@@ -8,8 +8,8 @@
 
 #include "base/memory.h"
 
-/* oneDNN 2.6 reaches a third of its speed or less for transposed operands on Zen 5 (AMD family 26) and its full speed on
- * Zen 4 and on Intel. Copying costs O(mk + kn) and pays only there. */
+/* oneDNN 2.6 reaches a third of its speed or less for transposed operands on Zen 5 (AMD family 26) and its
+ * full speed on Zen 4 and on Intel. Copying costs O(mk + kn) and pays only there. */
 #define AMD_ZEN5_FAMILY 26
 #define TILE 32
 #define TURNED_MINIMUM 32 /* smaller products do not earn the copy */
@@ -18,12 +18,15 @@ static int turning = -1; /* -1: not decided */
 
 static bool slow_transposed(void) {
     unsigned a, b, c, d;
-    if (!__get_cpuid(0, &a, &b, &c, &d) || c != signature_AMD_ecx || !__get_cpuid(1, &a, &b, &c, &d)) return false;
+    if (!__get_cpuid(0, &a, &b, &c, &d) || c != signature_AMD_ecx || !__get_cpuid(1, &a, &b, &c, &d))
+        return false;
     unsigned family = (a >> 8 & 15) + (a >> 20 & 255);
     return family >= AMD_ZEN5_FAMILY;
 }
 
-void lam_gemm_turn_operands(lam_gemm_turning mode) { turning = mode == LAM_GEMM_TURN_AUTO ? slow_transposed() : mode == LAM_GEMM_TURN_ALWAYS; }
+void lam_gemm_turn_operands(lam_gemm_turning mode) {
+    turning = mode == LAM_GEMM_TURN_AUTO ? slow_transposed() : mode == LAM_GEMM_TURN_ALWAYS;
+}
 
 /* to[columns, rows] = from[rows, columns]^T */
 static void transpose(const float *from, int64_t rows, int64_t columns, int64_t stride, float *to) {
@@ -64,8 +67,8 @@ void lam_gemm_release(void) {
     scratch_a = scratch_b = (scratch){0};
 }
 
-lam_status lam_gemm_f32(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda,
-                        const float *b, int64_t ldb, float beta, float *c, int64_t ldc) {
+lam_status lam_gemm_f32(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const float *a,
+                        int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc) {
     if (m <= 0 || n <= 0) return LAM_OK;
     if (k <= 0) {
         for (int64_t i = 0; i < m; i++)
@@ -81,11 +84,11 @@ lam_status lam_gemm_f32(bool transpose_a, bool transpose_b, int64_t m, int64_t n
         LAM_TRY(turned(&scratch_b, &b, &ldb, n, k));
         transpose_b = false;
     }
-    dnnl_status_t code = dnnl_sgemm(transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', m, n, k, 1.0f, a, lda, b, ldb, beta,
-                                    c, ldc);
+    dnnl_status_t code = dnnl_sgemm(transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', m, n, k, 1.0f, a, lda,
+                                    b, ldb, beta, c, ldc);
     LAM_REQUIRE(code == dnnl_success, LAM_ERROR_EXTERNAL,
-                "oneDNN refused a product of [%lld, %lld] by [%lld, %lld] with status %d", (long long)m, (long long)k,
-                (long long)k, (long long)n, (int)code);
+                "oneDNN refused a product of [%lld, %lld] by [%lld, %lld] with status %d", (long long)m,
+                (long long)k, (long long)k, (long long)n, (int)code);
     return LAM_OK;
 }
 

@@ -41,7 +41,8 @@ struct lam_graph {
     lam_gradient_hook hook;
     void *hook_context;
     int64_t bucket;
-    int64_t *final_at; /* [entries] backward node index after which the parameter's gradient is final; -1: unused */
+    int64_t *final_at; /* [entries] backward node index after which the parameter's gradient is final; -1:
+                          unused */
     bool planned, profile, poison;
 };
 
@@ -88,12 +89,14 @@ static size_t dtype_bytes(lam_dtype dtype) {
     return bytes[dtype];
 }
 
-static lam_tensor *new_tensor(lam_graph *graph, const char *name, lam_dtype dtype, int rank, const int64_t *shape) {
+static lam_tensor *new_tensor(lam_graph *graph, const char *name, lam_dtype dtype, int rank,
+                              const int64_t *shape) {
     if (graph->status != LAM_OK) return NULL;
     if (graph->tensor_count == graph->tensor_capacity) {
         int64_t grown = graph->tensor_capacity ? graph->tensor_capacity * 2 : 256;
-        remember(graph, lam_grow((void **)&graph->tensors, (size_t)graph->tensor_capacity * sizeof *graph->tensors,
-                                 (size_t)grown * sizeof *graph->tensors));
+        remember(graph,
+                 lam_grow((void **)&graph->tensors, (size_t)graph->tensor_capacity * sizeof *graph->tensors,
+                          (size_t)grown * sizeof *graph->tensors));
         if (graph->status != LAM_OK) return NULL;
         graph->tensor_capacity = grown;
     }
@@ -124,7 +127,8 @@ lam_tensor *lam_input(lam_graph *graph, const char *name, lam_dtype dtype, int r
 lam_tensor *lam_parameter(lam_graph *graph, const char *name) {
     if (graph->status != LAM_OK) return NULL;
     for (int64_t i = 0; i < graph->tensor_count; i++)
-        if (graph->tensors[i]->parameter && !strcmp(graph->tensors[i]->parameter->name, name)) return graph->tensors[i];
+        if (graph->tensors[i]->parameter && !strcmp(graph->tensors[i]->parameter->name, name))
+            return graph->tensors[i];
     const lam_parameter_entry *entry = lam_parameters_find(graph->parameters, name);
     if (!entry) {
         lam_graph_fail(graph, "there is no parameter %s", name);
@@ -175,12 +179,14 @@ lam_node *lam_node_add(lam_graph *graph, const lam_op *op, int inputs, lam_tenso
     return node;
 }
 
-lam_tensor *lam_node_output(lam_graph *graph, lam_node *node, lam_dtype dtype, int rank, const int64_t *shape) {
+lam_tensor *lam_node_output(lam_graph *graph, lam_node *node, lam_dtype dtype, int rank,
+                            const int64_t *shape) {
     if (!node) return NULL;
     lam_tensor *t = new_tensor(graph, node->op->name, dtype, rank, shape);
     if (!t) return NULL;
     t->producer = node;
-    for (int i = 0; i < node->input_count && node->op->backward; i++) t->requires_gradient |= node->inputs[i]->requires_gradient;
+    for (int i = 0; i < node->input_count && node->op->backward; i++)
+        t->requires_gradient |= node->inputs[i]->requires_gradient;
     if (dtype != LAM_F32) t->requires_gradient = false;
     node->outputs[node->output_count++] = t;
     return t;
@@ -221,7 +227,8 @@ float *lam_gradient_target(lam_tensor *t, bool *add) {
 
 lam_status lam_graph_differentiate(lam_graph *graph, lam_tensor *loss) {
     if (graph->status != LAM_OK || !loss) return LAM_OK; /* lam_graph_plan says why */
-    LAM_REQUIRE(loss->count == 1 && loss->requires_gradient, LAM_ERROR_INTERNAL, "the loss must be one number that depends on a parameter");
+    LAM_REQUIRE(loss->count == 1 && loss->requires_gradient, LAM_ERROR_INTERNAL,
+                "the loss must be one number that depends on a parameter");
     graph->loss = loss;
     loss->kept = true;
     return LAM_OK;
@@ -249,10 +256,12 @@ static void find_uses(lam_graph *graph) {
             max_into(&t->last_forward_use, i);
             if (!backward) continue;
             if (node->op->backward_reads_inputs >> k & 1u) max_into(&t->last_backward_use, backward_time);
-            if (t->requires_gradient && (t->first_gradient_use < 0 || backward_time < t->first_gradient_use)) t->first_gradient_use = backward_time;
+            if (t->requires_gradient && (t->first_gradient_use < 0 || backward_time < t->first_gradient_use))
+                t->first_gradient_use = backward_time;
         }
         for (int k = 0; k < node->output_count && backward; k++)
-            if (node->op->backward_reads_outputs >> k & 1u) max_into(&node->outputs[k]->last_backward_use, backward_time);
+            if (node->op->backward_reads_outputs >> k & 1u)
+                max_into(&node->outputs[k]->last_backward_use, backward_time);
     }
 }
 
@@ -267,8 +276,8 @@ static int by_offset(const void *a, const void *b) {
     return (x->offset > y->offset) - (x->offset < y->offset);
 }
 
-/* Greedy by size: each block takes the lowest gap between blocks that live at the same time (Pisarchyk & Lee 2020,
- * Efficient memory management for deep neural net inference: greedy by size). */
+/* Greedy by size: each block takes the lowest gap between blocks that live at the same time (Pisarchyk & Lee
+ * 2020, Efficient memory management for deep neural net inference: greedy by size). */
 static lam_status place(block *blocks, int64_t count, size_t *total) {
     block **order = NULL, **overlapping = NULL;
     lam_status status = LAM_OK;
@@ -280,7 +289,8 @@ static lam_status place(block *blocks, int64_t count, size_t *total) {
     for (int64_t i = 0; i < count; i++) {
         int64_t others = 0;
         for (int64_t j = 0; j < i; j++)
-            if (order[j]->first <= order[i]->last && order[i]->first <= order[j]->last) overlapping[others++] = order[j];
+            if (order[j]->first <= order[i]->last && order[i]->first <= order[j]->last)
+                overlapping[others++] = order[j];
         if (others) qsort(overlapping, (size_t)others, sizeof *overlapping, by_offset);
         size_t at = 0;
         for (int64_t j = 0; j < others; j++) {
@@ -297,7 +307,8 @@ done:
     return status;
 }
 
-static void add_block(block *blocks, int64_t *count, size_t bytes, int64_t first, int64_t last, owner who, void **where) {
+static void add_block(block *blocks, int64_t *count, size_t bytes, int64_t first, int64_t last, owner who,
+                      void **where) {
     if (!bytes) return;
     blocks[(*count)++] = (block){(bytes + ALIGNMENT - 1) & ~(ALIGNMENT - 1), 0, first, last, who, where};
 }
@@ -319,16 +330,20 @@ static void collect(lam_graph *graph, block *blocks, int64_t *count) {
         max_into(&last, t->last_backward_use);
         add_block(blocks, count, bytes, born, t->kept ? FOREVER : last, OWNER_ACTIVATION, &t->data);
         if (graph->loss && t->requires_gradient && (t->first_gradient_use >= 0 || t == graph->loss))
-            add_block(blocks, count, (size_t)t->count * sizeof(float), t == graph->loss ? 2 * n - 1 - born : t->first_gradient_use, 2 * n - 1 - born,
+            add_block(blocks, count, (size_t)t->count * sizeof(float),
+                      t == graph->loss ? 2 * n - 1 - born : t->first_gradient_use, 2 * n - 1 - born,
                       OWNER_GRADIENT, (void **)&t->gradient);
     }
     for (int64_t i = 0; i < n; i++) {
         lam_node *node = graph->nodes[i];
         bool backward = runs_backward(graph, node);
-        add_block(blocks, count, node->saved_bytes, i, backward ? 2 * n - 1 - i : i, OWNER_ACTIVATION, &node->saved);
-        add_block(blocks, count, node->forward_workspace_bytes, i, i, OWNER_WORKSPACE, &node->forward_workspace);
+        add_block(blocks, count, node->saved_bytes, i, backward ? 2 * n - 1 - i : i, OWNER_ACTIVATION,
+                  &node->saved);
+        add_block(blocks, count, node->forward_workspace_bytes, i, i, OWNER_WORKSPACE,
+                  &node->forward_workspace);
         if (backward)
-            add_block(blocks, count, node->backward_workspace_bytes, 2 * n - 1 - i, 2 * n - 1 - i, OWNER_WORKSPACE, &node->backward_workspace);
+            add_block(blocks, count, node->backward_workspace_bytes, 2 * n - 1 - i, 2 * n - 1 - i,
+                      OWNER_WORKSPACE, &node->backward_workspace);
     }
 }
 
@@ -346,23 +361,28 @@ static lam_status find_final_gradients(lam_graph *graph) {
 
 lam_status lam_graph_plan(lam_graph *graph) {
     if (graph->status != LAM_OK) LAM_FAIL(graph->status, "the network cannot be built: %s", graph->message);
-    LAM_REQUIRE(graph->node_count > 0 && !graph->planned, LAM_ERROR_INTERNAL, "the graph is empty or planned already");
+    LAM_REQUIRE(graph->node_count > 0 && !graph->planned, LAM_ERROR_INTERNAL,
+                "the graph is empty or planned already");
     find_uses(graph);
     block *blocks = NULL;
     int64_t count = 0;
     lam_status status = LAM_OK;
-    LAM_TRY_GOTO(lam_alloc_array((void **)&blocks, 2 * graph->tensor_count + 3 * graph->node_count, sizeof *blocks), done);
+    LAM_TRY_GOTO(
+        lam_alloc_array((void **)&blocks, 2 * graph->tensor_count + 3 * graph->node_count, sizeof *blocks),
+        done);
     collect(graph, blocks, &count);
     LAM_TRY_GOTO(place(blocks, count, &graph->report.total), done);
     status = lam_alloc(&graph->arena, graph->report.total);
     if (status != LAM_OK) {
-        lam_fail_context(status, "the step needs %.1f MiB of activations: a smaller batch (train.micro_batch) needs less",
-                         (double)graph->report.total / 1048576.0);
+        lam_fail_context(
+            status, "the step needs %.1f MiB of activations: a smaller batch (train.micro_batch) needs less",
+            (double)graph->report.total / 1048576.0);
         goto done;
     }
     for (int64_t i = 0; i < count; i++) {
         *blocks[i].where = (char *)graph->arena + blocks[i].offset;
-        size_t *owners[] = {&graph->report.activations, &graph->report.activation_gradients, &graph->report.workspace, &graph->report.inputs};
+        size_t *owners[] = {&graph->report.activations, &graph->report.activation_gradients,
+                            &graph->report.workspace, &graph->report.inputs};
         *owners[blocks[i].owner] += blocks[i].bytes;
     }
     graph->report.weights = (size_t)graph->parameters->count * sizeof(float);
@@ -396,8 +416,8 @@ static lam_status run_node(lam_graph *graph, lam_node *node, bool backward) {
 
 /* Scratch was planned for lam_threads(). */
 static lam_status check_threads(void) {
-    LAM_REQUIRE(omp_get_max_threads() <= lam_threads(), LAM_ERROR_INTERNAL, "OpenMP has %d threads where lam_threads_set chose %d",
-                omp_get_max_threads(), lam_threads());
+    LAM_REQUIRE(omp_get_max_threads() <= lam_threads(), LAM_ERROR_INTERNAL,
+                "OpenMP has %d threads where lam_threads_set chose %d", omp_get_max_threads(), lam_threads());
     return LAM_OK;
 }
 
@@ -443,7 +463,8 @@ lam_status lam_graph_backward(lam_graph *graph) {
     return LAM_OK;
 }
 
-void lam_graph_set_gradient_hook(lam_graph *graph, lam_gradient_hook hook, void *context, int64_t bucket_elements) {
+void lam_graph_set_gradient_hook(lam_graph *graph, lam_gradient_hook hook, void *context,
+                                 int64_t bucket_elements) {
     graph->hook = hook;
     graph->hook_context = context;
     graph->bucket = bucket_elements;

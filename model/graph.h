@@ -1,4 +1,5 @@
-/* A static graph of coarse operations: built once for one set of shapes, differentiated, planned, run many times.
+/* A static graph of coarse operations: built once for one set of shapes, differentiated, planned, run many
+ * times.
  *
  *     lam_graph *g;
  *     LAM_TRY(lam_graph_create(&g, parameters, LAM_BACKEND_CPU));
@@ -11,9 +12,9 @@
  *     LAM_TRY(lam_graph_forward(g));
  *     LAM_TRY(lam_graph_backward(g));              // adds to the parameters' gradients
  *
- * Building calls return NULL after a failure and accept NULL, so that a net is written without checks; the first
- * failure (shape, type, memory) is returned by lam_graph_plan with its message.
- * A dimension may be bounded: planned at its maximum, its actual count read at run time from a tensor of one I64
+ * Building calls return NULL after a failure and accept NULL, so that a net is written without checks; the
+ * first failure (shape, type, memory) is returned by lam_graph_plan with its message. A dimension may be
+ * bounded: planned at its maximum, its actual count read at run time from a tensor of one I64
  * (lam_graph_bound_rows). Ownership: the graph owns tensors and arena; parameters are borrowed.
  * Threading: one thread drives a graph; kernels use OpenMP. */
 #ifndef LAMELLA_MODEL_GRAPH_H
@@ -53,8 +54,8 @@ int lam_tensor_rank(const lam_tensor *tensor);
 int64_t lam_tensor_dim(const lam_tensor *tensor, int axis);
 int64_t lam_tensor_count(const lam_tensor *tensor);
 
-/* The actual number of rows (dimension 0) of `tensor` and what is computed from it row by row comes from count[0]
- * (I64, 0..maximum) at run time. */
+/* The actual number of rows (dimension 0) of `tensor` and what is computed from it row by row comes from
+ * count[0] (I64, 0..maximum) at run time. */
 void lam_graph_bound_rows(lam_graph *graph, lam_tensor *tensor, lam_tensor *count);
 
 lam_status lam_graph_differentiate(lam_graph *graph, lam_tensor *loss);
@@ -62,10 +63,11 @@ lam_status lam_graph_plan(lam_graph *graph);
 lam_status lam_graph_forward(lam_graph *graph);
 lam_status lam_graph_backward(lam_graph *graph);
 
-/* Called during backward when the gradients of the parameters in [begin, end) of the gradient arena are final (buckets of
- * at least bucket_elements, in arena order). `train` connects it to the collectives. */
+/* Called during backward when the gradients of the parameters in [begin, end) of the gradient arena are final
+ * (buckets of at least bucket_elements, in arena order). `train` connects it to the collectives. */
 typedef void (*lam_gradient_hook)(void *context, int64_t begin, int64_t end);
-void lam_graph_set_gradient_hook(lam_graph *graph, lam_gradient_hook hook, void *context, int64_t bucket_elements);
+void lam_graph_set_gradient_hook(lam_graph *graph, lam_gradient_hook hook, void *context,
+                                 int64_t bucket_elements);
 
 /* Memory by owner after the plan, bytes. */
 typedef struct lam_memory_report {
@@ -83,7 +85,8 @@ typedef struct lam_op_time {
 void lam_graph_profile(lam_graph *graph, bool on); /* on also resets */
 int64_t lam_graph_op_times(const lam_graph *graph, lam_op_time *times, int64_t maximum);
 
-/* Instruction set of the kernels in use: "avx512", "avx2", "baseline". LAMELLA_ISA forces one (error where missing). */
+/* Instruction set of the kernels in use: "avx512", "avx2", "baseline". LAMELLA_ISA forces one (error where
+ * missing). */
 lam_status lam_isa_select(void);
 const char *lam_isa_name(void);
 

@@ -1,7 +1,7 @@
 /* What graph.c and the operations share; no other directory includes it.
  *
- * An operation is a table entry: what it is called, which of its tensors its backward rule reads (that decides
- * lifetimes), and its two kernels. Forward step i runs at time i, its backward rule at 2n - 1 - i. */
+ * An operation is a table entry: what it is called, which of its tensors its backward rule reads (that
+ * decides lifetimes), and its two kernels. Forward step i runs at time i, its backward rule at 2n - 1 - i. */
 #ifndef LAMELLA_MODEL_INTERNAL_H
 #define LAMELLA_MODEL_INTERNAL_H
 
@@ -24,17 +24,18 @@ struct lam_tensor {
     int64_t shape[LAM_MAX_RANK];
     int64_t count;
     void *data;
-    float *gradient;                       /* F32; NULL where none is needed */
-    const lam_parameter_entry *parameter;  /* NULL: an activation or input */
-    lam_node *producer;                    /* NULL: input or parameter */
-    lam_tensor *bound;                     /* [1] I64: actual rows of dimension 0 */
+    float *gradient;                      /* F32; NULL where none is needed */
+    const lam_parameter_entry *parameter; /* NULL: an activation or input */
+    lam_node *producer;                   /* NULL: input or parameter */
+    lam_tensor *bound;                    /* [1] I64: actual rows of dimension 0 */
     bool requires_gradient, kept, is_input, gradient_written;
     int64_t last_forward_use, last_backward_use, first_gradient_use; /* times; -1: never */
 };
 
 typedef struct lam_op {
     const char *name;
-    uint32_t backward_reads_inputs, backward_reads_outputs; /* bit i: the backward rule reads input or output i */
+    uint32_t backward_reads_inputs,
+        backward_reads_outputs; /* bit i: the backward rule reads input or output i */
     lam_status (*forward)(lam_node *node);
     lam_status (*backward)(lam_node *node); /* NULL: no gradient passes */
     double (*flops)(const lam_node *node);  /* of forward; NULL: 0 */
@@ -48,7 +49,7 @@ struct lam_node {
     int64_t integers[8]; /* attributes of the operation */
     double numbers[4];
     size_t saved_bytes, forward_workspace_bytes, backward_workspace_bytes;
-    void *saved;             /* kept from forward to backward */
+    void *saved;                                  /* kept from forward to backward */
     void *forward_workspace, *backward_workspace; /* scratch of one step */
     double seconds[2], flops_done[2];
     int64_t calls[2];
@@ -56,14 +57,15 @@ struct lam_node {
 
 /* For operations. lam_node_add returns NULL after a failure. */
 lam_node *lam_node_add(lam_graph *graph, const lam_op *op, int inputs, lam_tensor *const *input);
-lam_tensor *lam_node_output(lam_graph *graph, lam_node *node, lam_dtype dtype, int rank, const int64_t *shape);
+lam_tensor *lam_node_output(lam_graph *graph, lam_node *node, lam_dtype dtype, int rank,
+                            const int64_t *shape);
 /* Ends building with a message; every later call returns NULL. */
 void lam_graph_fail(lam_graph *graph, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Rows of the tensor seen as [rows, last dimension], by its bound where it has one. */
 int64_t lam_tensor_rows(const lam_tensor *tensor);
 int64_t lam_tensor_width(const lam_tensor *tensor); /* last dimension */
-/* The gradient buffer of an input, and whether the kernel must add to it (true) or write it (false). Parameters are always
- * added to. NULL: not needed. */
+/* The gradient buffer of an input, and whether the kernel must add to it (true) or write it (false).
+ * Parameters are always added to. NULL: not needed. */
 float *lam_gradient_target(lam_tensor *tensor, bool *add);
 
 #ifdef __cplusplus

@@ -1,7 +1,7 @@
-/* The operations: each call adds one node to the graph. F32 row-major unless said; `=` writes, `+=` adds. Every call
- * returns NULL after a failure and accepts NULL (model/graph.h). Gradients of parameters are added to the registry's
- * arena; those of activations are written by the first consumer in backward order and added to by the others.
- * The CPU kernels are in model/cpu; the rules of each family in model/ops/<family>.c. */
+/* The operations: each call adds one node to the graph. F32 row-major unless said; `=` writes, `+=` adds.
+ * Every call returns NULL after a failure and accepts NULL (model/graph.h). Gradients of parameters are added
+ * to the registry's arena; those of activations are written by the first consumer in backward order and added
+ * to by the others. The CPU kernels are in model/cpu; the rules of each family in model/ops/<family>.c. */
 #ifndef LAMELLA_MODEL_OPS_H
 #define LAMELLA_MODEL_OPS_H
 
@@ -15,25 +15,32 @@ extern "C" {
 lam_tensor *lam_linear(lam_graph *g, lam_tensor *x, lam_tensor *w, lam_tensor *b);
 /* linear_gelu: y = gelu(x w^T + b), erf form; keeps the pre-activation for its derivative. */
 lam_tensor *lam_linear_gelu(lam_graph *g, lam_tensor *x, lam_tensor *w, lam_tensor *b);
-/* linear_qkv: three linear maps side by side, [..., D] -> [..., 3D] as (query, key, value); w* [D, D], b* [D]. */
-lam_tensor *lam_linear_qkv(lam_graph *g, lam_tensor *x, lam_tensor *wq, lam_tensor *bq, lam_tensor *wk, lam_tensor *bk, lam_tensor *wv,
-                           lam_tensor *bv);
+/* linear_qkv: three linear maps side by side, [..., D] -> [..., 3D] as (query, key, value); w* [D, D], b*
+ * [D]. */
+lam_tensor *lam_linear_qkv(lam_graph *g, lam_tensor *x, lam_tensor *wq, lam_tensor *bq, lam_tensor *wk,
+                           lam_tensor *bk, lam_tensor *wv, lam_tensor *bv);
 
 /* layernorm: y = (x - mean) / sqrt(variance + eps) * w + b over the last dimension, biased variance. */
 lam_tensor *lam_layernorm(lam_graph *g, lam_tensor *x, lam_tensor *w, lam_tensor *b, double eps);
 /* add_layernorm: *sum = x + r; returns layernorm(*sum). */
-lam_tensor *lam_add_layernorm(lam_graph *g, lam_tensor *x, lam_tensor *r, lam_tensor *w, lam_tensor *b, double eps, lam_tensor **sum);
+lam_tensor *lam_add_layernorm(lam_graph *g, lam_tensor *x, lam_tensor *r, lam_tensor *w, lam_tensor *b,
+                              double eps, lam_tensor **sum);
 /* add: x + r, the same shape. */
 lam_tensor *lam_add(lam_graph *g, lam_tensor *x, lam_tensor *r);
 
-/* attention: softmax(q k^T / sqrt(D / heads)) v. qkv [B, N, 3D] -> [B, N, D]; qkv may have no other consumer. */
+/* attention: softmax(q k^T / sqrt(D / heads)) v. qkv [B, N, 3D] -> [B, N, D]; qkv may have no other consumer.
+ */
 lam_tensor *lam_attention(lam_graph *g, lam_tensor *qkv, int64_t heads);
 
-/* uniform_noise: [B, tokens], Philox(seed, LAM_RNG_MASK) at (step, sample id, token / 4). step [1] I64, sample_ids [B] I64. */
-lam_tensor *lam_uniform_noise(lam_graph *g, lam_tensor *step, lam_tensor *sample_ids, int64_t tokens, uint64_t seed);
-/* mask_plan: by rising noise (ties by index) the first `keep` tokens stay. noise [B, N] -> ids_keep [B, keep] I32,
- * ids_restore [B, N] I32 (rank of each token), mask [B, N] (1 = removed). He et al. 2022, random_masking. */
-void lam_mask_plan(lam_graph *g, lam_tensor *noise, int64_t keep, lam_tensor **ids_keep, lam_tensor **ids_restore, lam_tensor **mask);
+/* uniform_noise: [B, tokens], Philox(seed, LAM_RNG_MASK) at (step, sample id, token / 4). step [1] I64,
+ * sample_ids [B] I64. */
+lam_tensor *lam_uniform_noise(lam_graph *g, lam_tensor *step, lam_tensor *sample_ids, int64_t tokens,
+                              uint64_t seed);
+/* mask_plan: by rising noise (ties by index) the first `keep` tokens stay. noise [B, N] -> ids_keep [B, keep]
+ * I32, ids_restore [B, N] I32 (rank of each token), mask [B, N] (1 = removed). He et al. 2022,
+ * random_masking. */
+void lam_mask_plan(lam_graph *g, lam_tensor *noise, int64_t keep, lam_tensor **ids_keep,
+                   lam_tensor **ids_restore, lam_tensor **mask);
 
 typedef struct lam_standardise {
     int64_t patch_size;
@@ -44,28 +51,34 @@ typedef struct lam_standardise {
     lam_tensor *present;      /* [B, C] 1 or 0 */
     lam_tensor *only_channel; /* [1] I64, -1: all; NULL: all */
 } lam_standardise;
-/* patches: pixels [B, C, S, S] (U8, U16: standardised as said; F32: taken as they are, `how` gives the patch size alone)
- * -> [B, N, P*P*C], patches row by row, inside a patch row, column, channel fastest. By crop: (t - mean) / sqrt(biased
- * variance + 1e-5) of each crop and channel. Channels that are absent or not chosen are 0. No gradient. */
+/* patches: pixels [B, C, S, S] (U8, U16: standardised as said; F32: taken as they are, `how` gives the patch
+ * size alone)
+ * -> [B, N, P*P*C], patches row by row, inside a patch row, column, channel fastest. By crop: (t - mean) /
+ * sqrt(biased variance + 1e-5) of each crop and channel. Channels that are absent or not chosen are 0. No
+ * gradient. */
 lam_tensor *lam_patches(lam_graph *g, lam_tensor *pixels, const lam_standardise *how);
-/* gather_patches: [B, N, P*P*C] -> [B, K, C*P*P], the patches ids_keep [B, K] (NULL: all), channel slowest, as a convolution
- * weight [D, C, P, P] wants them. No gradient. */
+/* gather_patches: [B, N, P*P*C] -> [B, K, C*P*P], the patches ids_keep [B, K] (NULL: all), channel slowest,
+ * as a convolution weight [D, C, P, P] wants them. No gradient. */
 lam_tensor *lam_gather_patches(lam_graph *g, lam_tensor *patches, lam_tensor *ids_keep, int64_t channels);
 
-/* embed_tokens: row 0 = cls + position[0], row 1 + k = x[k] + position[1 + ids_keep[k]]. x [B, K, D], cls [1, 1, D], position
- * [1, 1 + N, D] frozen, ids_keep [B, K] I32 (NULL: k) -> [B, 1 + K, D]. */
-lam_tensor *lam_embed_tokens(lam_graph *g, lam_tensor *x, lam_tensor *cls, lam_tensor *position, lam_tensor *ids_keep);
-/* unshuffle: row 0 = x[0] + position[0]; row 1 + n = (ids_restore[n] < K ? x[1 + ids_restore[n]] : mask_token) + position[1 + n].
- * x [B, 1 + K, D], mask_token [1, 1, D], ids_restore [B, N] -> [B, 1 + N, D]. */
-lam_tensor *lam_unshuffle(lam_graph *g, lam_tensor *x, lam_tensor *mask_token, lam_tensor *position, lam_tensor *ids_restore);
+/* embed_tokens: row 0 = cls + position[0], row 1 + k = x[k] + position[1 + ids_keep[k]]. x [B, K, D], cls [1,
+ * 1, D], position [1, 1 + N, D] frozen, ids_keep [B, K] I32 (NULL: k) -> [B, 1 + K, D]. */
+lam_tensor *lam_embed_tokens(lam_graph *g, lam_tensor *x, lam_tensor *cls, lam_tensor *position,
+                             lam_tensor *ids_keep);
+/* unshuffle: row 0 = x[0] + position[0]; row 1 + n = (ids_restore[n] < K ? x[1 + ids_restore[n]] :
+ * mask_token) + position[1 + n]. x [B, 1 + K, D], mask_token [1, 1, D], ids_restore [B, N] -> [B, 1 + N, D].
+ */
+lam_tensor *lam_unshuffle(lam_graph *g, lam_tensor *x, lam_tensor *mask_token, lam_tensor *position,
+                          lam_tensor *ids_restore);
 /* drop_cls: [B, 1 + N, D] -> [B, N, D]. */
 lam_tensor *lam_drop_cls(lam_graph *g, lam_tensor *x);
 
-/* masked_loss: loss_b = sum_n mask[b, n] mean_p (prediction - t)^2 / sum_n mask[b, n]; loss = sum_b weight_b loss_b. t is the
- * target patch, or with norm_pix (target - mean) / sqrt(unbiased variance + 1e-6) of it. He et al. 2022, eq. in section 3.
- * prediction, target [B, N, L], mask [B, N], weight [B] -> loss [1], *sample_loss [B]. */
-lam_tensor *lam_masked_loss(lam_graph *g, lam_tensor *prediction, lam_tensor *target, lam_tensor *mask, lam_tensor *weight, bool norm_pix,
-                            lam_tensor **sample_loss);
+/* masked_loss: loss_b = sum_n mask[b, n] mean_p (prediction - t)^2 / sum_n mask[b, n]; loss = sum_b weight_b
+ * loss_b. t is the target patch, or with norm_pix (target - mean) / sqrt(unbiased variance + 1e-6) of it. He
+ * et al. 2022, eq. in section 3. prediction, target [B, N, L], mask [B, N], weight [B] -> loss [1],
+ * *sample_loss [B]. */
+lam_tensor *lam_masked_loss(lam_graph *g, lam_tensor *prediction, lam_tensor *target, lam_tensor *mask,
+                            lam_tensor *weight, bool norm_pix, lam_tensor **sample_loss);
 
 #ifdef __cplusplus
 }

@@ -7,19 +7,25 @@
 
 #define SUM_BLOCK 65536
 
-typedef void (*range_rule)(const void *rule, const lam_parameter_entry *entry, float *w, const float *g, float *a, float *b, int64_t count);
+typedef void (*range_rule)(const void *rule, const lam_parameter_entry *entry, float *w, const float *g,
+                           float *a, float *b, int64_t count);
 
 /* Calls `apply` for the part of every trainable parameter that lies in [begin, end). */
-static void each(const lam_parameters *p, int64_t begin, int64_t end, range_rule apply, const void *rule, float *a, float *b) {
+static void each(const lam_parameters *p, int64_t begin, int64_t end, range_rule apply, const void *rule,
+                 float *a, float *b) {
     for (int64_t i = 0; i < p->entries; i++) {
         const lam_parameter_entry *entry = &p->entry[i];
         if (entry->init == LAM_INIT_FROZEN) continue;
-        int64_t from = entry->offset > begin ? entry->offset : begin, to = entry->offset + entry->count < end ? entry->offset + entry->count : end;
-        if (from < to) apply(rule, entry, p->weights + from, p->gradients + from, a + from, b ? b + from : NULL, to - from);
+        int64_t from = entry->offset > begin ? entry->offset : begin,
+                to = entry->offset + entry->count < end ? entry->offset + entry->count : end;
+        if (from < to)
+            apply(rule, entry, p->weights + from, p->gradients + from, a + from, b ? b + from : NULL,
+                  to - from);
     }
 }
 
-static void adamw(const void *context, const lam_parameter_entry *entry, float *w, const float *g, float *m, float *v, int64_t count) {
+static void adamw(const void *context, const lam_parameter_entry *entry, float *w, const float *g, float *m,
+                  float *v, int64_t count) {
     const lam_adamw *rule = context;
     double lr = rule->lr * entry->lr_scale;
     lam_adamw_terms terms = {
@@ -34,16 +40,19 @@ static void adamw(const void *context, const lam_parameter_entry *entry, float *
     lam_kernels_current()->adamw(w, g, m, v, count, &terms);
 }
 
-void lam_adamw_step(const lam_adamw *rule, const lam_parameters *p, float *m, float *v, int64_t begin, int64_t end) {
+void lam_adamw_step(const lam_adamw *rule, const lam_parameters *p, float *m, float *v, int64_t begin,
+                    int64_t end) {
     each(p, begin, end, adamw, rule, m, v);
 }
 
-static void lion(const void *context, const lam_parameter_entry *entry, float *w, const float *g, float *m, float *unused, int64_t count) {
+static void lion(const void *context, const lam_parameter_entry *entry, float *w, const float *g, float *m,
+                 float *unused, int64_t count) {
     (void)unused;
     const lam_lion *rule = context;
     double lr = rule->lr * entry->lr_scale;
-    lam_kernels_current()->lion(w, g, m, count, entry->decay ? (float)(1.0 - lr * rule->weight_decay) : 1.0f, (float)lr, (float)rule->beta1,
-                                (float)rule->beta2, (float)rule->gradient_scale);
+    lam_kernels_current()->lion(w, g, m, count, entry->decay ? (float)(1.0 - lr * rule->weight_decay) : 1.0f,
+                                (float)lr, (float)rule->beta1, (float)rule->beta2,
+                                (float)rule->gradient_scale);
 }
 
 void lam_lion_step(const lam_lion *rule, const lam_parameters *p, float *m, int64_t begin, int64_t end) {

@@ -8,16 +8,20 @@
 
 #define ALIGN_ELEMENTS 16
 
-static int64_t padded(int64_t count) { return (count + ALIGN_ELEMENTS - 1) / ALIGN_ELEMENTS * ALIGN_ELEMENTS; }
+static int64_t padded(int64_t count) {
+    return (count + ALIGN_ELEMENTS - 1) / ALIGN_ELEMENTS * ALIGN_ELEMENTS;
+}
 
 lam_status lam_parameters_create(lam_parameters **out) { return lam_alloc((void **)out, sizeof **out); }
 
-lam_status lam_parameters_add(lam_parameters *p, const char *name, int rank, const int64_t *shape, lam_init init, double init_scale,
-                              bool decay) {
-    LAM_REQUIRE(rank >= 1 && rank <= 4 && !lam_parameters_find(p, name) && !p->weights, LAM_ERROR_INTERNAL, "parameter %s cannot be added", name);
+lam_status lam_parameters_add(lam_parameters *p, const char *name, int rank, const int64_t *shape,
+                              lam_init init, double init_scale, bool decay) {
+    LAM_REQUIRE(rank >= 1 && rank <= 4 && !lam_parameters_find(p, name) && !p->weights, LAM_ERROR_INTERNAL,
+                "parameter %s cannot be added", name);
     if (p->entries == p->capacity) {
         int64_t grown = p->capacity ? p->capacity * 2 : 64;
-        LAM_TRY(lam_grow((void **)&p->entry, (size_t)p->capacity * sizeof *p->entry, (size_t)grown * sizeof *p->entry));
+        LAM_TRY(lam_grow((void **)&p->entry, (size_t)p->capacity * sizeof *p->entry,
+                         (size_t)grown * sizeof *p->entry));
         p->capacity = grown;
     }
     lam_parameter_entry *entry = &p->entry[p->entries];
@@ -45,12 +49,21 @@ static uint64_t name_hash(const char *name) { /* FNV-1a */
 
 static void draw(const lam_parameter_entry *entry, float *weights, uint64_t seed) {
     lam_rng stream = lam_rng_stream(seed, LAM_RNG_INIT, name_hash(entry->name));
-    double fan_out = (double)entry->shape[0], fan_in = (double)entry->count / fan_out, limit = sqrt(6.0 / (fan_in + fan_out));
+    double fan_out = (double)entry->shape[0], fan_in = (double)entry->count / fan_out,
+           limit = sqrt(6.0 / (fan_in + fan_out));
     for (int64_t k = 0; k < entry->count; k++) switch (entry->init) {
-        case LAM_INIT_ONE: weights[k] = 1; break;
-        case LAM_INIT_NORMAL: weights[k] = (float)(entry->init_scale * lam_rng_normal(&stream)); break;
-        case LAM_INIT_XAVIER_UNIFORM: weights[k] = (float)(limit * (2 * lam_rng_uniform(&stream) - 1)); break;
-        default: weights[k] = 0; break;
+        case LAM_INIT_ONE:
+            weights[k] = 1;
+            break;
+        case LAM_INIT_NORMAL:
+            weights[k] = (float)(entry->init_scale * lam_rng_normal(&stream));
+            break;
+        case LAM_INIT_XAVIER_UNIFORM:
+            weights[k] = (float)(limit * (2 * lam_rng_uniform(&stream) - 1));
+            break;
+        default:
+            weights[k] = 0;
+            break;
         }
 }
 
@@ -78,7 +91,9 @@ const lam_parameter_entry *lam_parameters_find(const lam_parameters *p, const ch
     return NULL;
 }
 
-void lam_parameters_zero_gradients(lam_parameters *p) { memset(p->gradients, 0, (size_t)p->trainable * sizeof(float)); }
+void lam_parameters_zero_gradients(lam_parameters *p) {
+    memset(p->gradients, 0, (size_t)p->trainable * sizeof(float));
+}
 
 void lam_parameters_free(lam_parameters *p) {
     if (!p) return;

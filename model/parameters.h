@@ -1,13 +1,15 @@
-/* The registry of parameters: name, shape, initialisation, decay flag, learning-rate scale; laid out in flat arenas.
+/* The registry of parameters: name, shape, initialisation, decay flag, learning-rate scale; laid out in flat
+ * arenas.
  *
  *     lam_parameters *p;
  *     LAM_TRY(lam_parameters_create(&p));
- *     LAM_TRY(lam_parameters_add(p, "decoder.mask_token", 3, (int64_t[]){1, 1, 512}, LAM_INIT_NORMAL, 0.02, true));
- *     LAM_TRY(lam_parameters_layout(p, seed));       // allocates weights and gradients, draws the weights
+ *     LAM_TRY(lam_parameters_add(p, "decoder.mask_token", 3, (int64_t[]){1, 1, 512}, LAM_INIT_NORMAL, 0.02,
+ * true)); LAM_TRY(lam_parameters_layout(p, seed));       // allocates weights and gradients, draws the
+ * weights
  *
- * Arenas hold the parameters in backward order (last registered first), each aligned to 16 elements; the padding
- * is zero and stays zero. Optimiser, clipping, all-reduce and checkpoints are single passes over ranges.
- * Frozen parameters (position tables) have no gradient and lie at the end, outside [0, trainable). */
+ * Arenas hold the parameters in backward order (last registered first), each aligned to 16 elements; the
+ * padding is zero and stays zero. Optimiser, clipping, all-reduce and checkpoints are single passes over
+ * ranges. Frozen parameters (position tables) have no gradient and lie at the end, outside [0, trainable). */
 #ifndef LAMELLA_MODEL_PARAMETERS_H
 #define LAMELLA_MODEL_PARAMETERS_H
 
@@ -48,10 +50,12 @@ typedef struct lam_parameters {
 } lam_parameters;
 
 lam_status lam_parameters_create(lam_parameters **out);
-lam_status lam_parameters_add(lam_parameters *parameters, const char *name, int rank, const int64_t *shape, lam_init init, double init_scale, bool decay);
+lam_status lam_parameters_add(lam_parameters *parameters, const char *name, int rank, const int64_t *shape,
+                              lam_init init, double init_scale, bool decay);
 /* Element k of a parameter depends on (seed, its name, k) only: adding a parameter changes no other. */
 lam_status lam_parameters_layout(lam_parameters *parameters, uint64_t seed);
-const lam_parameter_entry *lam_parameters_find(const lam_parameters *parameters, const char *name); /* NULL: absent */
+const lam_parameter_entry *lam_parameters_find(const lam_parameters *parameters,
+                                               const char *name); /* NULL: absent */
 void lam_parameters_zero_gradients(lam_parameters *parameters);
 void lam_parameters_free(lam_parameters *parameters);
 

@@ -1,5 +1,5 @@
-/* The kernels' source, compiled by kernels_{baseline,avx2,avx512}.c with LAM_SUFFIX, LAM_VECTOR_FLOATS and LAM_TILE_ROWS set.
- * Vectors are GCC/Clang vector extensions, so one source serves every width. */
+/* The kernels' source, compiled by kernels_{baseline,avx2,avx512}.c with LAM_SUFFIX, LAM_VECTOR_FLOATS and
+ * LAM_TILE_ROWS set. Vectors are GCC/Clang vector extensions, so one source serves every width. */
 #include <math.h>
 #include <omp.h>
 #include <string.h>
@@ -18,7 +18,8 @@ typedef float vector __attribute__((vector_size(VF * 4), aligned(4), may_alias))
 
 /* ---- elementary functions ---- */
 
-/* exp by 2^n * p(r), Cephes' coefficients; 1 ulp over the range that softmax and gelu use; below -87 it gives 1.6e-38. */
+/* exp by 2^n * p(r), Cephes' coefficients; 1 ulp over the range that softmax and gelu use; below -87 it
+ * gives 1.6e-38. */
 static inline float fast_exp(float x) {
     x = x < -87.0f ? -87.0f : x;
     x = x > 88.0f ? 88.0f : x;
@@ -40,8 +41,8 @@ static inline float fast_exp(float x) {
     return p * two_n;
 }
 
-/* The normal distribution function, Phi(x) = (1 + erf(x / sqrt 2)) / 2, within 1.2e-7 relative to max(Phi, 1 - Phi):
- * erf by its odd series polynomial near 0, by 1 - exp(-q(t)) beyond. */
+/* The normal distribution function, Phi(x) = (1 + erf(x / sqrt 2)) / 2, within 1.2e-7 relative to max(Phi, 1
+ * - Phi): erf by its odd series polynomial near 0, by 1 - exp(-q(t)) beyond. */
 static inline float normal_cdf(float x) {
     float a = x * 0.70710678118654752f, t = fabsf(a), s = a * a;
     float u = -1.72853470e-5f * t + 3.83197126e-4f;
@@ -96,7 +97,8 @@ static void NAME(fold)(const float *partial, int64_t blocks, int64_t width, floa
         for (int64_t i = 0; i < width; i++) out[i] += partial[b * width + i];
 }
 
-static void NAME(column_sums)(const float *x, int64_t rows, int64_t width, int64_t stride, float *partial, float *out) {
+static void NAME(column_sums)(const float *x, int64_t rows, int64_t width, int64_t stride, float *partial,
+                              float *out) {
     int64_t blocks = lam_column_blocks(rows);
 #pragma omp parallel for schedule(static)
     for (int64_t b = 0; b < blocks; b++) {
@@ -135,8 +137,8 @@ static inline float row_dot_centred(const float *x, float mean, int64_t width) {
     return sum;
 }
 
-static void NAME(layernorm)(const float *x, const float *r, const float *w, const float *b, float *s, float *y, float *mean, float *rstd,
-                            int64_t rows, int64_t width, float eps) {
+static void NAME(layernorm)(const float *x, const float *r, const float *w, const float *b, float *s,
+                            float *y, float *mean, float *rstd, int64_t rows, int64_t width, float eps) {
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; row++) {
         const float *from = x + row * width;
@@ -157,8 +159,9 @@ static void NAME(layernorm)(const float *x, const float *r, const float *w, cons
     }
 }
 
-static void NAME(layernorm_backward)(const float *s, const float *w, const float *mean, const float *rstd, const float *dy, const float *ds,
-                                     float *dx, bool add_x, float *dr, bool add_r, float *dw, float *db, float *partial, int64_t rows,
+static void NAME(layernorm_backward)(const float *s, const float *w, const float *mean, const float *rstd,
+                                     const float *dy, const float *ds, float *dx, bool add_x, float *dr,
+                                     bool add_r, float *dw, float *db, float *partial, int64_t rows,
                                      int64_t width) {
     int64_t blocks = lam_column_blocks(rows);
     float *partial_w = partial, *partial_b = partial + blocks * width;
@@ -199,7 +202,8 @@ static void NAME(layernorm_backward)(const float *s, const float *w, const float
                 const float *extra = ds ? ds + row * width : NULL;
 #pragma omp simd
                 for (int64_t j = 0; j < width; j++) {
-                    float value = (d[j] * w[j] - a - (x[j] - centre) * scale * b) * scale + (extra ? extra[j] : 0.0f);
+                    float value =
+                        (d[j] * w[j] - a - (x[j] - centre) * scale * b) * scale + (extra ? extra[j] : 0.0f);
                     to[j] = (keep != 0.0f ? to[j] : 0.0f) + value;
                 }
             }
@@ -211,7 +215,9 @@ static void NAME(layernorm_backward)(const float *s, const float *w, const float
 
 /* ---- small products for attention ---- */
 
-static inline int64_t padded_columns(int64_t n) { return (n + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS; }
+static inline int64_t padded_columns(int64_t n) {
+    return (n + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS;
+}
 
 /* Rows of one head lie far apart and come from memory in an order that no hardware prefetcher sees. */
 #define ROWS_AHEAD 12
@@ -219,11 +225,15 @@ static inline void prefetch_row(const float *row, int64_t width) {
     for (int64_t i = 0; i < width; i += 16) __builtin_prefetch(row + i);
 }
 
-/* Packs B [k, n] with strides (row, column) into panels of TILE_COLUMNS columns, zero-padded: panel p at p * k * TILE_COLUMNS. */
-static void pack_panels(const float *b, int64_t row_stride, int64_t column_stride, int64_t k, int64_t n, float *panels) {
+/* Packs B [k, n] with strides (row, column) into panels of TILE_COLUMNS columns, zero-padded: panel p at p *
+ * k * TILE_COLUMNS. */
+static void pack_panels(const float *b, int64_t row_stride, int64_t column_stride, int64_t k, int64_t n,
+                        float *panels) {
     for (int64_t j = 0; j < n; j += TILE_COLUMNS) {
         int64_t width = n - j < TILE_COLUMNS ? n - j : TILE_COLUMNS;
-        if (row_stride == 1 && column_stride != 1) { /* a transposed matrix: read along its rows, whose stride thrashes the cache */
+        if (row_stride == 1 &&
+            column_stride !=
+                1) { /* a transposed matrix: read along its rows, whose stride thrashes the cache */
             for (int64_t c = 0; c < width; c++) {
                 const float *from = b + (j + c) * column_stride;
                 if (j + c + ROWS_AHEAD < n) prefetch_row(from + ROWS_AHEAD * column_stride, k);
@@ -247,12 +257,14 @@ static void pack_panels(const float *b, int64_t row_stride, int64_t column_strid
     }
 }
 
-static inline __attribute__((always_inline)) void tile(int rows, const float *a, int64_t row_stride, int64_t column_stride, const float *panel,
-                                                      int64_t k, float *c, int64_t ldc, bool add) {
+static inline __attribute__((always_inline)) void tile(int rows, const float *a, int64_t row_stride,
+                                                       int64_t column_stride, const float *panel, int64_t k,
+                                                       float *c, int64_t ldc, bool add) {
     vector sum[LAM_TILE_ROWS][2];
     for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = (vector){0};
     for (int64_t i = 0; i < k; i++) {
-        vector b0 = *(const vector *)(panel + i * TILE_COLUMNS), b1 = *(const vector *)(panel + i * TILE_COLUMNS + VF);
+        vector b0 = *(const vector *)(panel + i * TILE_COLUMNS),
+               b1 = *(const vector *)(panel + i * TILE_COLUMNS + VF);
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
             float value = a[r * row_stride + i * column_stride];
@@ -273,19 +285,22 @@ static inline __attribute__((always_inline)) void tile(int rows, const float *a,
 }
 
 /* C [m, padded n] (+)= A [m, k] (strides) times panels; ldc is a multiple of TILE_COLUMNS. */
-static void multiply(const float *a, int64_t row_stride, int64_t column_stride, int64_t m, int64_t k, const float *panels, int64_t n, float *c,
-                     int64_t ldc, bool add) {
+static void multiply(const float *a, int64_t row_stride, int64_t column_stride, int64_t m, int64_t k,
+                     const float *panels, int64_t n, float *c, int64_t ldc, bool add) {
     for (int64_t j = 0; j < n; j += TILE_COLUMNS) {
         const float *panel = panels + j * k;
         int64_t i = 0;
         for (; i + LAM_TILE_ROWS <= m; i += LAM_TILE_ROWS)
-            tile(LAM_TILE_ROWS, a + i * row_stride, row_stride, column_stride, panel, k, c + i * ldc + j, ldc, add);
-        for (; i < m; i++) tile(1, a + i * row_stride, row_stride, column_stride, panel, k, c + i * ldc + j, ldc, add);
+            tile(LAM_TILE_ROWS, a + i * row_stride, row_stride, column_stride, panel, k, c + i * ldc + j, ldc,
+                 add);
+        for (; i < m; i++)
+            tile(1, a + i * row_stride, row_stride, column_stride, panel, k, c + i * ldc + j, ldc, add);
     }
 }
 
 /* Rows far apart in memory fall on few cache sets: brought together before they are read again and again. */
-static void gather_rows(const float *from, int64_t stride, int64_t rows, int64_t width, float *to, int64_t to_stride) {
+static void gather_rows(const float *from, int64_t stride, int64_t rows, int64_t width, float *to,
+                        int64_t to_stride) {
     for (int64_t r = 0; r < rows; r++) {
         if (r + ROWS_AHEAD < rows) prefetch_row(from + (r + ROWS_AHEAD) * stride, width);
         memcpy(to + r * to_stride, from + r * stride, (size_t)width * sizeof *to);
@@ -321,16 +336,18 @@ static inline void softmax_row(float *row, int64_t count, float scale, float *la
     *sum = total;
 }
 
-static void NAME(attention)(const float *qkv, float *out, float *lse, float *workspace, int64_t batch, int64_t tokens, int64_t heads,
-                            int64_t head_dim) {
-    int64_t width = heads * head_dim, stride = 3 * width, np = padded_columns(tokens), hp = padded_columns(head_dim);
+static void NAME(attention)(const float *qkv, float *out, float *lse, float *workspace, int64_t batch,
+                            int64_t tokens, int64_t heads, int64_t head_dim) {
+    int64_t width = heads * head_dim, stride = 3 * width, np = padded_columns(tokens),
+            hp = padded_columns(head_dim);
     int64_t whole = (tokens + VF - 1) / VF * VF; /* <= np */
     float scale = 1.0f / sqrtf((float)head_dim);
     size_t per_thread = NAME(attention_workspace)(tokens, head_dim, false) / sizeof(float);
 #pragma omp parallel for collapse(2) schedule(static)
     for (int64_t b = 0; b < batch; b++)
         for (int64_t h = 0; h < heads; h++) {
-            float *keys = workspace + (size_t)omp_get_thread_num() * per_thread, *values = keys + head_dim * np, *scores = values + tokens * hp,
+            float *keys = workspace + (size_t)omp_get_thread_num() * per_thread,
+                  *values = keys + head_dim * np, *scores = values + tokens * hp,
                   *result = scores + QUERY_BLOCK * np;
             const float *q = qkv + b * tokens * stride + h * head_dim, *k = q + width, *v = k + width;
             pack_panels(k, 1, stride, head_dim, tokens, keys);
@@ -357,18 +374,21 @@ static void NAME(attention)(const float *qkv, float *out, float *lse, float *wor
         }
 }
 
-static void NAME(attention_backward)(const float *qkv, const float *lse, const float *out, const float *d_out, float *d_qkv, float *workspace,
-                                     int64_t batch, int64_t tokens, int64_t heads, int64_t head_dim) {
-    int64_t width = heads * head_dim, stride = 3 * width, np = padded_columns(tokens), hp = padded_columns(head_dim);
+static void NAME(attention_backward)(const float *qkv, const float *lse, const float *out, const float *d_out,
+                                     float *d_qkv, float *workspace, int64_t batch, int64_t tokens,
+                                     int64_t heads, int64_t head_dim) {
+    int64_t width = heads * head_dim, stride = 3 * width, np = padded_columns(tokens),
+            hp = padded_columns(head_dim);
     float scale = 1.0f / sqrtf((float)head_dim);
     size_t per_thread = NAME(attention_workspace)(tokens, head_dim, true) / sizeof(float);
 #pragma omp parallel for collapse(2) schedule(static)
     for (int64_t b = 0; b < batch; b++)
         for (int64_t h = 0; h < heads; h++) {
-            float *keys_t = workspace + (size_t)omp_get_thread_num() * per_thread, *values_t = keys_t + head_dim * np,
-                  *keys = values_t + head_dim * np, *p = keys + tokens * hp, *dp = p + QUERY_BLOCK * np, *dq = dp + QUERY_BLOCK * np,
-                  *q_panels = dq + QUERY_BLOCK * hp, *d_panels = q_panels + QUERY_BLOCK * hp, *dk = d_panels + QUERY_BLOCK * hp,
-                  *dv = dk + tokens * hp;
+            float *keys_t = workspace + (size_t)omp_get_thread_num() * per_thread,
+                  *values_t = keys_t + head_dim * np, *keys = values_t + head_dim * np,
+                  *p = keys + tokens * hp, *dp = p + QUERY_BLOCK * np, *dq = dp + QUERY_BLOCK * np,
+                  *q_panels = dq + QUERY_BLOCK * hp, *d_panels = q_panels + QUERY_BLOCK * hp,
+                  *dk = d_panels + QUERY_BLOCK * hp, *dv = dk + tokens * hp;
             const float *q = qkv + b * tokens * stride + h * head_dim, *k = q + width, *v = k + width;
             const float *d = d_out + b * tokens * width + h * head_dim;
             float *to = d_qkv + b * tokens * stride + h * head_dim;
@@ -382,8 +402,10 @@ static void NAME(attention_backward)(const float *qkv, const float *lse, const f
                 multiply(dq, hp, 1, rows, head_dim, keys_t, tokens, p, np, false);
                 multiply(q_panels, hp, 1, rows, head_dim, values_t, tokens, dp, np, false);
                 for (int64_t r = 0; r < rows; r++) {
-                    float *row = p + r * np, *d_row = dp + r * np, norm = lse[(b * heads + h) * tokens + start + r], dot = 0;
-                    const float *o = out + (b * tokens + start + r) * width + h * head_dim, *d_o = d + (start + r) * width;
+                    float *row = p + r * np, *d_row = dp + r * np,
+                          norm = lse[(b * heads + h) * tokens + start + r], dot = 0;
+                    const float *o = out + (b * tokens + start + r) * width + h * head_dim,
+                                *d_o = d + (start + r) * width;
                     for (int64_t c = 0; c < head_dim; c++) dot += o[c] * d_o[c];
 #pragma omp simd
                     for (int64_t j = 0; j < np; j++) {
@@ -392,7 +414,8 @@ static void NAME(attention_backward)(const float *qkv, const float *lse, const f
                     }
                 }
                 multiply(dp, np, 1, rows, tokens, keys, head_dim, dq, hp, false);
-                for (int64_t r = 0; r < rows; r++) memcpy(to + (start + r) * stride, dq + r * hp, (size_t)head_dim * sizeof(float));
+                for (int64_t r = 0; r < rows; r++)
+                    memcpy(to + (start + r) * stride, dq + r * hp, (size_t)head_dim * sizeof(float));
                 pack_panels(q + start * stride, stride, 1, rows, head_dim, q_panels);
                 pack_panels(d + start * width, width, 1, rows, head_dim, d_panels);
                 multiply(dp, 1, np, tokens, rows, q_panels, head_dim, dk, hp, start > 0);
@@ -407,9 +430,10 @@ static void NAME(attention_backward)(const float *qkv, const float *lse, const f
 
 /* ---- update rules ---- */
 
-static void NAME(adamw)(float *w, const float *g, float *m, float *v, int64_t count, const lam_adamw_terms *t) {
-    float decay = t->decay_factor, b1 = t->beta1, b2 = t->beta2, eps = t->eps, step = t->step_size, root = t->inverse_root_correction2,
-          scale = t->gradient_scale, c1 = 1.0f - b1, c2 = 1.0f - b2;
+static void NAME(adamw)(float *w, const float *g, float *m, float *v, int64_t count,
+                        const lam_adamw_terms *t) {
+    float decay = t->decay_factor, b1 = t->beta1, b2 = t->beta2, eps = t->eps, step = t->step_size,
+          root = t->inverse_root_correction2, scale = t->gradient_scale, c1 = 1.0f - b1, c2 = 1.0f - b2;
 #pragma omp parallel for simd schedule(static)
     for (int64_t i = 0; i < count; i++) {
         float d = g[i] * scale;
@@ -419,7 +443,8 @@ static void NAME(adamw)(float *w, const float *g, float *m, float *v, int64_t co
     }
 }
 
-static void NAME(lion)(float *w, const float *g, float *m, int64_t count, float decay, float lr, float b1, float b2, float scale) {
+static void NAME(lion)(float *w, const float *g, float *m, int64_t count, float decay, float lr, float b1,
+                       float b2, float scale) {
 #pragma omp parallel for simd schedule(static)
     for (int64_t i = 0; i < count; i++) {
         float d = g[i] * scale, u = b1 * m[i] + (1.0f - b1) * d;
@@ -428,6 +453,16 @@ static void NAME(lion)(float *w, const float *g, float *m, int64_t count, float 
     }
 }
 
-const lam_kernels NAME(lam_kernels) = {LAM_ISA_TEXT, NAME(add_bias), NAME(gelu), NAME(gelu_backward), NAME(column_sums), NAME(layernorm),
-                                       NAME(layernorm_backward), NAME(attention), NAME(attention_backward), NAME(attention_workspace),
-                                       NAME(adamw), NAME(lion), NAME(accumulate)};
+const lam_kernels NAME(lam_kernels) = {LAM_ISA_TEXT,
+                                       NAME(add_bias),
+                                       NAME(gelu),
+                                       NAME(gelu_backward),
+                                       NAME(column_sums),
+                                       NAME(layernorm),
+                                       NAME(layernorm_backward),
+                                       NAME(attention),
+                                       NAME(attention_backward),
+                                       NAME(attention_workspace),
+                                       NAME(adamw),
+                                       NAME(lion),
+                                       NAME(accumulate)};

@@ -13,7 +13,8 @@ static void sizes(const lam_node *node, int64_t *batch, int64_t *tokens, int64_t
 static lam_status attention_forward(lam_node *node) {
     int64_t batch, tokens, heads, head_dim;
     sizes(node, &batch, &tokens, &heads, &head_dim);
-    node->kernels->attention(node->inputs[0]->data, node->outputs[0]->data, node->saved, node->forward_workspace, batch, tokens, heads, head_dim);
+    node->kernels->attention(node->inputs[0]->data, node->outputs[0]->data, node->saved,
+                             node->forward_workspace, batch, tokens, heads, head_dim);
     return LAM_OK;
 }
 
@@ -24,8 +25,9 @@ static lam_status attention_backward(lam_node *node) {
     float *d = lam_gradient_target(node->inputs[0], &add);
     LAM_REQUIRE(!add, LAM_ERROR_INTERNAL, "attention: qkv has another consumer");
     if (d)
-        node->kernels->attention_backward(node->inputs[0]->data, node->saved, node->outputs[0]->data, node->outputs[0]->gradient, d,
-                                          node->backward_workspace, batch, tokens, heads, head_dim);
+        node->kernels->attention_backward(node->inputs[0]->data, node->saved, node->outputs[0]->data,
+                                          node->outputs[0]->gradient, d, node->backward_workspace, batch,
+                                          tokens, heads, head_dim);
     return LAM_OK;
 }
 
@@ -35,20 +37,24 @@ static double attention_flops(const lam_node *node) {
     return 4.0 * (double)batch * (double)tokens * (double)tokens * (double)(heads * head_dim);
 }
 
-static const lam_op attention_op = {"attention", 1, 1, attention_forward, attention_backward, attention_flops};
+static const lam_op attention_op = {"attention",    1, 1, attention_forward, attention_backward,
+                                    attention_flops};
 
 lam_tensor *lam_attention(lam_graph *g, lam_tensor *qkv, int64_t heads) {
     lam_node *node = lam_node_add(g, &attention_op, 1, (lam_tensor *[]){qkv});
     if (!node) return NULL;
     if (qkv->rank != 3 || heads < 1 || qkv->shape[2] % (3 * heads)) {
-        lam_graph_fail(g, "attention: a width of %lld cannot be split into %lld heads", (long long)lam_tensor_width(qkv) / 3, (long long)heads);
+        lam_graph_fail(g, "attention: a width of %lld cannot be split into %lld heads",
+                       (long long)lam_tensor_width(qkv) / 3, (long long)heads);
         return NULL;
     }
     node->integers[0] = heads;
     int64_t width = qkv->shape[2] / 3;
     size_t threads = (size_t)lam_threads();
     node->saved_bytes = (size_t)(qkv->shape[0] * heads * qkv->shape[1]) * sizeof(float);
-    node->forward_workspace_bytes = threads * node->kernels->attention_workspace(qkv->shape[1], width / heads, false);
-    node->backward_workspace_bytes = threads * node->kernels->attention_workspace(qkv->shape[1], width / heads, true);
+    node->forward_workspace_bytes =
+        threads * node->kernels->attention_workspace(qkv->shape[1], width / heads, false);
+    node->backward_workspace_bytes =
+        threads * node->kernels->attention_workspace(qkv->shape[1], width / heads, true);
     return lam_node_output(g, node, LAM_F32, 3, (int64_t[]){qkv->shape[0], qkv->shape[1], width});
 }

@@ -6,18 +6,21 @@ static int64_t fan_in(const lam_tensor *w) { return w->count / w->shape[0]; }
 
 static bool fits(lam_graph *g, const lam_tensor *x, const lam_tensor *w, const lam_tensor *b) {
     if (x->dtype == LAM_F32 && lam_tensor_width(x) == fan_in(w) && b->count == w->shape[0]) return true;
-    lam_graph_fail(g, "linear: %s has %lld features, %s takes %lld", x->name, (long long)lam_tensor_width(x), w->name, (long long)fan_in(w));
+    lam_graph_fail(g, "linear: %s has %lld features, %s takes %lld", x->name, (long long)lam_tensor_width(x),
+                   w->name, (long long)fan_in(w));
     return false;
 }
 
 static double linear_flops(const lam_node *node) {
     double total = 0;
-    for (int k = 1; k < node->input_count; k += 2) total += 2.0 * (double)lam_tensor_rows(node->inputs[0]) * (double)node->inputs[k]->count;
+    for (int k = 1; k < node->input_count; k += 2)
+        total += 2.0 * (double)lam_tensor_rows(node->inputs[0]) * (double)node->inputs[k]->count;
     return total;
 }
 
 /* One product into columns [offset, offset + out) of y with leading dimension `stride`. */
-static lam_status product(const lam_node *node, const lam_tensor *w, const lam_tensor *b, float *y, int64_t stride) {
+static lam_status product(const lam_node *node, const lam_tensor *w, const lam_tensor *b, float *y,
+                          int64_t stride) {
     const lam_tensor *x = node->inputs[0];
     int64_t rows = lam_tensor_rows(x), in = fan_in(w), out = w->shape[0];
     LAM_TRY(lam_gemm_f32(false, true, rows, out, in, x->data, in, w->data, in, 0.0f, y, stride));
@@ -30,7 +33,9 @@ static lam_status product_backward(lam_node *node, int at, const float *dy, int6
     int64_t rows = lam_tensor_rows(x), in = fan_in(w), out = w->shape[0];
     bool add;
     float *dx = lam_gradient_target(x, &add);
-    if (dx) LAM_TRY(lam_gemm_f32(false, false, rows, in, out, dy, stride, w->data, in, add ? 1.0f : 0.0f, dx, in));
+    if (dx)
+        LAM_TRY(
+            lam_gemm_f32(false, false, rows, in, out, dy, stride, w->data, in, add ? 1.0f : 0.0f, dx, in));
     float *dw = lam_gradient_target(w, &add);
     if (dw && rows) LAM_TRY(lam_gemm_f32(true, false, out, in, rows, dy, stride, x->data, in, 1.0f, dw, in));
     float *db = lam_gradient_target(b, &add);
@@ -81,7 +86,8 @@ static lam_status linear_gelu_backward(lam_node *node) {
     node->kernels->gelu_backward(node->outputs[1]->data, y->gradient, lam_tensor_rows(y) * w->shape[0]);
     return product_backward(node, 1, y->gradient, w->shape[0]);
 }
-static const lam_op linear_gelu_op = {"linear_gelu", 3, 2, linear_gelu_forward, linear_gelu_backward, linear_flops};
+static const lam_op linear_gelu_op = {"linear_gelu",        3,           2, linear_gelu_forward,
+                                      linear_gelu_backward, linear_flops};
 
 lam_tensor *lam_linear_gelu(lam_graph *g, lam_tensor *x, lam_tensor *w, lam_tensor *b) {
     lam_node *node = lam_node_add(g, &linear_gelu_op, 3, (lam_tensor *[]){x, w, b});
@@ -96,18 +102,21 @@ lam_tensor *lam_linear_gelu(lam_graph *g, lam_tensor *x, lam_tensor *w, lam_tens
 static lam_status linear_qkv_forward(lam_node *node) {
     int64_t d = node->inputs[1]->shape[0];
     for (int part = 0; part < 3; part++)
-        LAM_TRY(product(node, node->inputs[1 + 2 * part], node->inputs[2 + 2 * part], (float *)node->outputs[0]->data + part * d, 3 * d));
+        LAM_TRY(product(node, node->inputs[1 + 2 * part], node->inputs[2 + 2 * part],
+                        (float *)node->outputs[0]->data + part * d, 3 * d));
     return LAM_OK;
 }
 static lam_status linear_qkv_backward(lam_node *node) {
     int64_t d = node->inputs[1]->shape[0];
-    for (int part = 0; part < 3; part++) LAM_TRY(product_backward(node, 1 + 2 * part, node->outputs[0]->gradient + part * d, 3 * d));
+    for (int part = 0; part < 3; part++)
+        LAM_TRY(product_backward(node, 1 + 2 * part, node->outputs[0]->gradient + part * d, 3 * d));
     return LAM_OK;
 }
-static const lam_op linear_qkv_op = {"linear_qkv", 1 | 2 | 8 | 32, 0, linear_qkv_forward, linear_qkv_backward, linear_flops};
+static const lam_op linear_qkv_op = {"linear_qkv",       1 | 2 | 8 | 32,      0,
+                                     linear_qkv_forward, linear_qkv_backward, linear_flops};
 
-lam_tensor *lam_linear_qkv(lam_graph *g, lam_tensor *x, lam_tensor *wq, lam_tensor *bq, lam_tensor *wk, lam_tensor *bk, lam_tensor *wv,
-                           lam_tensor *bv) {
+lam_tensor *lam_linear_qkv(lam_graph *g, lam_tensor *x, lam_tensor *wq, lam_tensor *bq, lam_tensor *wk,
+                           lam_tensor *bk, lam_tensor *wv, lam_tensor *bv) {
     lam_node *node = lam_node_add(g, &linear_qkv_op, 7, (lam_tensor *[]){x, wq, bq, wk, bk, wv, bv});
     if (!node || !fits(g, x, wq, bq) || !fits(g, x, wk, bk) || !fits(g, x, wv, bv)) return NULL;
     node->backward_workspace_bytes = bias_workspace(x, wq);

@@ -13,7 +13,8 @@ static void target_scale(const float *target, int64_t length, bool norm_pix, flo
     double sum = 0, squares = 0;
     for (int64_t i = 0; i < length; i++) sum += (double)target[i];
     double centre = sum / (double)length;
-    for (int64_t i = 0; i < length; i++) squares += ((double)target[i] - centre) * ((double)target[i] - centre);
+    for (int64_t i = 0; i < length; i++)
+        squares += ((double)target[i] - centre) * ((double)target[i] - centre);
     *mean = (float)centre;
     *rstd = (float)(1.0 / sqrt(squares / (double)(length - 1) + NORM_PIX_EPS));
 }
@@ -27,7 +28,8 @@ static int64_t masked_count(const float *mask, int64_t tokens) {
 static lam_status masked_loss_forward(lam_node *node) {
     const lam_tensor *prediction = node->inputs[0];
     int64_t batch = prediction->shape[0], tokens = prediction->shape[1], length = prediction->shape[2];
-    const float *guess = prediction->data, *target = node->inputs[1]->data, *mask = node->inputs[2]->data, *weight = node->inputs[3]->data;
+    const float *guess = prediction->data, *target = node->inputs[1]->data, *mask = node->inputs[2]->data,
+                *weight = node->inputs[3]->data;
     float *loss = node->outputs[0]->data, *sample_loss = node->outputs[1]->data;
     bool norm_pix = node->integers[0];
     double *errors = node->forward_workspace; /* [batch, tokens] */
@@ -61,7 +63,8 @@ static lam_status masked_loss_forward(lam_node *node) {
 static lam_status masked_loss_backward(lam_node *node) {
     lam_tensor *prediction = node->inputs[0];
     int64_t batch = prediction->shape[0], tokens = prediction->shape[1], length = prediction->shape[2];
-    const float *guess = prediction->data, *target = node->inputs[1]->data, *mask = node->inputs[2]->data, *weight = node->inputs[3]->data;
+    const float *guess = prediction->data, *target = node->inputs[1]->data, *mask = node->inputs[2]->data,
+                *weight = node->inputs[3]->data;
     bool norm_pix = node->integers[0], add;
     float *d = lam_gradient_target(prediction, &add), d_loss = node->outputs[0]->gradient[0];
     if (!d) return LAM_OK;
@@ -69,7 +72,8 @@ static lam_status masked_loss_backward(lam_node *node) {
     for (int64_t row = 0; row < batch * tokens; row++) {
         int64_t b = row / tokens, count = masked_count(mask + b * tokens, tokens);
         bool counts = mask[row] != 0.0f && weight[b] != 0.0f;
-        float factor = counts ? d_loss * weight[b] * 2.0f / ((float)length * (float)count) : 0.0f, mean = 0, rstd = 1;
+        float factor = counts ? d_loss * weight[b] * 2.0f / ((float)length * (float)count) : 0.0f, mean = 0,
+              rstd = 1;
         const float *p = guess + row * length, *t = target + row * length;
         float *to = d + row * length;
         if (counts) target_scale(t, length, norm_pix, &mean, &rstd);
@@ -82,14 +86,16 @@ static lam_status masked_loss_backward(lam_node *node) {
     return LAM_OK;
 }
 
-static const lam_op masked_loss_op = {"masked_loss", 1 | 2 | 4, 0, masked_loss_forward, masked_loss_backward, NULL};
+static const lam_op masked_loss_op = {"masked_loss",        1 | 2 | 4, 0, masked_loss_forward,
+                                      masked_loss_backward, NULL};
 
-lam_tensor *lam_masked_loss(lam_graph *g, lam_tensor *prediction, lam_tensor *target, lam_tensor *mask, lam_tensor *weight, bool norm_pix,
-                            lam_tensor **sample_loss) {
+lam_tensor *lam_masked_loss(lam_graph *g, lam_tensor *prediction, lam_tensor *target, lam_tensor *mask,
+                            lam_tensor *weight, bool norm_pix, lam_tensor **sample_loss) {
     *sample_loss = NULL;
     lam_node *node = lam_node_add(g, &masked_loss_op, 4, (lam_tensor *[]){prediction, target, mask, weight});
     if (!node) return NULL;
-    if (prediction->count != target->count || mask->count != prediction->shape[0] * prediction->shape[1] || weight->count != prediction->shape[0])
+    if (prediction->count != target->count || mask->count != prediction->shape[0] * prediction->shape[1] ||
+        weight->count != prediction->shape[0])
         lam_graph_fail(g, "masked_loss: prediction, target, mask and weight do not belong together");
     node->integers[0] = norm_pix;
     node->forward_workspace_bytes = (size_t)mask->count * sizeof(double);

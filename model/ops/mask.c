@@ -7,7 +7,7 @@
 static lam_status uniform_noise_forward(lam_node *node) {
     lam_tensor *y = node->outputs[0];
     int64_t batch = y->shape[0], tokens = y->shape[1];
-    uint32_t step = (uint32_t)*(const int64_t *)node->inputs[0]->data;
+    uint32_t step = (uint32_t) * (const int64_t *)node->inputs[0]->data;
     const int64_t *ids = node->inputs[1]->data;
     lam_rng_key_t key = lam_rng_key((uint64_t)node->integers[0], LAM_RNG_MASK);
     float *to = y->data;
@@ -23,7 +23,8 @@ static lam_status uniform_noise_forward(lam_node *node) {
 
 static const lam_op uniform_noise_op = {"uniform_noise", 0, 0, uniform_noise_forward, NULL, NULL};
 
-lam_tensor *lam_uniform_noise(lam_graph *g, lam_tensor *step, lam_tensor *sample_ids, int64_t tokens, uint64_t seed) {
+lam_tensor *lam_uniform_noise(lam_graph *g, lam_tensor *step, lam_tensor *sample_ids, int64_t tokens,
+                              uint64_t seed) {
     lam_node *node = lam_node_add(g, &uniform_noise_op, 2, (lam_tensor *[]){step, sample_ids});
     if (!node) return NULL;
     node->integers[0] = (int64_t)seed;
@@ -50,7 +51,8 @@ static lam_status mask_plan_forward(lam_node *node) {
 #pragma omp parallel for schedule(static)
     for (int64_t b = 0; b < batch; b++) {
         ranked *order = (ranked *)node->forward_workspace + b * tokens;
-        for (int64_t n = 0; n < tokens; n++) order[n] = (ranked){((const float *)noise->data)[b * tokens + n], (int32_t)n};
+        for (int64_t n = 0; n < tokens; n++)
+            order[n] = (ranked){((const float *)noise->data)[b * tokens + n], (int32_t)n};
         qsort(order, (size_t)tokens, sizeof *order, by_noise);
         for (int64_t rank = 0; rank < tokens; rank++) {
             int32_t n = order[rank].index;
@@ -64,7 +66,8 @@ static lam_status mask_plan_forward(lam_node *node) {
 
 static const lam_op mask_plan_op = {"mask_plan", 0, 0, mask_plan_forward, NULL, NULL};
 
-void lam_mask_plan(lam_graph *g, lam_tensor *noise, int64_t keep, lam_tensor **ids_keep, lam_tensor **ids_restore, lam_tensor **mask) {
+void lam_mask_plan(lam_graph *g, lam_tensor *noise, int64_t keep, lam_tensor **ids_keep,
+                   lam_tensor **ids_restore, lam_tensor **mask) {
     *ids_keep = *ids_restore = *mask = NULL;
     lam_node *node = lam_node_add(g, &mask_plan_op, 1, (lam_tensor *[]){noise});
     if (!node) return;

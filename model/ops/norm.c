@@ -8,27 +8,32 @@ static int with_sum(const lam_node *node) { return node->input_count == 4; }
 
 static lam_status layernorm_forward(lam_node *node) {
     int more = with_sum(node);
-    lam_tensor *x = node->inputs[0], *w = node->inputs[1 + more], *b = node->inputs[2 + more], *y = node->outputs[0];
+    lam_tensor *x = node->inputs[0], *w = node->inputs[1 + more], *b = node->inputs[2 + more],
+               *y = node->outputs[0];
     int64_t rows = x->count / lam_tensor_width(x);
     float *mean = node->saved;
-    node->kernels->layernorm(x->data, more ? node->inputs[1]->data : NULL, w->data, b->data, more ? node->outputs[1]->data : NULL, y->data, mean,
-                             mean + rows, lam_tensor_rows(x), lam_tensor_width(x), (float)node->numbers[0]);
+    node->kernels->layernorm(x->data, more ? node->inputs[1]->data : NULL, w->data, b->data,
+                             more ? node->outputs[1]->data : NULL, y->data, mean, mean + rows,
+                             lam_tensor_rows(x), lam_tensor_width(x), (float)node->numbers[0]);
     return LAM_OK;
 }
 
 static lam_status layernorm_backward(lam_node *node) {
     int more = with_sum(node);
-    lam_tensor *x = node->inputs[0], *w = node->inputs[1 + more], *b = node->inputs[2 + more], *y = node->outputs[0];
+    lam_tensor *x = node->inputs[0], *w = node->inputs[1 + more], *b = node->inputs[2 + more],
+               *y = node->outputs[0];
     lam_tensor *sum = more ? node->outputs[1] : NULL;
     int64_t rows = x->count / lam_tensor_width(x);
     const float *mean = node->saved;
     bool add_x = false, add_r = false, ignored;
-    float *dx = lam_gradient_target(x, &add_x), *dr = more ? lam_gradient_target(node->inputs[1], &add_r) : NULL;
+    float *dx = lam_gradient_target(x, &add_x),
+          *dr = more ? lam_gradient_target(node->inputs[1], &add_r) : NULL;
     const float *ds = sum && sum->gradient_written ? sum->gradient : NULL;
     /* The normalised output may have no consumer on the way to the loss. */
     if (!y->gradient_written) memset(y->gradient, 0, (size_t)y->count * sizeof(float));
-    node->kernels->layernorm_backward(more ? sum->data : x->data, w->data, mean, mean + rows, y->gradient, ds, dx, add_x, dr, add_r,
-                                      lam_gradient_target(w, &ignored), lam_gradient_target(b, &ignored), node->backward_workspace,
+    node->kernels->layernorm_backward(more ? sum->data : x->data, w->data, mean, mean + rows, y->gradient, ds,
+                                      dx, add_x, dr, add_r, lam_gradient_target(w, &ignored),
+                                      lam_gradient_target(b, &ignored), node->backward_workspace,
                                       lam_tensor_rows(x), lam_tensor_width(x));
     return LAM_OK;
 }
@@ -36,13 +41,15 @@ static lam_status layernorm_backward(lam_node *node) {
 static const lam_op layernorm_op = {"layernorm", 1 | 2, 0, layernorm_forward, layernorm_backward, NULL};
 static const lam_op add_layernorm_op = {"add_layernorm", 4, 2, layernorm_forward, layernorm_backward, NULL};
 
-static lam_tensor *build(lam_graph *g, const lam_op *op, int inputs, lam_tensor *const *input, double eps, lam_tensor **sum) {
+static lam_tensor *build(lam_graph *g, const lam_op *op, int inputs, lam_tensor *const *input, double eps,
+                         lam_tensor **sum) {
     lam_node *node = lam_node_add(g, op, inputs, input);
     if (!node) return NULL;
     lam_tensor *x = input[0], *w = input[inputs - 2];
     int64_t width = lam_tensor_width(x), rows = x->count / width;
     if (w->count != width || (sum && input[1]->count != x->count)) {
-        lam_graph_fail(g, "%s: %s has %lld features, %s takes %lld", op->name, x->name, (long long)width, w->name, (long long)w->count);
+        lam_graph_fail(g, "%s: %s has %lld features, %s takes %lld", op->name, x->name, (long long)width,
+                       w->name, (long long)w->count);
         return NULL;
     }
     node->numbers[0] = eps;
@@ -61,7 +68,8 @@ lam_tensor *lam_layernorm(lam_graph *g, lam_tensor *x, lam_tensor *w, lam_tensor
     return build(g, &layernorm_op, 3, (lam_tensor *[]){x, w, b}, eps, NULL);
 }
 
-lam_tensor *lam_add_layernorm(lam_graph *g, lam_tensor *x, lam_tensor *r, lam_tensor *w, lam_tensor *b, double eps, lam_tensor **sum) {
+lam_tensor *lam_add_layernorm(lam_graph *g, lam_tensor *x, lam_tensor *r, lam_tensor *w, lam_tensor *b,
+                              double eps, lam_tensor **sum) {
     *sum = NULL;
     return build(g, &add_layernorm_op, 4, (lam_tensor *[]){x, r, w, b}, eps, sum);
 }

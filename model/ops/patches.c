@@ -15,7 +15,8 @@ static float transformed(float x, int64_t transform) {
     return x;
 }
 
-static void standardise(const lam_node *node, int64_t b, int64_t c, int64_t channels, int64_t count, float *values) {
+static void standardise(const lam_node *node, int64_t b, int64_t c, int64_t channels, int64_t count,
+                        float *values) {
     const int64_t *a = node->integers;
     const lam_tensor *pixels = node->inputs[0];
     int64_t from = (b * channels + c) * count;
@@ -23,21 +24,24 @@ static void standardise(const lam_node *node, int64_t b, int64_t c, int64_t chan
         memcpy(values, (const float *)pixels->data + from, (size_t)count * sizeof(float));
         return;
     }
-    float scale = ((const float *)node->inputs[a[AT_SCALE]]->data)[c], present = ((const float *)node->inputs[a[AT_PRESENT]]->data)[b * channels + c];
+    float scale = ((const float *)node->inputs[a[AT_SCALE]]->data)[c],
+          present = ((const float *)node->inputs[a[AT_PRESENT]]->data)[b * channels + c];
     if (a[AT_ONLY]) {
         int64_t only = *(const int64_t *)node->inputs[a[AT_ONLY]]->data;
         if (only >= 0 && only != c) present = 0;
     }
     double sum = 0, squares = 0;
     for (int64_t i = 0; i < count; i++) {
-        float pixel = pixels->dtype == LAM_U8 ? (float)((const uint8_t *)pixels->data)[from + i] : (float)((const uint16_t *)pixels->data)[from + i];
+        float pixel = pixels->dtype == LAM_U8 ? (float)((const uint8_t *)pixels->data)[from + i]
+                                              : (float)((const uint16_t *)pixels->data)[from + i];
         values[i] = transformed(pixel * scale, a[TRANSFORM]);
         sum += (double)values[i];
     }
     float mean, rstd;
     if (a[BY_CROP]) {
         double centre = sum / (double)count;
-        for (int64_t i = 0; i < count; i++) squares += ((double)values[i] - centre) * ((double)values[i] - centre);
+        for (int64_t i = 0; i < count; i++)
+            squares += ((double)values[i] - centre) * ((double)values[i] - centre);
         mean = (float)centre;
         rstd = (float)(1.0 / sqrt(squares / (double)count + CROP_EPS));
     } else {
@@ -49,7 +53,8 @@ static void standardise(const lam_node *node, int64_t b, int64_t c, int64_t chan
 
 static lam_status patches_forward(lam_node *node) {
     const lam_tensor *pixels = node->inputs[0];
-    int64_t batch = pixels->shape[0], channels = pixels->shape[1], size = pixels->shape[2], patch = node->integers[PATCH_SIZE], grid = size / patch;
+    int64_t batch = pixels->shape[0], channels = pixels->shape[1], size = pixels->shape[2],
+            patch = node->integers[PATCH_SIZE], grid = size / patch;
     float *to = node->outputs[0]->data;
 #pragma omp parallel for collapse(2) schedule(static)
     for (int64_t b = 0; b < batch; b++)
@@ -91,16 +96,20 @@ lam_tensor *lam_patches(lam_graph *g, lam_tensor *pixels, const lam_standardise 
     memcpy(node->integers, attributes, sizeof attributes);
     int64_t size = pixels->shape[2], patch = how->patch_size;
     if (pixels->rank != 4 || pixels->shape[3] != size || size % patch) {
-        lam_graph_fail(g, "patches: crops of %lld pixels cannot be cut into patches of %lld", (long long)size, (long long)patch);
+        lam_graph_fail(g, "patches: crops of %lld pixels cannot be cut into patches of %lld", (long long)size,
+                       (long long)patch);
         return NULL;
     }
     node->forward_workspace_bytes = (size_t)lam_threads() * (size_t)(size * size) * sizeof(float);
-    return lam_node_output(g, node, LAM_F32, 3, (int64_t[]){pixels->shape[0], size / patch * (size / patch), patch * patch * pixels->shape[1]});
+    return lam_node_output(
+        g, node, LAM_F32, 3,
+        (int64_t[]){pixels->shape[0], size / patch * (size / patch), patch * patch * pixels->shape[1]});
 }
 
 static lam_status gather_forward(lam_node *node) {
     const lam_tensor *x = node->inputs[0], *y = node->outputs[0];
-    int64_t tokens = x->shape[1], length = x->shape[2], kept = y->shape[1], channels = node->integers[0], area = length / channels;
+    int64_t tokens = x->shape[1], length = x->shape[2], kept = y->shape[1], channels = node->integers[0],
+            area = length / channels;
     const int32_t *ids = node->input_count > 1 ? node->inputs[1]->data : NULL;
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < y->shape[0] * kept; row++) {
@@ -119,5 +128,7 @@ lam_tensor *lam_gather_patches(lam_graph *g, lam_tensor *patches, lam_tensor *id
     lam_node *node = lam_node_add(g, &gather_op, ids_keep ? 2 : 1, (lam_tensor *[]){patches, ids_keep});
     if (!node) return NULL;
     node->integers[0] = channels;
-    return lam_node_output(g, node, LAM_F32, 3, (int64_t[]){patches->shape[0], ids_keep ? ids_keep->shape[1] : patches->shape[1], patches->shape[2]});
+    return lam_node_output(
+        g, node, LAM_F32, 3,
+        (int64_t[]){patches->shape[0], ids_keep ? ids_keep->shape[1] : patches->shape[1], patches->shape[2]});
 }

@@ -32,7 +32,8 @@ static lam_status embed_tokens_backward(lam_node *node) {
 #pragma omp parallel for schedule(static)
     for (int64_t b = 0; b < batch; b++) {
         const float *from = dy + (b * (kept + 1) + 1) * d;
-        for (int64_t i = 0; dx && i < kept * d; i++) dx[b * kept * d + i] = (add ? dx[b * kept * d + i] : 0) + from[i];
+        for (int64_t i = 0; dx && i < kept * d; i++)
+            dx[b * kept * d + i] = (add ? dx[b * kept * d + i] : 0) + from[i];
     }
     float *dcls = lam_gradient_target(node->inputs[1], &add);
     for (int64_t b = 0; dcls && b < batch; b++)
@@ -40,12 +41,16 @@ static lam_status embed_tokens_backward(lam_node *node) {
     return LAM_OK;
 }
 
-static const lam_op embed_tokens_op = {"embed_tokens", 0, 0, embed_tokens_forward, embed_tokens_backward, NULL};
+static const lam_op embed_tokens_op = {"embed_tokens",        0,   0, embed_tokens_forward,
+                                       embed_tokens_backward, NULL};
 
-lam_tensor *lam_embed_tokens(lam_graph *g, lam_tensor *x, lam_tensor *cls, lam_tensor *position, lam_tensor *ids_keep) {
-    lam_node *node = lam_node_add(g, &embed_tokens_op, ids_keep ? 4 : 3, (lam_tensor *[]){x, cls, position, ids_keep});
+lam_tensor *lam_embed_tokens(lam_graph *g, lam_tensor *x, lam_tensor *cls, lam_tensor *position,
+                             lam_tensor *ids_keep) {
+    lam_node *node =
+        lam_node_add(g, &embed_tokens_op, ids_keep ? 4 : 3, (lam_tensor *[]){x, cls, position, ids_keep});
     if (!node) return NULL;
-    if (cls->count != x->shape[2] || lam_tensor_width(position) != x->shape[2]) lam_graph_fail(g, "embed_tokens: widths differ");
+    if (cls->count != x->shape[2] || lam_tensor_width(position) != x->shape[2])
+        lam_graph_fail(g, "embed_tokens: widths differ");
     return lam_node_output(g, node, LAM_F32, 3, (int64_t[]){x->shape[0], x->shape[1] + 1, x->shape[2]});
 }
 
@@ -94,12 +99,16 @@ static lam_status unshuffle_backward(lam_node *node) {
 
 static const lam_op unshuffle_op = {"unshuffle", 8, 0, unshuffle_forward, unshuffle_backward, NULL};
 
-lam_tensor *lam_unshuffle(lam_graph *g, lam_tensor *x, lam_tensor *mask_token, lam_tensor *position, lam_tensor *ids_restore) {
-    lam_node *node = lam_node_add(g, &unshuffle_op, 4, (lam_tensor *[]){x, mask_token, position, ids_restore});
+lam_tensor *lam_unshuffle(lam_graph *g, lam_tensor *x, lam_tensor *mask_token, lam_tensor *position,
+                          lam_tensor *ids_restore) {
+    lam_node *node =
+        lam_node_add(g, &unshuffle_op, 4, (lam_tensor *[]){x, mask_token, position, ids_restore});
     if (!node) return NULL;
-    if (mask_token->count != x->shape[2] || lam_tensor_width(position) != x->shape[2]) lam_graph_fail(g, "unshuffle: widths differ");
+    if (mask_token->count != x->shape[2] || lam_tensor_width(position) != x->shape[2])
+        lam_graph_fail(g, "unshuffle: widths differ");
     node->backward_workspace_bytes = (size_t)(x->shape[0] * x->shape[2]) * sizeof(float);
-    return lam_node_output(g, node, LAM_F32, 3, (int64_t[]){x->shape[0], 1 + ids_restore->shape[1], x->shape[2]});
+    return lam_node_output(g, node, LAM_F32, 3,
+                           (int64_t[]){x->shape[0], 1 + ids_restore->shape[1], x->shape[2]});
 }
 
 /* ---- drop_cls ---- */
@@ -109,7 +118,8 @@ static lam_status drop_cls_forward(lam_node *node) {
     size_t row = (size_t)(x->shape[1] * x->shape[2]), kept = row - (size_t)x->shape[2];
 #pragma omp parallel for schedule(static)
     for (int64_t b = 0; b < x->shape[0]; b++)
-        memcpy((float *)node->outputs[0]->data + (size_t)b * kept, (const float *)x->data + (size_t)b * row + x->shape[2], kept * sizeof(float));
+        memcpy((float *)node->outputs[0]->data + (size_t)b * kept,
+               (const float *)x->data + (size_t)b * row + x->shape[2], kept * sizeof(float));
     return LAM_OK;
 }
 
@@ -130,5 +140,6 @@ static const lam_op drop_cls_op = {"drop_cls", 0, 0, drop_cls_forward, drop_cls_
 
 lam_tensor *lam_drop_cls(lam_graph *g, lam_tensor *x) {
     lam_node *node = lam_node_add(g, &drop_cls_op, 1, (lam_tensor *[]){x});
-    return node ? lam_node_output(g, node, LAM_F32, 3, (int64_t[]){x->shape[0], x->shape[1] - 1, x->shape[2]}) : NULL;
+    return node ? lam_node_output(g, node, LAM_F32, 3, (int64_t[]){x->shape[0], x->shape[1] - 1, x->shape[2]})
+                : NULL;
 }

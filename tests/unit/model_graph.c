@@ -1,4 +1,5 @@
-/* What the graph promises beside the operations: bounded rows, final gradients, poisoned memory, reports, errors. */
+/* What the graph promises beside the operations: bounded rows, final gradients, poisoned memory, reports,
+ * errors. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -86,10 +87,13 @@ static void bounded_rows(void **state) {
         run_small(&some, rows);
         const float *a = lam_tensor_data(all.y), *b = lam_tensor_data(some.y);
         for (int64_t i = 0; i < ROWS * WIDTH; i++)
-            if (i < rows * WIDTH ? !(fabsf(a[i] - b[i]) <= 1e-5f) : !isnan(b[i])) fail_msg("%lld rows: element %lld", (long long)rows, (long long)i);
+            if (i < rows * WIDTH ? !(fabsf(a[i] - b[i]) <= 1e-5f) : !isnan(b[i]))
+                fail_msg("%lld rows: element %lld", (long long)rows, (long long)i);
         for (int64_t i = 0; i < all.p->trainable; i++)
-            if (!(fabsf(all.p->gradients[i] - some.p->gradients[i]) <= 2e-5f)) fail_msg("%lld rows: gradient %lld", (long long)rows, (long long)i);
-        for (int64_t i = 0; i < ROWS * WIDTH; i++) ((float *)lam_tensor_data(some.x))[i] = ((float *)lam_tensor_data(all.x))[i];
+            if (!(fabsf(all.p->gradients[i] - some.p->gradients[i]) <= 2e-5f))
+                fail_msg("%lld rows: gradient %lld", (long long)rows, (long long)i);
+        for (int64_t i = 0; i < ROWS * WIDTH; i++)
+            ((float *)lam_tensor_data(some.x))[i] = ((float *)lam_tensor_data(all.x))[i];
     }
     drop_small(&all);
     drop_small(&some);
@@ -97,9 +101,18 @@ static void bounded_rows(void **state) {
 
 /* ---- a small network ---- */
 
-static const lam_mae_vit_config config = {.image_size = 16, .patch_size = 4, .in_channels = 2, .embed_dim = 20, .depth = 3, .num_heads = 2,
-                                          .decoder_embed_dim = 12, .decoder_depth = 2, .decoder_num_heads = 3, .mask_ratio = 0.6,
-                                          .pixel_type = LAM_F32, .noise_input = true};
+static const lam_mae_vit_config config = {.image_size = 16,
+                                          .patch_size = 4,
+                                          .in_channels = 2,
+                                          .embed_dim = 20,
+                                          .depth = 3,
+                                          .num_heads = 2,
+                                          .decoder_embed_dim = 12,
+                                          .decoder_depth = 2,
+                                          .decoder_num_heads = 3,
+                                          .mask_ratio = 0.6,
+                                          .pixel_type = LAM_F32,
+                                          .noise_input = true};
 
 typedef struct net {
     lam_parameters *p;
@@ -117,8 +130,10 @@ static net make_net(bool backward) {
     ok(lam_mae_vit_build(n.g, &config, 3, &n.io));
     if (backward) ok(lam_graph_differentiate(n.g, n.io.loss));
     ok(lam_graph_plan(n.g));
-    for (int64_t i = 0; i < lam_tensor_count(n.io.pixels); i++) ((float *)lam_tensor_data(n.io.pixels))[i] = (float)sin(0.77 * (double)i);
-    for (int64_t i = 0; i < lam_tensor_count(n.io.noise); i++) ((float *)lam_tensor_data(n.io.noise))[i] = (float)fabs(sin(5.3 * (double)i));
+    for (int64_t i = 0; i < lam_tensor_count(n.io.pixels); i++)
+        ((float *)lam_tensor_data(n.io.pixels))[i] = (float)sin(0.77 * (double)i);
+    for (int64_t i = 0; i < lam_tensor_count(n.io.noise); i++)
+        ((float *)lam_tensor_data(n.io.noise))[i] = (float)fabs(sin(5.3 * (double)i));
     for (int64_t i = 0; i < 3; i++) ((float *)lam_tensor_data(n.io.sample_weight))[i] = 1.0f / 3.0f;
     return n;
 }
@@ -179,7 +194,8 @@ static void poisoned_memory(void **state) {
         ok(lam_graph_backward(dirty.g));
         assert_memory_equal(lam_tensor_data(clean.io.logits), lam_tensor_data(dirty.io.logits),
                             (size_t)lam_tensor_count(clean.io.logits) * sizeof(float));
-        assert_memory_equal(clean.p->gradients, dirty.p->gradients, (size_t)clean.p->trainable * sizeof(float));
+        assert_memory_equal(clean.p->gradients, dirty.p->gradients,
+                            (size_t)clean.p->trainable * sizeof(float));
     }
     drop_net(&clean);
     drop_net(&dirty);
@@ -191,14 +207,16 @@ static void forward_alone(void **state) {
     net with = make_net(true), without = make_net(false);
     ok(lam_graph_forward(with.g));
     ok(lam_graph_forward(without.g));
-    assert_memory_equal(lam_tensor_data(with.io.logits), lam_tensor_data(without.io.logits), (size_t)lam_tensor_count(with.io.logits) * sizeof(float));
+    assert_memory_equal(lam_tensor_data(with.io.logits), lam_tensor_data(without.io.logits),
+                        (size_t)lam_tensor_count(with.io.logits) * sizeof(float));
     lam_memory_report a, b;
     lam_graph_memory(with.g, &a);
     lam_graph_memory(without.g, &b);
     assert_true(b.total < a.total && b.gradients == 0 && b.activation_gradients == 0);
     assert_int_equal(a.weights, (size_t)with.p->count * sizeof(float));
     assert_int_equal(a.gradients, (size_t)with.p->trainable * sizeof(float));
-    assert_true(a.total < a.activations + a.activation_gradients + a.workspace + a.inputs); /* memory is shared */
+    assert_true(a.total <
+                a.activations + a.activation_gradients + a.workspace + a.inputs); /* memory is shared */
     assert_int_equal(lam_graph_backward(without.g), LAM_ERROR_INTERNAL);
     drop_net(&with);
     drop_net(&without);
@@ -219,7 +237,8 @@ static void times(void **state) {
     for (int64_t i = 0; i < count; i++) {
         assert_true(t[i].seconds >= 0 && t[i].calls > 0);
         flops += t[i].flops;
-        attention |= !strcmp(t[i].op, "attention") && t[i].backward && t[i].calls == config.depth + config.decoder_depth;
+        attention |= !strcmp(t[i].op, "attention") && t[i].backward &&
+                     t[i].calls == config.depth + config.decoder_depth;
     }
     assert_true(attention);
     /* Products of the nodes against the formula of the network, which counts 3 x forward as well. */
@@ -236,7 +255,8 @@ static void errors(void **state) {
     ok(lam_parameters_create(&p));
     ok(lam_parameters_add(p, "w", 2, (int64_t[]){4, 5}, LAM_INIT_NORMAL, 1, true));
     ok(lam_parameters_add(p, "b", 1, (int64_t[]){4}, LAM_INIT_ZERO, 0, false));
-    assert_int_equal(lam_parameters_add(p, "b", 1, (int64_t[]){4}, LAM_INIT_ZERO, 0, false), LAM_ERROR_INTERNAL);
+    assert_int_equal(lam_parameters_add(p, "b", 1, (int64_t[]){4}, LAM_INIT_ZERO, 0, false),
+                     LAM_ERROR_INTERNAL);
     ok(lam_parameters_layout(p, 1));
     lam_graph *g;
     ok(lam_graph_create(&g, p, LAM_BACKEND_CPU));
@@ -269,14 +289,17 @@ static void layout(void **state) {
     ok(lam_parameters_add(b, "first", 2, (int64_t[]){3, 7}, LAM_INIT_XAVIER_UNIFORM, 0, true));
     ok(lam_parameters_layout(a, 77));
     ok(lam_parameters_layout(b, 77));
-    const lam_parameter_entry *first = lam_parameters_find(a, "first"), *last = lam_parameters_find(a, "last"), *table = lam_parameters_find(a, "table");
+    const lam_parameter_entry *first = lam_parameters_find(a, "first"),
+                              *last = lam_parameters_find(a, "last"),
+                              *table = lam_parameters_find(a, "table");
     assert_int_equal(last->offset, 0);
     assert_int_equal(first->offset, 32);
     assert_int_equal(table->offset, 64);
     assert_int_equal(a->trainable, 64);
     assert_int_equal(a->count, 80);
     for (int i = 17; i < 32; i++) assert_true(a->weights[i] == 0);
-    assert_memory_equal(a->weights + first->offset, b->weights + lam_parameters_find(b, "first")->offset, 21 * sizeof(float));
+    assert_memory_equal(a->weights + first->offset, b->weights + lam_parameters_find(b, "first")->offset,
+                        21 * sizeof(float));
     float limit = sqrtf(6.0f / 10.0f), largest = 0;
     for (int i = 0; i < 21; i++) largest = fmaxf(largest, fabsf(a->weights[first->offset + i]));
     assert_true(largest <= limit && largest > 0.5f * limit);
@@ -286,8 +309,9 @@ static void layout(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bounded_rows), cmocka_unit_test(final_gradients), cmocka_unit_test(poisoned_memory), cmocka_unit_test(forward_alone),
-        cmocka_unit_test(times),        cmocka_unit_test(errors),          cmocka_unit_test(layout),
+        cmocka_unit_test(bounded_rows),  cmocka_unit_test(final_gradients), cmocka_unit_test(poisoned_memory),
+        cmocka_unit_test(forward_alone), cmocka_unit_test(times),           cmocka_unit_test(errors),
+        cmocka_unit_test(layout),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

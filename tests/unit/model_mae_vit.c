@@ -1,5 +1,5 @@
-/* The masked autoencoder against golden tensors of an independent implementation (float64, transformers), and a gradient
- * check of the whole net at toy size. Bounds: those measured for float32, about ten times. */
+/* The masked autoencoder against golden tensors of an independent implementation (float64, transformers), and
+ * a gradient check of the whole net at toy size. Bounds: those measured for float32, about ten times. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -39,7 +39,8 @@ static net make(const lam_mae_vit_config *config, int64_t batch) {
     ok(lam_mae_vit_build(n.graph, config, batch, &n.io));
     ok(lam_graph_differentiate(n.graph, n.io.loss));
     ok(lam_graph_plan(n.graph));
-    for (int64_t b = 0; b < batch; b++) ((float *)lam_tensor_data(n.io.sample_weight))[b] = 1.0f / (float)batch;
+    for (int64_t b = 0; b < batch; b++)
+        ((float *)lam_tensor_data(n.io.sample_weight))[b] = 1.0f / (float)batch;
     return n;
 }
 
@@ -76,7 +77,8 @@ static double relative(const float *values, const double *golden, int64_t count)
     return sqrt(error / norm);
 }
 
-static void compare(lam_safetensors *file, const char *name, const float *values, int64_t expected, double bound) {
+static void compare(lam_safetensors *file, const char *name, const float *values, int64_t expected,
+                    double bound) {
     int64_t count;
     double *golden = read_golden(file, name, &count);
     assert_int_equal(count, expected);
@@ -113,7 +115,8 @@ static void load_weights(net *n, lam_safetensors *file) {
 
 static bool is_key_bias(const char *name) { return strstr(name, "attention.attention.key.bias") != NULL; }
 
-static void check_golden(const lam_mae_vit_config *config, int64_t batch, const char *file_name, const char *gradient_file_name) {
+static void check_golden(const lam_mae_vit_config *config, int64_t batch, const char *file_name,
+                         const char *gradient_file_name) {
     lam_safetensors *file = open_golden(file_name), *gradients = open_golden(gradient_file_name);
     net n = make(config, batch);
     load_weights(&n, file);
@@ -124,10 +127,12 @@ static void check_golden(const lam_mae_vit_config *config, int64_t batch, const 
     ok(lam_graph_backward(n.graph));
     int64_t count;
     double *golden = read_golden(file, "output.mask", &count);
-    for (int64_t i = 0; i < count; i++) assert_true((double)((float *)lam_tensor_data(n.io.mask))[i] == golden[i]);
+    for (int64_t i = 0; i < count; i++)
+        assert_true((double)((float *)lam_tensor_data(n.io.mask))[i] == golden[i]);
     lam_free(golden);
     golden = read_golden(file, "output.ids_restore", &count);
-    for (int64_t i = 0; i < count; i++) assert_int_equal(((int32_t *)lam_tensor_data(n.io.ids_restore))[i], (int32_t)golden[i]);
+    for (int64_t i = 0; i < count; i++)
+        assert_int_equal(((int32_t *)lam_tensor_data(n.io.ids_restore))[i], (int32_t)golden[i]);
     lam_free(golden);
     compare(file, "output.latent", lam_tensor_data(n.io.latent), lam_tensor_count(n.io.latent), 1e-5);
     compare(file, "output.logits", lam_tensor_data(n.io.logits), lam_tensor_count(n.io.logits), 1e-5);
@@ -148,12 +153,33 @@ static void check_golden(const lam_mae_vit_config *config, int64_t batch, const 
     lam_safetensors_close(gradients);
 }
 
-static const lam_mae_vit_config rgb = {.image_size = 32, .patch_size = 8, .in_channels = 3, .embed_dim = 48, .depth = 2, .num_heads = 3,
-                                       .decoder_embed_dim = 32, .decoder_depth = 2, .decoder_num_heads = 4, .mask_ratio = 0.75,
-                                       .norm_pix_loss = true, .pixel_type = LAM_F32, .noise_input = true};
-static const lam_mae_vit_config six = {.image_size = 48, .patch_size = 16, .in_channels = 6, .embed_dim = 64, .depth = 3, .num_heads = 4,
-                                       .mlp_dim = 128, .decoder_embed_dim = 48, .decoder_depth = 1, .decoder_num_heads = 3,
-                                       .decoder_mlp_dim = 96, .mask_ratio = 0.75, .pixel_type = LAM_F32, .noise_input = true};
+static const lam_mae_vit_config rgb = {.image_size = 32,
+                                       .patch_size = 8,
+                                       .in_channels = 3,
+                                       .embed_dim = 48,
+                                       .depth = 2,
+                                       .num_heads = 3,
+                                       .decoder_embed_dim = 32,
+                                       .decoder_depth = 2,
+                                       .decoder_num_heads = 4,
+                                       .mask_ratio = 0.75,
+                                       .norm_pix_loss = true,
+                                       .pixel_type = LAM_F32,
+                                       .noise_input = true};
+static const lam_mae_vit_config six = {.image_size = 48,
+                                       .patch_size = 16,
+                                       .in_channels = 6,
+                                       .embed_dim = 64,
+                                       .depth = 3,
+                                       .num_heads = 4,
+                                       .mlp_dim = 128,
+                                       .decoder_embed_dim = 48,
+                                       .decoder_depth = 1,
+                                       .decoder_num_heads = 3,
+                                       .decoder_mlp_dim = 96,
+                                       .mask_ratio = 0.75,
+                                       .pixel_type = LAM_F32,
+                                       .noise_input = true};
 
 /* Every instruction set that this CPU has. */
 static void on_every_isa(void (*test)(void)) {
@@ -171,13 +197,18 @@ static void on_every_isa(void (*test)(void)) {
     assert_true(ran >= 1);
 }
 
-static void golden_rgb_once(void) { check_golden(&rgb, 3, "vit_mae_rgb.safetensors", "vit_mae_rgb.safetensors"); }
-static void golden_six_once(void) { check_golden(&six, 2, "vit_mae_6ch.safetensors", "vit_mae_6ch_grad.safetensors"); }
+static void golden_rgb_once(void) {
+    check_golden(&rgb, 3, "vit_mae_rgb.safetensors", "vit_mae_rgb.safetensors");
+}
+static void golden_six_once(void) {
+    check_golden(&six, 2, "vit_mae_6ch.safetensors", "vit_mae_6ch_grad.safetensors");
+}
 static void golden_rgb(void **state) { (void)state, on_every_isa(golden_rgb_once); }
 static void golden_six(void **state) { (void)state, on_every_isa(golden_six_once); }
 
 static void golden_training_once(void) {
-    lam_safetensors *start = open_golden("vit_mae_rgb.safetensors"), *file = open_golden("vit_mae_train.safetensors");
+    lam_safetensors *start = open_golden("vit_mae_rgb.safetensors"),
+                    *file = open_golden("vit_mae_train.safetensors");
     net n = make(&rgb, 3);
     load_weights(&n, start);
     fill(start, "input.pixel_values", n.io.pixels);
@@ -187,7 +218,8 @@ static void golden_training_once(void) {
     ok(lam_alloc_array((void **)&m, n.parameters->trainable, sizeof *m));
     ok(lam_alloc_array((void **)&v, n.parameters->trainable, sizeof *v));
     for (int64_t step = 0; step < 10; step++) {
-        for (int64_t i = 0; i < tokens; i++) ((float *)lam_tensor_data(n.io.noise))[i] = (float)noise[step * tokens + i];
+        for (int64_t i = 0; i < tokens; i++)
+            ((float *)lam_tensor_data(n.io.noise))[i] = (float)noise[step * tokens + i];
         lam_parameters_zero_gradients(n.parameters);
         ok(lam_graph_forward(n.graph));
         ok(lam_graph_backward(n.graph));
@@ -200,7 +232,8 @@ static void golden_training_once(void) {
         const lam_parameter_entry *entry = &n.parameters->entry[i];
         char name[200];
         snprintf(name, sizeof name, "final.%s", entry->name);
-        if (!is_key_bias(entry->name)) compare(file, name, n.parameters->weights + entry->offset, entry->count, 2e-4);
+        if (!is_key_bias(entry->name))
+            compare(file, name, n.parameters->weights + entry->offset, entry->count, 2e-4);
     }
     lam_free(m);
     lam_free(v);
@@ -212,13 +245,25 @@ static void golden_training_once(void) {
 }
 static void golden_training(void **state) { (void)state, on_every_isa(golden_training_once); }
 
-/* Central differences of the loss along random directions, every parameter tensor by itself. Odd sizes on purpose: 9 tokens,
- * head width 6, three channels of uint16. */
+/* Central differences of the loss along random directions, every parameter tensor by itself. Odd sizes on
+ * purpose: 9 tokens, head width 6, three channels of uint16. */
 static void gradient_check(void **state) {
     (void)state;
-    lam_mae_vit_config config = {.image_size = 15, .patch_size = 5, .in_channels = 3, .embed_dim = 12, .depth = 2, .num_heads = 2,
-                                 .decoder_embed_dim = 20, .decoder_depth = 1, .decoder_num_heads = 4, .mask_ratio = 0.5, .norm_pix_loss = true,
-                                 .pixel_type = LAM_U16, .normalize = LAM_NORMALIZE_CROP, .transform = 1, .seed = 3};
+    lam_mae_vit_config config = {.image_size = 15,
+                                 .patch_size = 5,
+                                 .in_channels = 3,
+                                 .embed_dim = 12,
+                                 .depth = 2,
+                                 .num_heads = 2,
+                                 .decoder_embed_dim = 20,
+                                 .decoder_depth = 1,
+                                 .decoder_num_heads = 4,
+                                 .mask_ratio = 0.5,
+                                 .norm_pix_loss = true,
+                                 .pixel_type = LAM_U16,
+                                 .normalize = LAM_NORMALIZE_CROP,
+                                 .transform = 1,
+                                 .seed = 3};
     net n = make(&config, 3);
     lam_rng r = lam_rng_stream(5, LAM_RNG_TEST, 0);
     uint16_t *pixels = lam_tensor_data(n.io.pixels);
@@ -229,7 +274,8 @@ static void gradient_check(void **state) {
     *(int64_t *)lam_tensor_data(n.io.step) = 11;
     ((float *)lam_tensor_data(n.io.sample_weight))[1] = 0.7f;
     /* Larger weights than the initial ones, so that every path carries a signal. */
-    for (int64_t i = 0; i < n.parameters->trainable; i++) n.parameters->weights[i] += (float)(0.2 * lam_rng_normal(&r));
+    for (int64_t i = 0; i < n.parameters->trainable; i++)
+        n.parameters->weights[i] += (float)(0.2 * lam_rng_normal(&r));
     lam_parameters_zero_gradients(n.parameters);
     ok(lam_graph_forward(n.graph));
     ok(lam_graph_backward(n.graph));
@@ -247,16 +293,19 @@ static void gradient_check(void **state) {
         ok(lam_alloc_array((void **)&kept, entry->count, sizeof *kept));
         memcpy(kept, w, (size_t)entry->count * sizeof *kept);
         for (int side = 0; side < 2; side++) {
-            for (int64_t k = 0; k < entry->count; k++) w[k] = kept[k] + (float)((side ? -step : step) * (double)g[k] / norm);
+            for (int64_t k = 0; k < entry->count; k++)
+                w[k] = kept[k] + (float)((side ? -step : step) * (double)g[k] / norm);
             ok(lam_graph_forward(n.graph));
             loss[side] = 0;
             for (int64_t b = 0; b < 3; b++)
-                loss[side] += (double)((float *)lam_tensor_data(n.io.sample_weight))[b] * (double)((float *)lam_tensor_data(n.io.sample_loss))[b];
+                loss[side] += (double)((float *)lam_tensor_data(n.io.sample_weight))[b] *
+                              (double)((float *)lam_tensor_data(n.io.sample_loss))[b];
         }
         memcpy(w, kept, (size_t)entry->count * sizeof *kept);
         lam_free(kept);
         numeric = (loss[0] - loss[1]) / (2 * step);
-        if (fabs(numeric - norm) > 2e-2 * norm + 3e-4) fail_msg("%s: gradient %.6g, differences %.6g", entry->name, norm, numeric);
+        if (fabs(numeric - norm) > 2e-2 * norm + 3e-4)
+            fail_msg("%s: gradient %.6g, differences %.6g", entry->name, norm, numeric);
     }
     drop(&n);
 }
@@ -264,9 +313,19 @@ static void gradient_check(void **state) {
 /* A row of weight 0 changes nothing, whatever it holds; the draws depend on (step, sample id) alone. */
 static void weights_and_draws(void **state) {
     (void)state;
-    lam_mae_vit_config config = {.image_size = 16, .patch_size = 4, .in_channels = 2, .embed_dim = 16, .depth = 1, .num_heads = 2,
-                                 .decoder_embed_dim = 16, .decoder_depth = 1, .decoder_num_heads = 2, .mask_ratio = 0.75,
-                                 .pixel_type = LAM_U8, .normalize = LAM_NORMALIZE_PLATE, .seed = 9};
+    lam_mae_vit_config config = {.image_size = 16,
+                                 .patch_size = 4,
+                                 .in_channels = 2,
+                                 .embed_dim = 16,
+                                 .depth = 1,
+                                 .num_heads = 2,
+                                 .decoder_embed_dim = 16,
+                                 .decoder_depth = 1,
+                                 .decoder_num_heads = 2,
+                                 .mask_ratio = 0.75,
+                                 .pixel_type = LAM_U8,
+                                 .normalize = LAM_NORMALIZE_PLATE,
+                                 .seed = 9};
     net n = make(&config, 2);
     uint8_t *pixels = lam_tensor_data(n.io.pixels);
     for (int64_t i = 0; i < lam_tensor_count(n.io.pixels); i++) pixels[i] = (uint8_t)(i * 37 % 251);
@@ -277,7 +336,8 @@ static void weights_and_draws(void **state) {
         ((float *)lam_tensor_data(n.io.rstd))[i] = i < 2 ? 4.0f : NAN;
     }
     int64_t *ids = lam_tensor_data(n.io.sample_ids);
-    float *weight = lam_tensor_data(n.io.sample_weight), *noise = lam_tensor_data(n.io.noise), first[16], *loss = lam_tensor_data(n.io.loss);
+    float *weight = lam_tensor_data(n.io.sample_weight), *noise = lam_tensor_data(n.io.noise), first[16],
+          *loss = lam_tensor_data(n.io.loss);
     *(int64_t *)lam_tensor_data(n.io.step) = 5;
     ids[0] = 12, ids[1] = 99, weight[0] = 1, weight[1] = 0;
     ok(lam_graph_forward(n.graph));
@@ -308,7 +368,9 @@ static void bad_configurations(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(golden_rgb),      cmocka_unit_test(golden_six),         cmocka_unit_test(golden_training),
-                                       cmocka_unit_test(gradient_check),  cmocka_unit_test(weights_and_draws),  cmocka_unit_test(bad_configurations)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(golden_rgb),        cmocka_unit_test(golden_six),
+        cmocka_unit_test(golden_training),   cmocka_unit_test(gradient_check),
+        cmocka_unit_test(weights_and_draws), cmocka_unit_test(bad_configurations)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

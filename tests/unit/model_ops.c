@@ -1,5 +1,5 @@
-/* Every operation against its formula in float64, its gradients against central differences of that formula, at sizes
- * that divide no vector and no block, on every instruction set of this CPU. */
+/* Every operation against its formula in float64, its gradients against central differences of that formula,
+ * at sizes that divide no vector and no block, on every instruction set of this CPU. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -37,7 +37,8 @@ typedef struct op_case {
 
 /* ---- formulas ---- */
 
-static void ref_linear(const double *x, const double *w, const double *b, int64_t rows, int64_t in, int64_t out, double *y, int64_t stride) {
+static void ref_linear(const double *x, const double *w, const double *b, int64_t rows, int64_t in,
+                       int64_t out, double *y, int64_t stride) {
     for (int64_t r = 0; r < rows; r++)
         for (int64_t o = 0; o < out; o++) {
             double sum = b[o];
@@ -46,16 +47,19 @@ static void ref_linear(const double *x, const double *w, const double *b, int64_
         }
 }
 
-static void ref_layernorm(const double *x, const double *w, const double *b, int64_t rows, int64_t d, double *y) {
+static void ref_layernorm(const double *x, const double *w, const double *b, int64_t rows, int64_t d,
+                          double *y) {
     for (int64_t r = 0; r < rows; r++) {
         double mean = 0, variance = 0;
         for (int64_t i = 0; i < d; i++) mean += x[r * d + i] / (double)d;
         for (int64_t i = 0; i < d; i++) variance += (x[r * d + i] - mean) * (x[r * d + i] - mean) / (double)d;
-        for (int64_t i = 0; i < d; i++) y[r * d + i] = (x[r * d + i] - mean) / sqrt(variance + EPS) * w[i] + b[i];
+        for (int64_t i = 0; i < d; i++)
+            y[r * d + i] = (x[r * d + i] - mean) / sqrt(variance + EPS) * w[i] + b[i];
     }
 }
 
-static void ref_attention(const double *qkv, int64_t batch, int64_t tokens, int64_t width, int64_t heads, double *y) {
+static void ref_attention(const double *qkv, int64_t batch, int64_t tokens, int64_t width, int64_t heads,
+                          double *y) {
     int64_t hd = width / heads, stride = 3 * width;
     double *p = malloc((size_t)tokens * sizeof *p);
     for (int64_t b = 0; b < batch; b++)
@@ -72,7 +76,8 @@ static void ref_attention(const double *qkv, int64_t batch, int64_t tokens, int6
                 for (int64_t j = 0; j < tokens; j++) sum += p[j] = exp(p[j] - largest);
                 for (int64_t c = 0; c < hd; c++) {
                     double value = 0;
-                    for (int64_t j = 0; j < tokens; j++) value += p[j] / sum * qkv[(b * tokens + j) * stride + 2 * width + h * hd + c];
+                    for (int64_t j = 0; j < tokens; j++)
+                        value += p[j] / sum * qkv[(b * tokens + j) * stride + 2 * width + h * hd + c];
                     y[(b * tokens + i) * width + h * hd + c] = value;
                 }
             }
@@ -81,10 +86,16 @@ static void ref_attention(const double *qkv, int64_t batch, int64_t tokens, int6
 
 /* ---- cases ---- */
 
-static lam_tensor *build_linear(lam_graph *g, lam_tensor **a, lam_tensor *ids) { return (void)ids, lam_linear(g, a[0], a[1], a[2]); }
-static void oracle_linear(double **a, const int64_t *s, double *y) { ref_linear(a[0], a[1], a[2], s[0] * s[1], s[2], 11, y, 11); }
+static lam_tensor *build_linear(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    return (void)ids, lam_linear(g, a[0], a[1], a[2]);
+}
+static void oracle_linear(double **a, const int64_t *s, double *y) {
+    ref_linear(a[0], a[1], a[2], s[0] * s[1], s[2], 11, y, 11);
+}
 
-static lam_tensor *build_gelu(lam_graph *g, lam_tensor **a, lam_tensor *ids) { return (void)ids, lam_linear_gelu(g, a[0], a[1], a[2]); }
+static lam_tensor *build_gelu(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    return (void)ids, lam_linear_gelu(g, a[0], a[1], a[2]);
+}
 static void oracle_gelu(double **a, const int64_t *s, double *y) {
     ref_linear(a[0], a[1], a[2], s[0] * s[1], s[2], 19, y, 19);
     for (int64_t i = 0; i < s[0] * s[1] * 19; i++) y[i] *= 0.5 * (1 + erf(y[i] / sqrt(2.0)));
@@ -95,11 +106,16 @@ static lam_tensor *build_qkv(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
 }
 static void oracle_qkv(double **a, const int64_t *s, double *y) {
     for (int part = 0; part < 3; part++)
-        ref_linear(a[0], a[1 + 2 * part], a[2 + 2 * part], s[0] * s[1], s[2], s[2], y + part * s[2], 3 * s[2]);
+        ref_linear(a[0], a[1 + 2 * part], a[2 + 2 * part], s[0] * s[1], s[2], s[2], y + part * s[2],
+                   3 * s[2]);
 }
 
-static lam_tensor *build_layernorm(lam_graph *g, lam_tensor **a, lam_tensor *ids) { return (void)ids, lam_layernorm(g, a[0], a[1], a[2], EPS); }
-static void oracle_layernorm(double **a, const int64_t *s, double *y) { ref_layernorm(a[0], a[1], a[2], s[0] * s[1], s[2], y); }
+static lam_tensor *build_layernorm(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    return (void)ids, lam_layernorm(g, a[0], a[1], a[2], EPS);
+}
+static void oracle_layernorm(double **a, const int64_t *s, double *y) {
+    ref_layernorm(a[0], a[1], a[2], s[0] * s[1], s[2], y);
+}
 
 static lam_tensor *build_add_layernorm(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
     (void)ids;
@@ -130,8 +146,12 @@ static void oracle_fan_out(double **a, const int64_t *s, double *y) {
     free(x);
 }
 
-static lam_tensor *build_attention1(lam_graph *g, lam_tensor **a, lam_tensor *ids) { return (void)ids, lam_attention(g, lam_add(g, a[0], a[1]), 1); }
-static lam_tensor *build_attention2(lam_graph *g, lam_tensor **a, lam_tensor *ids) { return (void)ids, lam_attention(g, lam_add(g, a[0], a[1]), 2); }
+static lam_tensor *build_attention1(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    return (void)ids, lam_attention(g, lam_add(g, a[0], a[1]), 1);
+}
+static lam_tensor *build_attention2(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    return (void)ids, lam_attention(g, lam_add(g, a[0], a[1]), 2);
+}
 static void oracle_attention(double **a, const int64_t *s, int64_t heads, double *y) {
     int64_t count = s[0] * s[1] * s[2];
     double *qkv = calloc((size_t)count, sizeof *qkv);
@@ -143,63 +163,175 @@ static void oracle_attention1(double **a, const int64_t *s, double *y) { oracle_
 static void oracle_attention2(double **a, const int64_t *s, double *y) { oracle_attention(a, s, 2, y); }
 
 static const int32_t kept_ids[] = {3, 0, 5, 1, 2, 4};
-static lam_tensor *build_embed(lam_graph *g, lam_tensor **a, lam_tensor *ids) { return lam_embed_tokens(g, a[0], a[1], a[2], ids); }
+static lam_tensor *build_embed(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    return lam_embed_tokens(g, a[0], a[1], a[2], ids);
+}
 static void oracle_embed_with(double **a, const int64_t *s, const int32_t *ids, double *y) {
     for (int64_t b = 0; b < s[0]; b++)
         for (int64_t k = -1; k < s[1]; k++)
             for (int64_t i = 0; i < s[2]; i++)
                 y[(b * (s[1] + 1) + k + 1) * s[2] + i] =
-                    k < 0 ? a[1][i] + a[2][i] : a[0][(b * s[1] + k) * s[2] + i] + a[2][(1 + (ids ? ids[b * s[1] + k] : k)) * s[2] + i];
+                    k < 0 ? a[1][i] + a[2][i]
+                          : a[0][(b * s[1] + k) * s[2] + i] +
+                                a[2][(1 + (ids ? ids[b * s[1] + k] : k)) * s[2] + i];
 }
 static void oracle_embed(double **a, const int64_t *s, double *y) { oracle_embed_with(a, s, NULL, y); }
-static void oracle_embed_ids(double **a, const int64_t *s, double *y) { oracle_embed_with(a, s, kept_ids, y); }
+static void oracle_embed_ids(double **a, const int64_t *s, double *y) {
+    oracle_embed_with(a, s, kept_ids, y);
+}
 
 static const int32_t restore_ids[] = {2, 0, 3, 1, 4, 1, 4, 0, 3, 2};
-static lam_tensor *build_unshuffle(lam_graph *g, lam_tensor **a, lam_tensor *ids) { return lam_unshuffle(g, a[0], a[1], a[2], ids); }
+static lam_tensor *build_unshuffle(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    return lam_unshuffle(g, a[0], a[1], a[2], ids);
+}
 static void oracle_unshuffle(double **a, const int64_t *s, double *y) { /* 2 kept of 5 */
     for (int64_t b = 0; b < s[0]; b++)
         for (int64_t n = 0; n < 6; n++)
             for (int64_t i = 0; i < s[2]; i++) {
                 int64_t rank = n ? restore_ids[b * 5 + n - 1] : -1;
-                y[(b * 6 + n) * s[2] + i] = (rank < 2 ? a[0][(b * 3 + 1 + rank) * s[2] + i] : a[1][i]) + a[2][n * s[2] + i];
+                y[(b * 6 + n) * s[2] + i] =
+                    (rank < 2 ? a[0][(b * 3 + 1 + rank) * s[2] + i] : a[1][i]) + a[2][n * s[2] + i];
             }
 }
 
-static lam_tensor *build_drop(lam_graph *g, lam_tensor **a, lam_tensor *ids) { return (void)ids, lam_drop_cls(g, a[0]); }
+static lam_tensor *build_drop(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    return (void)ids, lam_drop_cls(g, a[0]);
+}
 static void oracle_drop(double **a, const int64_t *s, double *y) {
-    for (int64_t b = 0; b < s[0]; b++) memcpy(y + b * (s[1] - 1) * s[2], a[0] + (b * s[1] + 1) * s[2], (size_t)((s[1] - 1) * s[2]) * sizeof *y);
+    for (int64_t b = 0; b < s[0]; b++)
+        memcpy(y + b * (s[1] - 1) * s[2], a[0] + (b * s[1] + 1) * s[2],
+               (size_t)((s[1] - 1) * s[2]) * sizeof *y);
 }
 
-static lam_tensor *build_same(lam_graph *g, lam_tensor **a, lam_tensor *ids) { return (void)g, (void)ids, a[0]; }
-static void oracle_same(double **a, const int64_t *s, double *y) { memcpy(y, a[0], (size_t)(s[0] * s[1] * s[2]) * sizeof *y); }
+static lam_tensor *build_same(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    return (void)g, (void)ids, a[0];
+}
+static void oracle_same(double **a, const int64_t *s, double *y) {
+    memcpy(y, a[0], (size_t)(s[0] * s[1] * s[2]) * sizeof *y);
+}
 
 static const op_case cases[] = {
-    {"linear", {{"x", {2, 5, 7}, 1, 0}, {"w", {11, 7, 1}, 1, 0}, {"b", {11, 1, 1}, 1, 0}}, 3, {2, 5, 11}, build_linear, oracle_linear, .ids = NULL},
-    {"linear_gelu", {{"x", {3, 47, 17}, 2, 0}, {"w", {19, 17, 1}, 1, 0}, {"b", {19, 1, 1}, 1, 0}}, 3, {3, 47, 19}, build_gelu, oracle_gelu, .ids = NULL},
+    {"linear",
+     {{"x", {2, 5, 7}, 1, 0}, {"w", {11, 7, 1}, 1, 0}, {"b", {11, 1, 1}, 1, 0}},
+     3,
+     {2, 5, 11},
+     build_linear,
+     oracle_linear,
+     .ids = NULL},
+    {"linear_gelu",
+     {{"x", {3, 47, 17}, 2, 0}, {"w", {19, 17, 1}, 1, 0}, {"b", {19, 1, 1}, 1, 0}},
+     3,
+     {3, 47, 19},
+     build_gelu,
+     oracle_gelu,
+     .ids = NULL},
     {"linear_qkv",
-     {{"x", {2, 5, 13}, 1, 0}, {"wq", {13, 13, 1}, 1, 0}, {"bq", {13, 1, 1}, 1, 0}, {"wk", {13, 13, 1}, 1, 0}, {"bk", {13, 1, 1}, 1, 0},
-      {"wv", {13, 13, 1}, 1, 0}, {"bv", {13, 1, 1}, 1, 0}},
-     7, {2, 5, 39}, build_qkv, oracle_qkv, .ids = NULL},
+     {{"x", {2, 5, 13}, 1, 0},
+      {"wq", {13, 13, 1}, 1, 0},
+      {"bq", {13, 1, 1}, 1, 0},
+      {"wk", {13, 13, 1}, 1, 0},
+      {"bk", {13, 1, 1}, 1, 0},
+      {"wv", {13, 13, 1}, 1, 0},
+      {"bv", {13, 1, 1}, 1, 0}},
+     7,
+     {2, 5, 39},
+     build_qkv,
+     oracle_qkv,
+     .ids = NULL},
     {"linear_qkv of 16", /* the three weights lie side by side */
-     {{"x", {2, 5, 16}, 1, 0}, {"wq", {16, 16, 1}, 1, 0}, {"bq", {16, 1, 1}, 1, 0}, {"wk", {16, 16, 1}, 1, 0}, {"bk", {16, 1, 1}, 1, 0},
-      {"wv", {16, 16, 1}, 1, 0}, {"bv", {16, 1, 1}, 1, 0}},
-     7, {2, 5, 48}, build_qkv, oracle_qkv, .ids = NULL},
-    {"layernorm", {{"x", {1, 261, 37}, 1, 3}, {"w", {37, 1, 1}, 1, 1}, {"b", {37, 1, 1}, 1, 0}}, 3, {1, 261, 37}, build_layernorm, oracle_layernorm, .ids = NULL},
-    {"add_layernorm", {{"x", {2, 3, 19}, 1, 0}, {"r", {2, 3, 19}, 1, 0}, {"w", {19, 1, 1}, 1, 1}, {"b", {19, 1, 1}, 1, 0}}, 4, {2, 3, 19},
-     build_add_layernorm, oracle_add_layernorm, .ids = NULL},
-    {"fan_out", {{"x", {2, 3, 9}, 1, 0}, {"w", {9, 9, 1}, 1, 0}, {"b", {9, 1, 1}, 1, 0}}, 3, {2, 3, 9}, build_fan_out, oracle_fan_out, .ids = NULL},
-    {"attention 5", {{"qkv", {2, 67, 30}, 2, 0}, {"r", {2, 67, 30}, 2, 0}}, 2, {2, 67, 10}, build_attention2, oracle_attention2, .ids = NULL},
-    {"attention 32", {{"qkv", {1, 129, 192}, 1, 0}, {"r", {1, 129, 192}, 1, 0}}, 2, {1, 129, 64}, build_attention2, oracle_attention2, .ids = NULL},
-    {"attention 64", {{"qkv", {1, 65, 192}, 1, 0}, {"r", {1, 65, 192}, 1, 0}}, 2, {1, 65, 64}, build_attention1, oracle_attention1, .ids = NULL},
-    {"attention of one token", {{"qkv", {1, 1, 12}, 1, 0}, {"r", {1, 1, 12}, 1, 0}}, 2, {1, 1, 4}, build_attention1, oracle_attention1, .ids = NULL},
-    {"embed_tokens", {{"x", {2, 3, 5}, 1, 0}, {"cls", {1, 1, 5}, 1, 0}, {"position", {1, 7, 5}, 1, 0}}, 3, {2, 4, 5}, build_embed, oracle_embed, .ids = NULL},
-    {"embed_tokens kept", {{"x", {2, 3, 5}, 1, 0}, {"cls", {1, 1, 5}, 1, 0}, {"position", {1, 7, 5}, 1, 0}}, 3, {2, 4, 5}, build_embed,
-     oracle_embed_ids, .id_shape = {2, 3}, .ids = kept_ids},
-    {"unshuffle", {{"x", {2, 3, 5}, 1, 0}, {"mask_token", {1, 1, 5}, 1, 0}, {"position", {1, 6, 5}, 1, 0}}, 3, {2, 6, 5}, build_unshuffle,
-     oracle_unshuffle, .id_shape = {2, 5}, .ids = restore_ids},
+     {{"x", {2, 5, 16}, 1, 0},
+      {"wq", {16, 16, 1}, 1, 0},
+      {"bq", {16, 1, 1}, 1, 0},
+      {"wk", {16, 16, 1}, 1, 0},
+      {"bk", {16, 1, 1}, 1, 0},
+      {"wv", {16, 16, 1}, 1, 0},
+      {"bv", {16, 1, 1}, 1, 0}},
+     7,
+     {2, 5, 48},
+     build_qkv,
+     oracle_qkv,
+     .ids = NULL},
+    {"layernorm",
+     {{"x", {1, 261, 37}, 1, 3}, {"w", {37, 1, 1}, 1, 1}, {"b", {37, 1, 1}, 1, 0}},
+     3,
+     {1, 261, 37},
+     build_layernorm,
+     oracle_layernorm,
+     .ids = NULL},
+    {"add_layernorm",
+     {{"x", {2, 3, 19}, 1, 0}, {"r", {2, 3, 19}, 1, 0}, {"w", {19, 1, 1}, 1, 1}, {"b", {19, 1, 1}, 1, 0}},
+     4,
+     {2, 3, 19},
+     build_add_layernorm,
+     oracle_add_layernorm,
+     .ids = NULL},
+    {"fan_out",
+     {{"x", {2, 3, 9}, 1, 0}, {"w", {9, 9, 1}, 1, 0}, {"b", {9, 1, 1}, 1, 0}},
+     3,
+     {2, 3, 9},
+     build_fan_out,
+     oracle_fan_out,
+     .ids = NULL},
+    {"attention 5",
+     {{"qkv", {2, 67, 30}, 2, 0}, {"r", {2, 67, 30}, 2, 0}},
+     2,
+     {2, 67, 10},
+     build_attention2,
+     oracle_attention2,
+     .ids = NULL},
+    {"attention 32",
+     {{"qkv", {1, 129, 192}, 1, 0}, {"r", {1, 129, 192}, 1, 0}},
+     2,
+     {1, 129, 64},
+     build_attention2,
+     oracle_attention2,
+     .ids = NULL},
+    {"attention 64",
+     {{"qkv", {1, 65, 192}, 1, 0}, {"r", {1, 65, 192}, 1, 0}},
+     2,
+     {1, 65, 64},
+     build_attention1,
+     oracle_attention1,
+     .ids = NULL},
+    {"attention of one token",
+     {{"qkv", {1, 1, 12}, 1, 0}, {"r", {1, 1, 12}, 1, 0}},
+     2,
+     {1, 1, 4},
+     build_attention1,
+     oracle_attention1,
+     .ids = NULL},
+    {"embed_tokens",
+     {{"x", {2, 3, 5}, 1, 0}, {"cls", {1, 1, 5}, 1, 0}, {"position", {1, 7, 5}, 1, 0}},
+     3,
+     {2, 4, 5},
+     build_embed,
+     oracle_embed,
+     .ids = NULL},
+    {"embed_tokens kept",
+     {{"x", {2, 3, 5}, 1, 0}, {"cls", {1, 1, 5}, 1, 0}, {"position", {1, 7, 5}, 1, 0}},
+     3,
+     {2, 4, 5},
+     build_embed,
+     oracle_embed_ids,
+     .id_shape = {2, 3},
+     .ids = kept_ids},
+    {"unshuffle",
+     {{"x", {2, 3, 5}, 1, 0}, {"mask_token", {1, 1, 5}, 1, 0}, {"position", {1, 6, 5}, 1, 0}},
+     3,
+     {2, 6, 5},
+     build_unshuffle,
+     oracle_unshuffle,
+     .id_shape = {2, 5},
+     .ids = restore_ids},
     {"drop_cls", {{"x", {2, 4, 5}, 1, 0}}, 1, {2, 3, 5}, build_drop, oracle_drop, .ids = NULL},
     {"masked_loss", {{"x", {3, 5, 7}, 1, 0}}, 1, {3, 5, 7}, build_same, oracle_same, .ids = NULL},
-    {"masked_loss norm_pix", {{"x", {3, 5, 7}, 1, 0}}, 1, {3, 5, 7}, build_same, oracle_same, .norm_pix = true},
+    {"masked_loss norm_pix",
+     {{"x", {3, 5, 7}, 1, 0}},
+     1,
+     {3, 5, 7},
+     build_same,
+     oracle_same,
+     .norm_pix = true},
 };
 
 /* ---- the loss over the result: a random target, half of the rows masked, unequal weights ---- */
@@ -221,10 +353,12 @@ static double reference_loss(const op_case *c, double **a, double *y) {
             double mean = 0, squares = 0, rstd = 1, error = 0;
             if (c->norm_pix) {
                 for (int64_t i = 0; i < s[2]; i++) mean += (double)target_of(row * s[2] + i) / (double)s[2];
-                for (int64_t i = 0; i < s[2]; i++) squares += pow((double)target_of(row * s[2] + i) - mean, 2);
+                for (int64_t i = 0; i < s[2]; i++)
+                    squares += pow((double)target_of(row * s[2] + i) - mean, 2);
                 rstd = 1 / sqrt(squares / (double)(s[2] - 1) + 1e-6);
             }
-            for (int64_t i = 0; i < s[2]; i++) error += pow(y[row * s[2] + i] - ((double)target_of(row * s[2] + i) - mean) * rstd, 2);
+            for (int64_t i = 0; i < s[2]; i++)
+                error += pow(y[row * s[2] + i] - ((double)target_of(row * s[2] + i) - mean) * rstd, 2);
             sum += error / (double)s[2];
         }
         loss += (double)weight_of(b) * sum / count;
@@ -251,7 +385,8 @@ static void check_accumulation(const op_case *c, lam_parameters *p, lam_graph *g
     assert_int_equal(lam_graph_backward(g), LAM_OK);
     for (int64_t i = 0; i < p->trainable; i++) largest = fmaxf(largest, fabsf(once[i]));
     for (int64_t i = 0; i < p->trainable; i++)
-        if (!(fabsf(p->gradients[i] - 2 * once[i]) <= 1e-6f * largest)) fail_msg("%s: gradients are not added up", c->name);
+        if (!(fabsf(p->gradients[i] - 2 * once[i]) <= 1e-6f * largest))
+            fail_msg("%s: gradients are not added up", c->name);
     free(once);
 }
 
@@ -260,8 +395,13 @@ static void check_case(const op_case *c, const char *isa) {
     lam_graph *g;
     assert_int_equal(lam_parameters_create(&p), LAM_OK);
     for (int k = c->count - 1; k >= 0; k--)
-        assert_int_equal(lam_parameters_add(p, c->arguments[k].name, c->arguments[k].shape[2] == 1 ? (c->arguments[k].shape[1] == 1 ? 1 : 2) : 3,
-                                            c->arguments[k].shape, strcmp(c->arguments[k].name, "position") ? LAM_INIT_ZERO : LAM_INIT_FROZEN, 0, true), LAM_OK);
+        assert_int_equal(
+            lam_parameters_add(p, c->arguments[k].name,
+                               c->arguments[k].shape[2] == 1 ? (c->arguments[k].shape[1] == 1 ? 1 : 2) : 3,
+                               c->arguments[k].shape,
+                               strcmp(c->arguments[k].name, "position") ? LAM_INIT_ZERO : LAM_INIT_FROZEN, 0,
+                               true),
+            LAM_OK);
     assert_int_equal(lam_parameters_layout(p, 1), LAM_OK);
     double *values[MAX_ARGUMENTS];
     lam_rng stream = lam_rng_stream(5, LAM_RNG_TEST, 0);
@@ -279,7 +419,8 @@ static void check_case(const op_case *c, const char *isa) {
     for (int k = 0; k < c->count; k++) arguments[k] = lam_parameter(g, c->arguments[k].name);
     lam_tensor *y = c->build(g, arguments, ids), *sample_loss;
     if (y && lam_tensor_rank(y) == 3 && y != arguments[0]) lam_keep(g, y, "y");
-    lam_tensor *target = lam_input(g, "target", LAM_F32, 3, c->result), *mask = lam_input(g, "mask", LAM_F32, 2, c->result),
+    lam_tensor *target = lam_input(g, "target", LAM_F32, 3, c->result),
+               *mask = lam_input(g, "mask", LAM_F32, 2, c->result),
                *weight = lam_input(g, "weight", LAM_F32, 1, c->result);
     lam_tensor *loss = lam_masked_loss(g, y, target, mask, weight, c->norm_pix, &sample_loss);
     if (lam_graph_differentiate(g, loss) != LAM_OK) fail_msg("%s: %s", c->name, lam_last_error());
@@ -287,7 +428,8 @@ static void check_case(const op_case *c, const char *isa) {
     int64_t count = c->result[0] * c->result[1] * c->result[2];
     assert_int_equal(lam_tensor_count(y), count);
     for (int64_t i = 0; i < count; i++) ((float *)lam_tensor_data(target))[i] = target_of(i);
-    for (int64_t i = 0; i < c->result[0] * c->result[1]; i++) ((float *)lam_tensor_data(mask))[i] = mask_of(i);
+    for (int64_t i = 0; i < c->result[0] * c->result[1]; i++)
+        ((float *)lam_tensor_data(mask))[i] = mask_of(i);
     for (int64_t i = 0; i < c->result[0]; i++) ((float *)lam_tensor_data(weight))[i] = weight_of(i);
     if (ids) memcpy(lam_tensor_data(ids), c->ids, (size_t)lam_tensor_count(ids) * sizeof(int32_t));
 
@@ -318,7 +460,8 @@ static void check_case(const op_case *c, const char *isa) {
             largest = fmax(largest, fabs(numeric[s]));
         }
         double off = distance(analytic, numeric, samples);
-        if (largest < 1e-9 ? !(off < 1e-6) : !(off < 3e-6)) fail_msg("%s on %s: gradient of %s is off by %g", c->name, isa, entry->name, off);
+        if (largest < 1e-9 ? !(off < 1e-6) : !(off < 3e-6))
+            fail_msg("%s on %s: gradient of %s is off by %g", c->name, isa, entry->name, off);
     }
     check_accumulation(c, p, g);
     free(expected);

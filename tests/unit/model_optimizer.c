@@ -44,23 +44,28 @@ static void adamw_once(void) {
     double w[128], a[128] = {0}, b[128] = {0};
     assert_true(n <= 128);
     for (int64_t i = 0; i < n; i++) w[i] = (double)p->weights[i];
-    const lam_parameter_entry *decayed = lam_parameters_find(p, "decayed"), *plain = lam_parameters_find(p, "plain");
+    const lam_parameter_entry *decayed = lam_parameters_find(p, "decayed"),
+                              *plain = lam_parameters_find(p, "plain");
     p->entry[plain - p->entry].lr_scale = 0.5;
     for (int64_t t = 1; t <= 5; t++) {
         lam_adamw rule = {1e-2, 0.9, 0.95, 1e-8, 0.05, 0.25, t};
         for (int64_t i = 0; i < n; i++) p->gradients[i] = (float)sin(7.1 * (double)(i * t + 1));
         lam_adamw_step(&rule, p, m, v, 0, n);
         for (int64_t i = 0; i < n; i++) {
-            bool in_decayed = i >= decayed->offset && i < decayed->offset + decayed->count, in_plain = i >= plain->offset && i < plain->offset + plain->count;
+            bool in_decayed = i >= decayed->offset && i < decayed->offset + decayed->count,
+                 in_plain = i >= plain->offset && i < plain->offset + plain->count;
             if (!in_decayed && !in_plain) continue;
             double lr = in_plain ? 0.5e-2 : 1e-2, g = 0.25 * (double)p->gradients[i];
             if (in_decayed) w[i] *= 1 - lr * 0.05;
             a[i] = 0.9 * a[i] + 0.1 * g;
             b[i] = 0.95 * b[i] + 0.05 * g * g;
-            w[i] -= lr * (a[i] / (1 - pow(0.9, (double)t))) / (sqrt(b[i] / (1 - pow(0.95, (double)t))) + 1e-8);
+            w[i] -=
+                lr * (a[i] / (1 - pow(0.9, (double)t))) / (sqrt(b[i] / (1 - pow(0.95, (double)t))) + 1e-8);
         }
         for (int64_t i = 0; i < n; i++)
-            if (!(fabs((double)p->weights[i] - w[i]) <= 1e-6)) fail_msg("step %lld, element %lld: %g, not %g", (long long)t, (long long)i, (double)p->weights[i], w[i]);
+            if (!(fabs((double)p->weights[i] - w[i]) <= 1e-6))
+                fail_msg("step %lld, element %lld: %g, not %g", (long long)t, (long long)i,
+                         (double)p->weights[i], w[i]);
     }
     for (int64_t i = n; i < p->count; i++) assert_true(p->weights[i] == 0); /* frozen */
     lam_free(m);
@@ -87,9 +92,11 @@ static void lion_once(void) {
         lam_lion rule = {0.01, 0.9, 0.95, 0.05, 1.0};
         lam_lion_step(&rule, p, m, 0, p->trainable);
         for (int i = 0; i < 3; i++)
-            if (!(fabs((double)p->weights[at + i] - expected[step][i]) < 3e-7)) fail_msg("step %d: %.9g, not %.9g", step, (double)p->weights[at + i], expected[step][i]);
+            if (!(fabs((double)p->weights[at + i] - expected[step][i]) < 3e-7))
+                fail_msg("step %d: %.9g, not %.9g", step, (double)p->weights[at + i], expected[step][i]);
     }
-    assert_true(p->weights[lam_parameters_find(p, "plain")->offset] == plain); /* no gradient, no decay: sign(0) = 0 */
+    assert_true(p->weights[lam_parameters_find(p, "plain")->offset] ==
+                plain); /* no gradient, no decay: sign(0) = 0 */
     lam_free(m);
     lam_parameters_free(p);
 }
@@ -108,7 +115,9 @@ static void ranges(void **state) {
         for (int64_t t = 1; t <= 2; t++) {
             for (int64_t i = 0; i < p->trainable; i++) p->gradients[i] = (float)sin((double)(i + t));
             lam_adamw rule = {1e-2, 0.9, 0.95, 1e-8, 0.05, 1, t};
-            for (int c = 0; c < 3; c++) lam_adamw_step(&rule, p, m, v, cuts[k][c], cuts[k][c + 1] < p->trainable ? cuts[k][c + 1] : p->trainable);
+            for (int c = 0; c < 3; c++)
+                lam_adamw_step(&rule, p, m, v, cuts[k][c],
+                               cuts[k][c + 1] < p->trainable ? cuts[k][c + 1] : p->trainable);
         }
         ok(lam_alloc_array((void **)&results[k], p->count, sizeof(float)));
         memcpy(results[k], p->weights, (size_t)p->count * sizeof(float));
@@ -137,7 +146,8 @@ static void guards(void **state) {
     for (int i = 7; i < 19; i++) direct += (double)p->gradients[i] * (double)p->gradients[i];
     assert_true(fabs(part - direct) < 1e-14);
     assert_null(lam_first_non_finite(p, p->gradients));
-    const lam_parameter_entry *plain = lam_parameters_find(p, "plain"), *decayed = lam_parameters_find(p, "decayed");
+    const lam_parameter_entry *plain = lam_parameters_find(p, "plain"),
+                              *decayed = lam_parameters_find(p, "decayed");
     p->gradients[plain->offset + plain->count - 1] = INFINITY;
     assert_string_equal(lam_first_non_finite(p, p->gradients), "plain");
     assert_true(isfinite(lam_sum_of_squares(p->gradients, 0, p->trainable)) == 0);
@@ -149,6 +159,7 @@ static void guards(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(adamw), cmocka_unit_test(lion), cmocka_unit_test(ranges), cmocka_unit_test(guards)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(adamw), cmocka_unit_test(lion),
+                                       cmocka_unit_test(ranges), cmocka_unit_test(guards)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

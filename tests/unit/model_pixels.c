@@ -1,4 +1,5 @@
-/* What the network sees: standardised patches, masks, draws; against the published numbers and plain formulas. */
+/* What the network sees: standardised patches, masks, draws; against the published numbers and plain
+ * formulas. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -42,27 +43,32 @@ static lam_parameters *no_parameters(void) {
 
 static void golden_standardisation(void **state) {
     (void)state;
-    lam_json *json = golden(), *part = lam_json_get(json, "self_standardize"), *pixels = lam_json_get(part, "pixels_uint8_shape_1_2_4_4"),
-             *out = lam_json_get(part, "out");
+    lam_json *json = golden(), *part = lam_json_get(json, "self_standardize"),
+             *pixels = lam_json_get(part, "pixels_uint8_shape_1_2_4_4"), *out = lam_json_get(part, "out");
     assert_int_equal(lam_json_size(out), 32);
     lam_parameters *p = no_parameters();
     lam_graph *g;
     ok(lam_graph_create(&g, p, LAM_BACKEND_CPU));
-    lam_tensor *x = lam_input(g, "x", LAM_U8, 4, (int64_t[]){1, 2, 4, 4}), *scale = lam_input(g, "scale", LAM_F32, 1, (int64_t[]){2}),
+    lam_tensor *x = lam_input(g, "x", LAM_U8, 4, (int64_t[]){1, 2, 4, 4}),
+               *scale = lam_input(g, "scale", LAM_F32, 1, (int64_t[]){2}),
                *present = lam_input(g, "present", LAM_F32, 2, (int64_t[]){1, 2});
     lam_standardise how = {.patch_size = 2, .by_crop = true, .scale = scale, .present = present};
-    lam_tensor *y = lam_keep(g, lam_patches(g, x, &how), "y"), *z = lam_keep(g, lam_gather_patches(g, y, NULL, 2), "z");
+    lam_tensor *y = lam_keep(g, lam_patches(g, x, &how), "y"),
+               *z = lam_keep(g, lam_gather_patches(g, y, NULL, 2), "z");
     ok(lam_graph_plan(g));
     for (size_t i = 0; i < 32; i++) ((uint8_t *)lam_tensor_data(x))[i] = (uint8_t)number(pixels, i);
-    for (int c = 0; c < 2; c++) ((float *)lam_tensor_data(scale))[c] = 1.0f / 255.0f, ((float *)lam_tensor_data(present))[c] = 1;
+    for (int c = 0; c < 2; c++)
+        ((float *)lam_tensor_data(scale))[c] = 1.0f / 255.0f, ((float *)lam_tensor_data(present))[c] = 1;
     ok(lam_graph_forward(g));
     for (int64_t c = 0; c < 2; c++)
         for (int64_t row = 0; row < 4; row++)
             for (int64_t col = 0; col < 4; col++) {
                 double expected = number(out, (size_t)(c * 16 + row * 4 + col));
                 int64_t n = row / 2 * 2 + col / 2, inside = row % 2 * 2 + col % 2;
-                assert_true(fabs((double)((float *)lam_tensor_data(y))[n * 8 + inside * 2 + c] - expected) < 1e-6); /* channel fastest */
-                assert_true(fabs((double)((float *)lam_tensor_data(z))[n * 8 + c * 4 + inside] - expected) < 1e-6); /* channel slowest */
+                assert_true(fabs((double)((float *)lam_tensor_data(y))[n * 8 + inside * 2 + c] - expected) <
+                            1e-6); /* channel fastest */
+                assert_true(fabs((double)((float *)lam_tensor_data(z))[n * 8 + c * 4 + inside] - expected) <
+                            1e-6); /* channel slowest */
             }
     lam_graph_free(g);
     lam_parameters_free(p);
@@ -88,12 +94,15 @@ static void golden_mask(void **state) {
     }
     ok(lam_graph_forward(g));
     for (int64_t i = 0; i < keep; i++) {
-        assert_int_equal(((int32_t *)lam_tensor_data(kept))[i], (int)number(lam_json_get(part, "kept_token_ids"), (size_t)i));
+        assert_int_equal(((int32_t *)lam_tensor_data(kept))[i],
+                         (int)number(lam_json_get(part, "kept_token_ids"), (size_t)i));
         assert_int_equal(((int32_t *)lam_tensor_data(kept))[keep + i], (int)i);
     }
     for (int64_t i = 0; i < tokens; i++) {
-        assert_int_equal(((int32_t *)lam_tensor_data(restore))[i], (int)number(lam_json_get(part, "ind_restore"), (size_t)i));
-        assert_true((double)((float *)lam_tensor_data(mask))[i] == number(lam_json_get(part, "mask"), (size_t)i));
+        assert_int_equal(((int32_t *)lam_tensor_data(restore))[i],
+                         (int)number(lam_json_get(part, "ind_restore"), (size_t)i));
+        assert_true((double)((float *)lam_tensor_data(mask))[i] ==
+                    number(lam_json_get(part, "mask"), (size_t)i));
         assert_int_equal(((int32_t *)lam_tensor_data(restore))[tokens + i], (int)i);
         assert_true(((float *)lam_tensor_data(mask))[tokens + i] == (i < keep ? 0.0f : 1.0f));
     }
@@ -102,12 +111,22 @@ static void golden_mask(void **state) {
     lam_json_free(json);
 }
 
-/* The published table has rows first; He et al. and the checkpoints have columns first: the halves change places. */
+/* The published table has rows first; He et al. and the checkpoints have columns first: the halves change
+ * places. */
 static void golden_positions(void **state) {
     (void)state;
     lam_json *json = golden(), *table = lam_json_get(json, "sincos_D8_L2_cls");
-    lam_mae_vit_config config = {.image_size = 8, .patch_size = 4, .in_channels = 1, .embed_dim = 8, .depth = 1, .num_heads = 1,
-                                 .decoder_embed_dim = 8, .decoder_depth = 1, .decoder_num_heads = 1, .mask_ratio = 0.5, .pixel_type = LAM_F32};
+    lam_mae_vit_config config = {.image_size = 8,
+                                 .patch_size = 4,
+                                 .in_channels = 1,
+                                 .embed_dim = 8,
+                                 .depth = 1,
+                                 .num_heads = 1,
+                                 .decoder_embed_dim = 8,
+                                 .decoder_depth = 1,
+                                 .decoder_num_heads = 1,
+                                 .mask_ratio = 0.5,
+                                 .pixel_type = LAM_F32};
     lam_parameters *p;
     ok(lam_parameters_create(&p));
     ok(lam_mae_vit_parameters(p, &config));
@@ -115,7 +134,8 @@ static void golden_positions(void **state) {
     lam_mae_vit_fill_positions(p, &config);
     const float *ours = p->weights + lam_parameters_find(p, "vit.embeddings.position_embeddings")->offset;
     assert_int_equal(lam_json_size(table), 40);
-    for (size_t i = 0; i < 40; i++) assert_true(fabs((double)ours[i / 8 * 8 + (i + 4) % 8] - number(table, i)) < 1e-6);
+    for (size_t i = 0; i < 40; i++)
+        assert_true(fabs((double)ours[i / 8 * 8 + (i + 4) % 8] - number(table, i)) < 1e-6);
     lam_parameters_free(p);
     lam_json_free(json);
 }
@@ -148,8 +168,10 @@ static void check_patches(lam_dtype type, int transform, bool by_crop, int64_t o
     for (int64_t i = 0; i < B * C * S * S; i++) {
         pixel[i] = i * i * 2654435761LL % (int64_t)(limit + 1);
         if (i / (S * S) == 4) pixel[i] = 17; /* a constant channel */
-        if (type == LAM_U8) ((uint8_t *)lam_tensor_data(x))[i] = (uint8_t)pixel[i];
-        else ((uint16_t *)lam_tensor_data(x))[i] = (uint16_t)pixel[i];
+        if (type == LAM_U8)
+            ((uint8_t *)lam_tensor_data(x))[i] = (uint8_t)pixel[i];
+        else
+            ((uint16_t *)lam_tensor_data(x))[i] = (uint16_t)pixel[i];
     }
     for (int c = 0; c < C; c++) ((float *)lam_tensor_data(how.scale))[c] = (float)(1 / limit);
     for (int i = 0; i < B * C; i++) {
@@ -164,17 +186,21 @@ static void check_patches(lam_dtype type, int transform, bool by_crop, int64_t o
         double mean = 0, variance = 0, rstd;
         const int64_t *from = pixel + i * S * S;
         for (int k = 0; k < S * S; k++) mean += transformed((double)from[k] / limit, transform) / (S * S);
-        for (int k = 0; k < S * S; k++) variance += pow(transformed((double)from[k] / limit, transform) - mean, 2) / (S * S);
+        for (int k = 0; k < S * S; k++)
+            variance += pow(transformed((double)from[k] / limit, transform) - mean, 2) / (S * S);
         rstd = 1 / sqrt(variance + 1e-5);
         if (!by_crop) mean = 0.1 * (double)i, rstd = 1 + (double)i;
         int64_t b = i / C, c = i % C;
         bool zero = i == 3 || (only >= 0 && only != c);
         for (int64_t row = 0; row < S; row++)
             for (int64_t col = 0; col < S; col++) {
-                double expected = zero ? 0 : (transformed((double)from[row * S + col] / limit, transform) - mean) * rstd;
+                double expected =
+                    zero ? 0 : (transformed((double)from[row * S + col] / limit, transform) - mean) * rstd;
                 int64_t n = row / P * (S / P) + col / P, inside = row % P * P + col % P;
                 double got = (double)((float *)lam_tensor_data(y))[((b * N + n) * P * P + inside) * C + c];
-                if (!(fabs(got - expected) < 3e-5)) fail_msg("type %d transform %d crop %d: %g, not %g", (int)type, transform, by_crop, got, expected);
+                if (!(fabs(got - expected) < 3e-5))
+                    fail_msg("type %d transform %d crop %d: %g, not %g", (int)type, transform, by_crop, got,
+                             expected);
             }
     }
     lam_graph_free(g);
@@ -196,7 +222,8 @@ static void noise(void **state) {
     lam_parameters *p = no_parameters();
     lam_graph *g;
     ok(lam_graph_create(&g, p, LAM_BACKEND_CPU));
-    lam_tensor *step = lam_input(g, "step", LAM_I64, 1, (int64_t[]){1}), *ids = lam_input(g, "ids", LAM_I64, 1, (int64_t[]){3});
+    lam_tensor *step = lam_input(g, "step", LAM_I64, 1, (int64_t[]){1}),
+               *ids = lam_input(g, "ids", LAM_I64, 1, (int64_t[]){3});
     lam_tensor *y = lam_keep(g, lam_uniform_noise(g, step, ids, 7, 42), "noise");
     ok(lam_graph_plan(g));
     *(int64_t *)lam_tensor_data(step) = 1234;
@@ -205,19 +232,30 @@ static void noise(void **state) {
     for (int64_t b = 0; b < 3; b++)
         for (int64_t n = 0; n < 7; n++) {
             float u[4];
-            lam_rng_uniform4(lam_rng_key(42, LAM_RNG_MASK), 1234, (uint64_t)((int64_t *)lam_tensor_data(ids))[b], (uint32_t)(n / 4), u);
+            lam_rng_uniform4(lam_rng_key(42, LAM_RNG_MASK), 1234,
+                             (uint64_t)((int64_t *)lam_tensor_data(ids))[b], (uint32_t)(n / 4), u);
             assert_true(((float *)lam_tensor_data(y))[b * 7 + n] == u[n % 4]);
         }
     lam_graph_free(g);
     lam_parameters_free(p);
 }
 
-/* With the output of attention switched off tokens do not mix: what the encoder computes for a patch is then what the
- * masked network computes for it where it keeps it. */
+/* With the output of attention switched off tokens do not mix: what the encoder computes for a patch is then
+ * what the masked network computes for it where it keeps it. */
 static void encoder(void **state) {
     (void)state;
-    lam_mae_vit_config config = {.image_size = 12, .patch_size = 4, .in_channels = 2, .embed_dim = 16, .depth = 3, .num_heads = 2,
-                                 .decoder_embed_dim = 8, .decoder_depth = 1, .decoder_num_heads = 1, .mask_ratio = 0.5, .pixel_type = LAM_U8, .seed = 2};
+    lam_mae_vit_config config = {.image_size = 12,
+                                 .patch_size = 4,
+                                 .in_channels = 2,
+                                 .embed_dim = 16,
+                                 .depth = 3,
+                                 .num_heads = 2,
+                                 .decoder_embed_dim = 8,
+                                 .decoder_depth = 1,
+                                 .decoder_num_heads = 1,
+                                 .mask_ratio = 0.5,
+                                 .pixel_type = LAM_U8,
+                                 .seed = 2};
     lam_parameters *p;
     ok(lam_parameters_create(&p));
     ok(lam_mae_vit_parameters(p, &config));
@@ -238,7 +276,8 @@ static void encoder(void **state) {
     for (int i = 0; i < 288; i++) ((uint8_t *)lam_tensor_data(io.pixels))[i] = (uint8_t)(i * 97 % 256);
     memcpy(lam_tensor_data(encoder_io.pixels), lam_tensor_data(io.pixels), 288);
     for (int c = 0; c < 2; c++) {
-        ((float *)lam_tensor_data(io.scale))[c] = ((float *)lam_tensor_data(encoder_io.scale))[c] = 1.0f / 255.0f;
+        ((float *)lam_tensor_data(io.scale))[c] = ((float *)lam_tensor_data(encoder_io.scale))[c] =
+            1.0f / 255.0f;
         ((float *)lam_tensor_data(io.present))[c] = ((float *)lam_tensor_data(encoder_io.present))[c] = 1;
     }
     *(int64_t *)lam_tensor_data(encoder_io.only_channel) = -1;
@@ -250,7 +289,8 @@ static void encoder(void **state) {
     int compared = 0;
     for (int64_t n = 0; n < 9; n++) {
         if (restore[n] >= 4) continue;
-        for (int64_t i = 0; i < 16; i++) assert_true(fabsf(latent[(1 + restore[n]) * 16 + i] - tokens[(1 + n) * 16 + i]) < 1e-5f);
+        for (int64_t i = 0; i < 16; i++)
+            assert_true(fabsf(latent[(1 + restore[n]) * 16 + i] - tokens[(1 + n) * 16 + i]) < 1e-5f);
         compared++;
     }
     assert_int_equal(compared, 4);
@@ -272,8 +312,12 @@ static void encoder(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden_standardisation), cmocka_unit_test(golden_mask), cmocka_unit_test(golden_positions),
-        cmocka_unit_test(patches),                cmocka_unit_test(noise),       cmocka_unit_test(encoder),
+        cmocka_unit_test(golden_standardisation),
+        cmocka_unit_test(golden_mask),
+        cmocka_unit_test(golden_positions),
+        cmocka_unit_test(patches),
+        cmocka_unit_test(noise),
+        cmocka_unit_test(encoder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
