@@ -8,7 +8,8 @@ jobs=${1:-2}
 start=$SECONDS
 build() { # preset, targets...
   local preset=$1; shift
-  cmake --preset "$preset" -DLAM_WERROR=ON -DBUILD_TESTING=ON > "build-$preset.log" 2>&1 || { cat "build-$preset.log"; exit 1; }
+  # Sanitizers make gcc warn of sizes that it cannot follow: warnings are errors in the release build alone.
+  cmake --preset "$preset" -DLAM_WERROR=$([ "$preset" = release ] && echo ON || echo OFF) -DBUILD_TESTING=ON > "build-$preset.log" 2>&1 || { cat "build-$preset.log"; exit 1; }
   cmake --build --preset "$preset" -j "$jobs" "$@" >> "build-$preset.log" 2>&1 || { tail -40 "build-$preset.log"; exit 1; }
   rm -f "build-$preset.log"
   echo "built $preset ($((SECONDS - start)) s)"
