@@ -9,7 +9,7 @@
 int main(int argc, char **argv) {
     static const lam_command *const commands[] = {
         &lam_command_pack, &lam_command_synth, &lam_command_inspect, &lam_command_train,  &lam_command_embed,
-        &lam_command_map,  &lam_command_relate, &lam_command_report, &lam_command_bench,
+        &lam_command_map,  &lam_command_relate, &lam_command_probe, &lam_command_report, &lam_command_bench,
         NULL};
     return lam_cli_main(commands, argc, argv);
 }
