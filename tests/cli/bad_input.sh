@@ -133,11 +133,11 @@ expect 2 'command line.*modle' "$lamella" train good.yaml modle.depth=3 train.ou
 expect 2 'key.path=value|=' "$lamella" train good.yaml nonsense train.out=badrun
 expect 2 'num_heads' "$lamella" train good.yaml model.num_heads=5 train.out=badrun
 expect 2 'patch_size' "$lamella" train good.yaml model.patch_size=7 train.out=badrun
-expect 2 'exists already' "$lamella" train good.yaml
+expect 2 'holds a run already.*--force' "$lamella" train good.yaml
 expect 1 'image_size|smaller' "$lamella" train good.yaml model.image_size=4096 train.out=badrun
 expect 1 'nowhere' "$lamella" train good.yaml data.path=nowhere train.out=badrun
 expect 1 'noindex' "$lamella" train good.yaml data.path=noindex train.out=badrun
-expect 1 'channels' "$lamella" train good.yaml model.in_channels=3 train.out=badrun
+expect 2 'channels' "$lamella" train good.yaml model.in_channels=3 train.out=badrun
 absent badrun
 
 # --- embed ---------------------------------------------------------------------------------------------------
@@ -174,7 +174,8 @@ leaves_nothing res 1 'emptydir' "$lamella" relate map.h5ad --relationships empty
 
 # --- probe, report -------------------------------------------------------------------------------------------
 leaves_nothing res 1 'gnee.*gene' "$lamella" probe emb.h5ad --label gnee --out res
-leaves_nothing res 1 'class|label' "$lamella" probe emb.h5ad --label batch --where x --out res
+printf 'kind,d0,d1\nA,1,2\nA,3,4\n' > oneclass.csv; leaves_nothing res 1 'single class' "$lamella" probe oneclass.csv --label kind --out res
+leaves_nothing res 2 'leave-one-group-out.*--group' "$lamella" probe emb.h5ad --label gene --leave-one-group-out --out res
 leaves_nothing res 1 'group|fold' "$lamella" probe emb.h5ad --label gene --group batch --folds 50 --out res
 leaves_nothing x.html 1 'nowhere' "$lamella" report nowhere --out x.html
 leaves_nothing x.html 1 'emptydir' "$lamella" report emptydir --out x.html
@@ -185,7 +186,7 @@ if [ "$(id -u)" != 0 ]; then
   mkdir readonly; chmod a-w readonly
   leaves_nothing readonly/x.h5ad 1 'readonly.*ermission' "$lamella" map emb.h5ad --out readonly/x.h5ad --by gene
 fi
-expect 1 'full|write' bash -c "'$lamella' relate map.h5ad --relationships screen/relationships --out ok --json > /dev/full"
+expect 1 'standard output' bash -c "'$lamella' relate map.h5ad --relationships screen/relationships --out ok --json > /dev/full"
 for n in 1 2 3 5 8 13 21 34 55 89 144; do
   for kind in alloc read write; do
     rm -rf fault fault.h5ad
