@@ -29,9 +29,10 @@ static const char style[] =
     "border-top:1px solid var(--line);padding-top:1em}p{max-width:46rem}.verdict{border-left:4px solid var(--a);padding:.5em 1em;background:var(--panel);"
     "font-size:1.05rem}figure{margin:1.2em 0;background:var(--panel);border:1px solid var(--line);border-radius:8px;padding:.8em;overflow-x:auto}"
     "figcaption{font-weight:600;margin-bottom:.4em}figure svg,figure img{width:100%;height:auto;display:block}figure img{image-rendering:pixelated}"
+    "@media(max-width:40rem){figure svg{min-width:36rem}}@media screen and (max-width:40rem){main{padding:1rem .7rem 3rem}}svg .small{fill:var(--soft);font-size:9px}"
     "svg text{fill:var(--ink);font:12px system-ui,sans-serif}svg .soft{fill:var(--soft)}svg .grid{stroke:var(--line);stroke-width:1}svg .axis{stroke:var(--soft)}"
     "table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem}th,td{padding:.25em .8em .25em 0;border-bottom:1px solid var(--line);"
-    "text-align:left}td.n{text-align:right}small{color:var(--soft)}@media print{body{background:#fff;color:#000}figure{break-inside:avoid}}";
+    "text-align:left}td.n,th.n{text-align:right}small{color:var(--soft)}@media print{body{background:#fff;color:#000}figure{break-inside:avoid}}";
 
 void lam_page_remember(lam_page *page, lam_status status) {
     if (page->status != LAM_OK || status == LAM_OK) return;

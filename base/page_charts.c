@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/memory.h"
 #include "base/page.h"
 #include "base/page_parts.h"
 
@@ -10,6 +11,8 @@
 #define LEFT 70.0
 #define RIGHT 20.0
 #define MARKS 6
+#define LEGEND 40
+#define POINTS 1500 /* of one drawn line; the CSV keeps them all */
 
 static const char *const colours[] = {"var(--a)", "var(--b)", "var(--c)", "var(--d)", "var(--e)", "var(--f)"};
 static const char *const dashes[] = {"", "7 3", "2 3", "9 3 2 3", "4 2", "12 4"};
@@ -158,7 +161,8 @@ void lam_page_lines(lam_page *page, const char *title, const char *x_axis, const
     draw_axes(page, x, y, top, bottom, x_axis, y_axis);
     for (int s = 0; s < count; s++) {
         lam_page_raw(page, "<polyline fill=\"none\" stroke-width=\"1.8\" stroke=\"%s\" stroke-dasharray=\"%s\" points=\"", colours[s % 6], dashes[s % 6]);
-        for (int64_t i = 0; i < series[s].count; i++)
+        int64_t stride = series[s].count / POINTS + 1;
+        for (int64_t i = 0; i < series[s].count; i += stride)
             if (isfinite(series[s].x[i]) && isfinite(series[s].y[i]))
                 lam_page_raw(page, "%.1f,%.1f ", place(x, series[s].x[i], LEFT, WIDTH - RIGHT), place(y, series[s].y[i], bottom, top));
         lam_page_raw(page, "\"/>\n");
@@ -185,32 +189,44 @@ void lam_page_scatter(lam_page *page, const lam_scatter *s) {
     }
     lam_page_csv_end(page, csv);
     axis x = nice(x0, x1, 6), y = nice(y0, y1, 6);
-    double top = 14, bottom = 470;
+    const char **names = NULL; /* of the categories, by first appearance */
+    int *ranks = NULL, categories = 0;
+    lam_page_remember(page, lam_alloc_array((void **)&names, s->count, sizeof *names));
+    lam_page_remember(page, lam_alloc_array((void **)&ranks, s->count, sizeof *ranks));
+    for (int64_t i = 0; names && ranks && i < s->count; i++) {
+        ranks[i] = -1;
+        if (!s->categories || !*s->categories[i]) continue;
+        for (ranks[i] = 0; ranks[i] < categories && strcmp(names[ranks[i]], s->categories[i]) != 0;) ranks[i]++;
+        if (ranks[i] == categories) names[categories++] = s->categories[i];
+    }
+    int shown = categories < LEGEND ? categories : LEGEND, lines = (shown + 3) / 4;
+    double top = 14 + 20.0 * lines, bottom = top + 450;
     open_figure(page, s->title, bottom + 44);
     draw_axes(page, x, y, top, bottom, s->x_axis, s->y_axis);
-    for (int64_t i = 0; i < s->count; i++) {
-        const char *category = s->categories ? s->categories[i] : "point";
+    for (int c = 0; c < shown; c++) {
+        double at = LEFT + 6 + 168.0 * (c % 4), line = 10 + 20.0 * (c / 4);
+        mark(page, c / 6 + c, at, line, 4.4, colours[c % 6]);
+        end_mark(page, c / 6 + c);
+        label(page, at + 10, line + 4, "start", "", names[c]);
+    }
+    for (int64_t i = 0; names && ranks && i < s->count; i++) {
         double px = place(x, s->x[i], LEFT, WIDTH - RIGHT), py = place(y, s->y[i], bottom, top);
-        int rank = 0; /* categories numbered by first appearance */
-        for (int64_t j = 0; s->categories && j < i && *category; j++) {
-            bool first = *s->categories[j] != 0;
-            for (int64_t k = 0; k < j && first; k++) first = strcmp(s->categories[k], s->categories[j]) != 0;
-            if (!strcmp(s->categories[j], category)) break;
-            rank += first;
-        }
-        bool grey = !*category;
-        mark(page, grey ? 0 : rank / 6 + rank, px, py, grey ? 2.2 : 4.4, grey ? "var(--soft)" : colours[rank % 6]);
+        bool plain = ranks[i] < 0;
+        int kind = plain ? 0 : ranks[i] / 6 + ranks[i];
+        mark(page, kind, px, py, plain ? 2.2 : 4.4, plain ? "var(--soft)" : colours[ranks[i] % 6]);
         lam_page_raw(page, "<title>");
         lam_page_escaped(page, s->labels[i]);
-        if (!grey && s->categories) {
+        if (!plain) {
             lam_page_raw(page, " (");
-            lam_page_escaped(page, category);
+            lam_page_escaped(page, s->categories[i]);
             lam_page_raw(page, ")");
         }
         lam_page_raw(page, "</title>");
-        end_mark(page, grey ? 0 : rank / 6 + rank);
-        if (!grey && s->categories && s->count <= 200) label(page, px + 6, py + 3, "start", "soft", category);
+        end_mark(page, kind);
+        if (!plain && s->count <= 120) label(page, px + 6, py + 3, "start", "small", s->labels[i]);
     }
+    lam_free(names);
+    lam_free(ranks);
     lam_page_raw(page, "</svg></figure>\n");
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/embeddings.h"
 #include "base/files.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/page.h"
@@ -102,15 +103,24 @@ typedef struct recall_rows {
     int count;
 } recall_rows;
 
+static bool any(const lam_report_input *inputs, int count, lam_report_kind kind) {
+    for (int i = 0; i < count; i++)
+        if (inputs[i].kind == kind) return true;
+    return false;
+}
+
+/* A folder with a comparison repeats the scores of its first map: they are drawn only where no other folder has them. */
 static lam_status gather_recall(const lam_report_input *inputs, int count, recall_rows *rows) {
+    lam_report_kind wanted = any(inputs, count, LAM_REPORT_RELATE) ? LAM_REPORT_RELATE : LAM_REPORT_AGAINST;
     for (int i = 0; i < count; i++) {
-        if (inputs[i].kind != LAM_REPORT_RELATE) continue;
+        if (inputs[i].kind != wanted) continue;
         lam_table *table;
         LAM_TRY(read_result(&inputs[i], "scores.csv", &table));
         lam_status status = LAM_OK;
         int source;
         LAM_TRY_GOTO(lam_table_require(table, "source", &source), next);
-        for (int64_t r = 0; r < lam_table_rows(table) && rows->count < 256; r++) {
+        for (int64_t r = 0; r < lam_table_rows(table); r++) {
+            LAM_REQUIRE_GOTO(rows->count < 256, next, LAM_ERROR_INPUT, "%s: more than 256 scores in one report: give fewer results", lam_table_path(table));
             int at = rows->count;
             rows->labels[at] = inputs[i].label;
             LAM_TRY_GOTO(lam_text_copy(&rows->sources[at], lam_table_cell(table, r, source)), next);
@@ -143,6 +153,12 @@ static void draw_recall(lam_page *page, const recall_rows *rows) {
             low[n] = rows->low[i];
             high[n++] = rows->high[i];
         }
+        int64_t best = 0;
+        for (int64_t i = 1; i < n; i++)
+            if (values[i] > values[best]) best = i;
+        if (n > 1)
+            lam_page_paragraph(page, "%s: %s recovers most, %.1f %% of the known pairs; chance is %.0f %%.", rows->sources[first], labels[best], 100 * values[best],
+                               100 * CHANCE);
         char title[256];
         snprintf(title, sizeof title, "Recall of known relationships: %s", rows->sources[first]);
         lam_bars bars = {title, "recall of pairs in the outer 5 % on either side", n, labels, values, low, high, CHANCE, "chance"};
@@ -291,7 +307,16 @@ static lam_status run(const lam_arguments *arguments) {
     LAM_TRY_GOTO(fill(page, inputs, count, lam_option_text(arguments, "pathways"), lam_option_text(arguments, "colour")), done);
     LAM_TRY_GOTO(lam_page_write(&page, out), done);
     lam_log_info("report: %s, numbers in %s/", out, data);
-    if (lam_option_json(arguments)) printf("{\"report\": \"%s\"}\n", out);
+    if (lam_option_json(arguments)) {
+        lam_json *json = lam_json_object();
+        char *text = NULL;
+        lam_json_set_text(json, "report", out);
+        lam_json_set_text(json, "data", data);
+        status = lam_json_dump(json, false, &text);
+        if (status == LAM_OK) printf("%s\n", text);
+        lam_free(text);
+        lam_json_free(json);
+    }
 done:
     lam_page_free(&page);
     for (int i = 0; i < count; i++) lam_free(inputs[i].label);

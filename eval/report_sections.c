@@ -7,7 +7,6 @@
 #include "base/embeddings.h"
 #include "base/files.h"
 #include "base/json.h"
-#include "base/log.h"
 #include "base/memory.h"
 #include "base/rng.h"
 #include "eval/report_parts.h"
@@ -32,7 +31,7 @@ static lam_status push(column *c, int64_t *capacity, double x, double y) {
     return LAM_OK;
 }
 
-static lam_status read_metrics(const char *path, column *columns, int count, char **first_record) {
+static lam_status read_metrics(const char *path, column *columns, int count, bool *cut) {
     char *text;
     size_t size;
     LAM_TRY(lam_file_read(path, &text, &size));
@@ -46,7 +45,7 @@ static lam_status read_metrics(const char *path, column *columns, int count, cha
         if (n && lam_json_parse(&record, p, n, path) != LAM_OK) {
             /* The last line of a run that is still going on may be half written. */
             LAM_REQUIRE_GOTO(torn, done, LAM_ERROR_FORMAT, "%s:%lld: the line is no JSON record", path, (long long)line);
-            lam_log_warning("%s: the last line is incomplete and left out", path);
+            *cut = true;
             break;
         }
         if (record && lam_json_get(record, "step"))
@@ -55,8 +54,6 @@ static lam_status read_metrics(const char *path, column *columns, int count, cha
                 if (lam_json_is_number(value))
                     status = push(&columns[c], &capacity[c], lam_json_float(lam_json_get(record, "step"), 0), lam_json_float(value, 0));
             }
-        else if (record && !*first_record)
-            status = lam_text_copy_n(first_record, p, n);
         if (record) lam_json_free(record);
         if (status != LAM_OK) goto done;
         p += n + !torn;
@@ -88,17 +85,37 @@ done:
     return status;
 }
 
+/* Where the time of a step goes: medians would hide the slow steps, so means. */
+static void means(lam_page *page, const column *columns, int count) {
+    enum { ROWS = 8 };
+    char text[ROWS][32];
+    const char *cells[2 * ROWS];
+    int64_t rows = 0;
+    for (int c = 2; c < count && rows < ROWS; c++) {
+        if (!columns[c].count || !strcmp(columns[c].key, "lr") || !strcmp(columns[c].key, "grad_norm")) continue;
+        double sum = 0;
+        for (int64_t i = 0; i < columns[c].count; i++) sum += columns[c].y[i];
+        snprintf(text[rows], sizeof text[rows], "%.4g", sum / (double)columns[c].count);
+        cells[2 * rows] = columns[c].axis;
+        cells[2 * rows + 1] = text[rows];
+        rows++;
+    }
+    if (rows) lam_page_table(page, "Time and speed, mean over all steps", 2, (const char *[]){"quantity", "mean"}, rows, cells);
+}
+
 lam_status lam_report_run(lam_page *page, const lam_report_input *input) {
     column columns[] = {{"loss", "Training loss", "loss", NULL, NULL, 0},
                         {"validation_loss", "Validation loss", "loss", NULL, NULL, 0},
                         {"grad_norm", "Norm of the gradient", "norm", NULL, NULL, 0},
                         {"lr", "Learning rate", "learning rate per step", NULL, NULL, 0},
                         {"crops_per_s", "Speed", "crops / s", NULL, NULL, 0},
+                        {"gflops_per_s", "Arithmetic speed", "GFLOP / s", NULL, NULL, 0},
                         {"data_wait_ms", "Waiting for data", "ms per step", NULL, NULL, 0}};
     enum { COLUMNS = sizeof columns / sizeof *columns };
-    char *path, *first = NULL;
+    char *path;
+    bool cut = false;
     LAM_TRY(lam_path_join(&path, input->path, "metrics.jsonl"));
-    lam_status status = read_metrics(path, columns, COLUMNS, &first);
+    lam_status status = read_metrics(path, columns, COLUMNS, &cut);
     if (status == LAM_OK && !columns[0].count)
         status = lam_fail(LAM_ERROR_INPUT, __FILE__, __LINE__, "%s: holds no step yet: nothing to draw", path);
     if (status == LAM_OK) {
@@ -106,19 +123,20 @@ lam_status lam_report_run(lam_page *page, const lam_report_input *input) {
         snprintf(heading, sizeof heading, "Training: %s", input->label);
         lam_page_heading(page, heading);
         lam_page_paragraph(page, "%lld steps; last loss %.4g.", (long long)columns[0].count, columns[0].y[columns[0].count - 1]);
+        if (cut) lam_page_paragraph(page, "The last line of metrics.jsonl is incomplete (the run goes on, or was killed) and is left out.");
         lam_series losses[2] = {{"training", columns[0].count, columns[0].x, columns[0].y}, {"validation", columns[1].count, columns[1].x, columns[1].y}};
         lam_page_lines(page, "Loss", "step", "loss", columns[1].count ? 2 : 1, losses);
         for (int c = 2; c < COLUMNS; c++) {
             lam_series series = {columns[c].title, columns[c].count, columns[c].x, columns[c].y};
             if (columns[c].count) lam_page_lines(page, columns[c].title, "step", columns[c].axis, 1, &series);
         }
+        means(page, columns, COLUMNS);
         status = reconstructions(page, input->path);
     }
     for (int c = 0; c < COLUMNS; c++) {
         lam_free(columns[c].x);
         lam_free(columns[c].y);
     }
-    lam_free(first);
     lam_free(path);
     return status;
 }
