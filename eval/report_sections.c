@@ -31,7 +31,7 @@ static lam_status push(column *c, int64_t *capacity, double x, double y) {
     return LAM_OK;
 }
 
-static lam_status read_metrics(const char *path, column *columns, int count, bool *cut) {
+static lam_status read_metrics(const char *path, column *columns, int count, bool *cut, char *records[2]) {
     char *text;
     size_t size;
     LAM_TRY(lam_file_read(path, &text, &size));
@@ -53,6 +53,12 @@ static lam_status read_metrics(const char *path, column *columns, int count, boo
                 const lam_json *value = lam_json_get(record, columns[c].key);
                 if (lam_json_is_number(value))
                     status = push(&columns[c], &capacity[c], lam_json_float(lam_json_get(record, "step"), 0), lam_json_float(value, 0));
+            }
+        for (int k = 0; record && k < 2 && status == LAM_OK; k++) /* a resumed run has several: the last holds */
+            if (lam_json_get(record, k ? "op_times" : "run")) {
+                lam_free(records[k]);
+                records[k] = NULL;
+                status = lam_text_copy_n(&records[k], p, n);
             }
         if (record) lam_json_free(record);
         if (status != LAM_OK) goto done;
@@ -89,18 +95,19 @@ done:
 static void means(lam_page *page, const column *columns, int count) {
     enum { ROWS = 8 };
     char text[ROWS][32];
-    const char *cells[2 * ROWS];
+    const char *cells[3 * ROWS];
     int64_t rows = 0;
     for (int c = 2; c < count && rows < ROWS; c++) {
         if (!columns[c].count || !strcmp(columns[c].key, "lr") || !strcmp(columns[c].key, "grad_norm")) continue;
         double sum = 0;
         for (int64_t i = 0; i < columns[c].count; i++) sum += columns[c].y[i];
         snprintf(text[rows], sizeof text[rows], "%.4g", sum / (double)columns[c].count);
-        cells[2 * rows] = columns[c].axis;
-        cells[2 * rows + 1] = text[rows];
+        cells[3 * rows + 2] = columns[c].axis;
+        cells[3 * rows] = columns[c].title;
+        cells[3 * rows + 1] = text[rows];
         rows++;
     }
-    if (rows) lam_page_table(page, "Time and speed, mean over all steps", 2, (const char *[]){"quantity", "mean"}, rows, cells);
+    if (rows) lam_page_table(page, "Time and speed, mean over all steps", 3, (const char *[]){"quantity", "mean", "unit"}, rows, cells);
 }
 
 lam_status lam_report_run(lam_page *page, const lam_report_input *input) {
@@ -110,12 +117,13 @@ lam_status lam_report_run(lam_page *page, const lam_report_input *input) {
                         {"lr", "Learning rate", "learning rate per step", NULL, NULL, 0},
                         {"crops_per_s", "Speed", "crops / s", NULL, NULL, 0},
                         {"gflops_per_s", "Arithmetic speed", "GFLOP / s", NULL, NULL, 0},
+                        {"step_ms", "Time of a step", "ms per step", NULL, NULL, 0},
                         {"data_wait_ms", "Waiting for data", "ms per step", NULL, NULL, 0}};
     enum { COLUMNS = sizeof columns / sizeof *columns };
-    char *path;
+    char *path, *records[2] = {NULL, NULL};
     bool cut = false;
     LAM_TRY(lam_path_join(&path, input->path, "metrics.jsonl"));
-    lam_status status = read_metrics(path, columns, COLUMNS, &cut);
+    lam_status status = read_metrics(path, columns, COLUMNS, &cut, records);
     if (status == LAM_OK && !columns[0].count)
         status = lam_fail(LAM_ERROR_INPUT, __FILE__, __LINE__, "%s: holds no step yet: nothing to draw", path);
     if (status == LAM_OK) {
@@ -130,13 +138,17 @@ lam_status lam_report_run(lam_page *page, const lam_report_input *input) {
             lam_series series = {columns[c].title, columns[c].count, columns[c].x, columns[c].y};
             if (columns[c].count) lam_page_lines(page, columns[c].title, "step", columns[c].axis, 1, &series);
         }
-        means(page, columns, COLUMNS);
         status = reconstructions(page, input->path);
+        means(page, columns, COLUMNS);
+        for (int k = 0; status == LAM_OK && k < 2; k++)
+            if (records[k]) status = lam_report_record(page, records[k], strlen(records[k]), path);
     }
     for (int c = 0; c < COLUMNS; c++) {
         lam_free(columns[c].x);
         lam_free(columns[c].y);
     }
+    lam_free(records[0]);
+    lam_free(records[1]);
     lam_free(path);
     return status;
 }
