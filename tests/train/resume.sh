@@ -10,13 +10,15 @@ same_run whole again "the same seed twice"
 
 # USR1 once some steps are done; resumed as often as needed. A checkpoint that takes long gets a signal too.
 interrupted() { # run, delay of a checkpoint, launcher...
-  local run=$1 delay=$2 code=75 stops=0; shift 2
+  local run=$1 delay=$2 code=75 stops=0 logged; shift 2
+  steps_logged() { grep -c '"loss"' "$run/metrics.jsonl" 2> none || true; }
   while [ "$code" = 75 ]; do
     code=0
+    logged=$(steps_logged) # a signal before the first new step could meet a process that has not begun
     LAMELLA_CHECKPOINT_DELAY_MS=$delay "$@" "$lamella" train tiny.yaml "train.out=$run" --resume --quiet & local pid=$!
-    for _ in $(seq 200); do
+    for _ in $(seq 1200); do kill -0 $pid 2> none || break
       sleep "0.0$((RANDOM % 9 + 1))"
-      if [ "$(grep -c '"loss"' "$run/metrics.jsonl" 2> none)" -gt $((stops * 12 + RANDOM % 8)) ] 2> none; then break; fi
+      if [ "$(steps_logged)" -gt $((${logged:-0} + RANDOM % 8)) ] 2> none; then break; fi
     done
     [ $stops -lt 3 ] && kill -USR1 $pid 2> none || true
     wait $pid || code=$?
