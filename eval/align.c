@@ -67,7 +67,7 @@ static lam_status by_batch(const lam_alignment *how, double *x, int64_t rows, in
 }
 
 /* Principal components of the listed rows, most variance first, null directions dropped; x is replaced by its scores. */
-static lam_status rotate(double *x, int64_t rows, int64_t *columns, const int64_t *list, int64_t n, lam_transform_fit *fit) {
+static lam_status rotate(double *x, int64_t rows, int64_t *columns, const int64_t *list, int64_t n, int64_t wanted, lam_transform_fit *fit) {
     int64_t d = *columns;
     double *covariance = NULL, *values = NULL, *scores = NULL;
     lam_status status = LAM_OK;
@@ -82,6 +82,7 @@ static lam_status rotate(double *x, int64_t rows, int64_t *columns, const int64_
     LAM_REQUIRE_GOTO(kept > 0, done, LAM_ERROR_NUMERIC, "the controls do not vary: nothing can be aligned on them");
     if (kept < d)
         lam_log_info("align: %lld controls span %lld of %lld dimensions; the others are dropped", (long long)n, (long long)kept, (long long)d);
+    if (wanted && wanted < kept) kept = wanted;
     LAM_TRY_GOTO(lam_alloc_array((void **)&fit->rotation, kept * d, sizeof(double)), done);
     for (int64_t k = 0; k < kept; k++) memcpy(fit->rotation + k * d, covariance + (d - 1 - k) * d, (size_t)d * sizeof(double));
     apply(x, d, rows, NULL, -1, fit->rotation_mean, NULL);
@@ -141,7 +142,7 @@ static lam_status whiten(const lam_alignment *how, double *x, int64_t rows, int6
     LAM_TRY(lam_alloc_array((void **)&fit->scale, d, sizeof(double)));
     moments(x, d, list, n, fit->mean, fit->scale);
     apply(x, d, rows, NULL, -1, fit->mean, fit->scale);
-    LAM_TRY(rotate(x, rows, columns, list, n, fit));
+    LAM_TRY(rotate(x, rows, columns, list, n, how->components, fit));
     /* The second centre-scale is folded into the rotation's rows, so that the fit stays an affine map. */
     double *mean = NULL, *scale = NULL;
     lam_status status = LAM_OK;
@@ -170,7 +171,7 @@ lam_status lam_align(const lam_alignment *how, double *x, int64_t rows, int64_t 
     case LAM_ALIGN_CENTER: LAM_TRY_GOTO(by_batch(how, x, rows, *columns, false, list, &fit), done); break;
     case LAM_ALIGN_CENTERSCALE: LAM_TRY_GOTO(by_batch(how, x, rows, *columns, true, list, &fit), done); break;
     case LAM_ALIGN_PCA_CS:
-        LAM_TRY_GOTO(rotate(x, rows, columns, list, select_rows(how, rows, -1, list), &fit), done);
+        LAM_TRY_GOTO(rotate(x, rows, columns, list, select_rows(how, rows, -1, list), how->components, &fit), done);
         LAM_TRY_GOTO(by_batch(how, x, rows, *columns, true, list, &fit), done);
         break;
     case LAM_ALIGN_TVN: LAM_TRY_GOTO(whiten(how, x, rows, columns, list, &fit), done); break;

@@ -30,6 +30,7 @@ typedef struct lam_alignment {
     const int64_t *batch;     /* [rows] 0..batches-1; NULL: one batch */
     int64_t batches;
     const char *const *batch_names; /* for messages; may be NULL */
+    int64_t components;       /* of pca-cs and tvn that are kept, most variance first; 0: all */
 } lam_alignment;
 
 /* What was fitted; arrays that a method does not use are NULL. x -> ((x - mean) / scale - rotation_mean) rotation^T, then

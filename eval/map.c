@@ -116,7 +116,7 @@ static lam_status align(lam_embeddings *e, const lam_arguments *arguments, const
     static const char *const names[] = {"none", "center", "centerscale", "pca-cs", "tvn"};
     const char *asked = lam_option_text(arguments, "align"), *batch_column = lam_option_text(arguments, "batch"),
                *save = lam_option_text(arguments, "save-transform");
-    lam_alignment how = {.controls = controls};
+    lam_alignment how = {.controls = controls, .components = lam_option_int(arguments, "components")};
     for (int i = 0; i < 5; i++)
         if (!strcmp(names[i], asked)) how.method = (lam_align_method)i;
     LAM_REQUIRE(controls || (how.method != LAM_ALIGN_TVN && how.method != LAM_ALIGN_PCA_CS), LAM_ERROR_USAGE,
@@ -294,6 +294,7 @@ static const lam_option options[] = {
     {"align", LAM_OPTION_CHOICE, "none|center|centerscale|pca-cs|tvn", "none", "how plates and batches are made comparable", 0, 0, false},
     {"controls", LAM_OPTION_TEXT, "COLUMN=VALUE", NULL, "rows that alignment is fitted on; with --by the same column they leave the map", 0, 0, false},
     {"batch", LAM_OPTION_TEXT, "COLUMN", NULL, "align each batch (tvn: CORAL by batch)", 0, 0, false},
+    {"components", LAM_OPTION_INT, "K", "0", "components that pca-cs and tvn keep; 0: all that the controls span", 0, 1e6, false},
     {"by", LAM_OPTION_TEXT, "COLUMN[,COLUMN...]", NULL, "aggregate rows with this label; several: in this order, e.g. guide,gene", 0, 0, false},
     {"aggregate", LAM_OPTION_CHOICE, "mean|median", "mean", "of the rows of a label", 0, 0, false},
     {"save-transform", LAM_OPTION_TEXT, "FILE", NULL, "the fitted alignment as safetensors", 0, 0, false},
