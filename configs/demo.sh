@@ -17,7 +17,8 @@ stage() { # label, command...
   awk -v l="$label" -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { printf "%s,%.2f\n", l, b - a }' >> "$timings"
 }
 map_and_relate() { # label, embeddings, map, results
-  stage "map $1" "$lamella" map "$2" --out "$3" --align tvn --controls "$controls" --batch plate --by gene --force
+  stage "map $1" "$lamella" map "$2" --out "$3" --align tvn --components 30 --controls "$controls" \
+    --batch plate --by gene --force
   stage "relate $1" "$lamella" relate "$3" --relationships "$out/screen/relationships" --out "$4" --bootstrap 1000 --force
 }
 
@@ -25,12 +26,12 @@ stage synth "$lamella" synth "$out/screen" --seed "$seed" --strength "$strength"
 stage pack "$lamella" pack "$out/screen/images.csv" --out "$out/shards" --force
 stage inspect "$lamella" inspect "$out/shards" --image "$out/images.png" --force > "$out/shards.txt"
 stage train "$lamella" train "$here/demo.yaml" "data.path=$out/shards" "train.out=$out/run" "train.seed=$seed" --force
-stage embed "$lamella" embed "$out/run" "$out/shards" --level well --out "$out/embeddings.h5ad" --force
-stage "embed untrained" "$lamella" embed "$out/run" "$out/shards" --level well --untrained "$seed" \
+stage embed "$lamella" embed "$out/run" "$out/shards" --level well --crops 16 --out "$out/embeddings.h5ad" --force
+stage "embed untrained" "$lamella" embed "$out/run" "$out/shards" --level well --crops 16 --untrained "$seed" \
   --out "$out/references/untrained.h5ad" --force
 for features in intensity handmade; do
   stage "embed $features" "$lamella" embed "$features" "$out/shards" --level well \
-    --crop-size "$(sed -nE 's/.*image_size: *([0-9]+).*/\1/p' "$here/demo.yaml")" --out "$out/references/$features.h5ad" --force
+    --crop-size 64 --out "$out/references/$features.h5ad" --force
 done
 
 map_and_relate trained "$out/embeddings.h5ad" "$out/map.h5ad" "$out/relate"
