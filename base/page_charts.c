@@ -166,6 +166,7 @@ void lam_page_lines(lam_page *page, const char *title, const char *x_axis, const
             if (isfinite(series[s].x[i]) && isfinite(series[s].y[i]))
                 lam_page_raw(page, "%.1f,%.1f ", place(x, series[s].x[i], LEFT, WIDTH - RIGHT), place(y, series[s].y[i], bottom, top));
         lam_page_raw(page, "\"/>\n");
+        if (count == 1) break; /* the title names it */
         double at = LEFT + 150.0 * s;
         lam_page_raw(page, "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"12\" y2=\"12\" stroke-width=\"2\" stroke=\"%s\" stroke-dasharray=\"%s\"/>\n", at, at + 26, colours[s % 6], dashes[s % 6]);
         label(page, at + 32, 16, "start", "", series[s].name);
@@ -223,7 +224,10 @@ void lam_page_scatter(lam_page *page, const lam_scatter *s) {
         }
         lam_page_raw(page, "</title>");
         end_mark(page, kind);
-        if (!plain && s->count <= 120) label(page, px + 6, py + 3, "start", "small", s->labels[i]);
+        bool room = !plain && s->count <= 120; /* a name over another tells nothing */
+        for (int64_t j = 0; j < s->count && room; j++)
+            room = j == i || (j > i && ranks[j] < 0) || fabs(place(y, s->y[j], bottom, top) - py) > 9 || fabs(place(x, s->x[j], LEFT, WIDTH - RIGHT) - px) > 44;
+        if (room) label(page, px + 6, py + 3, "start", "small", s->labels[i]);
     }
     lam_free(names);
     lam_free(ranks);
@@ -242,7 +246,7 @@ void lam_page_heat(lam_page *page, const char *title, const char *row_axis, cons
     }
     lam_page_csv_text(page, csv, "", "\n");
     double left = 190, cell = fmin(44.0, (WIDTH - left - 20) / (double)count), top = 30, bottom = top + cell * (double)count;
-    open_figure(page, title, bottom + 120);
+    open_figure(page, title, bottom + 150);
     for (int64_t r = 0; r < count; r++) {
         lam_page_csv_text(page, csv, names[r], "");
         label(page, left - 8, top + cell * ((double)r + 0.6), "end", "", names[r]);

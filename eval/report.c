@@ -138,6 +138,24 @@ static lam_status gather_recall(const lam_report_input *inputs, int count, recal
     return LAM_OK;
 }
 
+/* One sentence: the results from the best down. */
+static void ranking(lam_page *page, const char *source, int64_t count, const char *const *labels, const double *values) {
+    bool told[256] = {false};
+    char text[3000];
+    size_t length = 0;
+    text[0] = 0;
+    for (int64_t place = 0; place < count; place++) {
+        int64_t best = -1;
+        for (int64_t i = 0; i < count; i++)
+            if (!told[i] && (best < 0 || values[i] > values[best])) best = i;
+        told[best] = true;
+        int written = snprintf(text + length, sizeof text - length, "%s%s %.1f %%", place ? ", " : "", labels[best], 100 * values[best]);
+        if (written < 0 || (size_t)written >= sizeof text - length) break; /* the chart holds the rest */
+        length += (size_t)written;
+    }
+    lam_page_paragraph(page, "%s, from the best down: %s; chance is %.0f %%.", source, text, 100 * CHANCE);
+}
+
 static void draw_recall(lam_page *page, const recall_rows *rows) {
     bool seen[256] = {false};
     for (int first = 0; first < rows->count; first++) {
@@ -153,12 +171,7 @@ static void draw_recall(lam_page *page, const recall_rows *rows) {
             low[n] = rows->low[i];
             high[n++] = rows->high[i];
         }
-        int64_t best = 0;
-        for (int64_t i = 1; i < n; i++)
-            if (values[i] > values[best]) best = i;
-        if (n > 1)
-            lam_page_paragraph(page, "%s: %s recovers most, %.1f %% of the known pairs; chance is %.0f %%.", rows->sources[first], labels[best], 100 * values[best],
-                               100 * CHANCE);
+        if (n > 1) ranking(page, rows->sources[first], n, labels, values);
         char title[256];
         snprintf(title, sizeof title, "Recall of known relationships: %s", rows->sources[first]);
         lam_bars bars = {title, "recall of pairs in the outer 5 % on either side", n, labels, values, low, high, CHANCE, "chance"};
@@ -191,8 +204,8 @@ static lam_status against_section(lam_page *page, const lam_report_input *inputs
         for (int64_t r = 0; r < lam_table_rows(table); r++) {
             double difference = number_at(table, r, "difference"), low = number_at(table, r, "low"), high = number_at(table, r, "high");
             const char *verdict = low > 0 ? "above it" : high < 0 ? "below it" : "not told apart from it";
-            lam_page_verdict(page, "%s, against %s: recall %.3f to %.3f, difference %+.3f (95 %% interval %+.3f to %+.3f): %s.",
-                             source >= 0 ? lam_table_cell(table, r, source) : "all", inputs[i].label, number_at(table, r, "recall"),
+            lam_page_verdict(page, "%s: recall %.3f, that of %s %.3f; difference %+.3f (95 %% interval %+.3f to %+.3f): %s.",
+                             source >= 0 ? lam_table_cell(table, r, source) : "all", number_at(table, r, "recall"), inputs[i].label,
                              number_at(table, r, "recall_other"), difference, low, high, verdict);
         }
         lam_table_free(table);
@@ -221,7 +234,7 @@ static lam_status histogram_section(lam_page *page, const lam_report_input *inpu
             query_total += query_share[n] = number_at(table, start + n, "query_count");
             n++;
         }
-        for (int64_t i = 0; i < n; i++) null_share[i] /= null_total, query_share[i] /= query_total;
+        for (int64_t i = 0; i < n; i++) null_share[i] /= null_total > 0 ? null_total : 1, query_share[i] /= query_total > 0 ? query_total : 1;
         lam_series series[2] = {{"all pairs", n, x, null_share}, {"known pairs", n, x, query_share}};
         char title[256];
         snprintf(title, sizeof title, "Cosines of %s: %s", input->label, name);
@@ -271,14 +284,19 @@ static lam_status fill(lam_page *page, const lam_report_input *inputs, int count
     LAM_TRY(against_section(page, inputs, count));
     for (int i = 0; i < count; i++)
         if (inputs[i].kind == LAM_REPORT_MAP) LAM_TRY(lam_report_map(page, &inputs[i], pathways, colour));
+    if (any(inputs, count, LAM_REPORT_PICTURE)) lam_page_heading(page, "Pictures");
     for (int i = 0; i < count; i++)
-        if (inputs[i].kind == LAM_REPORT_RELATE) LAM_TRY(histogram_section(page, &inputs[i]));
-    for (int i = 0; i < count; i++)
-        if (inputs[i].kind == LAM_REPORT_PROBE) LAM_TRY(lam_report_probe(page, &inputs[i]));
+        if (inputs[i].kind == LAM_REPORT_PICTURE) LAM_TRY(picture_section(page, inputs[i].path, inputs[i].label));
     for (int i = 0; i < count; i++)
         if (inputs[i].kind == LAM_REPORT_RUN) LAM_TRY(lam_report_run(page, &inputs[i]));
     for (int i = 0; i < count; i++)
-        if (inputs[i].kind == LAM_REPORT_PICTURE) LAM_TRY(picture_section(page, inputs[i].path, inputs[i].label));
+        if (inputs[i].kind == LAM_REPORT_PROBE) LAM_TRY(lam_report_probe(page, &inputs[i]));
+    if (any(inputs, count, LAM_REPORT_RELATE)) {
+        lam_page_heading(page, "Distributions of cosines");
+        lam_page_paragraph(page, "Known pairs that lie apart from all pairs, on either side, are what recall counts.");
+    }
+    for (int i = 0; i < count; i++)
+        if (inputs[i].kind == LAM_REPORT_RELATE) LAM_TRY(histogram_section(page, &inputs[i]));
     for (int i = 0; i < count; i++)
         if (inputs[i].kind == LAM_REPORT_TIMINGS) LAM_TRY(timings_section(page, &inputs[i]));
     return LAM_OK;
