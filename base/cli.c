@@ -43,7 +43,7 @@ struct lam_arguments {
 static int edit_distance(const char *a, const char *b) {
     enum { LIMIT = 64 };
     int n = (int)strlen(a), m = (int)strlen(b), row[LIMIT + 1];
-    if (n > LIMIT || m > LIMIT) return LIMIT;
+    if (n > LIMIT || m > LIMIT) return n > m ? n : m; /* as if nothing matched: no suggestion */
     for (int j = 0; j <= m; j++) row[j] = j;
     for (int i = 1; i <= n; i++) {
         int diagonal = row[0];

@@ -10,6 +10,7 @@
 #include "base/cli.h"
 #include "base/files.h"
 #include "base/memory.h"
+#include "base/utf8.h"
 
 #define MAX_KEYS 256
 
@@ -100,6 +101,7 @@ static lam_status set_value(lam_config *config, const char *where, size_t line, 
     int i = find_key(config, path);
     if (i < 0) return unknown_key(config, where, path);
     char words[256];
+    LAM_REQUIRE(lam_utf8_is_valid(text), LAM_ERROR_CONFIG, "%s: %s is not UTF-8, as YAML must be: write it in UTF-8", where, path);
     LAM_REQUIRE(is_valid(&config->keys[i], text), LAM_ERROR_CONFIG, "%s: %s is '%s', allowed is %s", where, path, text,
                 type_words(&config->keys[i], words, sizeof words));
     char *copy;
@@ -111,6 +113,13 @@ static lam_status set_value(lam_config *config, const char *where, size_t line, 
 }
 
 /* ---- YAML ---- */
+
+/* Errors of its reader (encoding) have an offset, no line. */
+static size_t line_of(const char *text, size_t size, size_t offset) {
+    size_t line = 1;
+    for (size_t i = 0; i < size && i < offset; i++) line += text[i] == '\n';
+    return line;
+}
 
 /* libyaml resolves aliases and merges documents silently, so what is not plain is refused while its events pass. */
 static lam_status refuse_fancy(const char *text, size_t size, const char *name) {
@@ -124,6 +133,7 @@ static lam_status refuse_fancy(const char *text, size_t size, const char *name) 
         if (!yaml_parser_parse(&parser, &event)) {
             const char *problem = parser.problem ? parser.problem : "it cannot be parsed";
             size_t line = (parser.problem_mark.line ? parser.problem_mark.line : parser.context_mark.line) + 1;
+            if (parser.error == YAML_READER_ERROR) line = line_of(text, size, parser.problem_offset);
             bool tab = strstr(problem, "cannot start any token") && memchr(text, '\t', size);
             status = lam_fail(LAM_ERROR_CONFIG, __FILE__, __LINE__, "%s:%zu: not valid YAML: %s%s", name, line, problem,
                               tab ? " (a tab: indent with spaces)" : "");
@@ -152,6 +162,23 @@ static lam_status refuse_fancy(const char *text, size_t size, const char *name) 
     return status;
 }
 
+static bool is_section(const lam_config *config, const char *name) {
+    size_t length = strlen(name);
+    for (int i = 0; i < config->count; i++)
+        if (length && !strncmp(config->keys[i].path, name, length) && config->keys[i].path[length] == '.') return true;
+    return false;
+}
+
+/* libyaml keeps both of two equal keys. NULL: `pair` is the first of its name. */
+static const yaml_node_t *same_key_before(yaml_document_t *document, const yaml_node_t *mapping, const yaml_node_pair_t *pair) {
+    const yaml_node_t *key = yaml_document_get_node(document, pair->key);
+    for (const yaml_node_pair_t *p = mapping->data.mapping.pairs.start; p < pair; p++) {
+        const yaml_node_t *other = yaml_document_get_node(document, p->key);
+        if (!strcmp((const char *)other->data.scalar.value, (const char *)key->data.scalar.value)) return other;
+    }
+    return NULL;
+}
+
 static lam_status walk(lam_config *config, yaml_document_t *document, yaml_node_t *node, const char *prefix) {
     LAM_REQUIRE(node->type == YAML_MAPPING_NODE, LAM_ERROR_CONFIG, "%s:%zu: %s is no section: write 'section: {key: value}'", config->name,
                 node->start_mark.line + 1, *prefix ? prefix : "the file");
@@ -162,11 +189,13 @@ static lam_status walk(lam_config *config, yaml_document_t *document, yaml_node_
         LAM_REQUIRE(key->type == YAML_SCALAR_NODE && strlen((const char *)key->data.scalar.value) == key->data.scalar.length,
                     LAM_ERROR_CONFIG, "%s: a key must be plain text", where);
         snprintf(path, sizeof path, "%s%s%.200s", prefix, *prefix ? "." : "", (const char *)key->data.scalar.value);
-        if (child->type == YAML_MAPPING_NODE && !*prefix) {
+        if (!*prefix && is_section(config, path)) {
+            const yaml_node_t *before = same_key_before(document, node, pair);
+            LAM_REQUIRE(!before, LAM_ERROR_CONFIG, "%s: duplicate key %s: it stands in line %zu already", where, path, before->start_mark.line + 1);
+            LAM_REQUIRE(child->type == YAML_MAPPING_NODE, LAM_ERROR_CONFIG, "%s: %s is a section, allowed are keys below it", where, path);
             LAM_TRY(walk(config, document, child, path));
             continue;
         }
-        LAM_REQUIRE(find_key(config, path) >= 0 || child->type == YAML_SCALAR_NODE, LAM_ERROR_CONFIG, "%s: unknown key %s", where, path);
         int i = find_key(config, path);
         if (i < 0) return unknown_key(config, where, path);
         char words[256];
@@ -288,14 +317,25 @@ static lam_status put(text_buffer *buffer, const char *text) {
     return LAM_OK;
 }
 
-/* Text values are always quoted: a plain `yes` or `1.0` would read differently elsewhere. */
+/* What YAML 1.1 takes for a line break, or does not allow as it is. */
+static bool needs_escape(uint32_t code) {
+    return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0x2028 || code == 0x2029 || code == 0xfeff || code == 0xfffe ||
+           code == 0xffff;
+}
+
+/* Text values are always quoted: a plain `yes` or `1.0` would read differently elsewhere. `text` is UTF-8. */
 static lam_status put_quoted(text_buffer *buffer, const char *text) {
     LAM_TRY(put(buffer, "\""));
-    for (; *text; text++) {
-        char piece[8] = {*text, 0};
-        if (*text == '"' || *text == '\\') snprintf(piece, sizeof piece, "\\%c", *text);
-        if ((unsigned char)*text < 0x20 || *text == 0x7f) snprintf(piece, sizeof piece, "\\x%02X", (unsigned)(unsigned char)*text);
+    for (const unsigned char *at = (const unsigned char *)text; *at;) {
+        int bytes = *at < 0x80 ? 1 : *at < 0xe0 ? 2 : *at < 0xf0 ? 3 : 4;
+        uint32_t code = bytes == 1 ? *at : *at & (0x7fu >> bytes);
+        char piece[16] = {0};
+        memcpy(piece, at, (size_t)bytes);
+        for (int i = 1; i < bytes; i++) code = code << 6 | (at[i] & 0x3fu);
+        if (code == '"' || code == '\\') snprintf(piece, sizeof piece, "\\%c", (char)code);
+        if (needs_escape(code)) snprintf(piece, sizeof piece, "\\u%04X", (unsigned)code);
         LAM_TRY(put(buffer, piece));
+        at += bytes;
     }
     return put(buffer, "\"");
 }

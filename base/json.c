@@ -8,8 +8,10 @@
 #include "base/memory.h"
 
 /* lam_json is jansson's json_t. A NULL anywhere in a tree under construction means that memory ran out: jansson's
- * setters fail on NULL, the failure is put on the parent as a poison key, and the dump reports it. */
-static const char poison[] = "\x01out of memory";
+ * setters fail on NULL, the failure is put on the parent as a poison value, and the dump reports it. The poison begins
+ * with a zero byte: no text of ours or of a parsed file can hold one, so no name in a file passes for it. */
+static json_t *poison(void) { return json_stringn("\0out of memory", 14); }
+static const char dumped_poison[] = "\"\\u0000out of memory";
 
 static json_t *unwrap(const lam_json *json) { return (json_t *)(uintptr_t)json; }
 static lam_json *wrap(json_t *json) { return (lam_json *)json; }
@@ -28,12 +30,12 @@ lam_status lam_json_parse(lam_json **out, const char *text, size_t size, const c
 
 static void put(lam_json *object, const char *key, json_t *child) {
     if (object && json_object_set_new(unwrap(object), key, child) != 0)
-        json_object_set_new(unwrap(object), poison, json_true());
+        json_object_set_new(unwrap(object), "out of memory", poison());
 }
 
 static void add(lam_json *array, json_t *child) {
     if (array && json_array_append_new(unwrap(array), child) != 0)
-        json_array_append_new(unwrap(array), json_string(poison));
+        json_array_append_new(unwrap(array), poison());
 }
 
 static json_t *number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
@@ -106,7 +108,7 @@ lam_status lam_json_dump(const lam_json *json, bool indented, char **text) {
     *text = NULL;
     size_t flags = JSON_REAL_PRECISION(17) | (indented ? JSON_INDENT(2) : JSON_COMPACT);
     char *dumped = json ? json_dumps(unwrap(json), flags) : NULL;
-    LAM_REQUIRE(dumped && !strstr(dumped, "\\u0001out of memory"), LAM_ERROR_MEMORY, "out of memory: JSON could not be written");
+    LAM_REQUIRE(dumped && !strstr(dumped, dumped_poison), LAM_ERROR_MEMORY, "out of memory: JSON could not be written");
     lam_status status = lam_text_copy(text, dumped);
     free(dumped);
     return status;

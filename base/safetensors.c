@@ -7,6 +7,7 @@
 
 #include "base/files.h"
 #include "base/memory.h"
+#include "base/utf8.h"
 
 #define MAX_HEADER_BYTES ((uint64_t)100 << 20)
 #define CHUNK_ELEMENTS 65536
@@ -256,17 +257,18 @@ lam_status lam_safetensors_writer_metadata(lam_safetensors_writer *writer, const
 
 lam_status lam_safetensors_writer_declare(lam_safetensors_writer *writer, const char *name, const char *dtype, int rank, const int64_t *shape) {
     size_t bytes = type_bytes(dtype, NULL);
-    LAM_REQUIRE(!writer->header_is_out && bytes && rank <= LAM_SAFETENSORS_MAX_RANK && !lam_json_get(writer->header, name), LAM_ERROR_INTERNAL,
-                "%s: tensor '%s' cannot be declared", writer->path, name);
+    LAM_REQUIRE(!writer->header_is_out && bytes && rank >= 0 && rank <= LAM_SAFETENSORS_MAX_RANK && lam_utf8_is_valid(name) &&
+                    strcmp(name, "__metadata__") != 0 && !lam_json_get(writer->header, name),
+                LAM_ERROR_INTERNAL, "%s: tensor '%s' cannot be declared", writer->path, name);
+    int64_t size = (int64_t)bytes, end = (int64_t)writer->declared;
+    bool fits = true;
+    for (int i = 0; i < rank; i++) fits = fits && shape[i] >= 0 && !__builtin_mul_overflow(size, shape[i], &size);
+    LAM_REQUIRE(fits && !__builtin_add_overflow(end, size, &end), LAM_ERROR_INTERNAL, "%s: tensor '%s' has an impossible shape", writer->path, name);
     lam_json *entry = lam_json_object(), *dimensions = lam_json_array(), *offsets = lam_json_array();
-    uint64_t size = bytes;
-    for (int i = 0; i < rank; i++) {
-        lam_json_append_int(dimensions, shape[i]);
-        size *= (uint64_t)shape[i];
-    }
+    for (int i = 0; i < rank; i++) lam_json_append_int(dimensions, shape[i]);
     lam_json_append_int(offsets, (int64_t)writer->declared);
-    writer->declared += size;
-    lam_json_append_int(offsets, (int64_t)writer->declared);
+    writer->declared = (uint64_t)end;
+    lam_json_append_int(offsets, end);
     lam_json_set_text(entry, "dtype", dtype);
     lam_json_set(entry, "shape", dimensions);
     lam_json_set(entry, "data_offsets", offsets);
