@@ -196,6 +196,9 @@ static lam_status walk(lam_config *config, yaml_document_t *document, yaml_node_
             LAM_TRY(walk(config, document, child, path));
             continue;
         }
+        /* Its first key is unknown too, but nearer to what was meant. */
+        if (!*prefix && *path && child->type == YAML_MAPPING_NODE && child->data.mapping.pairs.start < child->data.mapping.pairs.top)
+            return walk(config, document, child, path);
         int i = find_key(config, path);
         if (i < 0) return unknown_key(config, where, path);
         char words[256];

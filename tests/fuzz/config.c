@@ -1,5 +1,5 @@
-/* Any bytes as a configuration (first byte even) or as an override (odd): refused with one line that names the
- * place, or every value is one that the schema allows and the resolved text reads back as the same. */
+/* Any bytes as a configuration (first byte even) or as an override (odd): refused with one line that names
+ * the place, or every value is one that the schema allows and the resolved text reads back as the same. */
 #include "base/config.h"
 
 #include <math.h>

@@ -1,5 +1,5 @@
 /* Safetensors from bytes: refused with one line, or every tensor can be read and written again as it was. The
- * first byte chooses: 0 the file as it is, else a header up to the first zero byte, its length put before it. */
+ * first byte chooses: 0 the file as it is, else a header up to the first zero byte; its length is added. */
 #include "base/safetensors.h"
 
 #include <inttypes.h>
