@@ -29,12 +29,16 @@ lam_status lam_json_parse(lam_json **out, const char *text, size_t size, const c
 }
 
 static void put(lam_json *object, const char *key, json_t *child) {
-    if (object && json_object_set_new(unwrap(object), key, child) != 0)
+    if (!object)
+        json_decref(child);
+    else if (json_object_set_new(unwrap(object), key, child) != 0)
         json_object_set_new(unwrap(object), "out of memory", poison());
 }
 
 static void add(lam_json *array, json_t *child) {
-    if (array && json_array_append_new(unwrap(array), child) != 0)
+    if (!array)
+        json_decref(child);
+    else if (json_array_append_new(unwrap(array), child) != 0)
         json_array_append_new(unwrap(array), poison());
 }
 
@@ -108,8 +112,10 @@ lam_status lam_json_dump(const lam_json *json, bool indented, char **text) {
     *text = NULL;
     size_t flags = JSON_REAL_PRECISION(17) | (indented ? JSON_INDENT(2) : JSON_COMPACT);
     char *dumped = json ? json_dumps(unwrap(json), flags) : NULL;
-    LAM_REQUIRE(dumped && !strstr(dumped, dumped_poison), LAM_ERROR_MEMORY, "out of memory: JSON could not be written");
-    lam_status status = lam_text_copy(text, dumped);
+    lam_status status = LAM_OK;
+    LAM_REQUIRE_GOTO(dumped && !strstr(dumped, dumped_poison), done, LAM_ERROR_MEMORY, "out of memory: JSON could not be written");
+    status = lam_text_copy(text, dumped);
+done:
     free(dumped);
     return status;
 }

@@ -139,9 +139,21 @@ static void overrides(void **state) {
 
 static void resolved(void **state) {
     (void)state;
-    static const char *const names[] = {
-        "", "yes", "1.0", " a ", "#", "a: b", "\"q\" \\n", "'", "\t\n\r\x1b\x7f", "\xc2\xb5m \xe2\x86\x92",
-        "\xc2\x85 \xc2\x80", "\xe2\x80\xa8 \xe2\x80\xa9", "\xef\xbb\xbf", "\xef\xbf\xbf", "\xf0\x9f\x94\xac"};
+    static const char *const names[] = {"",
+                                        "yes",
+                                        "1.0",
+                                        " a ",
+                                        "#",
+                                        "a: b",
+                                        "\"q\" \\n",
+                                        "'",
+                                        "\t\n\r\x1b\x7f",
+                                        "\xc2\xb5m \xe2\x86\x92",
+                                        "\xc2\x85 \xc2\x80",
+                                        "\xe2\x80\xa8 \xe2\x80\xa9",
+                                        "\xef\xbb\xbf",
+                                        "\xef\xbf\xbf",
+                                        "\xf0\x9f\x94\xac"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         lam_config *config = parse("optim: {rate: 0.1, clip: false}\nmodel: {seed: +7}"), *again = NULL;
         char assignment[64], *text = NULL;

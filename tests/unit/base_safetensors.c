@@ -192,8 +192,10 @@ static void every_fault(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(round_trip), cmocka_unit_test(every_type),
-        cmocka_unit_test(writer_mistakes), cmocka_unit_test(every_fault),
+        cmocka_unit_test(round_trip),
+        cmocka_unit_test(every_type),
+        cmocka_unit_test(writer_mistakes),
+        cmocka_unit_test(every_fault),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -36,7 +36,8 @@ static void refused(void **state) {
     (void)state;
     static const struct {
         const char *header, *message;
-    } cases[] = {/* with 8 bytes of data */
+    } cases[] = {
+        /* with 8 bytes of data */
         {"{" TENSOR("a", "[4]", "[0,4]") "," TENSOR("b", "[5]", "[3,8]") "}", "'b' overlaps another"},
         {"{" TENSOR("a", "[8]", "[0,8]") "," TENSOR("b", "[8]", "[0,8]") "}", "overlaps another"},
         {"{" TENSOR("a", "[8]", "[0,8]") "," TENSOR("b", "[0]", "[4,4]") "}", "'b' overlaps another"},
