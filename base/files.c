@@ -99,6 +99,13 @@ struct lam_writer {
     uint64_t position;
 };
 
+/* True when a test makes this write fail: as a full disk would, with errno set. */
+static bool write_fault(void) {
+    if (!lam_fault_hit(LAM_FAULT_WRITE)) return false;
+    errno = EIO;
+    return true;
+}
+
 lam_status lam_writer_open(lam_writer **out, const char *path) {
     *out = NULL;
     lam_status status = LAM_OK;
@@ -106,7 +113,7 @@ lam_status lam_writer_open(lam_writer **out, const char *path) {
     LAM_TRY(lam_alloc((void **)&writer, sizeof *writer));
     LAM_TRY_GOTO(lam_text_copy(&writer->path, path), fail);
     LAM_TRY_GOTO(lam_text_format(&writer->partial, "%s.partial-%ld", path, (long)getpid()), fail);
-    writer->file = lam_fault_hit(LAM_FAULT_WRITE) ? (errno = EIO, NULL) : fopen(writer->partial, "wbe");
+    writer->file = write_fault() ? NULL : fopen(writer->partial, "wbe");
     LAM_REQUIRE_GOTO(writer->file, fail, LAM_ERROR_IO, "%s: cannot be written: %s", path, why(errno));
     *out = writer;
     return LAM_OK;
@@ -117,7 +124,7 @@ fail:
 
 lam_status lam_writer_append(lam_writer *writer, const void *bytes, size_t size) {
     if (!size) return LAM_OK;
-    size_t put = lam_fault_hit(LAM_FAULT_WRITE) ? (errno = EIO, (size_t)0) : fwrite(bytes, 1, size, writer->file);
+    size_t put = write_fault() ? (size_t)0 : fwrite(bytes, 1, size, writer->file);
     LAM_REQUIRE(put == size, LAM_ERROR_IO, "%s: cannot be written: %s", writer->path, why(errno));
     writer->position += size;
     return LAM_OK;
@@ -126,7 +133,7 @@ lam_status lam_writer_append(lam_writer *writer, const void *bytes, size_t size)
 lam_status lam_writer_printf(lam_writer *writer, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
-    int put = lam_fault_hit(LAM_FAULT_WRITE) ? (errno = EIO, -1) : vfprintf(writer->file, format, arguments);
+    int put = write_fault() ? -1 : vfprintf(writer->file, format, arguments);
     va_end(arguments);
     LAM_REQUIRE(put >= 0, LAM_ERROR_IO, "%s: cannot be written: %s", writer->path, why(errno));
     writer->position += (uint64_t)put;
@@ -136,8 +143,9 @@ lam_status lam_writer_printf(lam_writer *writer, const char *format, ...) {
 uint64_t lam_writer_position(const lam_writer *writer) { return writer->position; }
 
 lam_status lam_writer_patch(lam_writer *writer, uint64_t offset, const void *bytes, size_t size) {
-    LAM_REQUIRE(offset + size <= writer->position, LAM_ERROR_INTERNAL, "%s: a patch reaches past the end", writer->path);
-    bool good = !lam_fault_hit(LAM_FAULT_WRITE) && fseeko(writer->file, (off_t)offset, SEEK_SET) == 0 &&
+    LAM_REQUIRE(offset <= writer->position && size <= writer->position - offset, LAM_ERROR_INTERNAL,
+                "%s: a patch reaches past the end", writer->path);
+    bool good = !write_fault() && fseeko(writer->file, (off_t)offset, SEEK_SET) == 0 &&
                 fwrite(bytes, 1, size, writer->file) == size && fseeko(writer->file, 0, SEEK_END) == 0;
     LAM_REQUIRE(good, LAM_ERROR_IO, "%s: cannot be written: %s", writer->path, why(errno));
     return LAM_OK;
@@ -153,7 +161,7 @@ static void sync_folder_of(char *path) {
 lam_status lam_writer_commit(lam_writer **out) {
     lam_writer *writer = *out;
     lam_status status = LAM_OK;
-    bool good = !lam_fault_hit(LAM_FAULT_WRITE) && fflush(writer->file) == 0 && fsync(fileno(writer->file)) == 0;
+    bool good = !write_fault() && fflush(writer->file) == 0 && fsync(fileno(writer->file)) == 0;
     LAM_REQUIRE_GOTO(good, fail, LAM_ERROR_IO, "%s: cannot be written: %s", writer->path, why(errno));
     int closed = fclose(writer->file);
     writer->file = NULL;
@@ -219,7 +227,10 @@ lam_status lam_make_folders(const char *path) {
 
 lam_status lam_remove_tree(const char *path) {
     struct stat info;
-    if (lstat(path, &info) != 0) return LAM_OK;
+    if (lstat(path, &info) != 0) {
+        LAM_REQUIRE(errno == ENOENT, LAM_ERROR_IO, "%s: cannot be removed: %s", path, why(errno));
+        return LAM_OK;
+    }
     if (!S_ISDIR(info.st_mode)) {
         LAM_REQUIRE(unlink(path) == 0, LAM_ERROR_IO, "%s: cannot be removed: %s", path, why(errno));
         return LAM_OK;
@@ -257,7 +268,7 @@ lam_status lam_list_folder(const char *folder, const char *suffix, char ***names
     lam_status status = LAM_OK;
     int64_t capacity = 0;
     size_t suffix_length = strlen(suffix);
-    for (struct dirent *entry; (entry = readdir(stream));) {
+    for (struct dirent *entry; errno = 0, (entry = readdir(stream));) {
         size_t length = strlen(entry->d_name);
         if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") || length < suffix_length ||
             strcmp(entry->d_name + length - suffix_length, suffix) != 0)
@@ -270,6 +281,7 @@ lam_status lam_list_folder(const char *folder, const char *suffix, char ***names
         LAM_TRY_GOTO(lam_text_copy(&(*names)[*count], entry->d_name), done);
         ++*count;
     }
+    LAM_REQUIRE_GOTO(errno == 0, done, LAM_ERROR_IO, "%s: cannot be listed: %s", folder, why(errno));
     if (*count) qsort(*names, (size_t)*count, sizeof **names, compare_texts);
 done:
     closedir(stream);

@@ -49,18 +49,18 @@ static void window_of(const float *plane, int64_t count, float *low, float *high
     *high = most;
     if (!(most > least)) return;
     int64_t bins[HISTOGRAM_BINS] = {0}, total = 0, seen = 0;
-    float scale = (float)(HISTOGRAM_BINS - 1) / (most - least);
+    double bottom = least, scale = (HISTOGRAM_BINS - 1) / (most - bottom); /* in double, where the range of any two floats is finite */
     for (int64_t i = 0; i < count; i++)
-        if (isfinite(plane[i])) bins[(int)((plane[i] - least) * scale)]++, total++;
+        if (isfinite(plane[i])) bins[(int)(((double)plane[i] - bottom) * scale)]++, total++;
     bool have_low = false;
     for (int b = 0; b < HISTOGRAM_BINS; b++) {
         seen += bins[b];
         if (!have_low && (double)seen > 0.01 * (double)total) {
-            *low = least + (float)b / scale;
+            *low = (float)(bottom + b / scale);
             have_low = true;
         }
         if ((double)seen >= 0.998 * (double)total) {
-            *high = least + (float)(b + 1) / scale;
+            *high = (float)(bottom + (b + 1) / scale);
             break;
         }
     }

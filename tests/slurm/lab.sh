@@ -74,7 +74,7 @@ sinfo
 cd "$work"
 [ -d shards ] || { "$lamella" synth screen --seed 3 --force; "$lamella" pack screen/images.csv --out shards --force; }
 rm -rf run reference ./*.log
-settings=(data.path="$work/shards" train.steps=400 train.checkpoint_every=50 train.threads=1)
+settings=(data.path="$work/shards" train.steps=400 train.checkpoint_every=50 data.threads=1)
 export LAMELLA="$lamella" OMPI_MCA_btl_tcp_if_include=eth0
 "$lamella" train "$root/configs/demo.yaml" "${settings[@]}" train.out="$work/reference" train.steps=20 --quiet
 job=$(sbatch --parsable --time=00:01:00 --signal=USR1@30 "$root/slurm/train.sbatch" "$root/configs/demo.yaml" \

@@ -92,7 +92,7 @@ static void results_side_by_side(void **state) {
     assert_int_equal(REPORT("best one=trained", "untrained", "untrained=against", "probe", "map.h5ad", "timings.csv", "--pathways", "pathways.csv", "--out", "all.html"), 0);
     assert_false(holds("all.html", "<script"));
     assert_true(holds("all.html", "&lt;script&gt;"));
-    assert_true(holds("all.html", "best one recovers most, 55.0 % of the known pairs"));
+    assert_true(holds("all.html", "from the best down: best one 55.0 %, untrained 25.0 %; chance is 10 %."));
     assert_true(holds("all.html", "difference +0.300 (95 % interval +0.120 to +0.440): above it"));
     assert_true(holds("all.html", ">chance</text>"));
     assert_true(holds("all.html", "<title>G&lt;2&gt;</title>"));
