@@ -94,8 +94,10 @@ void lam_page_bars(lam_page *page, const lam_bars *b) {
     double least = 0, most = 0;
     for (int64_t i = 0; i < b->count; i++) {
         double low = b->low && isfinite(b->low[i]) ? b->low[i] : b->values[i], high = b->high && isfinite(b->high[i]) ? b->high[i] : b->values[i];
-        least = fmin(least, fmin(low, b->values[i]));
-        most = fmax(most, fmax(high, b->values[i]));
+        if (isfinite(b->values[i])) {
+            least = fmin(least, fmin(low, b->values[i]));
+            most = fmax(most, fmax(high, b->values[i]));
+        }
         lam_page_csv_text(page, csv, b->labels[i], ",");
         lam_page_csv_number(page, csv, b->values[i], b->low ? "," : "\n");
         if (b->low) {
@@ -116,8 +118,13 @@ void lam_page_bars(lam_page *page, const lam_bars *b) {
         label(page, at, bottom + 16, "middle", "soft", text);
     }
     for (int64_t i = 0; i < b->count; i++) {
-        double y = top + row * (double)i + 6, h = row - 12, at = place(x, b->values[i], left, WIDTH - 70), end = at;
+        double y = top + row * (double)i + 6, h = row - 12;
         label(page, left - 8, y + h / 2 + 4, "end", "", b->labels[i]);
+        if (!isfinite(b->values[i])) {
+            label(page, zero + 6, y + h / 2 + 4, "start", "soft", "no value");
+            continue;
+        }
+        double at = place(x, b->values[i], left, WIDTH - 70), end = at;
         lam_page_raw(page, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"%s\" opacity=\".85\"/>\n", fmin(zero, at), y, fmax(fabs(at - zero), 0.5), h, colours[0]);
         if (b->low && isfinite(b->low[i]) && isfinite(b->high[i])) {
             double from = place(x, b->low[i], left, WIDTH - 70), to = place(x, b->high[i], left, WIDTH - 70);
@@ -178,13 +185,15 @@ void lam_page_lines(lam_page *page, const char *title, const char *x_axis, const
 
 void lam_page_scatter(lam_page *page, const lam_scatter *s) {
     lam_writer *csv = lam_page_csv(page, s->title);
-    lam_page_csv_text(page, csv, "label,category,x,y", "\n");
+    static const char *const heads[] = {"label", "category", "x", "y"};
+    for (int i = 0; i < 4; i++) lam_page_csv_text(page, csv, heads[i], i < 3 ? "," : "\n");
     double x0 = INFINITY, x1 = -INFINITY, y0 = INFINITY, y1 = -INFINITY;
     for (int64_t i = 0; i < s->count; i++) {
         lam_page_csv_text(page, csv, s->labels[i], ",");
         lam_page_csv_text(page, csv, s->categories ? s->categories[i] : "", ",");
         lam_page_csv_number(page, csv, s->x[i], ",");
         lam_page_csv_number(page, csv, s->y[i], "\n");
+        if (!isfinite(s->x[i]) || !isfinite(s->y[i])) continue;
         x0 = fmin(x0, s->x[i]), x1 = fmax(x1, s->x[i]);
         y0 = fmin(y0, s->y[i]), y1 = fmax(y1, s->y[i]);
     }
@@ -211,6 +220,7 @@ void lam_page_scatter(lam_page *page, const lam_scatter *s) {
         label(page, at + 10, line + 4, "start", "", names[c]);
     }
     for (int64_t i = 0; names && ranks && i < s->count; i++) {
+        if (!isfinite(s->x[i]) || !isfinite(s->y[i])) continue; /* the CSV has it */
         double px = place(x, s->x[i], LEFT, WIDTH - RIGHT), py = place(y, s->y[i], bottom, top);
         bool plain = ranks[i] < 0;
         int kind = plain ? 0 : ranks[i] / 6 + ranks[i];

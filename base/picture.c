@@ -49,7 +49,7 @@ static void window_of(const float *plane, int64_t count, float *low, float *high
     *high = most;
     if (!(most > least)) return;
     int64_t bins[HISTOGRAM_BINS] = {0}, total = 0, seen = 0;
-    double bottom = least, scale = (HISTOGRAM_BINS - 1) / (most - bottom); /* in double, where the range of any two floats is finite */
+    double bottom = least, top = most, scale = (HISTOGRAM_BINS - 1) / (top - bottom); /* in double, where the range of any two floats is finite */
     for (int64_t i = 0; i < count; i++)
         if (isfinite(plane[i])) bins[(int)(((double)plane[i] - bottom) * scale)]++, total++;
     bool have_low = false;
