@@ -66,23 +66,45 @@ static lam_status by_batch(const lam_alignment *how, double *x, int64_t rows, in
     return LAM_OK;
 }
 
-/* Principal components of the listed rows, most variance first, null directions dropped; x is replaced by its scores. */
-static lam_status rotate(double *x, int64_t rows, int64_t *columns, const int64_t *list, int64_t n, int64_t wanted, lam_transform_fit *fit) {
+/* |x x^T - S|^2 = |x|^4 - 2 x^T S x + |S|^2, and the sum of x^T S x over the rows is n |S|^2. */
+double lam_ledoit_wolf(const double *x, int64_t d, const int64_t *rows, int64_t n, const double *mean, const double *covariance) {
+    double fourth = 0, trace = 0, squares = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double sum = 0;
+        for (int64_t j = 0; j < d; j++) sum += (x[rows[i] * d + j] - mean[j]) * (x[rows[i] * d + j] - mean[j]);
+        fourth += sum * sum;
+    }
+    for (int64_t j = 0; j < d; j++) trace += covariance[j * d + j];
+    for (int64_t j = 0; j < d * d; j++) squares += covariance[j] * covariance[j];
+    double count = (double)n, noise = (fourth / count - squares) / count, spread = squares - trace * trace / (double)d;
+    if (!(noise > 0)) return 0;
+    return noise < spread ? noise / spread : 1;
+}
+
+/* Principal components of the listed rows, most variance first, null directions dropped; x is replaced by its scores.
+ * deviation, where given: [*columns] the deviation of each score by the shrunk covariance; nothing is dropped then. */
+static lam_status rotate(double *x, int64_t rows, int64_t *columns, const int64_t *list, int64_t n, int64_t wanted, double *deviation, lam_transform_fit *fit) {
     int64_t d = *columns;
-    double *covariance = NULL, *values = NULL, *scores = NULL;
+    double *covariance = NULL, *values = NULL, *scores = NULL, share = 0, mean_variance = 0;
     lam_status status = LAM_OK;
     LAM_REQUIRE(n >= 2, LAM_ERROR_INPUT, "%lld controls: at least 2 are needed for principal components", (long long)n);
     LAM_TRY_GOTO(lam_alloc_array((void **)&fit->rotation_mean, d, sizeof(double)), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&covariance, d * d, sizeof(double)), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&values, d, sizeof(double)), done);
-    LAM_TRY_GOTO(lam_covariance(x, d, list, n, 1, fit->rotation_mean, covariance), done);
+    LAM_TRY_GOTO(lam_covariance(x, d, list, n, deviation ? 0 : 1, fit->rotation_mean, covariance), done);
+    if (deviation) {
+        share = lam_ledoit_wolf(x, d, list, n, fit->rotation_mean, covariance);
+        for (int64_t j = 0; j < d; j++) mean_variance += covariance[j * d + j] / (double)d;
+        lam_log_info("align: %lld controls of %lld dimensions; the covariance is shrunk by %.3f", (long long)n, (long long)d, share);
+    }
     LAM_TRY_GOTO(lam_eigen_symmetric(covariance, d, values), done);
-    int64_t kept = 0;
+    int64_t kept = share > 0 ? d : 0;
     while (kept < d && kept < n && values[d - 1 - kept] > RANK_TOLERANCE * values[d - 1]) kept++;
-    LAM_REQUIRE_GOTO(kept > 0, done, LAM_ERROR_NUMERIC, "the controls do not vary: nothing can be aligned on them");
+    LAM_REQUIRE_GOTO(kept > 0 && values[d - 1] > 0, done, LAM_ERROR_NUMERIC, "the controls do not vary: nothing can be aligned on them");
     if (kept < d)
         lam_log_info("align: %lld controls span %lld of %lld dimensions; the others are dropped", (long long)n, (long long)kept, (long long)d);
     if (wanted && wanted < kept) kept = wanted;
+    for (int64_t k = 0; deviation && k < kept; k++) deviation[k] = sqrt((1 - share) * fmax(values[d - 1 - k], 0) + share * mean_variance);
     LAM_TRY_GOTO(lam_alloc_array((void **)&fit->rotation, kept * d, sizeof(double)), done);
     for (int64_t k = 0; k < kept; k++) memcpy(fit->rotation + k * d, covariance + (d - 1 - k) * d, (size_t)d * sizeof(double));
     apply(x, d, rows, NULL, -1, fit->rotation_mean, NULL);
@@ -142,13 +164,13 @@ static lam_status whiten(const lam_alignment *how, double *x, int64_t rows, int6
     LAM_TRY(lam_alloc_array((void **)&fit->scale, d, sizeof(double)));
     moments(x, d, list, n, fit->mean, fit->scale);
     apply(x, d, rows, NULL, -1, fit->mean, fit->scale);
-    LAM_TRY(rotate(x, rows, columns, list, n, how->components, fit));
-    /* The second centre-scale is folded into the rotation's rows, so that the fit stays an affine map. */
     double *mean = NULL, *scale = NULL;
     lam_status status = LAM_OK;
-    LAM_TRY_GOTO(lam_alloc_array((void **)&mean, *columns, sizeof(double)), done);
-    LAM_TRY_GOTO(lam_alloc_array((void **)&scale, *columns, sizeof(double)), done);
-    moments(x, *columns, list, n, mean, scale);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&mean, d, sizeof(double)), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&scale, d, sizeof(double)), done);
+    LAM_TRY_GOTO(rotate(x, rows, columns, list, n, how->components, how->shrinkage ? scale : NULL, fit), done);
+    /* The second centre-scale is folded into the rotation's rows, so that the fit stays an affine map. */
+    if (!how->shrinkage) moments(x, *columns, list, n, mean, scale);
     apply(x, *columns, rows, NULL, -1, mean, scale);
     for (int64_t k = 0; k < *columns; k++)
         for (int64_t j = 0; j < d; j++) fit->rotation[k * d + j] /= scale[k];
@@ -171,7 +193,7 @@ lam_status lam_align(const lam_alignment *how, double *x, int64_t rows, int64_t 
     case LAM_ALIGN_CENTER: LAM_TRY_GOTO(by_batch(how, x, rows, *columns, false, list, &fit), done); break;
     case LAM_ALIGN_CENTERSCALE: LAM_TRY_GOTO(by_batch(how, x, rows, *columns, true, list, &fit), done); break;
     case LAM_ALIGN_PCA_CS:
-        LAM_TRY_GOTO(rotate(x, rows, columns, list, select_rows(how, rows, -1, list), how->components, &fit), done);
+        LAM_TRY_GOTO(rotate(x, rows, columns, list, select_rows(how, rows, -1, list), how->components, NULL, &fit), done);
         LAM_TRY_GOTO(by_batch(how, x, rows, *columns, true, list, &fit), done);
         break;
     case LAM_ALIGN_TVN: LAM_TRY_GOTO(whiten(how, x, rows, columns, list, &fit), done); break;

@@ -8,6 +8,8 @@
  * pca-cs: principal components of all controls, then centre and scale on the controls of each batch.
  * tvn: centre and scale on all controls; components of the controls; centre and scale again (whitening); with batches
  * CORAL: X_b S_b^(-1/2), S_b = covariance(controls of b, ddof 1) + I/2. TVN does not take off the means of batches (trap T6).
+ * With shrinkage, tvn whitens by (1 - s) S + s mu I instead of S, the covariance of the controls (mu: its mean variance; s: Ledoit
+ * and Wolf, J. Multivariate Anal. 88, 2004): with fewer controls than a few times the dimensions S alone is mostly noise.
  * Guards: components without variance among the controls are dropped (fewer controls than dimensions), with one line; a batch
  * without two controls is an error that names it. */
 #ifndef LAMELLA_EVAL_ALIGN_H
@@ -31,7 +33,12 @@ typedef struct lam_alignment {
     int64_t batches;
     const char *const *batch_names; /* for messages; may be NULL */
     int64_t components;       /* of pca-cs and tvn that are kept, most variance first; 0: all */
+    bool shrinkage;           /* of tvn */
 } lam_alignment;
+
+/* Ledoit and Wolf's share s of the identity, 0..1, for n centred rows of d columns with covariance S (divided by n):
+ * s = min(1, sum_k |x_k x_k^T - S|^2 / n^2 / |S - mu I|^2), Frobenius norms. */
+double lam_ledoit_wolf(const double *x, int64_t d, const int64_t *rows, int64_t n, const double *mean, const double *covariance);
 
 /* What was fitted; arrays that a method does not use are NULL. x -> ((x - mean) / scale - rotation_mean) rotation^T, then
  * (x - batch_mean) / batch_scale, then times batch_matrix. */

@@ -116,11 +116,13 @@ static lam_status align(lam_embeddings *e, const lam_arguments *arguments, const
     static const char *const names[] = {"none", "center", "centerscale", "pca-cs", "tvn"};
     const char *asked = lam_option_text(arguments, "align"), *batch_column = lam_option_text(arguments, "batch"),
                *save = lam_option_text(arguments, "save-transform");
-    lam_alignment how = {.controls = controls, .components = lam_option_int(arguments, "components")};
+    lam_alignment how = {.controls = controls, .components = lam_option_int(arguments, "components"),
+                         .shrinkage = !strcmp(lam_option_text(arguments, "shrinkage"), "ledoit-wolf")};
     for (int i = 0; i < 5; i++)
         if (!strcmp(names[i], asked)) how.method = (lam_align_method)i;
     LAM_REQUIRE(controls || (how.method != LAM_ALIGN_TVN && how.method != LAM_ALIGN_PCA_CS), LAM_ERROR_USAGE,
                 "map: --align %s is fitted on controls: name them with --controls 'column=value'", asked);
+    LAM_REQUIRE(!how.shrinkage || how.method == LAM_ALIGN_TVN, LAM_ERROR_USAGE, "map: --shrinkage belongs to --align tvn, not to %s", asked);
     int64_t *batch = NULL;
     const char **batch_names = NULL;
     lam_transform_fit fit = {0};
@@ -295,6 +297,7 @@ static const lam_option options[] = {
     {"controls", LAM_OPTION_TEXT, "COLUMN=VALUE", NULL, "rows that alignment is fitted on; with --by the same column they leave the map", 0, 0, false},
     {"batch", LAM_OPTION_TEXT, "COLUMN", NULL, "align each batch (tvn: CORAL by batch)", 0, 0, false},
     {"components", LAM_OPTION_INT, "K", "0", "components that pca-cs and tvn keep; 0: all that the controls span", 0, 1e6, false},
+    {"shrinkage", LAM_OPTION_CHOICE, "none|ledoit-wolf", "none", "of the covariance that tvn whitens by; for few controls", 0, 0, false},
     {"by", LAM_OPTION_TEXT, "COLUMN[,COLUMN...]", NULL, "aggregate rows with this label; several: in this order, e.g. guide,gene", 0, 0, false},
     {"aggregate", LAM_OPTION_CHOICE, "mean|median", "mean", "of the rows of a label", 0, 0, false},
     {"save-transform", LAM_OPTION_TEXT, "FILE", NULL, "the fitted alignment as safetensors", 0, 0, false},
