@@ -62,9 +62,9 @@ static int prefixed_column(const lam_table *table, const char *prefix, const cha
     return -1;
 }
 
+/* Of one channel. `file`, which holds every channel, is metadata too: with `row` it leads back to the image. */
 static bool is_file_column(const char *name) {
-    return strcmp(name, "file") == 0 || begins(name, "file_") || begins(name, "PathName_") ||
-           begins(name, "FileName_");
+    return begins(name, "file_") || begins(name, "PathName_") || begins(name, "FileName_");
 }
 
 /* Channels that the columns name, in the order of the columns. */
@@ -211,16 +211,17 @@ done:
     return status;
 }
 
-/* Every column that names no file. */
+/* Every column but those of files of one channel. */
 static lam_status copy_metadata(lam_images *list) {
     const char **values = NULL;
     lam_status status = LAM_OK;
     LAM_TRY(lam_table_create(&list->metadata, list->images));
     LAM_TRY(lam_alloc_array((void **)&values, list->images, sizeof *values));
     for (int c = 0; c < lam_table_columns(list->table); c++) {
-        if (is_file_column(lam_table_name(list->table, c))) continue;
+        const char *name = lam_table_name(list->table, c);
+        if (is_file_column(name)) continue;
         for (int64_t i = 0; i < list->images; i++) values[i] = lam_table_cell(list->table, i, c);
-        LAM_TRY_GOTO(lam_table_add(list->metadata, lam_table_name(list->table, c), values), done);
+        LAM_TRY_GOTO(lam_table_add(list->metadata, name, values), done);
     }
 done:
     lam_free(values);
