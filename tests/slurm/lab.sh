@@ -7,6 +7,9 @@ lamella=$(readlink -f "$1")
 mkdir -p "$2"
 work=$(readlink -f "$2")
 root=$(cd "$(dirname "$0")/../.." && pwd)
+# The hosts see the system and this folder, but not the other folders of /tmp.
+mkdir -p "$work/bin"; cp "$lamella" "$work/bin/"; lamella=$work/bin/$(basename "$lamella")
+rm -rf "$work/jobs" "$work/configs"; cp -r "$root/slurm" "$work/jobs"; cp -r "$root/configs" "$work/configs"
 host=$(hostname)
 
 take_down() {
@@ -65,7 +68,7 @@ for i in 1 2; do
   nsenter --net="/run/netns/n$i" unshare -m -u sh -c "hostname n$i
     mkdir -p /mnt/lamella-lab && mount --bind '$work' /mnt/lamella-lab
     mount -t tmpfs tmpfs /tmp
-    mkdir -p '$work' '$root' 2>/dev/null; case '$work' in /tmp/*) mount --bind /mnt/lamella-lab '$work';; esac
+    mkdir -p '$work' 2>/dev/null; case '$work' in /tmp/*) mount --bind /mnt/lamella-lab '$work';; esac
     SLURM_CONF='$SLURM_CONF' exec slurmd -N n$i"
 done
 for _ in $(seq 30); do [ "$(sinfo -h -o %T | sort -u)" = idle ] && break; sleep 1; done
@@ -76,8 +79,8 @@ cd "$work"
 rm -rf run reference ./*.log
 settings=(data.path="$work/shards" train.steps=400 train.checkpoint_every=50 data.threads=1)
 export LAMELLA="$lamella" OMPI_MCA_btl_tcp_if_include=eth0
-"$lamella" train "$root/configs/demo.yaml" "${settings[@]}" train.out="$work/reference" train.steps=20 --quiet
-job=$(sbatch --parsable --time=00:01:00 --signal=USR1@30 "$root/slurm/train.sbatch" "$root/configs/demo.yaml" \
+"$lamella" train "$work/configs/demo.yaml" "${settings[@]}" train.out="$work/reference" train.steps=20 --quiet
+job=$(sbatch --parsable --time=00:01:00 --signal=USR1@30 "$work/jobs/train.sbatch" "$work/configs/demo.yaml" \
   "${settings[@]}" train.out="$work/run")
 echo "submitted job $job"
 for _ in $(seq 1200); do
