@@ -319,7 +319,7 @@ done:
 static lam_status run_pack(const lam_arguments *arguments) {
     packing p = {0};
     lam_status status = LAM_OK;
-    lam_signals_install();
+    LAM_TRY(lam_signals_install());
     LAM_TRY_GOTO(read_options(&p, arguments), done);
     LAM_TRY_GOTO(lam_require_absent(p.dataset.folder, lam_option_force(arguments) || p.dataset.resume), done);
     LAM_TRY_GOTO(prepare(&p), done);

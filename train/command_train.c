@@ -190,7 +190,7 @@ static lam_status run(const lam_arguments *a) {
     lam_trainer trainer;
     lam_start start = {lam_option_flag(a, "resume") || lam_option_flag(a, "strict-resume"), lam_option_flag(a, "strict-resume"),
                        lam_option_force(a), lam_command_line(a)};
-    lam_signals_install(); /* before MPI starts, which may take seconds */
+    LAM_TRY(lam_signals_install()); /* before MPI starts, which may take seconds */
     LAM_TRY(lam_dist_open(&dist));
     if (lam_dist_rank(dist) != 0) lam_log_set_silent(true);
     lam_status status = lam_dist_agree(dist, read_config(a, &config));
