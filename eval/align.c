@@ -186,8 +186,6 @@ lam_status lam_align(const lam_alignment *how, double *x, int64_t rows, int64_t 
     int64_t *list = NULL;
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_alloc_array((void **)&list, rows, sizeof *list), done);
-    bool needs_controls = how->method == LAM_ALIGN_PCA_CS || how->method == LAM_ALIGN_TVN;
-    LAM_REQUIRE_GOTO(how->controls || !needs_controls, done, LAM_ERROR_USAGE, "this alignment is fitted on controls: name them with --controls 'column=value'");
     switch (how->method) {
     case LAM_ALIGN_NONE: break;
     case LAM_ALIGN_CENTER: LAM_TRY_GOTO(by_batch(how, x, rows, *columns, false, list, &fit), done); break;

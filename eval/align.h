@@ -5,6 +5,7 @@
  *
  * center, centerscale: minus the mean (and divided by the deviation, ddof 0, constant columns by 1) of the controls, or of all
  * rows where no controls are named; of each batch where batches are named.
+ * The other two take every row for a control where none are named.
  * pca-cs: principal components of all controls, then centre and scale on the controls of each batch.
  * tvn: centre and scale on all controls; components of the controls; centre and scale again (whitening); with batches
  * CORAL: X_b S_b^(-1/2), S_b = covariance(controls of b, ddof 1) + I/2. TVN does not take off the means of batches (trap T6).
@@ -28,7 +29,7 @@ typedef enum lam_align_method { LAM_ALIGN_NONE, LAM_ALIGN_CENTER, LAM_ALIGN_CENT
 
 typedef struct lam_alignment {
     lam_align_method method;
-    const bool *controls;     /* [rows]; NULL: none named */
+    const bool *controls;     /* [rows]; NULL: every row */
     const int64_t *batch;     /* [rows] 0..batches-1; NULL: one batch */
     int64_t batches;
     const char *const *batch_names; /* for messages; may be NULL */

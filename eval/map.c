@@ -120,8 +120,8 @@ static lam_status align(lam_embeddings *e, const lam_arguments *arguments, const
                          .shrinkage = !strcmp(lam_option_text(arguments, "shrinkage"), "ledoit-wolf")};
     for (int i = 0; i < 5; i++)
         if (!strcmp(names[i], asked)) how.method = (lam_align_method)i;
-    LAM_REQUIRE(controls || (how.method != LAM_ALIGN_TVN && how.method != LAM_ALIGN_PCA_CS), LAM_ERROR_USAGE,
-                "map: --align %s is fitted on controls: name them with --controls 'column=value'", asked);
+    LAM_REQUIRE(lam_option_text(arguments, "controls") || (how.method != LAM_ALIGN_TVN && how.method != LAM_ALIGN_PCA_CS), LAM_ERROR_USAGE,
+                "map: --align %s is fitted on controls: name them with --controls 'column=value', or give --controls all to fit it on every row", asked);
     LAM_REQUIRE(!how.shrinkage || how.method == LAM_ALIGN_TVN, LAM_ERROR_USAGE, "map: --shrinkage belongs to --align tvn, not to %s", asked);
     int64_t *batch = NULL;
     const char **batch_names = NULL;
@@ -271,6 +271,7 @@ static lam_status run(const lam_arguments *arguments) {
     char *text = NULL;
     int column;
     lam_status status = LAM_OK;
+    if (controls_text && !strcmp(controls_text, "all")) controls_text = NULL;
     LAM_TRY_GOTO(lam_embeddings_read(&e, path, lam_option_text(arguments, "key"), lam_option_text(arguments, "features")), done);
     LAM_TRY_GOTO(filter(e, lam_option_text(arguments, "where"), path), done);
     if (controls_text) LAM_TRY_GOTO(find_controls(e, controls_text, &controls, &column), done);
@@ -294,7 +295,7 @@ static const lam_option options[] = {
     {"out", LAM_OPTION_TEXT, "MAP.h5ad", NULL, "the map (.h5ad, or .npy with .csv beside it), float64", 0, 0, true},
     {"where", LAM_OPTION_TEXT, "EXPR", NULL, "rows that stay, e.g. 'plate != p3 and dose >= 0.5'; ==, !=, <, <=, >, >=, in (A|B), and, or, not", 0, 0, false},
     {"align", LAM_OPTION_CHOICE, "none|center|centerscale|pca-cs|tvn", "none", "how plates and batches are made comparable", 0, 0, false},
-    {"controls", LAM_OPTION_TEXT, "COLUMN=VALUE", NULL, "rows that alignment is fitted on; with --by the same column they leave the map", 0, 0, false},
+    {"controls", LAM_OPTION_TEXT, "COLUMN=VALUE|all", NULL, "rows that alignment is fitted on; with --by the same column they leave the map", 0, 0, false},
     {"batch", LAM_OPTION_TEXT, "COLUMN", NULL, "align each batch (tvn: CORAL by batch)", 0, 0, false},
     {"components", LAM_OPTION_INT, "K", "0", "components that pca-cs and tvn keep; 0: all that the controls span", 0, 1e6, false},
     {"shrinkage", LAM_OPTION_CHOICE, "none|ledoit-wolf", "none", "of the covariance that tvn whitens by; for few controls", 0, 0, false},

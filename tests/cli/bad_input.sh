@@ -155,6 +155,7 @@ head -c 1000 emb.h5ad > cut.h5ad; leaves_nothing x.h5ad 1 'cut.h5ad' "$lamella" 
 leaves_nothing x.h5ad 1 'gnee.*gene' "$lamella" map emb.h5ad --out x.h5ad --by gnee
 leaves_nothing x.h5ad 1 'no controls|no row' "$lamella" map emb.h5ad --out x.h5ad --by gene --align tvn --controls gene=nothing
 leaves_nothing x.h5ad 2 'controls' "$lamella" map emb.h5ad --out x.h5ad --by gene --align tvn
+leaves_nothing x.h5ad 2 'belongs to --align tvn' "$lamella" map emb.h5ad --out x.h5ad --align center --shrinkage ledoit-wolf
 leaves_nothing x.h5ad 2 'column=value' "$lamella" map emb.h5ad --out x.h5ad --by gene --align tvn --controls nonsense
 leaves_nothing x.h5ad 1 'batsh.*batch' "$lamella" map emb.h5ad --out x.h5ad --by gene --align center --batch batsh
 leaves_nothing x.h5ad 2 'where|position' "$lamella" map emb.h5ad --out x.h5ad --by gene --where 'gene ==='

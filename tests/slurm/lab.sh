@@ -77,7 +77,7 @@ sinfo
 cd "$work"
 [ -d shards ] || { "$lamella" synth screen --seed 3 --force; "$lamella" pack screen/images.csv --out shards --force; }
 rm -rf run reference ./*.log
-settings=(data.path="$work/shards" train.steps=400 train.checkpoint_every=50 data.threads=1)
+settings=(data.path="$work/shards" train.steps=200 train.checkpoint_every=50 data.threads=1)
 export LAMELLA="$lamella" OMPI_MCA_btl_tcp_if_include=eth0
 "$lamella" train "$work/configs/demo.yaml" "${settings[@]}" train.out="$work/reference" train.steps=20 --quiet
 job=$(sbatch --parsable --time=00:01:00 --signal=USR1@30 "$work/jobs/train.sbatch" "$work/configs/demo.yaml" \
@@ -91,6 +91,6 @@ for _ in $(seq 1200); do
   sleep 5
 done
 [ "$state" = COMPLETED ] && [ "$restarts" -ge 1 ]
-[ "$(cat run/checkpoints/latest)" = step_00000400 ]
+[ "$(cat run/checkpoints/latest)" = step_00000200 ]
 tail -5 ./*.log
 echo "slurm lab: job $job ran on two hosts, stopped by signal, was requeued $restarts time(s), resumed and finished"

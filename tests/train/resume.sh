@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Same seed twice, stop by signal and resume, a signal into a checkpoint, kill -9 at random moments: the same bytes.
-# Usage: resume.sh LAMELLA [KILLS]
+# Usage: resume.sh LAMELLA [KILLS [MILLISECONDS a slow checkpoint takes]]
 . "$(dirname "$(realpath "$0")")/common.sh" "$1"
-kills=${2:-5}
+kills=${2:-5} slow=${3:-300}
 
 "$lamella" train tiny.yaml train.out=whole --quiet
 "$lamella" train tiny.yaml train.out=again --quiet
@@ -29,11 +29,11 @@ interrupted() { # run, delay of a checkpoint, launcher...
 }
 interrupted stopped 0 env
 same_run whole stopped "USR1 and resume"
-interrupted slow 300 env
+interrupted slow "$slow" env
 same_run whole slow "USR1 into a slow checkpoint"
 
 mpi 2 "$lamella" train tiny.yaml train.out=two --quiet
-interrupted two_stopped 0 mpirun --allow-run-as-root --oversubscribe --bind-to none -n 2
+interrupted two_stopped "$slow" mpirun --allow-run-as-root --oversubscribe --bind-to none -n 2
 same_run two two_stopped "USR1 and resume with 2 ranks"
 
 # Crashes: the run goes on from the last whole checkpoint.
