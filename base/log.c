@@ -14,7 +14,7 @@
 
 struct lam_progress {
     char label[64], unit[32], detail[160];
-    int64_t total, done;
+    int64_t total, done, first; /* first: done before the start */
     double start, last_drawn;
 };
 
@@ -75,7 +75,7 @@ static void format_seconds(char *text, size_t size, double seconds) {
 }
 
 static void draw(lam_progress *p, bool last) {
-    double elapsed = lam_now() - p->start, rate = elapsed > 0 ? (double)p->done / elapsed : 0;
+    double elapsed = lam_now() - p->start, rate = elapsed > 0 ? (double)(p->done - p->first) / elapsed : 0;
     char spent[32], left[48] = "", head[128];
     format_seconds(spent, sizeof spent, elapsed);
     if (!last && p->total > 0 && rate > 0) {
@@ -111,6 +111,10 @@ lam_progress *lam_progress_start(const char *label, int64_t total, const char *u
     p->total = total;
     p->start = p->last_drawn = lam_now();
     return p;
+}
+
+void lam_progress_begin_at(lam_progress *p, int64_t done) {
+    if (p) p->first = p->done = done;
 }
 
 void lam_progress_update(lam_progress *p, int64_t done, const char *detail) {

@@ -124,6 +124,7 @@ static lam_status after_step(lam_trainer *t, lam_metrics *metrics, const lam_ste
 
 static lam_status loop(lam_trainer *t, lam_metrics *metrics, double limit) {
     lam_progress *progress = lam_progress_start("train", t->steps, "steps");
+    lam_progress_begin_at(progress, t->state.step);
     rates sum = {.limit = limit};
     lam_status status = LAM_OK;
     while (status == LAM_OK && t->state.step < t->steps) {

@@ -173,11 +173,32 @@ static lam_status write_first_line(const lam_trainer *t, const lam_start *start,
     return lam_metrics_append(metrics, line);
 }
 
+/* What a killed process left half written of `name` in a folder. */
+static lam_status remove_partial(const char *folder, const char *name) {
+    char **names = NULL, *path = NULL;
+    int64_t count = 0;
+    size_t length = strlen(name);
+    LAM_TRY(lam_list_folder(folder, "", &names, &count));
+    lam_status status = LAM_OK;
+    for (int64_t i = 0; i < count && status == LAM_OK; i++) {
+        if (strncmp(names[i], name, length) != 0 || strncmp(names[i] + length, ".partial-", 9) != 0) continue;
+        status = lam_path_join(&path, folder, names[i]);
+        if (status == LAM_OK) status = lam_remove_tree(path);
+        lam_free(path);
+        path = NULL;
+    }
+    lam_free_texts(names, count);
+    return status;
+}
+
 static lam_status open_files(lam_trainer *t, const lam_start *start, bool resumed, double limit, lam_metrics **metrics) {
     const char *run = t->settings->out;
-    char *config = NULL, *path = NULL, *text = NULL;
+    char *config = NULL, *path = NULL, *text = NULL, *checkpoints = NULL;
     lam_status status = LAM_OK;
-    LAM_TRY_GOTO(lam_make_folders(run), done);
+    LAM_TRY_GOTO(lam_path_join(&checkpoints, run, "checkpoints"), done);
+    LAM_TRY_GOTO(lam_make_folders(checkpoints), done);
+    LAM_TRY_GOTO(remove_partial(run, "config.yaml"), done);
+    LAM_TRY_GOTO(remove_partial(checkpoints, "latest"), done);
     LAM_TRY_GOTO(lam_path_join(&config, run, "config.yaml"), done);
     LAM_TRY_GOTO(lam_path_join(&path, run, "metrics.jsonl"), done);
     LAM_TRY_GOTO(lam_config_write(t->network->config, &text), done);
@@ -185,6 +206,7 @@ static lam_status open_files(lam_trainer *t, const lam_start *start, bool resume
     LAM_TRY_GOTO(lam_metrics_open(metrics, path, t->state.metrics_bytes), done);
     if (!resumed) LAM_TRY_GOTO(write_first_line(t, start, limit, *metrics), done);
 done:
+    lam_free(checkpoints);
     lam_free(config);
     lam_free(path);
     lam_free(text);
