@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The whole way on a simulated screen: images -> shards -> masked autoencoder -> embeddings -> map -> recall -> report.
-# Usage: configs/demo.sh LAMELLA OUT [SEED [STRENGTH]]
+# Usage: configs/demo.sh LAMELLA OUT [SEED [STRENGTH [GENES]]]
 # Every reference goes through the same alignment and the same recall as the trained network.
 set -euo pipefail
-lamella=$1 out=$2 seed=${3:-0} strength=${4:-1}
+lamella=$1 out=$2 seed=${3:-0} strength=${4:-1} genes=${5:-96}
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$out/references"
 timings=$out/timings.csv
@@ -23,7 +23,7 @@ map_and_relate() { # label, embeddings, map, results
   stage "relate $1" "$lamella" relate "$3" --relationships "$out/screen/relationships" --out "$4" --bootstrap 1000 --force
 }
 
-stage synth "$lamella" synth "$out/screen" --seed "$seed" --strength "$strength" --force
+stage synth "$lamella" synth "$out/screen" --seed "$seed" --strength "$strength" --genes "$genes" --force
 stage pack "$lamella" pack "$out/screen/images.csv" --out "$out/shards" --force
 stage inspect "$lamella" inspect "$out/shards" --image "$out/images.png" --force > "$out/shards.txt"
 stage train "$lamella" train "$here/demo.yaml" "data.path=$out/shards" "train.out=$out/run" "train.seed=$seed" --force
