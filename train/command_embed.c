@@ -112,7 +112,10 @@ done:
 
 static lam_status open_all(const lam_arguments *a, lam_shards **shards, source *s, lam_embedder *e, lam_crop **crops, int64_t *count) {
     const char *pool_name = lam_option_text(a, "pool");
-    lam_pool pool = !strcmp(pool_name, "cls") ? LAM_POOL_CLS : !strcmp(pool_name, "channel") ? LAM_POOL_CHANNEL : LAM_POOL_MEAN;
+    lam_pool pool = !strcmp(pool_name, "cls")       ? LAM_POOL_CLS
+                    : !strcmp(pool_name, "channel") ? LAM_POOL_CHANNEL
+                    : !strcmp(pool_name, "hidden")  ? LAM_POOL_HIDDEN
+                                                    : LAM_POOL_MEAN;
     LAM_TRY(lam_require_absent(lam_option_text(a, "out"), lam_option_force(a)));
     LAM_TRY(lam_shards_open(shards, lam_positional(a, 1)));
     LAM_TRY(open_source(s, a, *shards));
@@ -154,8 +157,8 @@ static const lam_option options[] = {
     {"out", LAM_OPTION_TEXT, "FILE", NULL, "where the embeddings go: .h5ad, or .npy with .csv beside it", .required = true},
     {"level", LAM_OPTION_CHOICE, "crop|image|well", "image", "one row a crop, an image, or a well", .required = false},
     {"block", LAM_OPTION_INT, "K", NULL, "block whose output is taken; without it the last, normalised", .minimum = 1, .maximum = 1000},
-    {"pool", LAM_OPTION_CHOICE, "mean|cls|channel", "mean",
-     "mean of the patch tokens, cls token, or a mean for each channel seen alone", .required = false},
+    {"pool", LAM_OPTION_CHOICE, "mean|cls|channel|hidden", "mean",
+     "mean of the patch tokens; cls token; a mean for each channel seen alone; mean of the hidden units of the block's MLP", .required = false},
     {"crops", LAM_OPTION_INT, "N", "0", "crops drawn from an image; 0: tiled over it", .minimum = 0, .maximum = 100000},
     {"seed", LAM_OPTION_INT, "N", "0", "of the crops that are drawn", .minimum = 0, .maximum = 9007199254740991.0},
     {"crop-size", LAM_OPTION_INT, "PIXELS", "64", "side of a crop for intensity and handmade", .minimum = 8, .maximum = 8192},

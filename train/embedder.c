@@ -16,9 +16,9 @@ static lam_status open_network(lam_embedder *e, int64_t block) {
     LAM_TRY(lam_network_match(e->network, e->shards, e->channel_map));
     LAM_TRY(lam_feeder_create(&e->feeder, e->network, e->shards, e->channel_map));
     LAM_TRY(lam_graph_create(&e->graph, e->network->parameters, LAM_BACKEND_CPU));
-    LAM_TRY(lam_mae_vit_build_encoder(e->graph, model, e->batch, block > 0 ? block : model->depth, &e->io));
+    LAM_TRY(lam_mae_vit_build_encoder(e->graph, model, e->batch, block > 0 ? block : model->depth, e->pool == LAM_POOL_HIDDEN, &e->io));
     LAM_TRY(lam_graph_plan(e->graph));
-    e->width = model->embed_dim * (e->pool == LAM_POOL_CHANNEL ? e->channels : 1);
+    e->width = lam_tensor_dim(e->io.tokens, 2) * (e->pool == LAM_POOL_CHANNEL ? e->channels : 1);
     return LAM_OK;
 }
 
@@ -76,7 +76,7 @@ static void feed(lam_embedder *e, const lam_crop *crops, int64_t count, const in
     }
 }
 
-/* One vector of embed_dim a crop, `stride` elements apart. */
+/* One vector a crop, as long as a token, `stride` elements apart. */
 static void pool_tokens(const lam_embedder *e, int64_t count, float *vectors, int64_t stride) {
     int64_t tokens = lam_tensor_dim(e->io.tokens, 1), dim = lam_tensor_dim(e->io.tokens, 2);
     const float *all = lam_tensor_data(e->io.tokens);
@@ -97,7 +97,7 @@ static void pool_tokens(const lam_embedder *e, int64_t count, float *vectors, in
 
 static lam_status embed_batch(lam_embedder *e, const lam_crop *crops, int64_t count, float *vectors) {
     int64_t plate_count = 0, passes = e->pool == LAM_POOL_CHANNEL ? e->channels : 1;
-    int64_t dim = e->network->settings.model.embed_dim;
+    int64_t dim = lam_tensor_dim(e->io.tokens, 2);
     feed(e, crops, count, lam_shards_plates(e->shards, &plate_count));
     for (int64_t c = 0; c < passes; c++) {
         *(int64_t *)lam_tensor_data(e->io.only_channel) = e->pool == LAM_POOL_CHANNEL ? c : -1;

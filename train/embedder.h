@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-typedef enum lam_pool { LAM_POOL_MEAN, LAM_POOL_CLS, LAM_POOL_CHANNEL } lam_pool;
+typedef enum lam_pool { LAM_POOL_MEAN, LAM_POOL_CLS, LAM_POOL_CHANNEL, LAM_POOL_HIDDEN } lam_pool;
 
 typedef struct lam_embedder {
     lam_shards *shards;   /* borrowed */

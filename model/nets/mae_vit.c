@@ -151,8 +151,9 @@ static lam_tensor *linear(lam_graph *g, lam_tensor *x, const char *prefix, const
 }
 
 /* A stack of pre-norm blocks. The residual stream x and the last branch r travel apart, so that each addition
- * is fused with the LayerNorm that follows it. Returns the normalised end of the stack. */
-static lam_tensor *blocks(lam_graph *g, lam_tensor *x, const char *stack, int64_t depth, int64_t heads,
+ * is fused with the LayerNorm that follows it. Returns the normalised end of the stack, or with `hidden` the hidden
+ * units of the last block's MLP. */
+static lam_tensor *blocks(lam_graph *g, lam_tensor *x, const char *stack, int64_t depth, int64_t heads, bool hidden,
                           const char *last_norm_prefix, const char *last_norm, lam_tensor **unnormalised) {
     lam_tensor *r = NULL;
     char prefix[64], weight[64], bias[64];
@@ -173,6 +174,7 @@ static lam_tensor *blocks(lam_graph *g, lam_tensor *x, const char *stack, int64_
                               named(g, prefix, "layernorm_after.bias"), LAYERNORM_EPS, &x);
         h = lam_linear_gelu(g, h, named(g, prefix, "intermediate.dense.weight"),
                             named(g, prefix, "intermediate.dense.bias"));
+        if (hidden && i == depth - 1) return h;
         r = linear(g, h, prefix, "output.dense");
     }
     if (!last_norm) return *unnormalised = lam_add(g, x, r);
@@ -233,12 +235,12 @@ lam_status lam_mae_vit_build(lam_graph *g, const lam_mae_vit_config *c, int64_t 
     lam_keep(g, io->ids_restore, "ids_restore");
 
     lam_tensor *unnormalised, *x = embed(g, target, ids_keep, c->in_channels);
-    x = blocks(g, x, "vit.encoder.layer", c->depth, c->num_heads, "vit.", "layernorm", &unnormalised);
+    x = blocks(g, x, "vit.encoder.layer", c->depth, c->num_heads, false, "vit.", "layernorm", &unnormalised);
     io->latent = lam_keep(g, x, "latent");
     x = linear(g, x, "decoder.", "decoder_embed");
     x = lam_unshuffle(g, x, named(g, "decoder.", "mask_token"), named(g, "decoder.", "decoder_pos_embed"),
                       io->ids_restore);
-    x = blocks(g, x, "decoder.decoder_layers", c->decoder_depth, c->decoder_num_heads, "decoder.",
+    x = blocks(g, x, "decoder.decoder_layers", c->decoder_depth, c->decoder_num_heads, false, "decoder.",
                "decoder_norm", &unnormalised);
     x = linear(g, lam_drop_cls(g, x), "decoder.", "decoder_pred");
     io->logits = lam_keep(g, x, "logits");
@@ -250,7 +252,7 @@ lam_status lam_mae_vit_build(lam_graph *g, const lam_mae_vit_config *c, int64_t 
 }
 
 lam_status lam_mae_vit_build_encoder(lam_graph *g, const lam_mae_vit_config *c, int64_t batch, int64_t block,
-                                     lam_mae_vit_encoder_io *io) {
+                                     bool hidden, lam_mae_vit_encoder_io *io) {
     LAM_TRY(lam_mae_vit_check(c));
     LAM_REQUIRE(block >= 1 && block <= c->depth, LAM_ERROR_USAGE,
                 "block %lld does not exist: the network has blocks 1 to %lld", (long long)block,
@@ -260,8 +262,8 @@ lam_status lam_mae_vit_build_encoder(lam_graph *g, const lam_mae_vit_config *c, 
     lam_tensor *patches = input_patches(g, c, batch, &io->pixels, &io->scale, &io->mean, &io->rstd,
                                         &io->present, io->only_channel);
     lam_tensor *unnormalised, *x = embed(g, patches, NULL, c->in_channels);
-    x = blocks(g, x, "vit.encoder.layer", block, c->num_heads, "vit.", block == c->depth ? "layernorm" : NULL,
-               &unnormalised);
+    x = blocks(g, x, "vit.encoder.layer", block, c->num_heads, hidden, "vit.",
+               block == c->depth ? "layernorm" : NULL, &unnormalised);
     io->tokens = lam_keep(g, x, "tokens");
     return LAM_OK;
 }

@@ -78,10 +78,11 @@ typedef struct lam_mae_vit_encoder_io {
     lam_tensor *pixels, *scale, *mean, *rstd, *present; /* as above */
     lam_tensor *only_channel; /* [1] I64: -1 all; c: every other channel is 0 after standardisation
                                  (embeddings by channel) */
-    lam_tensor *tokens; /* [B, 1 + N, D] after block `block` (1..depth); block == depth adds vit.layernorm */
+    lam_tensor *tokens; /* [B, 1 + N, D] after block `block` (1..depth); block == depth adds vit.layernorm;
+                           with `hidden` [B, 1 + N, mlp_dim]: the hidden units of that block's MLP, after GELU */
 } lam_mae_vit_encoder_io;
 lam_status lam_mae_vit_build_encoder(lam_graph *graph, const lam_mae_vit_config *config, int64_t batch,
-                                     int64_t block, lam_mae_vit_encoder_io *io);
+                                     int64_t block, bool hidden, lam_mae_vit_encoder_io *io);
 
 /* Floating-point operations of one training step on one crop: 3 x forward; matrix products only. */
 double lam_mae_vit_step_flops(const lam_mae_vit_config *config);
