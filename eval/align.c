@@ -81,9 +81,11 @@ double lam_ledoit_wolf(const double *x, int64_t d, const int64_t *rows, int64_t 
     return noise < spread ? noise / spread : 1;
 }
 
-/* Principal components of the listed rows, most variance first, null directions dropped; x is replaced by its scores.
- * deviation, where given: [*columns] the deviation of each score by the shrunk covariance; nothing is dropped then. */
-static lam_status rotate(double *x, int64_t rows, int64_t *columns, const int64_t *list, int64_t n, int64_t wanted, double *deviation, lam_transform_fit *fit) {
+/* Principal components of the listed rows of `spread`, most variance first, null directions dropped; x is replaced by its scores.
+ * deviation, where given: [*columns] the deviation of each score by the covariance, shrunk as `how` says; a shrunk one has no null
+ * directions. */
+static lam_status rotate(const lam_alignment *how, double *x, int64_t rows, int64_t *columns, const double *spread, const int64_t *list, int64_t n,
+                         double *deviation, lam_transform_fit *fit) {
     int64_t d = *columns;
     double *covariance = NULL, *values = NULL, *scores = NULL, share = 0, mean_variance = 0;
     lam_status status = LAM_OK;
@@ -91,9 +93,9 @@ static lam_status rotate(double *x, int64_t rows, int64_t *columns, const int64_
     LAM_TRY_GOTO(lam_alloc_array((void **)&fit->rotation_mean, d, sizeof(double)), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&covariance, d * d, sizeof(double)), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&values, d, sizeof(double)), done);
-    LAM_TRY_GOTO(lam_covariance(x, d, list, n, deviation ? 0 : 1, fit->rotation_mean, covariance), done);
-    if (deviation) {
-        share = lam_ledoit_wolf(x, d, list, n, fit->rotation_mean, covariance);
+    LAM_TRY_GOTO(lam_covariance(spread, d, list, n, deviation ? 0 : 1, fit->rotation_mean, covariance), done);
+    if (deviation && how->shrinkage) {
+        share = how->share > 0 ? how->share : lam_ledoit_wolf(spread, d, list, n, fit->rotation_mean, covariance);
         for (int64_t j = 0; j < d; j++) mean_variance += covariance[j * d + j] / (double)d;
         lam_log_info("align: %lld controls of %lld dimensions; the covariance is shrunk by %.3f", (long long)n, (long long)d, share);
     }
@@ -103,7 +105,7 @@ static lam_status rotate(double *x, int64_t rows, int64_t *columns, const int64_
     LAM_REQUIRE_GOTO(kept > 0 && values[d - 1] > 0, done, LAM_ERROR_NUMERIC, "the controls do not vary: nothing can be aligned on them");
     if (kept < d)
         lam_log_info("align: %lld controls span %lld of %lld dimensions; the others are dropped", (long long)n, (long long)kept, (long long)d);
-    if (wanted && wanted < kept) kept = wanted;
+    if (how->components && how->components < kept) kept = how->components;
     for (int64_t k = 0; deviation && k < kept; k++) deviation[k] = sqrt((1 - share) * fmax(values[d - 1 - k], 0) + share * mean_variance);
     LAM_TRY_GOTO(lam_alloc_array((void **)&fit->rotation, kept * d, sizeof(double)), done);
     for (int64_t k = 0; k < kept; k++) memcpy(fit->rotation + k * d, covariance + (d - 1 - k) * d, (size_t)d * sizeof(double));
@@ -158,25 +160,61 @@ done:
     return status;
 }
 
+/* `spread` [rows, d]: the listed rows of x minus the mean of their group, times a factor that makes up for the degrees of freedom
+ * that the means take: its mean squares are the unbiased variances among replicates. */
+static lam_status among_replicates(const lam_alignment *how, const double *x, int64_t rows, int64_t d, const int64_t *list, int64_t n, double *spread) {
+    double *mean = NULL;
+    int64_t *count = NULL, groups = 0;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_alloc_array((void **)&mean, how->groups * d, sizeof *mean), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&count, how->groups, sizeof *count), done);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t g = how->group[list[i]];
+        groups += count[g]++ == 0;
+        for (int64_t j = 0; j < d; j++) mean[g * d + j] += x[list[i] * d + j];
+    }
+    LAM_REQUIRE_GOTO(n - groups >= 2, done, LAM_ERROR_INPUT, "%lld rows in %lld groups: no replicates to learn the variation among them from", (long long)n,
+                     (long long)groups);
+    double factor = sqrt((double)n / (double)(n - groups));
+    memset(spread, 0, (size_t)(rows * d) * sizeof *spread);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t g = how->group[list[i]];
+        for (int64_t j = 0; j < d; j++) spread[list[i] * d + j] = factor * (x[list[i] * d + j] - mean[g * d + j] / (double)count[g]);
+    }
+done:
+    lam_free(mean);
+    lam_free(count);
+    return status;
+}
+
 static lam_status whiten(const lam_alignment *how, double *x, int64_t rows, int64_t *columns, int64_t *list, lam_transform_fit *fit) {
     int64_t d = *columns, n = select_rows(how, rows, -1, list);
     LAM_TRY(lam_alloc_array((void **)&fit->mean, d, sizeof(double)));
     LAM_TRY(lam_alloc_array((void **)&fit->scale, d, sizeof(double)));
-    moments(x, d, list, n, fit->mean, fit->scale);
-    apply(x, d, rows, NULL, -1, fit->mean, fit->scale);
-    double *mean = NULL, *scale = NULL;
+    double *mean = NULL, *scale = NULL, *spread = NULL;
+    bool by_covariance = how->shrinkage || how->group;
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_alloc_array((void **)&mean, d, sizeof(double)), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&scale, d, sizeof(double)), done);
-    LAM_TRY_GOTO(rotate(x, rows, columns, list, n, how->components, how->shrinkage ? scale : NULL, fit), done);
+    moments(x, d, list, n, fit->mean, fit->scale);
+    if (how->group) {
+        LAM_TRY_GOTO(lam_alloc_array((void **)&spread, rows * d, sizeof(double)), done);
+        LAM_TRY_GOTO(among_replicates(how, x, rows, d, list, n, spread), done);
+        moments(spread, d, list, n, mean, fit->scale);
+        apply(spread, d, rows, NULL, -1, mean, fit->scale);
+        memset(mean, 0, (size_t)d * sizeof *mean);
+    }
+    apply(x, d, rows, NULL, -1, fit->mean, fit->scale);
+    LAM_TRY_GOTO(rotate(how, x, rows, columns, spread ? spread : x, list, n, by_covariance ? scale : NULL, fit), done);
     /* The second centre-scale is folded into the rotation's rows, so that the fit stays an affine map. */
-    if (!how->shrinkage) moments(x, *columns, list, n, mean, scale);
+    if (!by_covariance) moments(x, *columns, list, n, mean, scale);
     apply(x, *columns, rows, NULL, -1, mean, scale);
     for (int64_t k = 0; k < *columns; k++)
         for (int64_t j = 0; j < d; j++) fit->rotation[k * d + j] /= scale[k];
 done:
     lam_free(mean);
     lam_free(scale);
+    lam_free(spread);
     LAM_TRY(status);
     return how->batch ? coral(how, x, rows, *columns, list, fit) : LAM_OK;
 }
@@ -191,7 +229,7 @@ lam_status lam_align(const lam_alignment *how, double *x, int64_t rows, int64_t 
     case LAM_ALIGN_CENTER: LAM_TRY_GOTO(by_batch(how, x, rows, *columns, false, list, &fit), done); break;
     case LAM_ALIGN_CENTERSCALE: LAM_TRY_GOTO(by_batch(how, x, rows, *columns, true, list, &fit), done); break;
     case LAM_ALIGN_PCA_CS:
-        LAM_TRY_GOTO(rotate(x, rows, columns, list, select_rows(how, rows, -1, list), how->components, NULL, &fit), done);
+        LAM_TRY_GOTO(rotate(how, x, rows, columns, x, list, select_rows(how, rows, -1, list), NULL, &fit), done);
         LAM_TRY_GOTO(by_batch(how, x, rows, *columns, true, list, &fit), done);
         break;
     case LAM_ALIGN_TVN: LAM_TRY_GOTO(whiten(how, x, rows, columns, list, &fit), done); break;

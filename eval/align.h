@@ -1,7 +1,7 @@
 /* Alignment of embeddings on controls (EFAAR, Celik et al. 2024; formulas of its efaar.py, Apache-2.0).
  *
- *     lam_alignment how = {LAM_ALIGN_TVN, controls, batch, batches};
- *     LAM_TRY(lam_align(&how, &x, rows, &columns, NULL));     // in place; columns may become fewer
+ *     lam_alignment how = {.method = LAM_ALIGN_TVN, .controls = controls, .batch = batch, .batches = batches};
+ *     LAM_TRY(lam_align(&how, x, rows, &columns, NULL));      // in place; columns may become fewer
  *
  * center, centerscale: minus the mean (and divided by the deviation, ddof 0, constant columns by 1) of the controls, or of all
  * rows where no controls are named; of each batch where batches are named.
@@ -9,8 +9,11 @@
  * pca-cs: principal components of all controls, then centre and scale on the controls of each batch.
  * tvn: centre and scale on all controls; components of the controls; centre and scale again (whitening); with batches
  * CORAL: X_b S_b^(-1/2), S_b = covariance(controls of b, ddof 1) + I/2. TVN does not take off the means of batches (trap T6).
- * With shrinkage, tvn whitens by (1 - s) S + s mu I instead of S, the covariance of the controls (mu: its mean variance; s: Ledoit
- * and Wolf, J. Multivariate Anal. 88, 2004): with fewer controls than a few times the dimensions S alone is mostly noise.
+ * With shrinkage, tvn whitens by (1 - s) S + s mu I instead of S, the covariance of the controls (mu: its mean variance; s: as
+ * given, or by Ledoit and Wolf, J. Multivariate Anal. 88, 2004): with few controls for the dimensions S alone is mostly noise.
+ * With groups, tvn takes the variation among replicates for the typical one: S, and the scale before it, are of the controls minus
+ * the mean of their group (divided by rows - groups), as within-class covariance normalisation does (Hatch et al., Interspeech
+ * 2006). Every gene has replicates; a screen has few controls.
  * Guards: components without variance among the controls are dropped (fewer controls than dimensions), with one line; a batch
  * without two controls is an error that names it. */
 #ifndef LAMELLA_EVAL_ALIGN_H
@@ -35,6 +38,9 @@ typedef struct lam_alignment {
     const char *const *batch_names; /* for messages; may be NULL */
     int64_t components;       /* of pca-cs and tvn that are kept, most variance first; 0: all */
     bool shrinkage;           /* of tvn */
+    double share;             /* s of the shrinkage, above 0 up to 1; 0: Ledoit and Wolf's */
+    const int64_t *group;     /* of tvn: [rows] 0..groups-1, which rows are replicates of each other; NULL: none. Not with batches */
+    int64_t groups;
 } lam_alignment;
 
 /* Ledoit and Wolf's share s of the identity, 0..1, for n centred rows of d columns with covariance S (divided by n):

@@ -112,19 +112,30 @@ static lam_status save_fit(const lam_transform_fit *f, const char *path, const c
     return status;
 }
 
+static lam_status read_shrinkage(const char *text, lam_alignment *how) {
+    char *end = NULL;
+    how->shrinkage = strcmp(text, "none") != 0;
+    if (!how->shrinkage || !strcmp(text, "ledoit-wolf")) return LAM_OK;
+    how->share = strtod(text, &end);
+    LAM_REQUIRE(*text && !*end && how->share > 0 && how->share <= 1, LAM_ERROR_USAGE,
+                "map: --shrinkage is '%s', none, ledoit-wolf or a number above 0 up to 1 is needed", text);
+    return LAM_OK;
+}
+
 static lam_status align(lam_embeddings *e, const lam_arguments *arguments, const bool *controls) {
     static const char *const names[] = {"none", "center", "centerscale", "pca-cs", "tvn"};
     const char *asked = lam_option_text(arguments, "align"), *batch_column = lam_option_text(arguments, "batch"),
-               *save = lam_option_text(arguments, "save-transform");
-    lam_alignment how = {.controls = controls, .components = lam_option_int(arguments, "components"),
-                         .shrinkage = !strcmp(lam_option_text(arguments, "shrinkage"), "ledoit-wolf")};
+               *save = lam_option_text(arguments, "save-transform"), *within = lam_option_text(arguments, "within");
+    lam_alignment how = {.controls = controls, .components = lam_option_int(arguments, "components")};
+    LAM_TRY(read_shrinkage(lam_option_text(arguments, "shrinkage"), &how));
     for (int i = 0; i < 5; i++)
         if (!strcmp(names[i], asked)) how.method = (lam_align_method)i;
-    LAM_REQUIRE(lam_option_text(arguments, "controls") || (how.method != LAM_ALIGN_TVN && how.method != LAM_ALIGN_PCA_CS), LAM_ERROR_USAGE,
+    LAM_REQUIRE(lam_option_text(arguments, "controls") || within || (how.method != LAM_ALIGN_TVN && how.method != LAM_ALIGN_PCA_CS), LAM_ERROR_USAGE,
                 "map: --align %s is fitted on controls: name them with --controls 'column=value', or give --controls all to fit it on every row", asked);
     LAM_REQUIRE(!how.shrinkage || how.method == LAM_ALIGN_TVN, LAM_ERROR_USAGE, "map: --shrinkage belongs to --align tvn, not to %s", asked);
-    int64_t *batch = NULL;
-    const char **batch_names = NULL;
+    LAM_REQUIRE(!within || (how.method == LAM_ALIGN_TVN && !batch_column), LAM_ERROR_USAGE, "map: --within belongs to --align tvn without --batch");
+    int64_t *batch = NULL, *group = NULL;
+    const char **batch_names = NULL, **group_names = NULL;
     lam_transform_fit fit = {0};
     lam_status status = LAM_OK;
     if (batch_column) {
@@ -134,12 +145,20 @@ static lam_status align(lam_embeddings *e, const lam_arguments *arguments, const
         how.batch = batch;
         how.batch_names = batch_names;
     }
+    if (within) {
+        int column;
+        LAM_TRY_GOTO(lam_table_require(e->obs, within, &column), done);
+        LAM_TRY_GOTO(lam_table_codes(e->obs, column, &group, &group_names, &how.groups), done);
+        how.group = group;
+    }
     LAM_TRY_GOTO(lam_align(&how, e->values, e->rows, &e->columns, &fit), done);
     if (save) LAM_TRY_GOTO(save_fit(&fit, save, asked), done);
 done:
     lam_transform_fit_free(&fit);
     lam_free(batch);
     lam_free(batch_names);
+    lam_free(group);
+    lam_free(group_names);
     return status;
 }
 
@@ -298,7 +317,8 @@ static const lam_option options[] = {
     {"controls", LAM_OPTION_TEXT, "COLUMN=VALUE|all", NULL, "rows that alignment is fitted on; with --by the same column they leave the map", 0, 0, false},
     {"batch", LAM_OPTION_TEXT, "COLUMN", NULL, "align each batch (tvn: CORAL by batch)", 0, 0, false},
     {"components", LAM_OPTION_INT, "K", "0", "components that pca-cs and tvn keep; 0: all that the controls span", 0, 1e6, false},
-    {"shrinkage", LAM_OPTION_CHOICE, "none|ledoit-wolf", "none", "of the covariance that tvn whitens by; for few controls", 0, 0, false},
+    {"shrinkage", LAM_OPTION_TEXT, "none|ledoit-wolf|SHARE", "none", "of the covariance that tvn whitens by; for few controls", 0, 0, false},
+    {"within", LAM_OPTION_TEXT, "COLUMN", NULL, "tvn whitens by the variation among rows of one COLUMN (replicates of a gene), not among controls", 0, 0, false},
     {"by", LAM_OPTION_TEXT, "COLUMN[,COLUMN...]", NULL, "aggregate rows with this label; several: in this order, e.g. guide,gene", 0, 0, false},
     {"aggregate", LAM_OPTION_CHOICE, "mean|median", "mean", "of the rows of a label", 0, 0, false},
     {"save-transform", LAM_OPTION_TEXT, "FILE", NULL, "the fitted alignment as safetensors", 0, 0, false},

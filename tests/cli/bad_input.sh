@@ -157,6 +157,9 @@ leaves_nothing x.h5ad 1 'no controls|no row' "$lamella" map emb.h5ad --out x.h5a
 leaves_nothing x.h5ad 2 'controls' "$lamella" map emb.h5ad --out x.h5ad --by gene --align tvn
 leaves_nothing x.h5ad 2 'belongs to --align tvn' "$lamella" map emb.h5ad --out x.h5ad --align center --shrinkage ledoit-wolf
 leaves_nothing x.h5ad 2 'column=value' "$lamella" map emb.h5ad --out x.h5ad --by gene --align tvn --controls nonsense
+leaves_nothing x.h5ad 2 'ledoit-wolf' "$lamella" map emb.h5ad --out x.h5ad --align tvn --controls all --shrinkage 1.5
+leaves_nothing x.h5ad 2 'without --batch' "$lamella" map emb.h5ad --out x.h5ad --align tvn --controls all --within gene --batch plate
+leaves_nothing x.h5ad 1 'no column|nothing' "$lamella" map emb.h5ad --out x.h5ad --align tvn --controls all --within nothing
 leaves_nothing x.h5ad 1 'batsh.*batch' "$lamella" map emb.h5ad --out x.h5ad --by gene --align center --batch batsh
 leaves_nothing x.h5ad 2 'where|position' "$lamella" map emb.h5ad --out x.h5ad --by gene --where 'gene ==='
 leaves_nothing x.h5ad 1 'no row' "$lamella" map emb.h5ad --out x.h5ad --by gene --where 'gene == nothing'

@@ -1,5 +1,5 @@
-/* Shrinkage of TVN against scikit-learn's ledoit_wolf, and what alignments say of data that cannot be aligned. The other
- * alignments: tests/unit/eval_golden.c. */
+/* TVN with shrinkage against scikit-learn's ledoit_wolf and with replicates against numpy, and what alignments say of data that
+ * cannot be aligned. The other alignments: tests/unit/eval_golden.c. */
 #include "eval/align.h"
 
 #include <math.h>
@@ -122,7 +122,7 @@ static void refused(void **state) {
     static const char *const names[] = {"p1", "p2"};
     for (int m = 0; m < 4; m++) { /* the second batch has no control */
         fill(x, ROWS, COLUMNS, 1);
-        lam_alignment how = {methods[m], controls, batch, 2, names, 0, false};
+        lam_alignment how = {.method = methods[m], .controls = controls, .batch = batch, .batches = 2, .batch_names = names};
         columns = COLUMNS;
         assert_int_equal(lam_align(&how, x, ROWS, &columns, NULL), LAM_ERROR_INPUT);
         assert_non_null(strstr(lam_last_error(), "batch 'p2' has 0 controls"));
@@ -135,7 +135,46 @@ static void refused(void **state) {
     }
 }
 
+/* With groups: the products of three rows in the metric of the covariance among replicates, from numpy; and without shrinkage that
+ * covariance is the identity afterwards. */
+static void replicates(void **state) {
+    (void)state;
+    static const double golden[2][9] = {{2039.018198438439, 1245.564359912863, 300.8535328177181, 1245.564359912863, 764.9475952804488, 182.425202365241, 300.8535328177181, 182.425202365241, 47.89198926015145},
+                                        {515.402553726927, 326.9256544196416, 73.122712973603, 326.9256544196415, 209.5270425997786, 46.00413042411859, 73.12271297360299, 46.00413042411859, 12.39389599521078}};
+    int64_t group[ROWS];
+    for (int64_t i = 0; i < ROWS; i++) group[i] = i % 6;
+    for (int shrunk = 0; shrunk < 2; shrunk++) {
+        double x[ROWS * 5], mean[6 * 5] = {0};
+        int64_t columns = 5;
+        fill(x, ROWS, 5, 1);
+        for (int i = 0; i < ROWS; i++) x[i * 5 + 2] += 3 * (double)group[i]; /* what differs between groups only */
+        lam_alignment how = {.method = LAM_ALIGN_TVN, .group = group, .groups = 6, .shrinkage = shrunk != 0, .share = 0.1 * shrunk};
+        if (lam_align(&how, x, ROWS, &columns, NULL) != LAM_OK) fail_msg("%s", lam_last_error());
+        assert_int_equal(columns, 5);
+        for (int a = 0; a < 3; a++)
+            for (int b = 0; b < 3; b++) {
+                double sum = 0;
+                for (int k = 0; k < 5; k++) sum += x[a * 5 + k] * x[b * 5 + k];
+                assert_true(fabs(sum - golden[shrunk][a * 3 + b]) < 1e-9 * fabs(golden[shrunk][0]));
+            }
+        for (int i = 0; i < ROWS; i++)
+            for (int k = 0; k < 5; k++) mean[group[i] * 5 + k] += x[i * 5 + k] / (double)((ROWS - group[i] + 5) / 6);
+        for (int j = 0; j < 5 && !shrunk; j++)
+            for (int k = 0; k < 5; k++) {
+                double sum = 0;
+                for (int i = 0; i < ROWS; i++) sum += (x[i * 5 + j] - mean[group[i] * 5 + j]) * (x[i * 5 + k] - mean[group[i] * 5 + k]);
+                assert_true(fabs(sum / (ROWS - 6) - (j == k)) < 1e-9);
+            }
+    }
+    double x[ROWS * 5];
+    int64_t columns = 5;
+    fill(x, ROWS, 5, 1);
+    for (int64_t i = 0; i < ROWS; i++) group[i] = i; /* no replicates */
+    lam_alignment how = {.method = LAM_ALIGN_TVN, .group = group, .groups = ROWS};
+    assert_int_equal(lam_align(&how, x, ROWS, &columns, NULL), LAM_ERROR_INPUT);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(ledoit_wolf), cmocka_unit_test(kept_components), cmocka_unit_test(every_row), cmocka_unit_test(refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(replicates), cmocka_unit_test(ledoit_wolf), cmocka_unit_test(kept_components), cmocka_unit_test(every_row), cmocka_unit_test(refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

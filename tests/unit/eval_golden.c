@@ -142,7 +142,8 @@ static void alignments(void **unused) {
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         memcpy(s, original, sizeof *s);
         int64_t columns = D, codes[ROWS], counts[GENES], rows = 0;
-        lam_alignment how = {cases[c].method, cases[c].controls ? s->controls : NULL, cases[c].batch ? s->batch : NULL, BATCHES, NULL, 0, false};
+        lam_alignment how = {.method = cases[c].method, .controls = cases[c].controls ? s->controls : NULL, .batch = cases[c].batch ? s->batch : NULL,
+                             .batches = BATCHES};
         ok(lam_align(&how, s->x, ROWS, &columns, NULL));
         assert_int_equal(columns, D);
         double kept[ROWS * D], map[GENES * D];
@@ -183,7 +184,7 @@ static void fewer_controls_than_dimensions(void **unused) {
     state = 7;
     for (int i = 0; i < 30; i++) x[i] = n();
     int64_t columns = 5;
-    lam_alignment how = {LAM_ALIGN_TVN, controls, NULL, 0, NULL, 0, false};
+    lam_alignment how = {.method = LAM_ALIGN_TVN, .controls = controls};
     ok(lam_align(&how, x, 6, &columns, NULL));
     assert_int_equal(columns, 2); /* three controls span two directions */
     for (int i = 0; i < 12; i++) assert_true(isfinite(x[i]) && fabs(x[i]) < 1e3);
@@ -199,7 +200,7 @@ static void batch_without_controls(void **unused) {
     bool controls[4] = {true, true, true, false};
     int64_t batch[4] = {0, 0, 0, 1}, columns = 2;
     const char *names[2] = {"p1", "p2"};
-    lam_alignment how = {LAM_ALIGN_CENTERSCALE, controls, batch, 2, names, 0, false};
+    lam_alignment how = {.method = LAM_ALIGN_CENTERSCALE, .controls = controls, .batch = batch, .batches = 2, .batch_names = names};
     assert_int_equal(lam_align(&how, x, 4, &columns, NULL), LAM_ERROR_INPUT);
     assert_non_null(strstr(lam_last_error(), "batch 'p2' has 0 controls"));
 }
@@ -208,7 +209,7 @@ static void constant_columns(void **unused) {
     (void)unused;
     double x[6] = {3, 1, 3, 2, 3, 3};
     int64_t columns = 2;
-    lam_alignment how = {LAM_ALIGN_CENTERSCALE, NULL, NULL, 0, NULL, 0, false};
+    lam_alignment how = {.method = LAM_ALIGN_CENTERSCALE};
     ok(lam_align(&how, x, 3, &columns, NULL));
     for (int i = 0; i < 3; i++) assert_true(fabs(x[2 * i]) < 1e-12);
     assert_true(fabs(x[1] + sqrt(1.5)) < 1e-12);
@@ -291,7 +292,7 @@ static void real_embeddings(void **unused) {
             snprintf(name, sizeof name, "gene_embeddings/%s", file);
             lam_embeddings *e;
             ok(lam_embeddings_read(&e, shared(name), NULL, NULL));
-            lam_alignment how = {(lam_align_method)m, NULL, NULL, 0, NULL, 0, false};
+            lam_alignment how = {.method = (lam_align_method)m};
             ok(lam_align(&how, e->values, e->rows, &e->columns, NULL));
             const lam_json *sources = lam_json_get(lam_json_get(golden, file), methods[m]);
             for (size_t i = 0; i < lam_json_size(sources); i++) {
