@@ -28,11 +28,30 @@ lam_status lam_json_parse(lam_json **out, const char *text, size_t size, const c
     return LAM_OK;
 }
 
+/* Bytes that are not UTF-8 (file names may hold any) are kept readable: each becomes '?'. */
+static json_t *text_value(const char *value) {
+    if (!value) return json_null();
+    json_t *json = json_string(value);
+    if (json) return json;
+    char *copy = strdup(value);
+    if (!copy) return NULL;
+    for (char *p = copy; *p; p++)
+        if ((unsigned char)*p >= 0x80) *p = '?';
+    json = json_string(copy);
+    free(copy);
+    return json;
+}
+
 static void put(lam_json *object, const char *key, json_t *child) {
-    if (!object)
+    if (!object) {
         json_decref(child);
-    else if (json_object_set_new(unwrap(object), key, child) != 0)
+        return;
+    }
+    json_t *name = text_value(key);
+    if (!name || json_object_set(unwrap(object), json_string_value(name), child) != 0)
         json_object_set_new(unwrap(object), "out of memory", poison());
+    json_decref(child);
+    json_decref(name);
 }
 
 static void add(lam_json *array, json_t *child) {
@@ -47,19 +66,6 @@ static json_t *number(double value) { return isfinite(value) ? json_real(value) 
 void lam_json_set_int(lam_json *object, const char *key, int64_t value) { put(object, key, json_integer(value)); }
 void lam_json_set_float(lam_json *object, const char *key, double value) { put(object, key, number(value)); }
 void lam_json_set_bool(lam_json *object, const char *key, bool value) { put(object, key, json_boolean(value)); }
-/* Bytes that are not UTF-8 (file names may hold any) are kept readable: each becomes '?'. */
-static json_t *text_value(const char *value) {
-    if (!value) return json_null();
-    json_t *json = json_string(value);
-    if (json) return json;
-    char *copy = strdup(value);
-    if (!copy) return NULL;
-    for (char *p = copy; *p; p++)
-        if ((unsigned char)*p >= 0x80) *p = '?';
-    json = json_string(copy);
-    free(copy);
-    return json;
-}
 void lam_json_set_text(lam_json *object, const char *key, const char *value) { put(object, key, text_value(value)); }
 void lam_json_set(lam_json *object, const char *key, lam_json *child) { put(object, key, unwrap(child)); }
 void lam_json_append(lam_json *array, lam_json *child) { add(array, unwrap(child)); }
@@ -69,22 +75,13 @@ void lam_json_append_text(lam_json *array, const char *value) { add(array, text_
 
 lam_json *lam_json_get(const lam_json *object, const char *key) { return wrap(json_object_get(unwrap(object), key)); }
 
-static void *iterator_at(const lam_json *object, size_t index) {
-    void *iterator = json_object_iter(unwrap(object));
-    for (; iterator && index; index--) iterator = json_object_iter_next(unwrap(object), iterator);
-    return iterator;
-}
-
-const char *lam_json_key_at(const lam_json *object, size_t index) {
-    void *iterator = iterator_at(object, index);
+const char *lam_json_key_after(const lam_json *object, const char *key) {
+    json_t *json = unwrap(object);
+    void *iterator = key ? json_object_iter_next(json, json_object_key_to_iter(key)) : json_object_iter(json);
     return iterator ? json_object_iter_key(iterator) : NULL;
 }
 
-lam_json *lam_json_at(const lam_json *json, size_t index) {
-    if (json_is_array(unwrap(json))) return wrap(json_array_get(unwrap(json), index));
-    void *iterator = iterator_at(json, index);
-    return iterator ? wrap(json_object_iter_value(iterator)) : NULL;
-}
+lam_json *lam_json_at(const lam_json *array, size_t index) { return wrap(json_array_get(unwrap(array), index)); }
 
 size_t lam_json_size(const lam_json *json) {
     return json_is_array(unwrap(json)) ? json_array_size(unwrap(json)) : json_object_size(unwrap(json));

@@ -26,7 +26,7 @@ lam_json *lam_json_array(void);
 lam_status lam_json_parse(lam_json **out, const char *text, size_t size, const char *name);
 void lam_json_free(lam_json *json); /* only what was returned by object, array, parse; not borrowed children */
 
-/* Objects. Non-finite numbers are written as null. `set` and `append` take over `child`. */
+/* Objects. Non-finite numbers are written as null; in keys and texts that are not UTF-8, '?' stands for each odd byte. `set` and `append` take over `child`. */
 void lam_json_set_int(lam_json *object, const char *key, int64_t value);
 void lam_json_set_float(lam_json *object, const char *key, double value);
 void lam_json_set_bool(lam_json *object, const char *key, bool value);
@@ -39,8 +39,9 @@ void lam_json_append_text(lam_json *array, const char *value);
 
 /* Reading; borrowed results live as long as the root. */
 lam_json *lam_json_get(const lam_json *object, const char *key); /* NULL: absent */
-const char *lam_json_key_at(const lam_json *object, size_t index);
-lam_json *lam_json_at(const lam_json *array_or_object, size_t index);
+/* The keys in the order of the text: the one after `key` (NULL: the first), NULL at the end. */
+const char *lam_json_key_after(const lam_json *object, const char *key);
+lam_json *lam_json_at(const lam_json *array, size_t index); /* NULL: beyond the end */
 size_t lam_json_size(const lam_json *array_or_object);
 bool lam_json_is_text(const lam_json *json);
 bool lam_json_is_number(const lam_json *json);

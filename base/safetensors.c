@@ -94,10 +94,9 @@ static lam_status read_header(lam_safetensors *file) {
 static lam_status read_entries(lam_safetensors *file) {
     int64_t total = (int64_t)lam_json_size(file->header);
     LAM_TRY(lam_alloc_array((void **)&file->entries, total, sizeof *file->entries));
-    for (int64_t i = 0; i < total; i++) {
-        const char *name = lam_json_key_at(file->header, (size_t)i);
+    for (const char *name = NULL; (name = lam_json_key_after(file->header, name));) {
         if (!strcmp(name, "__metadata__")) continue;
-        LAM_TRY(read_entry(file, name, lam_json_at(file->header, (size_t)i), &file->entries[file->count]));
+        LAM_TRY(read_entry(file, name, lam_json_get(file->header, name), &file->entries[file->count]));
         file->count++;
     }
     if (file->count) qsort(file->entries, (size_t)file->count, sizeof *file->entries, by_begin);

@@ -14,11 +14,13 @@ static lam_status memory_table(lam_page *page, const lam_json *memory) {
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_alloc_array((void **)&text, rows + 1, sizeof *text), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&cells, 2 * (rows + 1), sizeof *cells), done);
+    const char *owner = NULL;
     for (int64_t r = 0; r <= rows; r++) {
-        double bytes = r < rows ? lam_json_float(lam_json_at(memory, (size_t)r), 0) : total;
+        owner = lam_json_key_after(memory, owner);
+        double bytes = owner ? lam_json_float(lam_json_get(memory, owner), 0) : total;
         total += bytes;
         snprintf(text[r], sizeof text[r], "%.1f", bytes / 1048576);
-        cells[2 * r] = r < rows ? lam_json_key_at(memory, (size_t)r) : "total";
+        cells[2 * r] = owner ? owner : "total";
         cells[2 * r + 1] = text[r];
     }
     lam_page_table(page, "Memory by owner", 2, (const char *[]){"owner", "MiB"}, rows + 1, cells);

@@ -79,11 +79,12 @@ static void reading(void **state) {
     lam_json *json = parse(" {\"z\": 1, \"a\": 2.0, \"t\": \"3\", \"b\": false, \"n\": null, \"l\": [4]} \n");
     assert_int_equal(lam_json_size(json), 6);
     /* In the order of the text. */
-    assert_string_equal(lam_json_key_at(json, 0), "z");
-    assert_string_equal(lam_json_key_at(json, 1), "a");
-    assert_int_equal(lam_json_int(lam_json_at(json, 0), 0), 1);
-    assert_null(lam_json_key_at(json, 6));
-    assert_null(lam_json_at(json, 6));
+    const char *key = NULL, *const keys[] = {"z", "a", "t", "b", "n", "l"};
+    for (size_t i = 0; i < 6; i++) assert_string_equal(key = lam_json_key_after(json, key), keys[i]);
+    assert_null(lam_json_key_after(json, key));
+    assert_null(lam_json_key_after(NULL, NULL));
+    assert_null(lam_json_at(json, 0));
+    assert_int_equal(lam_json_int(lam_json_at(lam_json_get(json, "l"), 0), 0), 4);
     assert_null(lam_json_at(lam_json_get(json, "l"), 1));
     /* A number with a point is no integer, an integer is a number; text is neither. */
     assert_int_equal(lam_json_int(lam_json_get(json, "a"), -1), -1);
@@ -184,6 +185,12 @@ static void lost_memory(void **state) {
     assert_string_equal(text, "[\"pl?te\"]");
     lam_free(text);
     lam_json_free(list);
+    lam_json *root = lam_json_object();
+    lam_json_set_int(root, "pl\xe4te", 1);
+    assert_int_equal(lam_json_dump(root, false, &text), LAM_OK);
+    assert_string_equal(text, "{\"pl?te\":1}");
+    lam_free(text);
+    lam_json_free(root);
 }
 
 int main(void) {
