@@ -2,6 +2,7 @@
 #include <stddef.h>
 
 #include "base/cli.h"
+#include "base/threads.h"
 #include "data/commands.h"
 #include "eval/commands.h"
 #include "train/commands.h"
@@ -11,5 +12,6 @@ int main(int argc, char **argv) {
         &lam_command_pack, &lam_command_synth, &lam_command_inspect, &lam_command_train,  &lam_command_embed,
         &lam_command_map,  &lam_command_relate, &lam_command_probe, &lam_command_report, &lam_command_bench,
         NULL};
+    lam_threads_wait_briefly(argv);
     return lam_cli_main(commands, argc, argv);
 }
