@@ -4,6 +4,7 @@
 # Usage: real_cells.sh LAMELLA CELLS OUT [RECIPE.yaml ...]     (CELLS: the folder of labels.tsv; 15 to 30 minutes a recipe)
 # Columns: balanced accuracy of DMSO against cycloheximide leaving a plate out, the same with cells centred and scaled on their
 # plate's DMSO, of 13 mechanisms in 5 folds of whole plates; recall of same-mechanism pairs of compounds by alignment.
+# Each network is scored as the mean of its tokens (NAME) and as the mean of its hidden units over eight views (NAME-views).
 set -euo pipefail
 lamella=$(readlink -f "$1") cells=$(readlink -f "$2") out=$3
 shift 3
@@ -15,7 +16,7 @@ awk -F'\t' '$1 ~ /^moa13/ && $10 != "DMSO" { moa[$8] = $10 }
   END { print "entity1,entity2"; for (a in moa) for (b in moa) if (a < b && moa[a] == moa[b]) print a "," b }' \
   "$cells/labels.tsv" > "$out/relationships/same_mechanism.csv"
 table=$out/real_cells.csv
-alignments=(none center centerscale centerscale-on-DMSO pca-cs tvn tvn-shrunk)
+alignments=(none center centerscale centerscale-on-DMSO pca-cs tvn tvn-shrunk tvn-within)
 echo "network,leave_plate_out,on_controls,mechanisms_13,$(IFS=,; echo "${alignments[*]/#/recall_}")" > "$table"
 
 cell() { # FILE NAME PATTERN: the named column of the first row that matches
@@ -39,6 +40,7 @@ score() { # NAME EMBEDDINGS
       none | center | centerscale) map "$s/moa.h5ad" --align "$a" --out "$s/aligned.h5ad" ;;
       centerscale-on-DMSO) map "$s/moa.h5ad" --align centerscale --controls moa=DMSO --out "$s/aligned.h5ad" ;;
       tvn-shrunk) map "$s/moa.h5ad" --align tvn --shrinkage ledoit-wolf --controls moa=DMSO --out "$s/aligned.h5ad" ;;
+      tvn-within) map "$s/moa.h5ad" --align tvn --within compound --shrinkage 0.3 --out "$s/aligned.h5ad" ;;
       *) map "$s/moa.h5ad" --align "$a" --controls moa=DMSO --out "$s/aligned.h5ad" ;;
     esac
     map "$s/aligned.h5ad" --where 'compound != DMSO' --by compound --out "$s/map-$a.h5ad"
@@ -53,15 +55,15 @@ for features in intensity handmade; do
   score "$features" "$out/$features.h5ad"
 done
 for recipe in "$@"; do
-  name=$(basename "$recipe" .yaml)
-  if [ ! -f "$out/$name.h5ad" ]; then
-    start=$SECONDS
-    "$lamella" train "$recipe" "data.path=$out/shards" "train.out=$out/$name" --force
-    "$lamella" embed "$out/$name" "$out/shards" --out "$out/$name.h5ad"
-    "$lamella" embed "$out/$name" "$out/shards" --untrained 0 --out "$out/$name-untrained.h5ad"
-    echo "$name: trained and embedded in $((SECONDS - start)) s" >&2
-  fi
-  score "$name-untrained" "$out/$name-untrained.h5ad"
-  score "$name" "$out/$name.h5ad"
+  name=$(basename "$recipe" .yaml) start=$SECONDS
+  [ -f "$out/$name/checkpoints/latest" ] || "$lamella" train "$recipe" "data.path=$out/shards" "train.out=$out/$name" --force
+  for embedded in "$name" "$name-untrained" "$name-views" "$name-untrained-views"; do
+    options=()
+    case $embedded in *-untrained*) options+=(--untrained 0) ;; esac
+    case $embedded in *-views) options+=(--pool hidden --views 8) ;; esac
+    [ -f "$out/$embedded.h5ad" ] || "$lamella" embed "$out/$name" "$out/shards" --out "$out/$embedded.h5ad" "${options[@]}"
+    score "$embedded" "$out/$embedded.h5ad"
+  done
+  echo "$name: trained, embedded and scored in $((SECONDS - start)) s" >&2
 done
 column -s, -t "$table" 2> /dev/null || cat "$table"

@@ -66,6 +66,7 @@ static lam_status provenance(const source *s, const lam_arguments *a, const lam_
     lam_json_set_text(json, "level", lam_option_text(a, "level"));
     snprintf(hash, sizeof hash, "%016" PRIx64, lam_shards_hash(shards));
     lam_json_set_text(json, "shards_hash", hash);
+    lam_json_set_int(json, "views", lam_option_int(a, "views"));
     if (s->features) {
         lam_json_set_text(json, "features", s->handmade ? "handmade" : "intensity");
     } else {
@@ -123,7 +124,8 @@ static lam_status open_all(const lam_arguments *a, lam_shards **shards, source *
                 "--block and --pool belong to a network, not to %s", lam_positional(a, 0));
     int64_t size = s->network ? s->network->settings.model.image_size : lam_option_int(a, "crop-size");
     LAM_TRY(lam_crops_list(*shards, size, lam_option_int(a, "crops"), (uint64_t)lam_option_int(a, "seed"), crops, count));
-    return lam_embedder_open(e, *shards, s->network, s->handmade, size, lam_option_int(a, "block"), pool, lam_option_int(a, "batch"));
+    return lam_embedder_open(e, *shards, s->network, s->handmade, size, lam_option_int(a, "block"), pool, lam_option_int(a, "batch"),
+                             lam_option_int(a, "views"));
 }
 
 static lam_status run(const lam_arguments *a) {
@@ -160,6 +162,8 @@ static const lam_option options[] = {
     {"pool", LAM_OPTION_CHOICE, "mean|cls|channel|hidden", "mean",
      "mean of the patch tokens; cls token; a mean for each channel seen alone; mean of the hidden units of the block's MLP", .required = false},
     {"crops", LAM_OPTION_INT, "N", "0", "crops drawn from an image; 0: tiled over it", .minimum = 0, .maximum = 100000},
+    {"views", LAM_OPTION_INT, "N", "1", "the mean over N views of each crop: four quarter turns, then the same mirrored", .minimum = 1,
+     .maximum = 8},
     {"seed", LAM_OPTION_INT, "N", "0", "of the crops that are drawn", .minimum = 0, .maximum = 9007199254740991.0},
     {"crop-size", LAM_OPTION_INT, "PIXELS", "64", "side of a crop for intensity and handmade", .minimum = 8, .maximum = 8192},
     {"untrained", LAM_OPTION_INT, "SEED", NULL, "the same network with fresh weights, as a reference", .minimum = 0,

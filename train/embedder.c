@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "data/sample.h"
 #include "train/features.h"
 
 static lam_status open_network(lam_embedder *e, int64_t block) {
@@ -27,13 +28,17 @@ static lam_status open_all(lam_embedder *e, int64_t block) {
     LAM_TRY(lam_alloc_array((void **)&e->present, e->batch * e->channels, 1));
     LAM_TRY(lam_alloc_array(&e->pixels, e->batch * e->channels, (size_t)(e->crop_size * e->crop_size) * sizeof(uint16_t)));
     for (int64_t c = 0; c < e->channels; c++) e->channel_map[c] = c;
-    if (e->network) return open_network(e, block);
-    e->width = lam_feature_count(e->handmade, e->channels);
-    return LAM_OK;
+    if (e->network)
+        LAM_TRY(open_network(e, block));
+    else
+        e->width = lam_feature_count(e->handmade, e->channels);
+    if (e->views == 1) return LAM_OK;
+    LAM_TRY(lam_alloc_array(&e->upright, e->batch * e->channels, (size_t)(e->crop_size * e->crop_size) * sizeof(uint16_t)));
+    return lam_alloc_array((void **)&e->view, e->batch * e->width, sizeof(float));
 }
 
 lam_status lam_embedder_open(lam_embedder *e, lam_shards *shards, lam_network *network, bool handmade, int64_t crop_size,
-                             int64_t block, lam_pool pool, int64_t batch) {
+                             int64_t block, lam_pool pool, int64_t batch, int64_t views) {
     memset(e, 0, sizeof *e);
     e->shards = shards;
     e->network = network;
@@ -42,6 +47,7 @@ lam_status lam_embedder_open(lam_embedder *e, lam_shards *shards, lam_network *n
     e->channels = network ? network->channels : lam_shards_channels(shards);
     e->pool = pool;
     e->batch = batch;
+    e->views = views;
     lam_status status = open_all(e, block);
     if (status != LAM_OK) lam_embedder_close(e);
     return status;
@@ -53,6 +59,8 @@ void lam_embedder_close(lam_embedder *e) {
     lam_free(e->channel_map);
     lam_free(e->present);
     lam_free(e->pixels);
+    lam_free(e->upright);
+    lam_free(e->view);
     memset(e, 0, sizeof *e);
 }
 
@@ -137,6 +145,29 @@ static lam_status feature_batch(const lam_embedder *e, int64_t count, float *vec
 
 /* ---- all crops ---- */
 
+static void turn(lam_embedder *e, int64_t count, int64_t view) {
+    size_t bytes = (size_t)lam_shards_pixel_type(e->shards), plane = (size_t)(e->crop_size * e->crop_size) * bytes;
+#pragma omp parallel for
+    for (int64_t i = 0; i < count * e->channels; i++)
+        lam_turn((const char *)e->upright + (size_t)i * plane, (char *)e->pixels + (size_t)i * plane, e->crop_size, bytes,
+                 view >= 4, (int)(view & 3));
+}
+
+/* Vectors of the crops in `pixels`; with several views the mean over them, summed in their order. */
+static lam_status embed_views(lam_embedder *e, const lam_crop *crops, int64_t count, float *vectors) {
+    if (e->views == 1) return e->network ? embed_batch(e, crops, count, vectors) : feature_batch(e, count, vectors);
+    void *read = e->pixels;
+    e->pixels = e->upright;
+    e->upright = read;
+    memset(vectors, 0, (size_t)(count * e->width) * sizeof(float));
+    for (int64_t v = 0; v < e->views; v++) {
+        turn(e, count, v);
+        LAM_TRY(e->network ? embed_batch(e, crops, count, e->view) : feature_batch(e, count, e->view));
+        for (int64_t i = 0; i < count * e->width; i++) vectors[i] += e->view[i] / (float)e->views;
+    }
+    return LAM_OK;
+}
+
 static lam_status embed_range(lam_embedder *e, const lam_crop *crops, int64_t count, float *vectors) {
     lam_progress *progress = lam_progress_start("embed", count, "crops");
     lam_status status = LAM_OK;
@@ -144,8 +175,7 @@ static lam_status embed_range(lam_embedder *e, const lam_crop *crops, int64_t co
         int64_t rows = count - at < e->batch ? count - at : e->batch;
         status = lam_crops_read(e->shards, crops + at, rows, e->crop_size, e->channel_map, e->channels, e->pixels, e->present);
         if (status != LAM_OK) break;
-        status = e->network ? embed_batch(e, crops + at, rows, vectors + at * e->width)
-                            : feature_batch(e, rows, vectors + at * e->width);
+        status = embed_views(e, crops + at, rows, vectors + at * e->width);
         lam_progress_update(progress, at + rows, NULL);
     }
     lam_progress_finish(progress);

@@ -20,18 +20,21 @@ typedef struct lam_embedder {
     bool handmade;        /* without a network: which features */
     int64_t crop_size, channels, width; /* width: elements of a vector */
     int64_t batch;
+    int64_t views; /* 1 to 8: turned, then mirrored and turned copies of a crop whose vectors are averaged */
     lam_pool pool;
     int64_t *channel_map;
     lam_feeder feeder;
     lam_graph *graph;
     lam_mae_vit_encoder_io io;
-    void *pixels;
+    void *pixels;       /* [batch, channels, crop_size, crop_size] as they are fed */
+    void *upright;      /* the same before it is turned */
+    float *view;        /* [batch, width]: the vectors of one view */
     uint8_t *present;
 } lam_embedder;
 
-/* block 0: the last. Set network or handmade, pool and batch by the arguments. */
+/* block 0: the last. Set network or handmade, pool, batch and views by the arguments. */
 lam_status lam_embedder_open(lam_embedder *embedder, lam_shards *shards, lam_network *network, bool handmade, int64_t crop_size,
-                             int64_t block, lam_pool pool, int64_t batch);
+                             int64_t block, lam_pool pool, int64_t batch, int64_t views);
 void lam_embedder_close(lam_embedder *embedder);
 /* Collective: vectors [count, width] of all crops on rank 0 (NULL elsewhere). Caller frees. */
 lam_status lam_embed_crops(lam_embedder *embedder, lam_dist *dist, const lam_crop *crops, int64_t count, float **vectors);

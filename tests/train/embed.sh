@@ -26,6 +26,8 @@ expect d/crop.h5ad "48 32"
 expect d/channel.h5ad "24 160"
 "$lamella" embed run shards --pool hidden --block 1 --out d/hidden.h5ad --quiet
 expect d/hidden.h5ad "24 128"
+"$lamella" embed run shards --level crop --views 3 --out d/views.h5ad --quiet
+expect d/views.h5ad "24 32"
 "$lamella" embed intensity shards --crop-size 32 --level well --out d/intensity.h5ad --quiet
 expect d/intensity.h5ad "24 35"
 "$lamella" embed handmade shards --crop-size 32 --level well --out d/handmade.h5ad --quiet

@@ -1,0 +1,129 @@
+/* The mean over views does not depend on how a cell lies. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/files.h"
+#include "base/memory.h"
+#include "base/rng.h"
+#include "base/table.h"
+#include "base/threads.h"
+#include "data/sample.h"
+#include "data/shard_write.h"
+#include "train/embedder.h"
+
+enum { SIZE = 16, CHANNELS = 2, IMAGES = 8 };
+
+static void ok(lam_status status) {
+    if (status != LAM_OK) fail_msg("%s", lam_last_error());
+}
+
+/* Image v: image 0 turned by v quarter turns, from 4 on mirrored first. */
+static void write_shards(const char *folder) {
+    static const char *const names[CHANNELS] = {"DNA", "ER"};
+    lam_table *table = NULL;
+    lam_dataset *dataset = NULL;
+    const char *plates[IMAGES];
+    for (int i = 0; i < IMAGES; i++) plates[i] = "P";
+    ok(lam_table_create(&table, IMAGES));
+    ok(lam_table_add(table, "plate", plates));
+    lam_dataset_config config = {.folder = folder, .channel_names = names, .channels = CHANNELS, .metadata = table};
+    ok(lam_dataset_create(&dataset, &config));
+    for (int v = 0; v < IMAGES; v++) {
+        uint16_t upright[SIZE * SIZE], planes[CHANNELS][SIZE * SIZE];
+        const void *pointers[CHANNELS] = {planes[0], planes[1]};
+        const lam_pixel_type types[CHANNELS] = {LAM_PIXEL_U16, LAM_PIXEL_U16};
+        lam_encoded_image *encoded = NULL;
+        for (int c = 0; c < CHANNELS; c++) {
+            for (int p = 0; p < SIZE * SIZE; p++)
+                upright[p] = (uint16_t)(lam_mix64((uint64_t)(c * SIZE * SIZE + p)) % 900 + (unsigned)(p % SIZE * 50));
+            lam_turn(upright, planes[c], SIZE, sizeof(uint16_t), v >= 4, v & 3);
+        }
+        ok(lam_encode_image(&encoded, pointers, types, CHANNELS, SIZE, SIZE));
+        ok(lam_dataset_add(dataset, encoded));
+        lam_encoded_free(&encoded);
+    }
+    ok(lam_dataset_finish(&dataset));
+    lam_table_free(table);
+}
+
+/* Largest distance of an image's vector from that of image 0, as a share of that one's largest element. */
+static void distances(lam_shards *shards, lam_network *network, lam_pool pool, int64_t views, double *distance) {
+    lam_embedder e;
+    lam_dist *dist = NULL;
+    lam_crop *crops = NULL;
+    int64_t count = 0;
+    float *vectors = NULL;
+    ok(lam_dist_open(&dist));
+    ok(lam_crops_list(shards, SIZE, 0, 0, &crops, &count));
+    assert_int_equal(count, IMAGES);
+    ok(lam_embedder_open(&e, shards, network, true, SIZE, 0, pool, 3, views));
+    ok(lam_embed_crops(&e, dist, crops, count, &vectors));
+    double largest = 0;
+    for (int64_t j = 0; j < e.width; j++) largest = fmax(largest, fabs((double)vectors[j]));
+    for (int64_t i = 0; i < IMAGES; i++) {
+        distance[i] = 0;
+        for (int64_t j = 0; j < e.width; j++)
+            distance[i] = fmax(distance[i], fabs((double)vectors[i * e.width + j] - (double)vectors[j]) / largest);
+    }
+    lam_embedder_close(&e);
+    lam_free(vectors);
+    lam_free(crops);
+    lam_dist_close(&dist);
+}
+
+static void views(void **state) {
+    (void)state;
+    char root[] = "/tmp/lamella-views-XXXXXX", folder[64], file[64];
+    assert_non_null(mkdtemp(root));
+    snprintf(folder, sizeof folder, "%s/shards", root);
+    snprintf(file, sizeof file, "%s/net.yaml", root);
+    write_shards(folder);
+    lam_shards *shards = NULL;
+    lam_config *config = NULL;
+    lam_network *network = NULL;
+    ok(lam_shards_open(&shards, folder));
+    FILE *yaml = fopen(file, "w");
+    assert_non_null(yaml);
+    fprintf(yaml,
+            "model: {name: mae_vit, embed_dim: 16, depth: 2, num_heads: 2, patch_size: 4, image_size: %d, decoder_embed_dim: 16,\n"
+            "        decoder_depth: 1, decoder_num_heads: 2}\n"
+            "data: {path: %s, normalize: crop}\n"
+            "train: {steps: 1, global_batch: 2}\n",
+            SIZE, folder);
+    assert_int_equal(fclose(yaml), 0);
+    ok(lam_config_read(&config, lam_train_keys, file));
+    ok(lam_network_create(&network, config, shards, 1));
+    static const lam_pool pools[] = {LAM_POOL_MEAN, LAM_POOL_CLS, LAM_POOL_CHANNEL, LAM_POOL_HIDDEN};
+    double d[IMAGES];
+    for (int p = 0; p < 5; p++) {
+        lam_network *net = p < 4 ? network : NULL; /* the last: hand-made features */
+        lam_pool pool = p < 4 ? pools[p] : LAM_POOL_MEAN;
+        distances(shards, net, pool, 8, d);
+        for (int i = 0; i < IMAGES; i++)
+            if (!(d[i] < 1e-5)) fail_msg("pool %d, eight views, image %d: %g", p, i, d[i]);
+        if (!net) continue; /* texture features hardly change with the turn anyway */
+        distances(shards, net, pool, 4, d);
+        for (int i = 0; i < IMAGES; i++)
+            if (i < 4 ? !(d[i] < 1e-5) : !(d[i] > 1e-4)) fail_msg("pool %d, four views, image %d: %g", p, i, d[i]);
+        distances(shards, net, pool, 1, d);
+        for (int i = 1; i < IMAGES; i++)
+            if (!(d[i] > 1e-4)) fail_msg("pool %d, one view, image %d: %g", p, i, d[i]);
+    }
+    lam_network_free(&network);
+    lam_shards_close(&shards);
+    assert_int_equal(lam_remove_tree(root), LAM_OK);
+}
+
+int main(void) {
+    lam_threads_set(2);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(views)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
