@@ -15,10 +15,11 @@ stage() { # label, command...
   "$@"
   awk -v l="$label" -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { printf "%s,%.2f\n", l, b - a }' >> "$timings"
 }
-# Each plate centred and scaled, then whitened, both on every well: 64 control wells are too few to whiten 96 dimensions on.
+# Each plate centred and scaled on all of its wells, then what varies among the wells of one gene whitened away: the 64
+# control wells alone are too few to estimate the covariance of hundreds of features.
 map_and_relate() { # label, embeddings, map, results
   stage "align $1" "$lamella" map "$2" --out "$out/aligned.h5ad" --align centerscale --controls all --batch plate --force
-  stage "map $1" "$lamella" map "$out/aligned.h5ad" --out "$3" --align tvn --controls all --shrinkage ledoit-wolf \
+  stage "map $1" "$lamella" map "$out/aligned.h5ad" --out "$3" --align tvn --within gene --shrinkage 0.3 \
     --where "gene != non-targeting" --by gene --force
   stage "relate $1" "$lamella" relate "$3" --relationships "$out/screen/relationships" --out "$4" --bootstrap 1000 --force
 }
@@ -27,8 +28,8 @@ stage synth "$lamella" synth "$out/screen" --seed "$seed" --strength "$strength"
 stage pack "$lamella" pack "$out/screen/images.csv" --out "$out/shards" --force
 stage inspect "$lamella" inspect "$out/shards" --image "$out/images.png" --force > "$out/shards.txt"
 stage train "$lamella" train "$here/demo.yaml" "data.path=$out/shards" "train.out=$out/run" "train.seed=$seed" --force
-stage embed "$lamella" embed "$out/run" "$out/shards" --level well --out "$out/embeddings.h5ad" --force
-stage "embed untrained" "$lamella" embed "$out/run" "$out/shards" --level well --untrained "$seed" \
+stage embed "$lamella" embed "$out/run" "$out/shards" --level well --pool hidden --out "$out/embeddings.h5ad" --force
+stage "embed untrained" "$lamella" embed "$out/run" "$out/shards" --level well --pool hidden --untrained "$seed" \
   --out "$out/references/untrained.h5ad" --force
 for features in intensity handmade; do
   stage "embed $features" "$lamella" embed "$features" "$out/shards" --level well \
