@@ -8,10 +8,17 @@
 #include "train/commands.h"
 
 int main(int argc, char **argv) {
-    static const lam_command *const commands[] = {
-        &lam_command_pack, &lam_command_synth, &lam_command_inspect, &lam_command_train,  &lam_command_embed,
-        &lam_command_map,  &lam_command_relate, &lam_command_probe, &lam_command_report, &lam_command_bench,
-        NULL};
+    static const lam_command *const commands[] = {&lam_command_pack,
+                                                  &lam_command_synth,
+                                                  &lam_command_inspect,
+                                                  &lam_command_train,
+                                                  &lam_command_embed,
+                                                  &lam_command_map,
+                                                  &lam_command_relate,
+                                                  &lam_command_probe,
+                                                  &lam_command_report,
+                                                  &lam_command_bench,
+                                                  NULL};
     lam_threads_wait_briefly(argv);
     return lam_cli_main(commands, argc, argv);
 }

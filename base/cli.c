@@ -15,7 +15,8 @@
 #include "base/threads.h"
 
 const lam_option lam_common_options[] = {
-    {"threads", LAM_OPTION_INT, "N", NULL, "threads of this process (default: OMP_NUM_THREADS, else its CPUs)", 1, 4096, false},
+    {"threads", LAM_OPTION_INT, "N", NULL,
+     "threads of this process (default: OMP_NUM_THREADS, else its CPUs)", 1, 4096, false},
     {"quiet", LAM_OPTION_FLAG, NULL, NULL, "warnings and errors only", 0, 0, false},
     {"json", LAM_OPTION_FLAG, NULL, NULL, "the result as JSON on standard output", 0, 0, false},
     {"force", LAM_OPTION_FLAG, NULL, NULL, "overwrite an existing output", 0, 0, false},
@@ -86,8 +87,10 @@ static lam_status unknown_option(const lam_arguments *a, const char *name) {
     int count = 0;
     for (int i = 0; i < a->value_count && count < 128; i++) names[count++] = a->values[i].option->name;
     const char *nearest = lam_nearest_name(name, names, count);
-    LAM_REQUIRE(!nearest, LAM_ERROR_USAGE, "%s: unknown option --%s; did you mean --%s?", a->command->name, name, nearest);
-    LAM_FAIL(LAM_ERROR_USAGE, "%s: unknown option --%s: see lamella %s --help", a->command->name, name, a->command->name);
+    LAM_REQUIRE(!nearest, LAM_ERROR_USAGE, "%s: unknown option --%s; did you mean --%s?", a->command->name,
+                name, nearest);
+    LAM_FAIL(LAM_ERROR_USAGE, "%s: unknown option --%s: see lamella %s --help", a->command->name, name,
+             a->command->name);
 }
 
 static bool is_choice(const char *choices, const char *text) {
@@ -106,22 +109,24 @@ static lam_status check_text(const lam_command *command, const lam_option *optio
     double number = 0;
     errno = 0;
     if (option->kind == LAM_OPTION_CHOICE)
-        LAM_REQUIRE(is_choice(option->value_name, text), LAM_ERROR_USAGE, "%s: --%s is '%s', allowed are %s", command->name, option->name, text,
-                    option->value_name);
+        LAM_REQUIRE(is_choice(option->value_name, text), LAM_ERROR_USAGE, "%s: --%s is '%s', allowed are %s",
+                    command->name, option->name, text, option->value_name);
     if (option->kind == LAM_OPTION_INT) {
         number = (double)strtoll(text, &end, 10);
-        LAM_REQUIRE(end != text && !*end && !errno && !isspace((unsigned char)*text), LAM_ERROR_USAGE, "%s: --%s is '%s', an integer is needed",
-                    command->name, option->name, text);
+        LAM_REQUIRE(end != text && !*end && !errno && !isspace((unsigned char)*text), LAM_ERROR_USAGE,
+                    "%s: --%s is '%s', an integer is needed", command->name, option->name, text);
     }
     if (option->kind == LAM_OPTION_FLOAT) {
         number = strtod(text, &end);
-        LAM_REQUIRE(end != text && !*end && isfinite(number) && !isspace((unsigned char)*text), LAM_ERROR_USAGE,
-                    "%s: --%s is '%s', a number is needed", command->name, option->name, text);
+        LAM_REQUIRE(end != text && !*end && isfinite(number) && !isspace((unsigned char)*text),
+                    LAM_ERROR_USAGE, "%s: --%s is '%s', a number is needed", command->name, option->name,
+                    text);
     }
     bool bounded = option->minimum < option->maximum || option->minimum > option->maximum;
     if ((option->kind == LAM_OPTION_INT || option->kind == LAM_OPTION_FLOAT) && bounded)
-        LAM_REQUIRE(number >= option->minimum && number <= option->maximum, LAM_ERROR_USAGE, "%s: --%s is %s, allowed is %g to %g",
-                    command->name, option->name, text, option->minimum, option->maximum);
+        LAM_REQUIRE(number >= option->minimum && number <= option->maximum, LAM_ERROR_USAGE,
+                    "%s: --%s is %s, allowed is %g to %g", command->name, option->name, text, option->minimum,
+                    option->maximum);
     return LAM_OK;
 }
 
@@ -134,7 +139,8 @@ static lam_status append(char ***texts, int *count, const char *text, size_t len
 
 static lam_status add_value(const lam_arguments *a, value *v, const char *text) {
     LAM_TRY(check_text(a->command, v->option, text));
-    LAM_REQUIRE(v->option->kind == LAM_OPTION_LIST || !v->count, LAM_ERROR_USAGE, "%s: --%s is given twice", a->command->name, v->option->name);
+    LAM_REQUIRE(v->option->kind == LAM_OPTION_LIST || !v->count, LAM_ERROR_USAGE, "%s: --%s is given twice",
+                a->command->name, v->option->name);
     v->given = true;
     return append(&v->texts, &v->count, text, strlen(text));
 }
@@ -152,7 +158,8 @@ static lam_status parse(lam_arguments *a, int argc, char **argv) {
             continue;
         }
         if (!strcmp(word, "-h")) word = "--help";
-        LAM_REQUIRE(word[1] == '-', LAM_ERROR_USAGE, "%s: unknown option %s: options are long, see lamella %s --help", a->command->name, word,
+        LAM_REQUIRE(word[1] == '-', LAM_ERROR_USAGE,
+                    "%s: unknown option %s: options are long, see lamella %s --help", a->command->name, word,
                     a->command->name);
         const char *name = word + 2, *equals = strchr(name, '=');
         size_t length = equals ? (size_t)(equals - name) : strlen(name);
@@ -163,7 +170,8 @@ static lam_status parse(lam_arguments *a, int argc, char **argv) {
             return unknown_option(a, shown);
         }
         if (v->option->kind == LAM_OPTION_FLAG) {
-            LAM_REQUIRE(!equals, LAM_ERROR_USAGE, "%s: --%s takes no value", a->command->name, v->option->name);
+            LAM_REQUIRE(!equals, LAM_ERROR_USAGE, "%s: --%s takes no value", a->command->name,
+                        v->option->name);
             v->given = true;
         } else if (equals) {
             LAM_TRY(add_value(a, v, equals + 1));
@@ -173,7 +181,8 @@ static lam_status parse(lam_arguments *a, int argc, char **argv) {
                 LAM_TRY(add_value(a, v, argv[++i]));
                 if (v->option->kind != LAM_OPTION_LIST) break;
             }
-            LAM_REQUIRE(v->count > before, LAM_ERROR_USAGE, "%s: --%s needs a value (%s)", a->command->name, v->option->name, v->option->value_name);
+            LAM_REQUIRE(v->count > before, LAM_ERROR_USAGE, "%s: --%s needs a value (%s)", a->command->name,
+                        v->option->name, v->option->value_name);
         }
     }
     return LAM_OK;
@@ -181,13 +190,14 @@ static lam_status parse(lam_arguments *a, int argc, char **argv) {
 
 static lam_status check_complete(const lam_arguments *a) {
     const lam_command *c = a->command;
-    LAM_REQUIRE(a->positional_count >= c->minimum_positionals, LAM_ERROR_USAGE, "%s: %s is missing: see lamella %s --help", c->name, c->positionals,
-                c->name);
-    LAM_REQUIRE(c->maximum_positionals < 0 || a->positional_count <= c->maximum_positionals, LAM_ERROR_USAGE, "%s: unexpected argument '%s': see lamella %s --help",
-                c->name, a->positionals[c->maximum_positionals], c->name);
+    LAM_REQUIRE(a->positional_count >= c->minimum_positionals, LAM_ERROR_USAGE,
+                "%s: %s is missing: see lamella %s --help", c->name, c->positionals, c->name);
+    LAM_REQUIRE(c->maximum_positionals < 0 || a->positional_count <= c->maximum_positionals, LAM_ERROR_USAGE,
+                "%s: unexpected argument '%s': see lamella %s --help", c->name,
+                a->positionals[c->maximum_positionals], c->name);
     for (int i = 0; i < a->value_count; i++)
-        LAM_REQUIRE(!a->values[i].option->required || a->values[i].given, LAM_ERROR_USAGE, "%s: --%s is missing: %s", c->name, a->values[i].option->name,
-                    a->values[i].option->help);
+        LAM_REQUIRE(!a->values[i].option->required || a->values[i].given, LAM_ERROR_USAGE,
+                    "%s: --%s is missing: %s", c->name, a->values[i].option->name, a->values[i].option->help);
     return LAM_OK;
 }
 
@@ -284,7 +294,8 @@ static int report(lam_status status) {
 /* Standard output may be a full disk or a closed pipe: what was printed counts only once it is out. */
 static lam_status flush_output(void) {
     errno = 0;
-    LAM_REQUIRE(fflush(stdout) == 0 && !ferror(stdout), LAM_ERROR_IO, "standard output cannot be written: %s", strerror(errno));
+    LAM_REQUIRE(fflush(stdout) == 0 && !ferror(stdout), LAM_ERROR_IO, "standard output cannot be written: %s",
+                strerror(errno));
     return LAM_OK;
 }
 

@@ -44,11 +44,11 @@ typedef struct lam_arguments lam_arguments;
 
 typedef struct lam_command {
     const char *name;
-    const char *summary;     /* one line, lower case, no full stop */
-    const char *positionals; /* "IMAGES.csv", "CONFIG.yaml [key.path=value ...]" */
+    const char *summary;                          /* one line, lower case, no full stop */
+    const char *positionals;                      /* "IMAGES.csv", "CONFIG.yaml [key.path=value ...]" */
     int minimum_positionals, maximum_positionals; /* maximum -1: any */
-    const lam_option *options; /* ended by {0} */
-    const char *example;       /* one or more lines that work as they are */
+    const lam_option *options;                    /* ended by {0} */
+    const char *example;                          /* one or more lines that work as they are */
     lam_status (*run)(const lam_arguments *arguments);
 } lam_command;
 
@@ -57,7 +57,8 @@ const char *lam_positional(const lam_arguments *arguments, int index);
 /* The option must be in the command's table (assert). */
 bool lam_option_given(const lam_arguments *arguments, const char *name);
 bool lam_option_flag(const lam_arguments *arguments, const char *name);
-const char *lam_option_text(const lam_arguments *arguments, const char *name); /* NULL: not given, no default */
+const char *lam_option_text(const lam_arguments *arguments,
+                            const char *name); /* NULL: not given, no default */
 int64_t lam_option_int(const lam_arguments *arguments, const char *name);
 double lam_option_float(const lam_arguments *arguments, const char *name);
 const char *const *lam_option_list(const lam_arguments *arguments, const char *name, int *count);

@@ -5,7 +5,9 @@
 #include <string.h>
 
 void lam_cli_print_overview(const lam_command *const *commands) {
-    printf("lamella %s: self-supervised representation learning on microscope images\n\nUsage: lamella COMMAND ...\n\n", lam_version);
+    printf(
+        "lamella %s: self-supervised representation learning on microscope images\n\nUsage: lamella COMMAND ...\n\n",
+        lam_version);
     for (const lam_command *const *c = commands; *c; c++) printf("  %-10s %s\n", (*c)->name, (*c)->summary);
     printf("\nlamella COMMAND --help shows every option with its default, and an example.\n"
            "lamella --version, --man (roff), --completion (bash)\n");
@@ -25,8 +27,8 @@ static void print_options(const lam_option *options) {
 }
 
 void lam_cli_print_help(const lam_command *command) {
-    printf("lamella %s: %s\n\nUsage: lamella %s %s [options]\n\nOptions:\n", command->name, command->summary, command->name,
-           command->positionals);
+    printf("lamella %s: %s\n\nUsage: lamella %s %s [options]\n\nOptions:\n", command->name, command->summary,
+           command->name, command->positionals);
     print_options(command->options);
     print_options(lam_common_options);
     printf("\nExample:\n");
@@ -74,8 +76,10 @@ static void print_roff_options(const lam_option *options) {
 }
 
 void lam_cli_print_man(const lam_command *const *commands) {
-    printf(".TH LAMELLA 1 \"\" \"lamella %s\"\n.SH NAME\nlamella \\- self\\-supervised representation learning on microscope images\n"
-           ".SH SYNOPSIS\n.B lamella\n.I COMMAND\n[options]\n.SH COMMANDS\n", lam_version);
+    printf(
+        ".TH LAMELLA 1 \"\" \"lamella %s\"\n.SH NAME\nlamella \\- self\\-supervised representation learning on microscope images\n"
+        ".SH SYNOPSIS\n.B lamella\n.I COMMAND\n[options]\n.SH COMMANDS\n",
+        lam_version);
     for (const lam_command *const *c = commands; *c; c++) {
         printf(".SS lamella %s ", (*c)->name);
         print_roff((*c)->positionals);
@@ -89,12 +93,14 @@ void lam_cli_print_man(const lam_command *const *commands) {
     }
     printf(".SH COMMON OPTIONS\n");
     print_roff_options(lam_common_options);
-    printf(".SH EXIT STATUS\n0 done, 1 failed, 2 usage or config, 75 stopped after a checkpoint (run again with \\-\\-resume).\n");
+    printf(
+        ".SH EXIT STATUS\n0 done, 1 failed, 2 usage or config, 75 stopped after a checkpoint (run again with \\-\\-resume).\n");
 }
 
 void lam_cli_print_completion(const lam_command *const *commands) {
-    printf("_lamella() {\n  local word=${COMP_WORDS[COMP_CWORD]} options\n  if [ \"$COMP_CWORD\" = 1 ]; then\n"
-           "    COMPREPLY=($(compgen -W \"");
+    printf(
+        "_lamella() {\n  local word=${COMP_WORDS[COMP_CWORD]} options\n  if [ \"$COMP_CWORD\" = 1 ]; then\n"
+        "    COMPREPLY=($(compgen -W \"");
     for (const lam_command *const *c = commands; *c; c++) printf("%s ", (*c)->name);
     printf("\" -- \"$word\"))\n    return\n  fi\n  case ${COMP_WORDS[1]} in\n");
     for (const lam_command *const *c = commands; *c; c++) {
@@ -104,5 +110,6 @@ void lam_cli_print_completion(const lam_command *const *commands) {
     }
     printf("  esac\n  case $word in\n    -*) COMPREPLY=($(compgen -W \"$options");
     for (const lam_option *o = lam_common_options; o->name; o++) printf(" --%s", o->name);
-    printf("\" -- \"$word\")) ;;\n    *) COMPREPLY=($(compgen -f -- \"$word\")) ;;\n  esac\n}\ncomplete -o filenames -F _lamella lamella\n");
+    printf(
+        "\" -- \"$word\")) ;;\n    *) COMPREPLY=($(compgen -f -- \"$word\")) ;;\n  esac\n}\ncomplete -o filenames -F _lamella lamella\n");
 }

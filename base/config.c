@@ -97,13 +97,15 @@ static lam_status unknown_key(const lam_config *config, const char *where, const
     LAM_FAIL(LAM_ERROR_CONFIG, "%s: unknown key %s: lamella train --help-config lists the keys", where, path);
 }
 
-static lam_status set_value(lam_config *config, const char *where, size_t line, const char *path, const char *text) {
+static lam_status set_value(lam_config *config, const char *where, size_t line, const char *path,
+                            const char *text) {
     int i = find_key(config, path);
     if (i < 0) return unknown_key(config, where, path);
     char words[256];
-    LAM_REQUIRE(lam_utf8_is_valid(text), LAM_ERROR_CONFIG, "%s: %s is not UTF-8, as YAML must be: write it in UTF-8", where, path);
-    LAM_REQUIRE(is_valid(&config->keys[i], text), LAM_ERROR_CONFIG, "%s: %s is '%s', allowed is %s", where, path, text,
-                type_words(&config->keys[i], words, sizeof words));
+    LAM_REQUIRE(lam_utf8_is_valid(text), LAM_ERROR_CONFIG,
+                "%s: %s is not UTF-8, as YAML must be: write it in UTF-8", where, path);
+    LAM_REQUIRE(is_valid(&config->keys[i], text), LAM_ERROR_CONFIG, "%s: %s is '%s', allowed is %s", where,
+                path, text, type_words(&config->keys[i], words, sizeof words));
     char *copy;
     LAM_TRY(lam_text_copy(&copy, text));
     lam_free(config->values[i]);
@@ -124,7 +126,8 @@ static size_t line_of(const char *text, size_t size, size_t offset) {
 /* libyaml resolves aliases and merges documents silently, so what is not plain is refused while its events pass. */
 static lam_status refuse_fancy(const char *text, size_t size, const char *name) {
     yaml_parser_t parser;
-    LAM_REQUIRE(yaml_parser_initialize(&parser), LAM_ERROR_MEMORY, "out of memory: %s could not be parsed", name);
+    LAM_REQUIRE(yaml_parser_initialize(&parser), LAM_ERROR_MEMORY, "out of memory: %s could not be parsed",
+                name);
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, size);
     lam_status status = LAM_OK;
     int documents = 0;
@@ -132,30 +135,39 @@ static lam_status refuse_fancy(const char *text, size_t size, const char *name) 
         yaml_event_t event;
         if (!yaml_parser_parse(&parser, &event)) {
             const char *problem = parser.problem ? parser.problem : "it cannot be parsed";
-            size_t line = (parser.problem_mark.line ? parser.problem_mark.line : parser.context_mark.line) + 1;
+            size_t line =
+                (parser.problem_mark.line ? parser.problem_mark.line : parser.context_mark.line) + 1;
             if (parser.error == YAML_READER_ERROR) line = line_of(text, size, parser.problem_offset);
             bool tab = strstr(problem, "cannot start any token") && memchr(text, '\t', size);
-            status = lam_fail(LAM_ERROR_CONFIG, __FILE__, __LINE__, "%s:%zu: not valid YAML: %s%s", name, line, problem,
-                              tab ? " (a tab: indent with spaces)" : "");
+            status = lam_fail(LAM_ERROR_CONFIG, __FILE__, __LINE__, "%s:%zu: not valid YAML: %s%s", name,
+                              line, problem, tab ? " (a tab: indent with spaces)" : "");
             break;
         }
         size_t line = event.start_mark.line + 1;
         const unsigned char *anchor = NULL, *tag = NULL;
         switch (event.type) {
         case YAML_SCALAR_EVENT: anchor = event.data.scalar.anchor, tag = event.data.scalar.tag; break;
-        case YAML_MAPPING_START_EVENT: anchor = event.data.mapping_start.anchor, tag = event.data.mapping_start.tag; break;
-        case YAML_SEQUENCE_START_EVENT: anchor = event.data.sequence_start.anchor, tag = event.data.sequence_start.tag; break;
+        case YAML_MAPPING_START_EVENT:
+            anchor = event.data.mapping_start.anchor, tag = event.data.mapping_start.tag;
+            break;
+        case YAML_SEQUENCE_START_EVENT:
+            anchor = event.data.sequence_start.anchor, tag = event.data.sequence_start.tag;
+            break;
         case YAML_ALIAS_EVENT: anchor = event.data.alias.anchor; break;
         case YAML_DOCUMENT_START_EVENT: documents++; break;
         case YAML_STREAM_END_EVENT: over = true; break;
         default: break;
         }
         if (anchor)
-            status = lam_fail(LAM_ERROR_CONFIG, __FILE__, __LINE__, "%s:%zu: '%s' is an anchor or alias: write the value out", name, line, (const char *)anchor);
+            status = lam_fail(LAM_ERROR_CONFIG, __FILE__, __LINE__,
+                              "%s:%zu: '%s' is an anchor or alias: write the value out", name, line,
+                              (const char *)anchor);
         else if (tag)
-            status = lam_fail(LAM_ERROR_CONFIG, __FILE__, __LINE__, "%s:%zu: '%s' is a tag: write a plain value", name, line, (const char *)tag);
+            status = lam_fail(LAM_ERROR_CONFIG, __FILE__, __LINE__,
+                              "%s:%zu: '%s' is a tag: write a plain value", name, line, (const char *)tag);
         else if (documents > 1)
-            status = lam_fail(LAM_ERROR_CONFIG, __FILE__, __LINE__, "%s:%zu: a second document begins: one is allowed", name, line);
+            status = lam_fail(LAM_ERROR_CONFIG, __FILE__, __LINE__,
+                              "%s:%zu: a second document begins: one is allowed", name, line);
         yaml_event_delete(&event);
     }
     yaml_parser_delete(&parser);
@@ -165,47 +177,62 @@ static lam_status refuse_fancy(const char *text, size_t size, const char *name) 
 static bool is_section(const lam_config *config, const char *name) {
     size_t length = strlen(name);
     for (int i = 0; i < config->count; i++)
-        if (length && !strncmp(config->keys[i].path, name, length) && config->keys[i].path[length] == '.') return true;
+        if (length && !strncmp(config->keys[i].path, name, length) && config->keys[i].path[length] == '.')
+            return true;
     return false;
 }
 
 /* libyaml keeps both of two equal keys. NULL: `pair` is the first of its name. */
-static const yaml_node_t *same_key_before(yaml_document_t *document, const yaml_node_t *mapping, const yaml_node_pair_t *pair) {
+static const yaml_node_t *same_key_before(yaml_document_t *document, const yaml_node_t *mapping,
+                                          const yaml_node_pair_t *pair) {
     const yaml_node_t *key = yaml_document_get_node(document, pair->key);
     for (const yaml_node_pair_t *p = mapping->data.mapping.pairs.start; p < pair; p++) {
         const yaml_node_t *other = yaml_document_get_node(document, p->key);
-        if (!strcmp((const char *)other->data.scalar.value, (const char *)key->data.scalar.value)) return other;
+        if (!strcmp((const char *)other->data.scalar.value, (const char *)key->data.scalar.value))
+            return other;
     }
     return NULL;
 }
 
 static lam_status walk(lam_config *config, yaml_document_t *document, yaml_node_t *node, const char *prefix) {
-    LAM_REQUIRE(node->type == YAML_MAPPING_NODE, LAM_ERROR_CONFIG, "%s:%zu: %s is no section: write 'section: {key: value}'", config->name,
+    LAM_REQUIRE(node->type == YAML_MAPPING_NODE, LAM_ERROR_CONFIG,
+                "%s:%zu: %s is no section: write 'section: {key: value}'", config->name,
                 node->start_mark.line + 1, *prefix ? prefix : "the file");
-    for (yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < node->data.mapping.pairs.top; pair++) {
-        yaml_node_t *key = yaml_document_get_node(document, pair->key), *child = yaml_document_get_node(document, pair->value);
+    for (yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < node->data.mapping.pairs.top;
+         pair++) {
+        yaml_node_t *key = yaml_document_get_node(document, pair->key),
+                    *child = yaml_document_get_node(document, pair->value);
         char where[1200], path[512];
         snprintf(where, sizeof where, "%.1000s:%zu", config->name, key->start_mark.line + 1);
-        LAM_REQUIRE(key->type == YAML_SCALAR_NODE && strlen((const char *)key->data.scalar.value) == key->data.scalar.length,
+        LAM_REQUIRE(key->type == YAML_SCALAR_NODE &&
+                        strlen((const char *)key->data.scalar.value) == key->data.scalar.length,
                     LAM_ERROR_CONFIG, "%s: a key must be plain text", where);
-        snprintf(path, sizeof path, "%s%s%.200s", prefix, *prefix ? "." : "", (const char *)key->data.scalar.value);
+        snprintf(path, sizeof path, "%s%s%.200s", prefix, *prefix ? "." : "",
+                 (const char *)key->data.scalar.value);
         if (!*prefix && is_section(config, path)) {
             const yaml_node_t *before = same_key_before(document, node, pair);
-            LAM_REQUIRE(!before, LAM_ERROR_CONFIG, "%s: duplicate key %s: it stands in line %zu already", where, path, before->start_mark.line + 1);
-            LAM_REQUIRE(child->type == YAML_MAPPING_NODE, LAM_ERROR_CONFIG, "%s: %s is a section, allowed are keys below it", where, path);
+            LAM_REQUIRE(!before, LAM_ERROR_CONFIG, "%s: duplicate key %s: it stands in line %zu already",
+                        where, path, before->start_mark.line + 1);
+            LAM_REQUIRE(child->type == YAML_MAPPING_NODE, LAM_ERROR_CONFIG,
+                        "%s: %s is a section, allowed are keys below it", where, path);
             LAM_TRY(walk(config, document, child, path));
             continue;
         }
         /* Its first key is unknown too, but nearer to what was meant. */
-        if (!*prefix && *path && child->type == YAML_MAPPING_NODE && child->data.mapping.pairs.start < child->data.mapping.pairs.top)
+        if (!*prefix && *path && child->type == YAML_MAPPING_NODE &&
+            child->data.mapping.pairs.start < child->data.mapping.pairs.top)
             return walk(config, document, child, path);
         int i = find_key(config, path);
         if (i < 0) return unknown_key(config, where, path);
         char words[256];
-        LAM_REQUIRE(child->type == YAML_SCALAR_NODE && strlen((const char *)child->data.scalar.value) == child->data.scalar.length,
-                    LAM_ERROR_CONFIG, "%s: %s is no single value, allowed is %s", where, path, type_words(&config->keys[i], words, sizeof words));
-        LAM_REQUIRE(!config->values[i], LAM_ERROR_CONFIG, "%s: duplicate key %s: it stands in line %zu already", where, path, config->lines[i]);
-        LAM_TRY(set_value(config, where, key->start_mark.line + 1, path, (const char *)child->data.scalar.value));
+        LAM_REQUIRE(child->type == YAML_SCALAR_NODE &&
+                        strlen((const char *)child->data.scalar.value) == child->data.scalar.length,
+                    LAM_ERROR_CONFIG, "%s: %s is no single value, allowed is %s", where, path,
+                    type_words(&config->keys[i], words, sizeof words));
+        LAM_REQUIRE(!config->values[i], LAM_ERROR_CONFIG,
+                    "%s: duplicate key %s: it stands in line %zu already", where, path, config->lines[i]);
+        LAM_TRY(
+            set_value(config, where, key->start_mark.line + 1, path, (const char *)child->data.scalar.value));
     }
     return LAM_OK;
 }
@@ -214,30 +241,34 @@ static lam_status load(lam_config *config, const char *text, size_t size) {
     LAM_TRY(refuse_fancy(text, size, config->name));
     yaml_parser_t parser;
     yaml_document_t document;
-    LAM_REQUIRE(yaml_parser_initialize(&parser), LAM_ERROR_MEMORY, "out of memory: %s could not be parsed", config->name);
+    LAM_REQUIRE(yaml_parser_initialize(&parser), LAM_ERROR_MEMORY, "out of memory: %s could not be parsed",
+                config->name);
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, size);
     lam_status status = LAM_OK;
     if (!yaml_parser_load(&parser, &document)) {
-        status = lam_fail(LAM_ERROR_CONFIG, __FILE__, __LINE__, "%s:%zu: not valid YAML: %s", config->name, parser.problem_mark.line + 1,
-                          parser.problem ? parser.problem : "out of memory");
+        status = lam_fail(LAM_ERROR_CONFIG, __FILE__, __LINE__, "%s:%zu: not valid YAML: %s", config->name,
+                          parser.problem_mark.line + 1, parser.problem ? parser.problem : "out of memory");
     } else {
         yaml_node_t *root = yaml_document_get_root_node(&document);
         status = root ? walk(config, &document, root, "")
-                      : lam_fail(LAM_ERROR_CONFIG, __FILE__, __LINE__, "%s: the file is empty: a config has sections of keys", config->name);
+                      : lam_fail(LAM_ERROR_CONFIG, __FILE__, __LINE__,
+                                 "%s: the file is empty: a config has sections of keys", config->name);
         yaml_document_delete(&document);
     }
     yaml_parser_delete(&parser);
     return status;
 }
 
-lam_status lam_config_parse(lam_config **out, const lam_config_key *keys, const char *text, size_t size, const char *name) {
+lam_status lam_config_parse(lam_config **out, const lam_config_key *keys, const char *text, size_t size,
+                            const char *name) {
     *out = NULL;
     lam_status status = LAM_OK;
     lam_config *config = NULL;
     LAM_TRY(lam_alloc((void **)&config, sizeof *config));
     config->keys = keys;
     while (keys[config->count].path) config->count++;
-    LAM_REQUIRE_GOTO(config->count <= MAX_KEYS, done, LAM_ERROR_INTERNAL, "the schema has more than %d keys", MAX_KEYS);
+    LAM_REQUIRE_GOTO(config->count <= MAX_KEYS, done, LAM_ERROR_INTERNAL, "the schema has more than %d keys",
+                     MAX_KEYS);
     LAM_TRY_GOTO(lam_alloc_array((void **)&config->values, config->count, sizeof *config->values), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&config->lines, config->count, sizeof *config->lines), done);
     LAM_TRY_GOTO(lam_text_copy(&config->name, name), done);
@@ -262,7 +293,8 @@ lam_status lam_config_read(lam_config **out, const lam_config_key *keys, const c
 
 lam_status lam_config_set(lam_config *config, const char *assignment) {
     const char *equals = strchr(assignment, '=');
-    LAM_REQUIRE(equals && equals != assignment, LAM_ERROR_CONFIG, "command line: '%s' is no key.path=value", assignment);
+    LAM_REQUIRE(equals && equals != assignment, LAM_ERROR_CONFIG, "command line: '%s' is no key.path=value",
+                assignment);
     char *path;
     LAM_TRY(lam_text_copy_n(&path, assignment, (size_t)(equals - assignment)));
     lam_status status = set_value(config, "command line", 0, path, equals + 1);
@@ -273,8 +305,9 @@ lam_status lam_config_set(lam_config *config, const char *assignment) {
 lam_status lam_config_check(const lam_config *config) {
     char words[256];
     for (int i = 0; i < config->count; i++)
-        LAM_REQUIRE(config->values[i] || config->keys[i].default_value, LAM_ERROR_CONFIG, "%s: %s is missing: %s (%s)", config->name,
-                    config->keys[i].path, config->keys[i].help, type_words(&config->keys[i], words, sizeof words));
+        LAM_REQUIRE(config->values[i] || config->keys[i].default_value, LAM_ERROR_CONFIG,
+                    "%s: %s is missing: %s (%s)", config->name, config->keys[i].path, config->keys[i].help,
+                    type_words(&config->keys[i], words, sizeof words));
     return LAM_OK;
 }
 
@@ -293,9 +326,15 @@ const char *lam_config_text(const lam_config *config, const char *path) {
     int i = find_key(config, path);
     return i < 0 ? NULL : config->values[i] ? config->values[i] : config->keys[i].default_value;
 }
-int64_t lam_config_int(const lam_config *config, const char *path) { return strtoll(lam_config_text(config, path), NULL, 10); }
-double lam_config_float(const lam_config *config, const char *path) { return strtod(lam_config_text(config, path), NULL); }
-bool lam_config_bool(const lam_config *config, const char *path) { return !strcmp(lam_config_text(config, path), "true"); }
+int64_t lam_config_int(const lam_config *config, const char *path) {
+    return strtoll(lam_config_text(config, path), NULL, 10);
+}
+double lam_config_float(const lam_config *config, const char *path) {
+    return strtod(lam_config_text(config, path), NULL);
+}
+bool lam_config_bool(const lam_config *config, const char *path) {
+    return !strcmp(lam_config_text(config, path), "true");
+}
 bool lam_config_given(const lam_config *config, const char *path) {
     int i = find_key(config, path);
     return i >= 0 && config->values[i];
@@ -322,8 +361,8 @@ static lam_status put(text_buffer *buffer, const char *text) {
 
 /* What YAML 1.1 takes for a line break, or does not allow as it is. */
 static bool needs_escape(uint32_t code) {
-    return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0x2028 || code == 0x2029 || code == 0xfeff || code == 0xfffe ||
-           code == 0xffff;
+    return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0x2028 || code == 0x2029 ||
+           code == 0xfeff || code == 0xfffe || code == 0xffff;
 }
 
 /* Text values are always quoted: a plain `yes` or `1.0` would read differently elsewhere. `text` is UTF-8. */
@@ -362,7 +401,8 @@ lam_status lam_config_write(const lam_config *config, char **text) {
         LAM_TRY_GOTO(put(&buffer, dot ? "  " : ""), done);
         LAM_TRY_GOTO(put(&buffer, dot ? dot + 1 : path), done);
         LAM_TRY_GOTO(put(&buffer, ": "), done);
-        LAM_TRY_GOTO(config->keys[i].type == LAM_CONFIG_TEXT ? put_quoted(&buffer, value) : put(&buffer, value), done);
+        LAM_TRY_GOTO(
+            config->keys[i].type == LAM_CONFIG_TEXT ? put_quoted(&buffer, value) : put(&buffer, value), done);
         LAM_TRY_GOTO(put(&buffer, "\n"), done);
     }
 done:
@@ -380,7 +420,10 @@ lam_status lam_config_help(const lam_config_key *keys, char **text) {
     for (const lam_config_key *key = keys; key->path; key++) {
         char line[1024], words[256];
         snprintf(line, sizeof line, "%-30s %-28s %-12s %s\n", key->path, type_words(key, words, sizeof words),
-                 !key->default_value ? "(required)" : *key->default_value ? key->default_value : "(none)", key->help);
+                 !key->default_value   ? "(required)"
+                 : *key->default_value ? key->default_value
+                                       : "(none)",
+                 key->help);
         LAM_TRY_GOTO(put(&buffer, line), done);
     }
 done:

@@ -45,7 +45,8 @@ typedef struct lam_config lam_config;
 
 lam_status lam_config_read(lam_config **out, const lam_config_key *keys, const char *path);
 /* The same from memory; `name` stands for the path in messages. */
-lam_status lam_config_parse(lam_config **out, const lam_config_key *keys, const char *text, size_t size, const char *name);
+lam_status lam_config_parse(lam_config **out, const lam_config_key *keys, const char *text, size_t size,
+                            const char *name);
 lam_status lam_config_set(lam_config *config, const char *assignment); /* "key.path=value" */
 /* After file and overrides: every key without default must be there. */
 lam_status lam_config_check(const lam_config *config);

@@ -19,11 +19,11 @@ extern "C" {
 
 typedef struct lam_embeddings {
     int64_t rows, columns;
-    double *values;    /* [rows, columns], row-major; float32 files are widened exactly */
-    bool was_float32;  /* the file's type */
-    lam_table *obs;    /* rows; column "index" is not part of it */
-    char **index;      /* [rows] names of the rows, one block (lam_texts_pack) */
-    char *provenance;  /* uns['lamella'], a JSON text; NULL where absent */
+    double *values;   /* [rows, columns], row-major; float32 files are widened exactly */
+    bool was_float32; /* the file's type */
+    lam_table *obs;   /* rows; column "index" is not part of it */
+    char **index;     /* [rows] names of the rows, one block (lam_texts_pack) */
+    char *provenance; /* uns['lamella'], a JSON text; NULL where absent */
 } lam_embeddings;
 
 /* key: NULL or "X" = X; else layers/KEY or obsm/KEY. features: NULL or a glob of column names. */
@@ -35,9 +35,9 @@ void lam_embeddings_free(lam_embeddings *embeddings);
 /* .h5ad, or .npy + .csv by the name's end. float32 or float64. `obs` NULL: no columns; `index` NULL: the column "index"
  * of obs where present (never written as a column), else row numbers; `var` NULL: d0, d1, ...; `provenance` NULL: none.
  * In .h5ad a column of numbers becomes int64 or float64 (gaps NaN) where no text is lost by it: "01" stays text. */
-lam_status lam_embeddings_write(const char *path, int64_t rows, int64_t columns, const double *values, bool as_float32,
-                                const lam_table *obs, const char *const *index, const char *const *var,
-                                const char *provenance);
+lam_status lam_embeddings_write(const char *path, int64_t rows, int64_t columns, const double *values,
+                                bool as_float32, const lam_table *obs, const char *const *index,
+                                const char *const *var, const char *provenance);
 
 #ifdef __cplusplus
 }

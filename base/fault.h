@@ -12,7 +12,12 @@
 extern "C" {
 #endif
 
-typedef enum lam_fault_kind { LAM_FAULT_ALLOC, LAM_FAULT_READ, LAM_FAULT_WRITE, LAM_FAULT_KINDS } lam_fault_kind;
+typedef enum lam_fault_kind {
+    LAM_FAULT_ALLOC,
+    LAM_FAULT_READ,
+    LAM_FAULT_WRITE,
+    LAM_FAULT_KINDS
+} lam_fault_kind;
 
 void lam_fault_arm(lam_fault_kind kind, int64_t n); /* the n-th call from now fails (once); n = 0 disarms */
 void lam_fault_from_environment(void);

@@ -14,7 +14,9 @@
 #include "base/memory.h"
 
 static const char *why(int error) {
-    return error == ENOSPC ? "the disk is full" : error == EDQUOT ? "the disk quota is used up" : strerror(error);
+    return error == ENOSPC   ? "the disk is full"
+           : error == EDQUOT ? "the disk quota is used up"
+                             : strerror(error);
 }
 
 /* ---- reading ---- */
@@ -33,7 +35,8 @@ lam_status lam_reader_open(lam_reader **out, const char *path) {
     reader->descriptor = -1;
     LAM_TRY_GOTO(lam_text_copy(&reader->path, path), fail);
     reader->descriptor = lam_fault_hit(LAM_FAULT_READ) ? (errno = EIO, -1) : open(path, O_RDONLY | O_CLOEXEC);
-    LAM_REQUIRE_GOTO(reader->descriptor >= 0, fail, LAM_ERROR_IO, "%s: cannot be opened: %s", path, why(errno));
+    LAM_REQUIRE_GOTO(reader->descriptor >= 0, fail, LAM_ERROR_IO, "%s: cannot be opened: %s", path,
+                     why(errno));
     struct stat info;
     LAM_REQUIRE_GOTO(fstat(reader->descriptor, &info) == 0, fail, LAM_ERROR_IO, "%s: %s", path, why(errno));
     LAM_REQUIRE_GOTO(!S_ISDIR(info.st_mode), fail, LAM_ERROR_IO, "%s: is a folder, a file is needed", path);
@@ -54,7 +57,8 @@ lam_status lam_reader_at(lam_reader *reader, uint64_t offset, void *bytes, size_
                 (unsigned long long)offset, (unsigned long long)reader->size);
     char *to = bytes;
     while (size) {
-        ssize_t got = lam_fault_hit(LAM_FAULT_READ) ? (errno = EIO, -1) : pread(reader->descriptor, to, size, (off_t)offset);
+        ssize_t got = lam_fault_hit(LAM_FAULT_READ) ? (errno = EIO, -1)
+                                                    : pread(reader->descriptor, to, size, (off_t)offset);
         if (got < 0 && errno == EINTR) continue;
         LAM_REQUIRE(got >= 0, LAM_ERROR_IO, "%s: cannot be read: %s", reader->path, why(errno));
         LAM_REQUIRE(got > 0, LAM_ERROR_FORMAT, "%s: has become shorter while it was read", reader->path);
@@ -166,8 +170,8 @@ lam_status lam_writer_commit(lam_writer **out) {
     int closed = fclose(writer->file);
     writer->file = NULL;
     LAM_REQUIRE_GOTO(closed == 0, fail, LAM_ERROR_IO, "%s: cannot be written: %s", writer->path, why(errno));
-    LAM_REQUIRE_GOTO(rename(writer->partial, writer->path) == 0, fail, LAM_ERROR_IO, "%s: cannot be put in place: %s",
-                     writer->path, why(errno));
+    LAM_REQUIRE_GOTO(rename(writer->partial, writer->path) == 0, fail, LAM_ERROR_IO,
+                     "%s: cannot be put in place: %s", writer->path, why(errno));
     sync_folder_of(writer->path);
     lam_free(writer->partial);
     writer->partial = NULL;
@@ -217,7 +221,8 @@ lam_status lam_make_folders(const char *path) {
         char kept = *p;
         *p = 0;
         if (copy[0] && mkdir(copy, 0777) != 0 && !(errno == EEXIST && lam_path_is_folder(copy)))
-            status = lam_fail(LAM_ERROR_IO, __FILE__, __LINE__, "%s: the folder cannot be made: %s", copy, why(errno));
+            status = lam_fail(LAM_ERROR_IO, __FILE__, __LINE__, "%s: the folder cannot be made: %s", copy,
+                              why(errno));
         *p = kept;
         if (!kept) break;
     }
@@ -258,7 +263,9 @@ lam_status lam_path_join(char **out, const char *folder, const char *name) {
     return lam_text_format(out, folder[length - 1] == '/' ? "%s%s" : "%s/%s", folder, name);
 }
 
-static int compare_texts(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static int compare_texts(const void *a, const void *b) {
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
 
 lam_status lam_list_folder(const char *folder, const char *suffix, char ***names, int64_t *count) {
     *names = NULL;
@@ -275,7 +282,9 @@ lam_status lam_list_folder(const char *folder, const char *suffix, char ***names
             continue;
         if (*count == capacity) {
             int64_t grown = capacity ? capacity * 2 : 16;
-            LAM_TRY_GOTO(lam_grow((void **)names, (size_t)capacity * sizeof **names, (size_t)grown * sizeof **names), done);
+            LAM_TRY_GOTO(
+                lam_grow((void **)names, (size_t)capacity * sizeof **names, (size_t)grown * sizeof **names),
+                done);
             capacity = grown;
         }
         LAM_TRY_GOTO(lam_text_copy(&(*names)[*count], entry->d_name), done);
@@ -299,6 +308,7 @@ void lam_free_texts(char **texts, int64_t count) {
 }
 
 lam_status lam_require_absent(const char *path, bool force) {
-    LAM_REQUIRE(force || !lam_path_exists(path), LAM_ERROR_USAGE, "'%s' exists already: choose another name or give --force", path);
+    LAM_REQUIRE(force || !lam_path_exists(path), LAM_ERROR_USAGE,
+                "'%s' exists already: choose another name or give --force", path);
     return LAM_OK;
 }

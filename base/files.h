@@ -14,7 +14,8 @@
 extern "C" {
 #endif
 
-lam_status lam_file_read(const char *path, char **bytes, size_t *size); /* one zero byte follows; caller frees */
+lam_status lam_file_read(const char *path, char **bytes,
+                         size_t *size); /* one zero byte follows; caller frees */
 /* Writes beside (path.partial-PID), fsyncs, renames: the old file stays whole until the new one is. */
 lam_status lam_file_write(const char *path, const void *bytes, size_t size);
 
@@ -22,7 +23,8 @@ lam_status lam_file_write(const char *path, const void *bytes, size_t size);
 typedef struct lam_writer lam_writer;
 lam_status lam_writer_open(lam_writer **out, const char *path);
 lam_status lam_writer_append(lam_writer *writer, const void *bytes, size_t size);
-lam_status lam_writer_printf(lam_writer *writer, const char *format, ...) __attribute__((format(printf, 2, 3)));
+lam_status lam_writer_printf(lam_writer *writer, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 uint64_t lam_writer_position(const lam_writer *writer);
 /* Overwrites earlier bytes (headers). */
 lam_status lam_writer_patch(lam_writer *writer, uint64_t offset, const void *bytes, size_t size);
@@ -40,7 +42,8 @@ bool lam_path_exists(const char *path);
 bool lam_path_is_folder(const char *path);
 lam_status lam_make_folders(const char *path); /* mkdir -p */
 lam_status lam_remove_tree(const char *path);
-lam_status lam_path_join(char **out, const char *folder, const char *name); /* name absolute: a copy of name */
+lam_status lam_path_join(char **out, const char *folder,
+                         const char *name); /* name absolute: a copy of name */
 /* Sorted names of the entries of a folder that end with `suffix` ("" = all). Free each and the array. */
 lam_status lam_list_folder(const char *folder, const char *suffix, char ***names, int64_t *count);
 void lam_free_texts(char **texts, int64_t count);

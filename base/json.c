@@ -23,7 +23,8 @@ void lam_json_free(lam_json *json) { json_decref(unwrap(json)); }
 lam_status lam_json_parse(lam_json **out, const char *text, size_t size, const char *name) {
     json_error_t error;
     json_t *json = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
-    LAM_REQUIRE(json, LAM_ERROR_FORMAT, "%s:%d:%d: not valid JSON: %s", name, error.line, error.column, error.text);
+    LAM_REQUIRE(json, LAM_ERROR_FORMAT, "%s:%d:%d: not valid JSON: %s", name, error.line, error.column,
+                error.text);
     *out = wrap(json);
     return LAM_OK;
 }
@@ -63,17 +64,25 @@ static void add(lam_json *array, json_t *child) {
 
 static json_t *number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
 
-void lam_json_set_int(lam_json *object, const char *key, int64_t value) { put(object, key, json_integer(value)); }
+void lam_json_set_int(lam_json *object, const char *key, int64_t value) {
+    put(object, key, json_integer(value));
+}
 void lam_json_set_float(lam_json *object, const char *key, double value) { put(object, key, number(value)); }
-void lam_json_set_bool(lam_json *object, const char *key, bool value) { put(object, key, json_boolean(value)); }
-void lam_json_set_text(lam_json *object, const char *key, const char *value) { put(object, key, text_value(value)); }
+void lam_json_set_bool(lam_json *object, const char *key, bool value) {
+    put(object, key, json_boolean(value));
+}
+void lam_json_set_text(lam_json *object, const char *key, const char *value) {
+    put(object, key, text_value(value));
+}
 void lam_json_set(lam_json *object, const char *key, lam_json *child) { put(object, key, unwrap(child)); }
 void lam_json_append(lam_json *array, lam_json *child) { add(array, unwrap(child)); }
 void lam_json_append_int(lam_json *array, int64_t value) { add(array, json_integer(value)); }
 void lam_json_append_float(lam_json *array, double value) { add(array, number(value)); }
 void lam_json_append_text(lam_json *array, const char *value) { add(array, text_value(value)); }
 
-lam_json *lam_json_get(const lam_json *object, const char *key) { return wrap(json_object_get(unwrap(object), key)); }
+lam_json *lam_json_get(const lam_json *object, const char *key) {
+    return wrap(json_object_get(unwrap(object), key));
+}
 
 const char *lam_json_key_after(const lam_json *object, const char *key) {
     json_t *json = unwrap(object);
@@ -81,7 +90,9 @@ const char *lam_json_key_after(const lam_json *object, const char *key) {
     return iterator ? json_object_iter_key(iterator) : NULL;
 }
 
-lam_json *lam_json_at(const lam_json *array, size_t index) { return wrap(json_array_get(unwrap(array), index)); }
+lam_json *lam_json_at(const lam_json *array, size_t index) {
+    return wrap(json_array_get(unwrap(array), index));
+}
 
 size_t lam_json_size(const lam_json *json) {
     return json_is_array(unwrap(json)) ? json_array_size(unwrap(json)) : json_object_size(unwrap(json));
@@ -110,7 +121,8 @@ lam_status lam_json_dump(const lam_json *json, bool indented, char **text) {
     size_t flags = JSON_REAL_PRECISION(17) | (indented ? JSON_INDENT(2) : JSON_COMPACT);
     char *dumped = json ? json_dumps(unwrap(json), flags) : NULL;
     lam_status status = LAM_OK;
-    LAM_REQUIRE_GOTO(dumped && !strstr(dumped, dumped_poison), done, LAM_ERROR_MEMORY, "out of memory: JSON could not be written");
+    LAM_REQUIRE_GOTO(dumped && !strstr(dumped, dumped_poison), done, LAM_ERROR_MEMORY,
+                     "out of memory: JSON could not be written");
     status = lam_text_copy(text, dumped);
 done:
     free(dumped);

@@ -24,7 +24,8 @@ typedef struct lam_json lam_json;
 lam_json *lam_json_object(void);
 lam_json *lam_json_array(void);
 lam_status lam_json_parse(lam_json **out, const char *text, size_t size, const char *name);
-void lam_json_free(lam_json *json); /* only what was returned by object, array, parse; not borrowed children */
+void lam_json_free(
+    lam_json *json); /* only what was returned by object, array, parse; not borrowed children */
 
 /* Objects. Non-finite numbers are written as null; in keys and texts that are not UTF-8, '?' stands for each odd byte. `set` and `append` take over `child`. */
 void lam_json_set_int(lam_json *object, const char *key, int64_t value);

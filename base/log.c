@@ -93,12 +93,13 @@ static void draw(lam_progress *p, bool last) {
         int64_t filled = p->total > 0 ? p->done * BAR_CELLS / p->total : 0;
         for (int i = 0; i < BAR_CELLS; i++) bar[i] = i < filled ? '#' : '.';
         bar[BAR_CELLS] = 0;
-        fprintf(stderr, "\r\033[K%s [%s] %s, %.4g/s%s%s%s%s%s", p->label, bar, head, rate, separator, p->detail,
-                last ? ", " : "", last ? spent : left, last ? "\n" : "");
+        fprintf(stderr, "\r\033[K%s [%s] %s, %.4g/s%s%s%s%s%s", p->label, bar, head, rate, separator,
+                p->detail, last ? ", " : "", last ? spent : left, last ? "\n" : "");
         bar_on_screen = !last;
         fflush(stderr);
     } else {
-        fprintf(stderr, "%s: %s, %.4g/s%s%s, %s%s\n", p->label, head, rate, separator, p->detail, spent, left);
+        fprintf(stderr, "%s: %s, %.4g/s%s%s, %s%s\n", p->label, head, rate, separator, p->detail, spent,
+                left);
     }
 }
 

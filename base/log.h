@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-void lam_log_set_quiet(bool quiet); /* --quiet: warnings and errors only */
+void lam_log_set_quiet(bool quiet);   /* --quiet: warnings and errors only */
 void lam_log_set_silent(bool silent); /* ranks other than 0: nothing at all */
 void lam_log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void lam_log_warning(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -26,7 +26,8 @@ void lam_log_error(const char *format, ...) __attribute__((format(printf, 1, 2))
 typedef struct lam_progress lam_progress;
 /* total <= 0: unknown. Never fails: returns NULL where memory is out, and the others accept NULL. */
 lam_progress *lam_progress_start(const char *label, int64_t total, const char *unit);
-void lam_progress_begin_at(lam_progress *progress, int64_t done); /* resumed work: what was done before counts for no rate */
+void lam_progress_begin_at(lam_progress *progress,
+                           int64_t done); /* resumed work: what was done before counts for no rate */
 void lam_progress_update(lam_progress *progress, int64_t done, const char *detail); /* detail may be NULL */
 void lam_progress_finish(lam_progress *progress);
 

@@ -25,7 +25,8 @@ typedef struct lam_npy {
 lam_status lam_npy_read(lam_npy *out, const char *path); /* lam_npy_free */
 lam_status lam_npy_parse(lam_npy *out, const char *bytes, size_t size, const char *name);
 void lam_npy_free(lam_npy *array);
-lam_status lam_npy_write(const char *path, const char *type, int rank, const int64_t *shape, const void *data);
+lam_status lam_npy_write(const char *path, const char *type, int rank, const int64_t *shape,
+                         const void *data);
 
 #ifdef __cplusplus
 }

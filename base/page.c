@@ -64,7 +64,12 @@ void lam_page_raw(lam_page *page, const char *format, ...) {
 
 void lam_page_escaped(lam_page *page, const char *text) {
     for (; *text; text++) {
-        const char *entity = *text == '<' ? "&lt;" : *text == '>' ? "&gt;" : *text == '&' ? "&amp;" : *text == '"' ? "&quot;" : *text == '\'' ? "&#39;" : NULL;
+        const char *entity = *text == '<'    ? "&lt;"
+                             : *text == '>'  ? "&gt;"
+                             : *text == '&'  ? "&amp;"
+                             : *text == '"'  ? "&quot;"
+                             : *text == '\'' ? "&#39;"
+                                             : NULL;
         if (entity)
             put(page, entity, strlen(entity));
         else
@@ -77,7 +82,9 @@ lam_status lam_page_create(lam_page **out, const char *title, const char *data_f
     lam_page *page;
     LAM_TRY(lam_alloc((void **)&page, sizeof *page));
     lam_page_remember(page, lam_text_copy(&page->data_folder, data_folder));
-    lam_page_raw(page, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>");
+    lam_page_raw(
+        page,
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>");
     lam_page_escaped(page, title);
     lam_page_raw(page, "</title><style>");
     put(page, style, sizeof style - 1);
@@ -142,7 +149,8 @@ lam_writer *lam_page_csv(lam_page *page, const char *title) {
     if (page->status != LAM_OK) return NULL;
     char name[96];
     size_t n = 0;
-    for (const char *p = title; *p && n < sizeof name - 1; p++) name[n++] = isalnum((unsigned char)*p) ? (char)tolower((unsigned char)*p) : '_';
+    for (const char *p = title; *p && n < sizeof name - 1; p++)
+        name[n++] = isalnum((unsigned char)*p) ? (char)tolower((unsigned char)*p) : '_';
     name[n] = 0;
     char *path = NULL;
     lam_writer *writer = NULL;
@@ -161,14 +169,17 @@ void lam_page_csv_text(lam_page *page, lam_writer *csv, const char *text, const 
         status = lam_writer_printf(csv, "%s%s", text, after);
     } else {
         status = lam_writer_printf(csv, "\"");
-        for (; *text && status == LAM_OK; text++) status = lam_writer_printf(csv, *text == '"' ? "\"\"" : "%c", *text);
+        for (; *text && status == LAM_OK; text++)
+            status = lam_writer_printf(csv, *text == '"' ? "\"\"" : "%c", *text);
         if (status == LAM_OK) status = lam_writer_printf(csv, "\"%s", after);
     }
     lam_page_remember(page, status);
 }
 
 void lam_page_csv_number(lam_page *page, lam_writer *csv, double value, const char *after) {
-    if (csv) lam_page_remember(page, isnan(value) ? lam_writer_printf(csv, "%s", after) : lam_writer_printf(csv, "%.17g%s", value, after));
+    if (csv)
+        lam_page_remember(page, isnan(value) ? lam_writer_printf(csv, "%s", after)
+                                             : lam_writer_printf(csv, "%.17g%s", value, after));
 }
 
 void lam_page_csv_end(lam_page *page, lam_writer *csv) {
@@ -186,7 +197,8 @@ static bool is_number(const char *text) {
     return !*end || !strcmp(end, " %") || !strcmp(end, " s");
 }
 
-void lam_page_table(lam_page *page, const char *title, int columns, const char *const *names, int64_t rows, const char *const *cells) {
+void lam_page_table(lam_page *page, const char *title, int columns, const char *const *names, int64_t rows,
+                    const char *const *cells) {
     lam_writer *csv = lam_page_csv(page, title);
     lam_page_raw(page, "<figure><figcaption>");
     lam_page_escaped(page, title);
@@ -222,8 +234,10 @@ void lam_page_png(lam_page *page, const char *caption, const void *bytes, size_t
     lam_page_escaped(page, caption);
     lam_page_raw(page, "\" src=\"data:image/png;base64,");
     for (size_t i = 0; i < size; i += 3) {
-        uint32_t word = (uint32_t)p[i] << 16 | (uint32_t)(i + 1 < size ? p[i + 1] : 0) << 8 | (uint32_t)(i + 2 < size ? p[i + 2] : 0);
-        char four[4] = {digits[word >> 18 & 63u], digits[word >> 12 & 63u], i + 1 < size ? digits[word >> 6 & 63u] : '=',
+        uint32_t word = (uint32_t)p[i] << 16 | (uint32_t)(i + 1 < size ? p[i + 1] : 0) << 8 |
+                        (uint32_t)(i + 2 < size ? p[i + 2] : 0);
+        char four[4] = {digits[word >> 18 & 63u], digits[word >> 12 & 63u],
+                        i + 1 < size ? digits[word >> 6 & 63u] : '=',
                         i + 2 < size ? digits[word & 63u] : '='};
         put(page, four, 4);
     }

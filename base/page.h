@@ -33,7 +33,8 @@ void lam_page_paragraph(lam_page *page, const char *format, ...) __attribute__((
 /* A line that stands out: the main result. */
 void lam_page_verdict(lam_page *page, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* cells: rows x columns texts, row-major; numbers are set flush right. */
-void lam_page_table(lam_page *page, const char *title, int columns, const char *const *names, int64_t rows, const char *const *cells);
+void lam_page_table(lam_page *page, const char *title, int columns, const char *const *names, int64_t rows,
+                    const char *const *cells);
 void lam_page_png(lam_page *page, const char *caption, const void *bytes, size_t size);
 
 typedef struct lam_bars {
@@ -51,7 +52,8 @@ typedef struct lam_series {
     int64_t count;
     const double *x, *y;
 } lam_series;
-void lam_page_lines(lam_page *page, const char *title, const char *x_axis, const char *y_axis, int count, const lam_series *series);
+void lam_page_lines(lam_page *page, const char *title, const char *x_axis, const char *y_axis, int count,
+                    const lam_series *series);
 
 typedef struct lam_scatter {
     const char *title, *x_axis, *y_axis;
@@ -63,8 +65,8 @@ typedef struct lam_scatter {
 void lam_page_scatter(lam_page *page, const lam_scatter *scatter);
 
 /* rows x columns shares 0..1, darker is more, each cell with its number. */
-void lam_page_heat(lam_page *page, const char *title, const char *row_axis, const char *column_axis, int64_t count,
-                   const char *const *names, const double *values);
+void lam_page_heat(lam_page *page, const char *title, const char *row_axis, const char *column_axis,
+                   int64_t count, const char *const *names, const double *values);
 
 #ifdef __cplusplus
 }

@@ -15,8 +15,8 @@
 
 lam_status lam_picture_create(lam_picture *picture, int64_t width, int64_t height, uint32_t background) {
     *picture = (lam_picture){width, height, NULL};
-    LAM_REQUIRE(width >= 1 && height >= 1 && width <= 1 << 20 && height <= 1 << 20, LAM_ERROR_INTERNAL, "a picture of %lld x %lld pixels cannot be made",
-                (long long)width, (long long)height);
+    LAM_REQUIRE(width >= 1 && height >= 1 && width <= 1 << 20 && height <= 1 << 20, LAM_ERROR_INTERNAL,
+                "a picture of %lld x %lld pixels cannot be made", (long long)width, (long long)height);
     LAM_TRY(lam_alloc_array((void **)&picture->rgb, width * height, 3));
     for (int64_t i = 0; i < width * height; i++) {
         picture->rgb[3 * i] = (uint8_t)(background >> 16);
@@ -33,7 +33,8 @@ void lam_picture_free(lam_picture *picture) {
 
 /* Blue for the nucleus first, as stains are usually listed; then colours that stay apart for colour-blind readers. */
 uint32_t lam_channel_colour(int64_t channel, int64_t channels) {
-    static const uint32_t colours[] = {0x3a6bff, 0x2ecc71, 0xff5a36, 0xffd23c, 0xe14bd8, 0x2fd6e0, 0xb0b0b0, 0xff9ec4};
+    static const uint32_t colours[] = {0x3a6bff, 0x2ecc71, 0xff5a36, 0xffd23c,
+                                       0xe14bd8, 0x2fd6e0, 0xb0b0b0, 0xff9ec4};
     return channels == 1 ? 0xffffff : colours[channel % (int64_t)(sizeof colours / sizeof *colours)];
 }
 
@@ -49,7 +50,9 @@ static void window_of(const float *plane, int64_t count, float *low, float *high
     *high = most;
     if (!(most > least)) return;
     int64_t bins[HISTOGRAM_BINS] = {0}, total = 0, seen = 0;
-    double bottom = least, top = most, scale = (HISTOGRAM_BINS - 1) / (top - bottom); /* in double, where the range of any two floats is finite */
+    double bottom = least, top = most,
+           scale = (HISTOGRAM_BINS - 1) /
+                   (top - bottom); /* in double, where the range of any two floats is finite */
     for (int64_t i = 0; i < count; i++)
         if (isfinite(plane[i])) bins[(int)(((double)plane[i] - bottom) * scale)]++, total++;
     bool have_low = false;
@@ -66,10 +69,12 @@ static void window_of(const float *plane, int64_t count, float *low, float *high
     }
 }
 
-lam_status lam_picture_composite(lam_picture *picture, int64_t x, int64_t y, const float *planes, int64_t channels, int64_t height,
-                                 int64_t width, const float *low, const float *high) {
-    LAM_REQUIRE(x >= 0 && y >= 0 && x + width <= picture->width && y + height <= picture->height, LAM_ERROR_INTERNAL,
-                "a panel of %lld x %lld pixels does not fit the picture", (long long)width, (long long)height);
+lam_status lam_picture_composite(lam_picture *picture, int64_t x, int64_t y, const float *planes,
+                                 int64_t channels, int64_t height, int64_t width, const float *low,
+                                 const float *high) {
+    LAM_REQUIRE(x >= 0 && y >= 0 && x + width <= picture->width && y + height <= picture->height,
+                LAM_ERROR_INTERNAL, "a panel of %lld x %lld pixels does not fit the picture",
+                (long long)width, (long long)height);
     float *sum;
     LAM_TRY(lam_alloc_array((void **)&sum, 3 * width * height, sizeof *sum));
     for (int64_t c = 0; c < channels; c++) {
@@ -136,8 +141,8 @@ static bool encode(const lam_picture *picture, sink *s) {
         return false;
     }
     png_set_write_fn(png, s, on_write, on_flush);
-    png_set_IHDR(png, info, (png_uint_32)picture->width, (png_uint_32)picture->height, 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
-                 PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+    png_set_IHDR(png, info, (png_uint_32)picture->width, (png_uint_32)picture->height, 8, PNG_COLOR_TYPE_RGB,
+                 PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
     png_write_info(png, info);
     for (int64_t r = 0; r < picture->height; r++) png_write_row(png, picture->rgb + 3 * r * picture->width);
     png_write_end(png, info);
@@ -149,8 +154,8 @@ lam_status lam_picture_encode_png(const lam_picture *picture, uint8_t **bytes, s
     sink s = {0};
     bool good = encode(picture, &s);
     if (!good) lam_free(s.bytes);
-    LAM_REQUIRE(good, LAM_ERROR_MEMORY, "out of memory: a picture of %lld x %lld pixels could not be encoded", (long long)picture->width,
-                (long long)picture->height);
+    LAM_REQUIRE(good, LAM_ERROR_MEMORY, "out of memory: a picture of %lld x %lld pixels could not be encoded",
+                (long long)picture->width, (long long)picture->height);
     *bytes = s.bytes;
     *size = s.size;
     return LAM_OK;

@@ -17,14 +17,14 @@
 #endif
 
 typedef enum lam_rng_purpose {
-    LAM_RNG_INIT = 1,    /* weights: (parameter index, element / 4, 0) */
-    LAM_RNG_MASK = 2,    /* masking noise: (step, sample id, token / 4) */
-    LAM_RNG_CROP = 3,    /* crop position, flips, turns: (epoch, sample id, draw) */
-    LAM_RNG_ORDER = 4,   /* permutation of an epoch */
-    LAM_RNG_SYNTH = 5,   /* simulated screen */
-    LAM_RNG_SPLIT = 6,   /* folds, validation split */
+    LAM_RNG_INIT = 1,  /* weights: (parameter index, element / 4, 0) */
+    LAM_RNG_MASK = 2,  /* masking noise: (step, sample id, token / 4) */
+    LAM_RNG_CROP = 3,  /* crop position, flips, turns: (epoch, sample id, draw) */
+    LAM_RNG_ORDER = 4, /* permutation of an epoch */
+    LAM_RNG_SYNTH = 5, /* simulated screen */
+    LAM_RNG_SPLIT = 6, /* folds, validation split */
     LAM_RNG_BOOTSTRAP = 7,
-    LAM_RNG_EMBED = 8,   /* crops drawn for inference */
+    LAM_RNG_EMBED = 8, /* crops drawn for inference */
     LAM_RNG_TEST = 9
 } lam_rng_purpose;
 
@@ -88,7 +88,9 @@ LAM_RNG_INLINE void lam_rng_uniform4(lam_rng_key_t key, uint32_t a, uint64_t b, 
 }
 
 /* Integer on [0, n), n >= 1, from one word (multiply-shift; bias below n / 2^32). */
-LAM_RNG_INLINE uint32_t lam_word_below(uint32_t word, uint32_t n) { return (uint32_t)(((uint64_t)word * n) >> 32); }
+LAM_RNG_INLINE uint32_t lam_word_below(uint32_t word, uint32_t n) {
+    return (uint32_t)(((uint64_t)word * n) >> 32);
+}
 
 /* A sequential stream for code where order is fixed (simulation, splits): state is the counter alone. */
 typedef struct lam_rng {

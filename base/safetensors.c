@@ -15,7 +15,8 @@
 static const struct {
     const char *name;
     size_t bytes;
-} types[] = {{"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"I32", 4}, {"I16", 2}, {"I8", 1}, {"U8", 1}, {"U16", 2}, {"BOOL", 1}};
+} types[] = {{"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"I32", 4},
+             {"I16", 2}, {"I8", 1},  {"U8", 1},  {"U16", 2},  {"BOOL", 1}};
 
 static size_t type_bytes(const char *dtype, const char **interned) {
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
@@ -40,32 +41,40 @@ struct lam_safetensors {
 static int by_begin(const void *a, const void *b) {
     const lam_safetensors_entry *x = a, *y = b;
     if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
-    return (x->end > y->end) - (x->end < y->end); /* an empty tensor stands before the one that begins with it */
+    return (x->end > y->end) -
+           (x->end < y->end); /* an empty tensor stands before the one that begins with it */
 }
 
-static lam_status read_entry(lam_safetensors *file, const char *name, const lam_json *json, lam_safetensors_entry *entry) {
+static lam_status read_entry(lam_safetensors *file, const char *name, const lam_json *json,
+                             lam_safetensors_entry *entry) {
     const char *path = file->path;
     LAM_REQUIRE(lam_json_is_object(json), LAM_ERROR_FORMAT, "%s: tensor '%s' is no object", path, name);
     const char *dtype = lam_json_text(lam_json_get(json, "dtype"), "");
     size_t bytes = type_bytes(dtype, &entry->dtype);
-    LAM_REQUIRE(bytes, LAM_ERROR_FORMAT, "%s: tensor '%s' has type '%s', which is not read here", path, name, dtype);
+    LAM_REQUIRE(bytes, LAM_ERROR_FORMAT, "%s: tensor '%s' has type '%s', which is not read here", path, name,
+                dtype);
     const lam_json *shape = lam_json_get(json, "shape"), *offsets = lam_json_get(json, "data_offsets");
-    LAM_REQUIRE(lam_json_is_array(shape) && lam_json_size(shape) <= LAM_SAFETENSORS_MAX_RANK, LAM_ERROR_FORMAT,
-                "%s: tensor '%s' has no shape of at most %d dimensions", path, name, LAM_SAFETENSORS_MAX_RANK);
-    LAM_REQUIRE(lam_json_is_array(offsets) && lam_json_size(offsets) == 2, LAM_ERROR_FORMAT, "%s: tensor '%s' has no data_offsets", path, name);
+    LAM_REQUIRE(lam_json_is_array(shape) && lam_json_size(shape) <= LAM_SAFETENSORS_MAX_RANK,
+                LAM_ERROR_FORMAT, "%s: tensor '%s' has no shape of at most %d dimensions", path, name,
+                LAM_SAFETENSORS_MAX_RANK);
+    LAM_REQUIRE(lam_json_is_array(offsets) && lam_json_size(offsets) == 2, LAM_ERROR_FORMAT,
+                "%s: tensor '%s' has no data_offsets", path, name);
     entry->name = name;
     entry->rank = (int)lam_json_size(shape);
     entry->count = 1;
     for (int i = 0; i < entry->rank; i++) {
         entry->shape[i] = lam_json_int(lam_json_at(shape, (size_t)i), -1);
-        LAM_REQUIRE(entry->shape[i] >= 0 && !__builtin_mul_overflow(entry->count, entry->shape[i], &entry->count), LAM_ERROR_FORMAT,
-                    "%s: tensor '%s' has an impossible shape", path, name);
+        LAM_REQUIRE(entry->shape[i] >= 0 &&
+                        !__builtin_mul_overflow(entry->count, entry->shape[i], &entry->count),
+                    LAM_ERROR_FORMAT, "%s: tensor '%s' has an impossible shape", path, name);
     }
-    int64_t begin = lam_json_int(lam_json_at(offsets, 0), -1), end = lam_json_int(lam_json_at(offsets, 1), -1), expected;
+    int64_t begin = lam_json_int(lam_json_at(offsets, 0), -1),
+            end = lam_json_int(lam_json_at(offsets, 1), -1), expected;
     LAM_REQUIRE(begin >= 0 && end >= begin && (uint64_t)end <= file->data_bytes, LAM_ERROR_FORMAT,
                 "%s: tensor '%s' lies outside the file: it is cut off or damaged", path, name);
-    LAM_REQUIRE(!__builtin_mul_overflow(entry->count, (int64_t)bytes, &expected) && expected == end - begin, LAM_ERROR_FORMAT,
-                "%s: tensor '%s' has %" PRId64 " bytes, its shape needs another number", path, name, end - begin);
+    LAM_REQUIRE(!__builtin_mul_overflow(entry->count, (int64_t)bytes, &expected) && expected == end - begin,
+                LAM_ERROR_FORMAT, "%s: tensor '%s' has %" PRId64 " bytes, its shape needs another number",
+                path, name, end - begin);
     entry->begin = (uint64_t)begin;
     entry->end = (uint64_t)end;
     return LAM_OK;
@@ -74,18 +83,21 @@ static lam_status read_entry(lam_safetensors *file, const char *name, const lam_
 static lam_status read_header(lam_safetensors *file) {
     uint64_t size = lam_reader_size(file->reader), length = 0;
     unsigned char raw[8];
-    LAM_REQUIRE(size >= 8, LAM_ERROR_FORMAT, "%s: is no safetensors file: it has %" PRIu64 " bytes", file->path, size);
+    LAM_REQUIRE(size >= 8, LAM_ERROR_FORMAT, "%s: is no safetensors file: it has %" PRIu64 " bytes",
+                file->path, size);
     LAM_TRY(lam_reader_at(file->reader, 0, raw, 8));
     for (int i = 7; i >= 0; i--) length = length << 8 | raw[i];
     LAM_REQUIRE(length <= MAX_HEADER_BYTES && length <= size - 8, LAM_ERROR_FORMAT,
-                "%s: is no safetensors file, or it is cut off: its header should have %" PRIu64 " bytes", file->path, length);
+                "%s: is no safetensors file, or it is cut off: its header should have %" PRIu64 " bytes",
+                file->path, length);
     char *text;
     LAM_TRY(lam_alloc((void **)&text, (size_t)length + 1));
     lam_status status = lam_reader_at(file->reader, 8, text, (size_t)length);
     if (status == LAM_OK) status = lam_json_parse(&file->header, text, (size_t)length, file->path);
     lam_free(text);
     LAM_TRY(status);
-    LAM_REQUIRE(lam_json_is_object(file->header), LAM_ERROR_FORMAT, "%s: the header is no JSON object", file->path);
+    LAM_REQUIRE(lam_json_is_object(file->header), LAM_ERROR_FORMAT, "%s: the header is no JSON object",
+                file->path);
     file->data_begin = 8 + length;
     file->data_bytes = size - file->data_begin;
     return LAM_OK;
@@ -102,10 +114,13 @@ static lam_status read_entries(lam_safetensors *file) {
     if (file->count) qsort(file->entries, (size_t)file->count, sizeof *file->entries, by_begin);
     uint64_t at = 0;
     for (int64_t i = 0; i < file->count; i++) {
-        LAM_REQUIRE(file->entries[i].begin == at, LAM_ERROR_FORMAT, "%s: tensor '%s' overlaps another or leaves a gap", file->path, file->entries[i].name);
+        LAM_REQUIRE(file->entries[i].begin == at, LAM_ERROR_FORMAT,
+                    "%s: tensor '%s' overlaps another or leaves a gap", file->path, file->entries[i].name);
         at = file->entries[i].end;
     }
-    LAM_REQUIRE(at == file->data_bytes, LAM_ERROR_FORMAT, "%s: %" PRIu64 " bytes after the last tensor belong to none", file->path, file->data_bytes - at);
+    LAM_REQUIRE(at == file->data_bytes, LAM_ERROR_FORMAT,
+                "%s: %" PRIu64 " bytes after the last tensor belong to none", file->path,
+                file->data_bytes - at);
     return LAM_OK;
 }
 
@@ -135,7 +150,9 @@ void lam_safetensors_close(lam_safetensors *file) {
 }
 
 int64_t lam_safetensors_count(const lam_safetensors *file) { return file->count; }
-const lam_safetensors_entry *lam_safetensors_at(const lam_safetensors *file, int64_t index) { return &file->entries[index]; }
+const lam_safetensors_entry *lam_safetensors_at(const lam_safetensors *file, int64_t index) {
+    return &file->entries[index];
+}
 const lam_safetensors_entry *lam_safetensors_find(const lam_safetensors *file, const char *name) {
     for (int64_t i = 0; i < file->count; i++)
         if (!strcmp(file->entries[i].name, name)) return &file->entries[i];
@@ -146,7 +163,8 @@ const char *lam_safetensors_metadata(const lam_safetensors *file, const char *ke
 }
 
 lam_status lam_safetensors_read_raw(lam_safetensors *file, const lam_safetensors_entry *entry, void *bytes) {
-    return lam_reader_at(file->reader, file->data_begin + entry->begin, bytes, (size_t)(entry->end - entry->begin));
+    return lam_reader_at(file->reader, file->data_begin + entry->begin, bytes,
+                         (size_t)(entry->end - entry->begin));
 }
 
 static float half_to_float(uint16_t h) {
@@ -192,7 +210,8 @@ static double element(const char *dtype, const unsigned char *p) {
     return (double)*p; /* U8, BOOL */
 }
 
-static lam_status read_converted(lam_safetensors *file, const lam_safetensors_entry *entry, float *as_float, double *as_double) {
+static lam_status read_converted(lam_safetensors *file, const lam_safetensors_entry *entry, float *as_float,
+                                 double *as_double) {
     size_t bytes = type_bytes(entry->dtype, NULL);
     if (as_float && !strcmp(entry->dtype, "F32")) return lam_safetensors_read_raw(file, entry, as_float);
     if (as_double && !strcmp(entry->dtype, "F64")) return lam_safetensors_read_raw(file, entry, as_double);
@@ -201,7 +220,8 @@ static lam_status read_converted(lam_safetensors *file, const lam_safetensors_en
     lam_status status = LAM_OK;
     for (int64_t at = 0; at < entry->count && status == LAM_OK; at += CHUNK_ELEMENTS) {
         int64_t n = entry->count - at < CHUNK_ELEMENTS ? entry->count - at : CHUNK_ELEMENTS;
-        status = lam_reader_at(file->reader, file->data_begin + entry->begin + (uint64_t)at * bytes, chunk, (size_t)n * bytes);
+        status = lam_reader_at(file->reader, file->data_begin + entry->begin + (uint64_t)at * bytes, chunk,
+                               (size_t)n * bytes);
         for (int64_t i = 0; i < n && status == LAM_OK; i++) {
             double value = element(entry->dtype, chunk + (size_t)i * bytes);
             if (as_float)
@@ -214,10 +234,12 @@ static lam_status read_converted(lam_safetensors *file, const lam_safetensors_en
     return status;
 }
 
-lam_status lam_safetensors_read_f32(lam_safetensors *file, const lam_safetensors_entry *entry, float *values) {
+lam_status lam_safetensors_read_f32(lam_safetensors *file, const lam_safetensors_entry *entry,
+                                    float *values) {
     return read_converted(file, entry, values, NULL);
 }
-lam_status lam_safetensors_read_f64(lam_safetensors *file, const lam_safetensors_entry *entry, double *values) {
+lam_status lam_safetensors_read_f64(lam_safetensors *file, const lam_safetensors_entry *entry,
+                                    double *values) {
     return read_converted(file, entry, NULL, values);
 }
 
@@ -239,7 +261,8 @@ lam_status lam_safetensors_writer_open(lam_safetensors_writer **out, const char 
     LAM_TRY_GOTO(lam_text_copy(&writer->path, path), fail);
     writer->header = lam_json_object();
     writer->metadata = lam_json_object();
-    LAM_REQUIRE_GOTO(writer->header && writer->metadata, fail, LAM_ERROR_MEMORY, "out of memory: %s could not be written", path);
+    LAM_REQUIRE_GOTO(writer->header && writer->metadata, fail, LAM_ERROR_MEMORY,
+                     "out of memory: %s could not be written", path);
     LAM_TRY_GOTO(lam_writer_open(&writer->file, path), fail);
     *out = writer;
     return LAM_OK;
@@ -248,21 +271,27 @@ fail:
     return status;
 }
 
-lam_status lam_safetensors_writer_metadata(lam_safetensors_writer *writer, const char *key, const char *value) {
-    LAM_REQUIRE(!writer->header_is_out, LAM_ERROR_INTERNAL, "%s: metadata after the first data", writer->path);
+lam_status lam_safetensors_writer_metadata(lam_safetensors_writer *writer, const char *key,
+                                           const char *value) {
+    LAM_REQUIRE(!writer->header_is_out, LAM_ERROR_INTERNAL, "%s: metadata after the first data",
+                writer->path);
     lam_json_set_text(writer->metadata, key, value);
     return LAM_OK;
 }
 
-lam_status lam_safetensors_writer_declare(lam_safetensors_writer *writer, const char *name, const char *dtype, int rank, const int64_t *shape) {
+lam_status lam_safetensors_writer_declare(lam_safetensors_writer *writer, const char *name, const char *dtype,
+                                          int rank, const int64_t *shape) {
     size_t bytes = type_bytes(dtype, NULL);
-    LAM_REQUIRE(!writer->header_is_out && bytes && rank >= 0 && rank <= LAM_SAFETENSORS_MAX_RANK && lam_utf8_is_valid(name) &&
-                    strcmp(name, "__metadata__") != 0 && !lam_json_get(writer->header, name),
+    LAM_REQUIRE(!writer->header_is_out && bytes && rank >= 0 && rank <= LAM_SAFETENSORS_MAX_RANK &&
+                    lam_utf8_is_valid(name) && strcmp(name, "__metadata__") != 0 &&
+                    !lam_json_get(writer->header, name),
                 LAM_ERROR_INTERNAL, "%s: tensor '%s' cannot be declared", writer->path, name);
     int64_t size = (int64_t)bytes, end = (int64_t)writer->declared;
     bool fits = true;
-    for (int i = 0; i < rank; i++) fits = fits && shape[i] >= 0 && !__builtin_mul_overflow(size, shape[i], &size);
-    LAM_REQUIRE(fits && !__builtin_add_overflow(end, size, &end), LAM_ERROR_INTERNAL, "%s: tensor '%s' has an impossible shape", writer->path, name);
+    for (int i = 0; i < rank; i++)
+        fits = fits && shape[i] >= 0 && !__builtin_mul_overflow(size, shape[i], &size);
+    LAM_REQUIRE(fits && !__builtin_add_overflow(end, size, &end), LAM_ERROR_INTERNAL,
+                "%s: tensor '%s' has an impossible shape", writer->path, name);
     lam_json *entry = lam_json_object(), *dimensions = lam_json_array(), *offsets = lam_json_array();
     for (int i = 0; i < rank; i++) lam_json_append_int(dimensions, shape[i]);
     lam_json_append_int(offsets, (int64_t)writer->declared);
@@ -296,7 +325,8 @@ static lam_status put_header(lam_safetensors_writer *writer) {
 
 lam_status lam_safetensors_writer_data(lam_safetensors_writer *writer, const void *bytes, size_t size) {
     LAM_TRY(put_header(writer));
-    LAM_REQUIRE(size <= writer->declared - writer->given, LAM_ERROR_INTERNAL, "%s: more data than declared", writer->path);
+    LAM_REQUIRE(size <= writer->declared - writer->given, LAM_ERROR_INTERNAL, "%s: more data than declared",
+                writer->path);
     writer->given += size;
     return lam_writer_append(writer->file, bytes, size);
 }
@@ -305,7 +335,8 @@ lam_status lam_safetensors_writer_commit(lam_safetensors_writer **out) {
     lam_safetensors_writer *writer = *out;
     lam_status status = put_header(writer);
     if (status == LAM_OK && writer->given != writer->declared)
-        status = lam_fail(LAM_ERROR_INTERNAL, __FILE__, __LINE__, "%s: less data than declared", writer->path);
+        status =
+            lam_fail(LAM_ERROR_INTERNAL, __FILE__, __LINE__, "%s: less data than declared", writer->path);
     if (status == LAM_OK) status = lam_writer_commit(&writer->file);
     lam_safetensors_writer_abort(out);
     return status;

@@ -34,20 +34,26 @@ lam_status lam_safetensors_open(lam_safetensors **out, const char *path);
 void lam_safetensors_close(lam_safetensors *file);
 int64_t lam_safetensors_count(const lam_safetensors *file);
 const lam_safetensors_entry *lam_safetensors_at(const lam_safetensors *file, int64_t index);
-const lam_safetensors_entry *lam_safetensors_find(const lam_safetensors *file, const char *name); /* NULL: absent */
-const char *lam_safetensors_metadata(const lam_safetensors *file, const char *key);               /* NULL: absent */
+const lam_safetensors_entry *lam_safetensors_find(const lam_safetensors *file,
+                                                  const char *name);                /* NULL: absent */
+const char *lam_safetensors_metadata(const lam_safetensors *file, const char *key); /* NULL: absent */
 /* Converts to float or double (F64, F32, F16, BF16, integers); `values` has entry->count elements. */
 lam_status lam_safetensors_read_f32(lam_safetensors *file, const lam_safetensors_entry *entry, float *values);
-lam_status lam_safetensors_read_f64(lam_safetensors *file, const lam_safetensors_entry *entry, double *values);
+lam_status lam_safetensors_read_f64(lam_safetensors *file, const lam_safetensors_entry *entry,
+                                    double *values);
 lam_status lam_safetensors_read_raw(lam_safetensors *file, const lam_safetensors_entry *entry, void *bytes);
 
 /* Writing: declare every tensor, then give the data in the same order. */
 typedef struct lam_safetensors_writer lam_safetensors_writer;
 lam_status lam_safetensors_writer_open(lam_safetensors_writer **out, const char *path);
-lam_status lam_safetensors_writer_metadata(lam_safetensors_writer *writer, const char *key, const char *value);
-lam_status lam_safetensors_writer_declare(lam_safetensors_writer *writer, const char *name, const char *dtype, int rank, const int64_t *shape);
-lam_status lam_safetensors_writer_data(lam_safetensors_writer *writer, const void *bytes, size_t size); /* next tensor, or a part of it */
-lam_status lam_safetensors_writer_commit(lam_safetensors_writer **writer); /* every declared byte must be there */
+lam_status lam_safetensors_writer_metadata(lam_safetensors_writer *writer, const char *key,
+                                           const char *value);
+lam_status lam_safetensors_writer_declare(lam_safetensors_writer *writer, const char *name, const char *dtype,
+                                          int rank, const int64_t *shape);
+lam_status lam_safetensors_writer_data(lam_safetensors_writer *writer, const void *bytes,
+                                       size_t size); /* next tensor, or a part of it */
+lam_status
+lam_safetensors_writer_commit(lam_safetensors_writer **writer); /* every declared byte must be there */
 void lam_safetensors_writer_abort(lam_safetensors_writer **writer);
 
 #ifdef __cplusplus

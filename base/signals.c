@@ -38,7 +38,8 @@ lam_status lam_signals_install(void) {
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGUSR1, &action, NULL);
-    LAM_REQUIRE(pthread_sigmask(SIG_BLOCK, &set, NULL) == 0 && pthread_create(&thread, NULL, wait_for_signals, NULL) == 0,
+    LAM_REQUIRE(pthread_sigmask(SIG_BLOCK, &set, NULL) == 0 &&
+                    pthread_create(&thread, NULL, wait_for_signals, NULL) == 0,
                 LAM_ERROR_EXTERNAL, "cannot start a thread that waits for signals");
     pthread_detach(thread);
     installed = true;

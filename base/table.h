@@ -45,9 +45,11 @@ lam_status lam_table_select(const lam_table *table, const int64_t *rows, int64_t
 bool lam_text_is_number(const char *text, double *value); /* the whole text; not nan, inf or empty */
 bool lam_table_is_numeric(const lam_table *table, int column);
 /* Dense codes 0..levels-1 of a column in sorted order of its distinct texts; names borrowed. Caller frees both. */
-lam_status lam_table_codes(const lam_table *table, int column, int64_t **codes, const char ***level_names, int64_t *levels);
+lam_status lam_table_codes(const lam_table *table, int column, int64_t **codes, const char ***level_names,
+                           int64_t *levels);
 
-lam_status lam_table_write(const lam_table *table, const char *path); /* CSV, or TSV by the name; quotes where needed */
+lam_status lam_table_write(const lam_table *table,
+                           const char *path); /* CSV, or TSV by the name; quotes where needed */
 
 #ifdef __cplusplus
 }

@@ -36,14 +36,16 @@ typedef struct lam_loader_config {
     int64_t crops_per_image; /* samples of an image in an epoch, >= 1 */
     bool flips, rotations;   /* random mirror; random quarter turns */
     bool center;             /* the middle window, no augmentation (validation) */
-    double minimum_foreground; /* 0: off; else windows are redrawn up to 8 times until this share of their pixels exceeds
+    double
+        minimum_foreground; /* 0: off; else windows are redrawn up to 8 times until this share of their pixels exceeds
                                   the channel mean of the plate plus one deviation, in any channel; the best one is kept */
     uint64_t seed;
     int rank, world_size;
-    int threads;  /* decode threads, >= 1 */
-    int ring;     /* batches decoded ahead, >= 2 (0: 3) */
-    bool strict;  /* a damaged frame is an error, not a skipped sample */
-    void *(*allocate)(size_t bytes, void *context); /* memory of the ring (pinned for CUDA); NULL: lam_alloc */
+    int threads; /* decode threads, >= 1 */
+    int ring;    /* batches decoded ahead, >= 2 (0: 3) */
+    bool strict; /* a damaged frame is an error, not a skipped sample */
+    void *(*allocate)(size_t bytes,
+                      void *context); /* memory of the ring (pinned for CUDA); NULL: lam_alloc */
     void (*release)(void *block, void *context);
     void *allocator_context;
 } lam_loader_config;
@@ -52,13 +54,14 @@ typedef struct lam_batch {
     int64_t step, epoch;
     int64_t global_rows; /* valid rows over all ranks before damaged ones are taken off */
     int64_t rows;        /* capacity of this rank's part: its share of global_batch */
-    void *pixels;        /* [rows, channels, crop_size, crop_size] of the shards' pixel type; unused rows are zero */
-    int64_t *sample_ids; /* [rows] pass * images_of_the_shards + image: names the sample within its epoch; -1: unused row */
-    int64_t *images;     /* [rows] index into the shards; -1: unused row */
-    int64_t *plates;     /* [rows] plate code; -1: unused row */
-    uint8_t *valid;      /* [rows] 0: unused row or damaged sample */
-    uint8_t *present;    /* [rows, channels] 0: the image lacks the channel */
-    int32_t *windows;    /* [rows, 4] y, x, mirrored, quarter turns */
+    void *pixels; /* [rows, channels, crop_size, crop_size] of the shards' pixel type; unused rows are zero */
+    int64_t *
+        sample_ids; /* [rows] pass * images_of_the_shards + image: names the sample within its epoch; -1: unused row */
+    int64_t *images;  /* [rows] index into the shards; -1: unused row */
+    int64_t *plates;  /* [rows] plate code; -1: unused row */
+    uint8_t *valid;   /* [rows] 0: unused row or damaged sample */
+    uint8_t *present; /* [rows, channels] 0: the image lacks the channel */
+    int32_t *windows; /* [rows, 4] y, x, mirrored, quarter turns */
 } lam_batch;
 
 typedef struct lam_loader lam_loader;

@@ -45,18 +45,10 @@ void lam_turn(const void *in, void *out, int64_t size, size_t pixel_bytes, bool 
     /* A pixel of the output lies at first + i x down + j x across in the input. */
     int64_t last = size - 1, y = 0, x = 0, y_i = 0, x_i = 0, y_j = 0, x_j = 0;
     switch (quarter_turns & 3) {
-    case 0:
-        y_i = 1, x_j = 1;
-        break;
-    case 1:
-        x = last, x_i = -1, y_j = 1;
-        break;
-    case 2:
-        y = last, x = last, y_i = -1, x_j = -1;
-        break;
-    default:
-        y = last, y_j = -1, x_i = 1;
-        break;
+    case 0: y_i = 1, x_j = 1; break;
+    case 1: x = last, x_i = -1, y_j = 1; break;
+    case 2: y = last, x = last, y_i = -1, x_j = -1; break;
+    default: y = last, y_j = -1, x_i = 1; break;
     }
     if (mirrored) x = last - x, x_i = -x_i, x_j = -x_j;
     int64_t first = y * size + x, down = y_i * size + x_i, across = y_j * size + x_j;

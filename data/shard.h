@@ -65,8 +65,16 @@
 extern "C" {
 #endif
 
-typedef enum lam_pixel_type { LAM_PIXEL_U8 = 1, LAM_PIXEL_U16 = 2 } lam_pixel_type; /* the value is the byte count */
-typedef enum lam_transform { LAM_TRANSFORM_NONE, LAM_TRANSFORM_SQRT, LAM_TRANSFORM_LOG, LAM_TRANSFORMS } lam_transform;
+typedef enum lam_pixel_type {
+    LAM_PIXEL_U8 = 1,
+    LAM_PIXEL_U16 = 2
+} lam_pixel_type; /* the value is the byte count */
+typedef enum lam_transform {
+    LAM_TRANSFORM_NONE,
+    LAM_TRANSFORM_SQRT,
+    LAM_TRANSFORM_LOG,
+    LAM_TRANSFORMS
+} lam_transform;
 
 typedef struct lam_shards lam_shards;
 
@@ -92,13 +100,15 @@ const int64_t *lam_shards_groups(const lam_shards *shards, int64_t *groups);
 const int64_t *lam_shards_plates(const lam_shards *shards, int64_t *plates);
 /* Mean and biased standard deviation of transform(pixel * scale) over all images (plate = -1) or one plate.
  * SQRT: sqrt(x); LOG: log(1 + 1023 x) / log(1024). */
-void lam_shards_channel_stats(const lam_shards *shards, int64_t plate, int64_t channel, lam_transform transform, double *mean, double *deviation);
+void lam_shards_channel_stats(const lam_shards *shards, int64_t plate, int64_t channel,
+                              lam_transform transform, double *mean, double *deviation);
 /* A hash of everything that defines the data (index and frame checksums), for state.json and provenance. */
 uint64_t lam_shards_hash(const lam_shards *shards);
 
 /* Decodes the tiles that the window touches into `out` [height, width] of the folder's pixel type. The window must lie
  * inside the image. A damaged frame: LAM_ERROR_FORMAT with shard, image and channel. An absent channel: zeros. */
-lam_status lam_shards_read_window(lam_shards *shards, int64_t image, int64_t channel, int64_t y, int64_t x, int64_t height, int64_t width, void *out);
+lam_status lam_shards_read_window(lam_shards *shards, int64_t image, int64_t channel, int64_t y, int64_t x,
+                                  int64_t height, int64_t width, void *out);
 
 #ifdef __cplusplus
 }

@@ -62,7 +62,8 @@ int lam_dist_rank(const lam_dist *dist) { return dist->rank; }
 int lam_dist_world_size(const lam_dist *dist) { return dist->world_size; }
 const char *lam_dist_library(const lam_dist *dist) { return dist->library; }
 
-static lam_status all_reduce(lam_dist *dist, lam_mpi_operation operation, void *values, int64_t count, const char *name) {
+static lam_status all_reduce(lam_dist *dist, lam_mpi_operation operation, void *values, int64_t count,
+                             const char *name) {
     if (dist->world_size == 1) return LAM_OK;
     lam_watchdog_enter(name);
     lam_status status = lam_mpi_all_reduce(operation, values, count);
@@ -111,7 +112,8 @@ lam_status lam_dist_barrier(lam_dist *dist) {
 
 lam_status lam_dist_agree(lam_dist *dist, lam_status status) {
     if (dist->world_size == 1) return status;
-    int64_t first = status == LAM_OK ? 0 : dist->world_size - dist->rank; /* the lowest failing rank has the largest */
+    int64_t first =
+        status == LAM_OK ? 0 : dist->world_size - dist->rank; /* the lowest failing rank has the largest */
     LAM_TRY(lam_dist_max_i64(dist, &first, 1));
     if (first == 0) return LAM_OK;
     struct {

@@ -21,7 +21,8 @@ lam_status lam_mpi_open(int *rank, int *world_size, const char **library) {
     static char version[MPI_MAX_LIBRARY_VERSION_STRING + 1];
     int initialized = 0, provided = 0, length = 0;
     MPI_Initialized(&initialized);
-    if (!initialized) LAM_TRY(check(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread"));
+    if (!initialized)
+        LAM_TRY(check(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread"));
     LAM_TRY(check(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler"));
     LAM_TRY(check(MPI_Comm_rank(MPI_COMM_WORLD, rank), "MPI_Comm_rank"));
     LAM_TRY(check(MPI_Comm_size(MPI_COMM_WORLD, world_size), "MPI_Comm_size"));
@@ -38,13 +39,16 @@ void lam_mpi_close(void) {
 }
 
 lam_status lam_mpi_all_reduce(lam_mpi_operation operation, void *values, int64_t count) {
-    MPI_Datatype type = operation == LAM_MPI_SUM_F32 ? MPI_FLOAT : operation == LAM_MPI_SUM_F64 ? MPI_DOUBLE : MPI_INT64_T;
+    MPI_Datatype type = operation == LAM_MPI_SUM_F32   ? MPI_FLOAT
+                        : operation == LAM_MPI_SUM_F64 ? MPI_DOUBLE
+                                                       : MPI_INT64_T;
     MPI_Op op = operation == LAM_MPI_MAX_I64 ? MPI_MAX : MPI_SUM;
     int64_t bytes = operation == LAM_MPI_SUM_F32 ? 4 : 8;
     for (int64_t begin = 0; begin < count; begin += PART) {
         int part = (int)(count - begin < PART ? count - begin : PART);
-        LAM_TRY(check(MPI_Allreduce(MPI_IN_PLACE, (char *)values + begin * bytes, part, type, op, MPI_COMM_WORLD),
-                      "MPI_Allreduce"));
+        LAM_TRY(
+            check(MPI_Allreduce(MPI_IN_PLACE, (char *)values + begin * bytes, part, type, op, MPI_COMM_WORLD),
+                  "MPI_Allreduce"));
     }
     return LAM_OK;
 }
@@ -68,10 +72,12 @@ lam_status lam_mpi_gather(int rank, int world_size, const void *bytes, const int
         for (int64_t begin = 0; begin < sizes[source]; begin += PART) {
             int part = (int)(sizes[source] - begin < PART ? sizes[source] - begin : PART);
             if (rank == source) {
-                LAM_TRY(check(MPI_Send((const char *)bytes + begin, part, MPI_BYTE, 0, TAG, MPI_COMM_WORLD), "MPI_Send"));
+                LAM_TRY(check(MPI_Send((const char *)bytes + begin, part, MPI_BYTE, 0, TAG, MPI_COMM_WORLD),
+                              "MPI_Send"));
             } else if (rank == 0) {
-                LAM_TRY(check(MPI_Recv(target + begin, part, MPI_BYTE, source, TAG, MPI_COMM_WORLD, MPI_STATUS_IGNORE),
-                              "MPI_Recv"));
+                LAM_TRY(check(
+                    MPI_Recv(target + begin, part, MPI_BYTE, source, TAG, MPI_COMM_WORLD, MPI_STATUS_IGNORE),
+                    "MPI_Recv"));
             }
         }
         if (rank == 0) target += sizes[source];

@@ -32,8 +32,9 @@ static void *watch(void *unused) {
         double waited = lam_now() - watchdog.entered;
         if (waited < watchdog.limit_seconds) continue;
         /* Nothing can return to the caller, who is inside MPI: say it and end. */
-        fprintf(stderr, "error: rank %d has waited %.0f s in %s: another rank did not come "
-                        "(LAMELLA_COLLECTIVE_TIMEOUT sets the limit in seconds)\n",
+        fprintf(stderr,
+                "error: rank %d has waited %.0f s in %s: another rank did not come "
+                "(LAMELLA_COLLECTIVE_TIMEOUT sets the limit in seconds)\n",
                 watchdog.rank, waited, watchdog.collective);
         fflush(stderr);
         _exit(1);

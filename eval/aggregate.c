@@ -10,7 +10,8 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-lam_status lam_aggregate(const double *x, int64_t rows, int64_t columns, const int64_t *codes, int64_t groups, bool median, double *out, int64_t *counts) {
+lam_status lam_aggregate(const double *x, int64_t rows, int64_t columns, const int64_t *codes, int64_t groups,
+                         bool median, double *out, int64_t *counts) {
     int64_t *start = NULL, *order = NULL;
     double *values = NULL;
     lam_status status = LAM_OK;

@@ -28,38 +28,47 @@
 extern "C" {
 #endif
 
-typedef enum lam_align_method { LAM_ALIGN_NONE, LAM_ALIGN_CENTER, LAM_ALIGN_CENTERSCALE, LAM_ALIGN_PCA_CS, LAM_ALIGN_TVN } lam_align_method;
+typedef enum lam_align_method {
+    LAM_ALIGN_NONE,
+    LAM_ALIGN_CENTER,
+    LAM_ALIGN_CENTERSCALE,
+    LAM_ALIGN_PCA_CS,
+    LAM_ALIGN_TVN
+} lam_align_method;
 
 typedef struct lam_alignment {
     lam_align_method method;
-    const bool *controls;     /* [rows]; NULL: every row */
-    const int64_t *batch;     /* [rows] 0..batches-1; NULL: one batch */
+    const bool *controls; /* [rows]; NULL: every row */
+    const int64_t *batch; /* [rows] 0..batches-1; NULL: one batch */
     int64_t batches;
     const char *const *batch_names; /* for messages; may be NULL */
-    int64_t components;       /* of pca-cs and tvn that are kept, most variance first; 0: all */
-    bool shrinkage;           /* of tvn */
-    double share;             /* s of the shrinkage, above 0 up to 1; 0: Ledoit and Wolf's */
-    const int64_t *group;     /* of tvn: [rows] 0..groups-1, which rows are replicates of each other; NULL: none. Not with batches */
+    int64_t components;             /* of pca-cs and tvn that are kept, most variance first; 0: all */
+    bool shrinkage;                 /* of tvn */
+    double share;                   /* s of the shrinkage, above 0 up to 1; 0: Ledoit and Wolf's */
+    const int64_t *
+        group; /* of tvn: [rows] 0..groups-1, which rows are replicates of each other; NULL: none. Not with batches */
     int64_t groups;
 } lam_alignment;
 
 /* Ledoit and Wolf's share s of the identity, 0..1, for n centred rows of d columns with covariance S (divided by n):
  * s = min(1, sum_k |x_k x_k^T - S|^2 / n^2 / |S - mu I|^2), Frobenius norms. */
-double lam_ledoit_wolf(const double *x, int64_t d, const int64_t *rows, int64_t n, const double *mean, const double *covariance);
+double lam_ledoit_wolf(const double *x, int64_t d, const int64_t *rows, int64_t n, const double *mean,
+                       const double *covariance);
 
 /* What was fitted; arrays that a method does not use are NULL. x -> ((x - mean) / scale - rotation_mean) rotation^T, then
  * (x - batch_mean) / batch_scale, then times batch_matrix. */
 typedef struct lam_transform_fit {
     int64_t columns, components, batches;
-    double *mean, *scale;               /* [columns] */
-    double *rotation_mean, *rotation;   /* [columns], [components, columns] */
-    double *batch_mean, *batch_scale;   /* [batches, components] */
-    double *batch_matrix;               /* [batches, components, components] */
+    double *mean, *scale;             /* [columns] */
+    double *rotation_mean, *rotation; /* [columns], [components, columns] */
+    double *batch_mean, *batch_scale; /* [batches, components] */
+    double *batch_matrix;             /* [batches, components, components] */
 } lam_transform_fit;
 void lam_transform_fit_free(lam_transform_fit *fit);
 
 /* x [rows, *columns] is aligned in place; with fewer components its rows become shorter. fit may be NULL. */
-lam_status lam_align(const lam_alignment *how, double *x, int64_t rows, int64_t *columns, lam_transform_fit *fit);
+lam_status lam_align(const lam_alignment *how, double *x, int64_t rows, int64_t *columns,
+                     lam_transform_fit *fit);
 
 #ifdef __cplusplus
 }

@@ -20,7 +20,8 @@ static int larger_first(const void *a, const void *b) {
 
 /* How uneven the classes would lie over the folds if `counts` were added to fold f: sum over classes of the squared excess of that fold,
  * each class measured by its total. */
-static double cost(const int64_t *held, const int64_t *counts, const int64_t *total, int64_t classes, int64_t folds, int64_t f) {
+static double cost(const int64_t *held, const int64_t *counts, const int64_t *total, int64_t classes,
+                   int64_t folds, int64_t f) {
     double sum = 0;
     for (int64_t k = 0; k < classes; k++) {
         if (!counts[k]) continue;
@@ -31,9 +32,11 @@ static double cost(const int64_t *held, const int64_t *counts, const int64_t *to
     return sum;
 }
 
-lam_status lam_folds_stratified(const int64_t *label, int64_t classes, const int64_t *group, int64_t groups, int64_t n, int64_t folds, uint64_t seed,
-                                int64_t *fold) {
-    LAM_REQUIRE(groups >= folds, LAM_ERROR_INPUT, "%lld groups cannot be dealt to %lld folds: ask for fewer with --folds", (long long)groups, (long long)folds);
+lam_status lam_folds_stratified(const int64_t *label, int64_t classes, const int64_t *group, int64_t groups,
+                                int64_t n, int64_t folds, uint64_t seed, int64_t *fold) {
+    LAM_REQUIRE(groups >= folds, LAM_ERROR_INPUT,
+                "%lld groups cannot be dealt to %lld folds: ask for fewer with --folds", (long long)groups,
+                (long long)folds);
     int64_t *counts = NULL, *total = NULL, *held = NULL, *rows = NULL, *place = NULL;
     member *order = NULL;
     lam_status status = LAM_OK;
@@ -56,7 +59,8 @@ lam_status lam_folds_stratified(const int64_t *label, int64_t classes, const int
         double lowest = INFINITY;
         for (int64_t f = 0; f < folds; f++) {
             double c = cost(held, mine, total, classes, folds, f);
-            if (c < lowest - 1e-12 || (c < lowest + 1e-12 && rows[f] < rows[best])) lowest = fmin(c, lowest), best = f;
+            if (c < lowest - 1e-12 || (c < lowest + 1e-12 && rows[f] < rows[best]))
+                lowest = fmin(c, lowest), best = f;
         }
         place[order[k].group] = best;
         rows[best] += order[k].size;

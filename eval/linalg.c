@@ -9,12 +9,13 @@
 #define BLOCK_ROWS 512
 
 /* LAPACK's Fortran interface as OpenBLAS exports it. */
-extern void dsyevd_(const char *jobz, const char *uplo, const int *n, double *a, const int *lda, double *w, double *work, const int *lwork, int *iwork,
-                    const int *liwork, int *info);
+extern void dsyevd_(const char *jobz, const char *uplo, const int *n, double *a, const int *lda, double *w,
+                    double *work, const int *lwork, int *iwork, const int *liwork, int *info);
 
-void lam_gemm_f64(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const double *a, int64_t lda, const double *b, int64_t ldb,
-                  double beta, double *c, int64_t ldc) {
-    cblas_dgemm(CblasRowMajor, transpose_a ? CblasTrans : CblasNoTrans, transpose_b ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, 1.0, a, (int)lda, b,
+void lam_gemm_f64(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const double *a,
+                  int64_t lda, const double *b, int64_t ldb, double beta, double *c, int64_t ldc) {
+    cblas_dgemm(CblasRowMajor, transpose_a ? CblasTrans : CblasNoTrans,
+                transpose_b ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, 1.0, a, (int)lda, b,
                 (int)ldb, beta, c, (int)ldc);
 }
 
@@ -30,14 +31,17 @@ lam_status lam_eigen_symmetric(double *a, int64_t n, double *values) {
     LAM_TRY_GOTO(lam_alloc_array((void **)&work, lwork, sizeof *work), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&integers, liwork, sizeof *integers), done);
     dsyevd_("V", "U", &size, a, &size, values, work, &lwork, integers, &liwork, &info);
-    LAM_REQUIRE_GOTO(info == 0, done, LAM_ERROR_NUMERIC, "the eigenvectors of a %lld x %lld matrix were not found (LAPACK: %d)", (long long)n, (long long)n, info);
+    LAM_REQUIRE_GOTO(info == 0, done, LAM_ERROR_NUMERIC,
+                     "the eigenvectors of a %lld x %lld matrix were not found (LAPACK: %d)", (long long)n,
+                     (long long)n, info);
 done:
     lam_free(work);
     lam_free(integers);
     return status;
 }
 
-lam_status lam_covariance(const double *x, int64_t d, const int64_t *rows, int64_t count, int ddof, double *mean, double *covariance) {
+lam_status lam_covariance(const double *x, int64_t d, const int64_t *rows, int64_t count, int ddof,
+                          double *mean, double *covariance) {
     double *block;
     LAM_TRY(lam_alloc_array((void **)&block, BLOCK_ROWS * d, sizeof *block));
     memset(mean, 0, (size_t)d * sizeof *mean);

@@ -12,15 +12,16 @@ extern "C" {
 #endif
 
 /* C [m, n] = op(A) op(B) + beta C; lda, ldb, ldc are the row lengths as stored. */
-void lam_gemm_f64(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const double *a, int64_t lda, const double *b, int64_t ldb,
-                  double beta, double *c, int64_t ldc);
+void lam_gemm_f64(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const double *a,
+                  int64_t lda, const double *b, int64_t ldb, double beta, double *c, int64_t ldc);
 
 /* Symmetric a [n, n] is replaced by its eigenvectors, one a ROW; values [n] rise. LAM_ERROR_NUMERIC where LAPACK does not
  * converge. */
 lam_status lam_eigen_symmetric(double *a, int64_t n, double *values);
 
 /* Mean [d] and covariance [d, d] (divided by count - ddof) of the rows of x that `rows` lists. */
-lam_status lam_covariance(const double *x, int64_t d, const int64_t *rows, int64_t count, int ddof, double *mean, double *covariance);
+lam_status lam_covariance(const double *x, int64_t d, const int64_t *rows, int64_t count, int ddof,
+                          double *mean, double *covariance);
 
 #ifdef __cplusplus
 }

@@ -40,7 +40,8 @@ static void score(const double *x, int64_t n, int64_t d, const double *w, int64_
         for (int64_t k = 0; k < classes; k++) scores[i * classes + k] += w[k * (d + 1) + d];
 }
 
-static lbfgsfloatval_t evaluate(void *instance, const lbfgsfloatval_t *w, lbfgsfloatval_t *g, const int size, const lbfgsfloatval_t step) {
+static lbfgsfloatval_t evaluate(void *instance, const lbfgsfloatval_t *w, lbfgsfloatval_t *g, const int size,
+                                const lbfgsfloatval_t step) {
     (void)step;
     problem *p = instance;
     score(p->x, p->n, p->d, w, p->classes, p->scores);
@@ -60,8 +61,8 @@ static lbfgsfloatval_t evaluate(void *instance, const lbfgsfloatval_t *w, lbfgsf
     return value;
 }
 
-lam_status lam_logistic_fit(const double *x, int64_t n, int64_t d, const int64_t *label, const double *weight, int64_t classes, double c,
-                            double *coefficients) {
+lam_status lam_logistic_fit(const double *x, int64_t n, int64_t d, const int64_t *label, const double *weight,
+                            int64_t classes, double c, double *coefficients) {
     problem p = {x, weight, label, n, d, classes, c, NULL};
     LAM_TRY(lam_alloc_array((void **)&p.scores, n * classes, sizeof(double)));
     int size = (int)(classes * (d + 1));
@@ -77,8 +78,9 @@ lam_status lam_logistic_fit(const double *x, int64_t n, int64_t d, const int64_t
     parameters.linesearch = LBFGS_LINESEARCH_BACKTRACKING_STRONG_WOLFE;
     int code = lbfgs(size, w, NULL, evaluate, NULL, &p, &parameters);
     /* The line search may end at the limit of rounding just before the tolerance; the point is as good as it gets. */
-    bool good = code == LBFGS_SUCCESS || code == LBFGS_ALREADY_MINIMIZED || code == LBFGSERR_ROUNDING_ERROR || code == LBFGSERR_MAXIMUMLINESEARCH ||
-                code == LBFGSERR_MINIMUMSTEP || code == LBFGSERR_MAXIMUMITERATION;
+    bool good = code == LBFGS_SUCCESS || code == LBFGS_ALREADY_MINIMIZED || code == LBFGSERR_ROUNDING_ERROR ||
+                code == LBFGSERR_MAXIMUMLINESEARCH || code == LBFGSERR_MINIMUMSTEP ||
+                code == LBFGSERR_MAXIMUMITERATION;
     LAM_REQUIRE_GOTO(good, done, LAM_ERROR_NUMERIC, "the probe did not converge (liblbfgs: %d)", code);
     memcpy(coefficients, w, (size_t)size * sizeof *w);
 done:
@@ -87,7 +89,8 @@ done:
     return status;
 }
 
-void lam_logistic_predict(const double *x, int64_t n, int64_t d, const double *coefficients, int64_t classes, int64_t *predicted) {
+void lam_logistic_predict(const double *x, int64_t n, int64_t d, const double *coefficients, int64_t classes,
+                          int64_t *predicted) {
     for (int64_t i = 0; i < n; i++) {
         double best = -INFINITY;
         predicted[i] = 0;

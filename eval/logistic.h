@@ -17,9 +17,10 @@ extern "C" {
 
 /* x [n, d] standardised by the caller; label [n] 0..classes-1; weight [n]; coefficients [classes, d + 1], intercept last.
  * LAM_ERROR_NUMERIC where the minimum is not reached. One thread; calls on several threads are independent. */
-lam_status lam_logistic_fit(const double *x, int64_t n, int64_t d, const int64_t *label, const double *weight, int64_t classes, double c,
-                            double *coefficients);
-void lam_logistic_predict(const double *x, int64_t n, int64_t d, const double *coefficients, int64_t classes, int64_t *predicted);
+lam_status lam_logistic_fit(const double *x, int64_t n, int64_t d, const int64_t *label, const double *weight,
+                            int64_t classes, double c, double *coefficients);
+void lam_logistic_predict(const double *x, int64_t n, int64_t d, const double *coefficients, int64_t classes,
+                          int64_t *predicted);
 
 #ifdef __cplusplus
 }

@@ -28,7 +28,8 @@ static lam_status keep_rows(lam_embeddings *e, const bool *keep) {
     lam_status status = lam_table_select(e->obs, rows, kept, &obs);
     if (status == LAM_OK) {
         for (int64_t k = 0; k < kept; k++) {
-            memmove(e->values + k * e->columns, e->values + rows[k] * e->columns, (size_t)e->columns * sizeof(double));
+            memmove(e->values + k * e->columns, e->values + rows[k] * e->columns,
+                    (size_t)e->columns * sizeof(double));
             e->index[k] = e->index[rows[k]]; /* the texts lie in the array's own block */
         }
         e->rows = kept;
@@ -57,9 +58,11 @@ static lam_status filter(lam_embeddings *e, const char *expression, const char *
         bad += !keep[i];
     }
     if (bad == e->rows)
-        status = lam_fail(LAM_ERROR_INPUT, __FILE__, __LINE__, "%s: every row holds a value that is not finite", path);
+        status = lam_fail(LAM_ERROR_INPUT, __FILE__, __LINE__,
+                          "%s: every row holds a value that is not finite", path);
     else if (bad) {
-        lam_log_warning("%s: %lld of %lld rows hold values that are not finite; they are left out", path, (long long)bad, (long long)e->rows);
+        lam_log_warning("%s: %lld of %lld rows hold values that are not finite; they are left out", path,
+                        (long long)bad, (long long)e->rows);
         status = keep_rows(e, keep);
     }
     lam_free(keep);
@@ -70,7 +73,8 @@ static lam_status filter(lam_embeddings *e, const char *expression, const char *
 
 static lam_status find_controls(const lam_embeddings *e, const char *text, bool **controls, int *column) {
     const char *equals = strchr(text, '=');
-    LAM_REQUIRE(equals && equals != text, LAM_ERROR_USAGE, "map: --controls is '%s', column=value is needed", text);
+    LAM_REQUIRE(equals && equals != text, LAM_ERROR_USAGE, "map: --controls is '%s', column=value is needed",
+                text);
     char *name;
     LAM_TRY(lam_text_copy_n(&name, text, (size_t)(equals - text)));
     lam_status status = lam_table_require(e->obs, name, column);
@@ -78,7 +82,8 @@ static lam_status find_controls(const lam_embeddings *e, const char *text, bool 
     LAM_TRY(status);
     LAM_TRY(lam_alloc_array((void **)controls, e->rows, sizeof **controls));
     int64_t count = 0;
-    for (int64_t i = 0; i < e->rows; i++) count += (*controls)[i] = !strcmp(lam_table_cell(e->obs, i, *column), equals + 1);
+    for (int64_t i = 0; i < e->rows; i++)
+        count += (*controls)[i] = !strcmp(lam_table_cell(e->obs, i, *column), equals + 1);
     LAM_REQUIRE(count > 0, LAM_ERROR_INPUT, "there are no controls: no row has %s", text);
     return LAM_OK;
 }
@@ -101,7 +106,9 @@ static lam_status save_fit(const lam_transform_fit *f, const char *path, const c
     LAM_TRY(lam_safetensors_writer_open(&writer, path));
     lam_status status = lam_safetensors_writer_metadata(writer, "align", method);
     for (int i = 0; i < PARTS && status == LAM_OK; i++)
-        if (parts[i].values) status = lam_safetensors_writer_declare(writer, parts[i].name, "F64", parts[i].rank, parts[i].shape);
+        if (parts[i].values)
+            status =
+                lam_safetensors_writer_declare(writer, parts[i].name, "F64", parts[i].rank, parts[i].shape);
     for (int i = 0; i < PARTS && status == LAM_OK; i++) {
         size_t bytes = sizeof(double);
         for (int k = 0; k < parts[i].rank; k++) bytes *= (size_t)parts[i].shape[k];
@@ -124,16 +131,24 @@ static lam_status read_shrinkage(const char *text, lam_alignment *how) {
 
 static lam_status align(lam_embeddings *e, const lam_arguments *arguments, const bool *controls) {
     static const char *const names[] = {"none", "center", "centerscale", "pca-cs", "tvn"};
-    const char *asked = lam_option_text(arguments, "align"), *batch_column = lam_option_text(arguments, "batch"),
-               *save = lam_option_text(arguments, "save-transform"), *within = lam_option_text(arguments, "within");
+    const char *asked = lam_option_text(arguments, "align"),
+               *batch_column = lam_option_text(arguments, "batch"),
+               *save = lam_option_text(arguments, "save-transform"),
+               *within = lam_option_text(arguments, "within");
     lam_alignment how = {.controls = controls, .components = lam_option_int(arguments, "components")};
     LAM_TRY(read_shrinkage(lam_option_text(arguments, "shrinkage"), &how));
     for (int i = 0; i < 5; i++)
         if (!strcmp(names[i], asked)) how.method = (lam_align_method)i;
-    LAM_REQUIRE(lam_option_text(arguments, "controls") || within || (how.method != LAM_ALIGN_TVN && how.method != LAM_ALIGN_PCA_CS), LAM_ERROR_USAGE,
-                "map: --align %s is fitted on controls: name them with --controls 'column=value', or give --controls all to fit it on every row", asked);
-    LAM_REQUIRE(!how.shrinkage || how.method == LAM_ALIGN_TVN, LAM_ERROR_USAGE, "map: --shrinkage belongs to --align tvn, not to %s", asked);
-    LAM_REQUIRE(!within || (how.method == LAM_ALIGN_TVN && !batch_column), LAM_ERROR_USAGE, "map: --within belongs to --align tvn without --batch");
+    LAM_REQUIRE(
+        lam_option_text(arguments, "controls") || within ||
+            (how.method != LAM_ALIGN_TVN && how.method != LAM_ALIGN_PCA_CS),
+        LAM_ERROR_USAGE,
+        "map: --align %s is fitted on controls: name them with --controls 'column=value', or give --controls all to fit it on every row",
+        asked);
+    LAM_REQUIRE(!how.shrinkage || how.method == LAM_ALIGN_TVN, LAM_ERROR_USAGE,
+                "map: --shrinkage belongs to --align tvn, not to %s", asked);
+    LAM_REQUIRE(!within || (how.method == LAM_ALIGN_TVN && !batch_column), LAM_ERROR_USAGE,
+                "map: --within belongs to --align tvn without --batch");
     int64_t *batch = NULL, *group = NULL;
     const char **batch_names = NULL, **group_names = NULL;
     lam_transform_fit fit = {0};
@@ -179,7 +194,8 @@ static lam_status aggregate_level(lam_embeddings *e, char **by, int levels, bool
         LAM_TRY_GOTO(lam_text_copy(&key, ""), done);
         for (int k = 0; k < levels && status == LAM_OK; k++) {
             char *longer = NULL;
-            status = lam_text_format(&longer, "%s%s%s", key, k ? "\x1f" : "", lam_table_cell(e->obs, i, lam_table_column(e->obs, by[k])));
+            status = lam_text_format(&longer, "%s%s%s", key, k ? "\x1f" : "",
+                                     lam_table_cell(e->obs, i, lam_table_column(e->obs, by[k])));
             lam_free(key);
             key = longer;
         }
@@ -197,7 +213,9 @@ static lam_status aggregate_level(lam_embeddings *e, char **by, int levels, bool
     for (int k = 0; k < levels; k++) {
         LAM_TRY_GOTO(lam_table_add(obs, by[k], NULL), done);
         for (int64_t g = 0; g < groups; g++)
-            LAM_TRY_GOTO(lam_table_set(obs, g, k, lam_table_cell(e->obs, first[g], lam_table_column(e->obs, by[k]))), done);
+            LAM_TRY_GOTO(
+                lam_table_set(obs, g, k, lam_table_cell(e->obs, first[g], lam_table_column(e->obs, by[k]))),
+                done);
     }
     if (last) {
         LAM_TRY_GOTO(lam_table_add(obs, "count", NULL), done);
@@ -262,7 +280,8 @@ static lam_status provenance(const lam_arguments *arguments, const lam_embedding
     lam_json_set_text(object, "align", lam_option_text(arguments, "align"));
     lam_json_set_text(object, "by", lam_option_text(arguments, "by"));
     lam_json_set_text(object, "aggregate", lam_option_text(arguments, "aggregate"));
-    if (e->provenance && lam_json_parse(&input, e->provenance, strlen(e->provenance), "provenance") == LAM_OK) lam_json_set(object, "input", input);
+    if (e->provenance && lam_json_parse(&input, e->provenance, strlen(e->provenance), "provenance") == LAM_OK)
+        lam_json_set(object, "input", input);
     lam_status status = lam_json_dump(object, false, text);
     lam_json_free(object);
     return status;
@@ -275,13 +294,16 @@ static lam_status drop_controls(lam_embeddings *e, const char *text, const char 
     LAM_TRY(lam_alloc_array((void **)&keep, e->rows, sizeof *keep));
     int64_t left = 0;
     for (int64_t i = 0; i < e->rows; i++) left += keep[i] = strcmp(e->index[i], equals + 1) != 0;
-    lam_status status = left ? keep_rows(e, keep) : lam_fail(LAM_ERROR_INPUT, __FILE__, __LINE__, "every row is a control: nothing is left to map");
+    lam_status status = left ? keep_rows(e, keep)
+                             : lam_fail(LAM_ERROR_INPUT, __FILE__, __LINE__,
+                                        "every row is a control: nothing is left to map");
     lam_free(keep);
     return status;
 }
 
 static lam_status run(const lam_arguments *arguments) {
-    const char *path = lam_positional(arguments, 0), *out = lam_option_text(arguments, "out"), *controls_text = lam_option_text(arguments, "controls"),
+    const char *path = lam_positional(arguments, 0), *out = lam_option_text(arguments, "out"),
+               *controls_text = lam_option_text(arguments, "controls"),
                *by = lam_option_text(arguments, "by"), *save = lam_option_text(arguments, "save-transform");
     LAM_TRY(lam_require_absent(out, lam_option_force(arguments)));
     if (save) LAM_TRY(lam_require_absent(save, lam_option_force(arguments)));
@@ -291,7 +313,9 @@ static lam_status run(const lam_arguments *arguments) {
     int column;
     lam_status status = LAM_OK;
     if (controls_text && !strcmp(controls_text, "all")) controls_text = NULL;
-    LAM_TRY_GOTO(lam_embeddings_read(&e, path, lam_option_text(arguments, "key"), lam_option_text(arguments, "features")), done);
+    LAM_TRY_GOTO(lam_embeddings_read(&e, path, lam_option_text(arguments, "key"),
+                                     lam_option_text(arguments, "features")),
+                 done);
     LAM_TRY_GOTO(filter(e, lam_option_text(arguments, "where"), path), done);
     if (controls_text) LAM_TRY_GOTO(find_controls(e, controls_text, &controls, &column), done);
     LAM_TRY_GOTO(align(e, arguments, controls), done);
@@ -300,9 +324,12 @@ static lam_status run(const lam_arguments *arguments) {
         if (controls_text) LAM_TRY_GOTO(drop_controls(e, controls_text, by), done);
     }
     LAM_TRY_GOTO(provenance(arguments, e, &text), done);
-    LAM_TRY_GOTO(lam_embeddings_write(out, e->rows, e->columns, e->values, false, e->obs, (const char *const *)e->index, NULL, text), done);
+    LAM_TRY_GOTO(lam_embeddings_write(out, e->rows, e->columns, e->values, false, e->obs,
+                                      (const char *const *)e->index, NULL, text),
+                 done);
     lam_log_info("map: %lld rows of %lld dimensions in %s", (long long)e->rows, (long long)e->columns, out);
-    if (lam_option_json(arguments)) printf("{\"rows\": %lld, \"columns\": %lld}\n", (long long)e->rows, (long long)e->columns);
+    if (lam_option_json(arguments))
+        printf("{\"rows\": %lld, \"columns\": %lld}\n", (long long)e->rows, (long long)e->columns);
 done:
     lam_free(text);
     lam_free(controls);
@@ -311,21 +338,39 @@ done:
 }
 
 static const lam_option options[] = {
-    {"out", LAM_OPTION_TEXT, "MAP.h5ad", NULL, "the map (.h5ad, or .npy with .csv beside it), float64", 0, 0, true},
-    {"where", LAM_OPTION_TEXT, "EXPR", NULL, "rows that stay, e.g. 'plate != p3 and dose >= 0.5'; ==, !=, <, <=, >, >=, in (A|B), and, or, not", 0, 0, false},
-    {"align", LAM_OPTION_CHOICE, "none|center|centerscale|pca-cs|tvn", "none", "how plates and batches are made comparable", 0, 0, false},
-    {"controls", LAM_OPTION_TEXT, "COLUMN=VALUE|all", NULL, "rows that alignment is fitted on; with --by the same column they leave the map", 0, 0, false},
+    {"out", LAM_OPTION_TEXT, "MAP.h5ad", NULL, "the map (.h5ad, or .npy with .csv beside it), float64", 0, 0,
+     true},
+    {"where", LAM_OPTION_TEXT, "EXPR", NULL,
+     "rows that stay, e.g. 'plate != p3 and dose >= 0.5'; ==, !=, <, <=, >, >=, in (A|B), and, or, not", 0, 0,
+     false},
+    {"align", LAM_OPTION_CHOICE, "none|center|centerscale|pca-cs|tvn", "none",
+     "how plates and batches are made comparable", 0, 0, false},
+    {"controls", LAM_OPTION_TEXT, "COLUMN=VALUE|all", NULL,
+     "rows that alignment is fitted on; with --by the same column they leave the map", 0, 0, false},
     {"batch", LAM_OPTION_TEXT, "COLUMN", NULL, "align each batch (tvn: CORAL by batch)", 0, 0, false},
-    {"components", LAM_OPTION_INT, "K", "0", "components that pca-cs and tvn keep; 0: all that the controls span", 0, 1e6, false},
-    {"shrinkage", LAM_OPTION_TEXT, "none|ledoit-wolf|SHARE", "none", "of the covariance that tvn whitens by; for few controls", 0, 0, false},
-    {"within", LAM_OPTION_TEXT, "COLUMN", NULL, "tvn whitens by the variation among rows of one COLUMN (replicates of a gene), not among controls", 0, 0, false},
-    {"by", LAM_OPTION_TEXT, "COLUMN[,COLUMN...]", NULL, "aggregate rows with this label; several: in this order, e.g. guide,gene", 0, 0, false},
+    {"components", LAM_OPTION_INT, "K", "0",
+     "components that pca-cs and tvn keep; 0: all that the controls span", 0, 1e6, false},
+    {"shrinkage", LAM_OPTION_TEXT, "none|ledoit-wolf|SHARE", "none",
+     "of the covariance that tvn whitens by; for few controls", 0, 0, false},
+    {"within", LAM_OPTION_TEXT, "COLUMN", NULL,
+     "tvn whitens by the variation among rows of one COLUMN (replicates of a gene), not among controls", 0, 0,
+     false},
+    {"by", LAM_OPTION_TEXT, "COLUMN[,COLUMN...]", NULL,
+     "aggregate rows with this label; several: in this order, e.g. guide,gene", 0, 0, false},
     {"aggregate", LAM_OPTION_CHOICE, "mean|median", "mean", "of the rows of a label", 0, 0, false},
     {"save-transform", LAM_OPTION_TEXT, "FILE", NULL, "the fitted alignment as safetensors", 0, 0, false},
-    {"key", LAM_OPTION_TEXT, "NAME", NULL, "matrix of the .h5ad: X (default), a layer or an obsm", 0, 0, false},
-    {"features", LAM_OPTION_TEXT, "GLOB", NULL, "columns of a table that are features (default: d0, d1, ..., else every numeric one)", 0, 0, false},
+    {"key", LAM_OPTION_TEXT, "NAME", NULL, "matrix of the .h5ad: X (default), a layer or an obsm", 0, 0,
+     false},
+    {"features", LAM_OPTION_TEXT, "GLOB", NULL,
+     "columns of a table that are features (default: d0, d1, ..., else every numeric one)", 0, 0, false},
     {0}};
 
 const lam_command lam_command_map = {
-    "map", "filter, align and aggregate embeddings", "EMB", 1, 1, options,
-    "lamella map embeddings.h5ad --out map.h5ad --align tvn --controls gene=non-targeting --batch plate --by gene", run};
+    "map",
+    "filter, align and aggregate embeddings",
+    "EMB",
+    1,
+    1,
+    options,
+    "lamella map embeddings.h5ad --out map.h5ad --align tvn --controls gene=non-targeting --batch plate --by gene",
+    run};

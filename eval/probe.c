@@ -64,7 +64,8 @@ static lam_status run_fold(probe *p, int64_t f) {
     for (int64_t i = 0, at = 0; i < p->n; i++)
         if (p->fold[i] != f) counts[label[at++] = p->label[i]]++;
     for (int64_t k = 0; k < p->classes; k++) seen += counts[k] > 0;
-    for (int64_t i = 0; i < n_train; i++) weight[i] = p->balanced ? (double)n_train / ((double)seen * (double)counts[label[i]]) : 1;
+    for (int64_t i = 0; i < n_train; i++)
+        weight[i] = p->balanced ? (double)n_train / ((double)seen * (double)counts[label[i]]) : 1;
     LAM_TRY_GOTO(lam_logistic_fit(train, n_train, p->d, label, weight, p->classes, p->c, w), done);
     lam_logistic_predict(test, n_test, p->d, w, p->classes, guess);
     for (int64_t i = 0, at = 0; i < p->n; i++) {
@@ -102,10 +103,14 @@ static lam_status usable_rows(lam_embeddings *e, int column, const char *path) {
         for (int64_t j = 0; j < e->columns; j++) good &= isfinite(e->values[i * e->columns + j]) != 0;
         if (good) rows[n++] = i;
     }
-    if (n < e->rows) lam_log_info("probe: %lld rows without a label or with values that are not finite are left out", (long long)(e->rows - n));
+    if (n < e->rows)
+        lam_log_info("probe: %lld rows without a label or with values that are not finite are left out",
+                     (long long)(e->rows - n));
     LAM_REQUIRE_GOTO(n > 0, done, LAM_ERROR_INPUT, "%s: no row has a label and finite features", path);
     LAM_TRY_GOTO(lam_table_select(e->obs, rows, n, &obs), done);
-    for (int64_t k = 0; k < n; k++) memmove(e->values + k * e->columns, e->values + rows[k] * e->columns, (size_t)e->columns * sizeof(double));
+    for (int64_t k = 0; k < n; k++)
+        memmove(e->values + k * e->columns, e->values + rows[k] * e->columns,
+                (size_t)e->columns * sizeof(double));
     lam_table_free(e->obs);
     e->obs = obs;
     e->rows = n;
@@ -117,7 +122,8 @@ done:
 static lam_status make_folds(probe *p, const lam_arguments *arguments, const lam_table *obs) {
     const char *group = lam_option_text(arguments, "group");
     bool leave_one_out = lam_option_flag(arguments, "leave-one-group-out");
-    LAM_REQUIRE(group || !leave_one_out, LAM_ERROR_USAGE, "probe: --leave-one-group-out needs --group COLUMN");
+    LAM_REQUIRE(group || !leave_one_out, LAM_ERROR_USAGE,
+                "probe: --leave-one-group-out needs --group COLUMN");
     LAM_TRY(lam_alloc_array((void **)&p->fold, p->n, sizeof *p->fold));
     p->folds = lam_option_int(arguments, "folds");
     if (group) {
@@ -130,17 +136,20 @@ static lam_status make_folds(probe *p, const lam_arguments *arguments, const lam
         p->groups = p->n;
     }
     if (leave_one_out) {
-        LAM_REQUIRE(p->groups >= 2, LAM_ERROR_INPUT, "the group column has a single value: nothing can be left out");
+        LAM_REQUIRE(p->groups >= 2, LAM_ERROR_INPUT,
+                    "the group column has a single value: nothing can be left out");
         p->folds = p->groups;
         memcpy(p->fold, p->group, (size_t)p->n * sizeof *p->fold);
         return LAM_OK;
     }
-    return lam_folds_stratified(p->label, p->classes, p->group, p->groups, p->n, p->folds, (uint64_t)lam_option_int(arguments, "seed"), p->fold);
+    return lam_folds_stratified(p->label, p->classes, p->group, p->groups, p->n, p->folds,
+                                (uint64_t)lam_option_int(arguments, "seed"), p->fold);
 }
 
 /* ---- results ---- */
 
-static lam_status write_scores(const probe *p, const char *out, const char *label, const char *group, bool leave_one_out, double *mean) {
+static lam_status write_scores(const probe *p, const char *out, const char *label, const char *group,
+                               bool leave_one_out, double *mean) {
     char *path;
     LAM_TRY(lam_path_join(&path, out, "scores.csv"));
     lam_writer *writer = NULL;
@@ -155,12 +164,16 @@ static lam_status write_scores(const probe *p, const char *out, const char *labe
         for (int64_t i = 0; i < p->n; i++) n_test += p->fold[i] == f;
         char number[24];
         snprintf(number, sizeof number, "%lld", (long long)f);
-        LAM_TRY_GOTO(lam_writer_printf(writer, "\"%s\",\"%s\",\"%s\",%.17g,%lld,%lld\n", label, group ? group : "", leave_one_out ? p->group_names[f] : number,
-                                       p->accuracy[f], (long long)(p->n - n_test), (long long)n_test), done);
+        LAM_TRY_GOTO(lam_writer_printf(writer, "\"%s\",\"%s\",\"%s\",%.17g,%lld,%lld\n", label,
+                                       group ? group : "", leave_one_out ? p->group_names[f] : number,
+                                       p->accuracy[f], (long long)(p->n - n_test), (long long)n_test),
+                     done);
         if (isfinite(p->accuracy[f])) *mean += p->accuracy[f], counted++;
     }
     *mean /= (double)counted;
-    LAM_TRY_GOTO(lam_writer_printf(writer, "\"%s\",\"%s\",mean,%.17g,%lld,%lld\n", label, group ? group : "", *mean, (long long)p->n, (long long)p->n), done);
+    LAM_TRY_GOTO(lam_writer_printf(writer, "\"%s\",\"%s\",mean,%.17g,%lld,%lld\n", label, group ? group : "",
+                                   *mean, (long long)p->n, (long long)p->n),
+                 done);
     status = lam_writer_commit(&writer);
 done:
     lam_writer_abort(&writer);
@@ -196,7 +209,8 @@ done:
 /* ---- the command ---- */
 
 static lam_status score(probe *p, lam_embeddings *e, const lam_arguments *arguments) {
-    const char *path = lam_positional(arguments, 0), *label = lam_option_text(arguments, "label"), *out = lam_option_text(arguments, "out");
+    const char *path = lam_positional(arguments, 0), *label = lam_option_text(arguments, "label"),
+               *out = lam_option_text(arguments, "out");
     int column;
     LAM_TRY(lam_table_require(e->obs, label, &column));
     LAM_TRY(usable_rows(e, column, path));
@@ -206,7 +220,8 @@ static lam_status score(probe *p, lam_embeddings *e, const lam_arguments *argume
     p->c = lam_option_float(arguments, "c");
     p->balanced = !strcmp(lam_option_text(arguments, "class-weight"), "balanced");
     LAM_TRY(lam_table_codes(e->obs, column, &p->label, &p->class_names, &p->classes));
-    LAM_REQUIRE(p->classes >= 2, LAM_ERROR_INPUT, "%s: label column '%s' has a single class: nothing can be told apart", path, label);
+    LAM_REQUIRE(p->classes >= 2, LAM_ERROR_INPUT,
+                "%s: label column '%s' has a single class: nothing can be told apart", path, label);
     LAM_TRY(make_folds(p, arguments, e->obs));
     LAM_TRY(lam_alloc_array((void **)&p->predicted, p->n, sizeof *p->predicted));
     LAM_TRY(lam_alloc_array((void **)&p->accuracy, p->folds, sizeof *p->accuracy));
@@ -220,17 +235,21 @@ static lam_status score(probe *p, lam_embeddings *e, const lam_arguments *argume
     LAM_TRY(status);
     double mean;
     LAM_TRY(lam_make_folders(out));
-    LAM_TRY(write_scores(p, out, label, lam_option_text(arguments, "group"), lam_option_flag(arguments, "leave-one-group-out"), &mean));
+    LAM_TRY(write_scores(p, out, label, lam_option_text(arguments, "group"),
+                         lam_option_flag(arguments, "leave-one-group-out"), &mean));
     LAM_TRY(write_confusion(p, out));
-    lam_log_info("probe: balanced accuracy %.4f over %lld folds, %lld rows, %lld classes", mean, (long long)p->folds, (long long)p->n, (long long)p->classes);
-    if (lam_option_json(arguments)) printf("{\"balanced_accuracy\": %.17g, \"folds\": %lld}\n", mean, (long long)p->folds);
+    lam_log_info("probe: balanced accuracy %.4f over %lld folds, %lld rows, %lld classes", mean,
+                 (long long)p->folds, (long long)p->n, (long long)p->classes);
+    if (lam_option_json(arguments))
+        printf("{\"balanced_accuracy\": %.17g, \"folds\": %lld}\n", mean, (long long)p->folds);
     return LAM_OK;
 }
 
 static lam_status run(const lam_arguments *arguments) {
     LAM_TRY(lam_require_absent(lam_option_text(arguments, "out"), lam_option_force(arguments)));
     lam_embeddings *e;
-    LAM_TRY(lam_embeddings_read(&e, lam_positional(arguments, 0), lam_option_text(arguments, "key"), lam_option_text(arguments, "features")));
+    LAM_TRY(lam_embeddings_read(&e, lam_positional(arguments, 0), lam_option_text(arguments, "key"),
+                                lam_option_text(arguments, "features")));
     probe p = {0};
     lam_status status = score(&p, e, arguments);
     lam_free(p.label);
@@ -245,18 +264,28 @@ static lam_status run(const lam_arguments *arguments) {
 }
 
 static const lam_option options[] = {
-    {"label", LAM_OPTION_TEXT, "COLUMN", NULL, "what is predicted; rows where it is empty are left out", 0, 0, true},
+    {"label", LAM_OPTION_TEXT, "COLUMN", NULL, "what is predicted; rows where it is empty are left out", 0, 0,
+     true},
     {"out", LAM_OPTION_TEXT, "DIR", NULL, "folder for scores.csv and confusion.csv", 0, 0, true},
     {"group", LAM_OPTION_TEXT, "COLUMN", NULL, "rows of one value stay on one side of a fold", 0, 0, false},
     {"leave-one-group-out", LAM_OPTION_FLAG, NULL, NULL, "a fold for each group", 0, 0, false},
     {"folds", LAM_OPTION_INT, "K", "5", "stratified folds", 2, 1000, false},
-    {"c", LAM_OPTION_FLOAT, "C", "1", "weight of the data against the L2 penalty, as scikit-learn's C", 1e-12, 1e12, false},
-    {"class-weight", LAM_OPTION_CHOICE, "none|balanced", "balanced", "balanced: every class counts the same", 0, 0, false},
+    {"c", LAM_OPTION_FLOAT, "C", "1", "weight of the data against the L2 penalty, as scikit-learn's C", 1e-12,
+     1e12, false},
+    {"class-weight", LAM_OPTION_CHOICE, "none|balanced", "balanced", "balanced: every class counts the same",
+     0, 0, false},
     {"seed", LAM_OPTION_INT, "N", "0", "of the folds", 0, 9e15, false},
-    {"key", LAM_OPTION_TEXT, "NAME", NULL, "matrix of the .h5ad: X (default), a layer or an obsm", 0, 0, false},
-    {"features", LAM_OPTION_TEXT, "GLOB", NULL, "columns of a table that are features (default: d0, d1, ..., else every numeric one)", 0, 0, false},
+    {"key", LAM_OPTION_TEXT, "NAME", NULL, "matrix of the .h5ad: X (default), a layer or an obsm", 0, 0,
+     false},
+    {"features", LAM_OPTION_TEXT, "GLOB", NULL,
+     "columns of a table that are features (default: d0, d1, ..., else every numeric one)", 0, 0, false},
     {0}};
 
-const lam_command lam_command_probe = {
-    "probe", "logistic regression on embeddings in grouped folds", "EMB", 1, 1, options,
-    "lamella probe embeddings.h5ad --label gene --group plate --out probe", run};
+const lam_command lam_command_probe = {"probe",
+                                       "logistic regression on embeddings in grouped folds",
+                                       "EMB",
+                                       1,
+                                       1,
+                                       options,
+                                       "lamella probe embeddings.h5ad --label gene --group plate --out probe",
+                                       run};

@@ -33,7 +33,9 @@ static lam_status normalise(const double *x, int64_t rows, int64_t columns, doub
         if (!(squares > 0) || !isfinite(squares)) {
             lam_free(*unit);
             *unit = NULL;
-            LAM_FAIL(LAM_ERROR_INPUT, "row %lld of the map is zero or not finite: it has no direction to compare", (long long)i + 1);
+            LAM_FAIL(LAM_ERROR_INPUT,
+                     "row %lld of the map is zero or not finite: it has no direction to compare",
+                     (long long)i + 1);
         }
         double norm = sqrt(squares);
         for (int64_t j = 0; j < columns; j++) (*unit)[i * columns + j] = x[i * columns + j] / norm;
@@ -43,7 +45,8 @@ static lam_status normalise(const double *x, int64_t rows, int64_t columns, doub
 
 /* Rows [start, start + n) against all rows from `start` on. */
 static void tile(const double *unit, int64_t rows, int64_t columns, int64_t start, int64_t n, double *out) {
-    lam_gemm_f64(false, true, n, rows - start, columns, unit + start * columns, columns, unit + start * columns, columns, 0.0, out, rows - start);
+    lam_gemm_f64(false, true, n, rows - start, columns, unit + start * columns, columns,
+                 unit + start * columns, columns, 0.0, out, rows - start);
 }
 
 static int cell_of(double value) {
@@ -73,7 +76,8 @@ static lam_status make_order(const double *cosine, int64_t count, order *o) {
 }
 
 /* Adds one row of null values: between[k] counts those in (values[k - 1], values[k]), equal[k] those equal to values[k]. */
-static void count_row(const order *o, const double *row, int64_t n, int64_t *between, int64_t *equal, int64_t *histogram) {
+static void count_row(const order *o, const double *row, int64_t n, int64_t *between, int64_t *equal,
+                      int64_t *histogram) {
     for (int64_t j = 0; j < n; j++) {
         double v = row[j];
         int cell = cell_of(v);
@@ -109,7 +113,8 @@ static lam_status read_queries(const scan *s, const lam_pair *pairs, int64_t cou
     if (status == LAM_OK) {
         for (int64_t k = 0; k < count; k++) start[pairs[k].i + 1]++;
         for (int64_t i = 0; i < s->rows; i++) start[i + 1] += start[i];
-        for (int64_t k = 0; k < count; k++) list[start[pairs[k].i]++] = k; /* start[i] is now the end of row i */
+        for (int64_t k = 0; k < count; k++)
+            list[start[pairs[k].i]++] = k; /* start[i] is now the end of row i */
         for (int64_t from = 0; from < s->rows; from += TILE_ROWS) {
             int64_t n = s->rows - from < TILE_ROWS ? s->rows - from : TILE_ROWS;
             tile(s->unit, s->rows, s->columns, from, n, s->tile);
@@ -124,7 +129,8 @@ static lam_status read_queries(const scan *s, const lam_pair *pairs, int64_t cou
     return status;
 }
 
-static lam_status count_null(const scan *s, const order *o, int64_t *between, int64_t *equal, int64_t *histogram) {
+static lam_status count_null(const scan *s, const order *o, int64_t *between, int64_t *equal,
+                             int64_t *histogram) {
     int threads = lam_threads();
     int64_t each = 2 * (o->count + 1) + LAM_RECALL_BINS, *all;
     LAM_TRY(lam_alloc_array((void **)&all, threads * each, sizeof *all));
@@ -134,7 +140,8 @@ static lam_status count_null(const scan *s, const order *o, int64_t *between, in
 #pragma omp parallel for schedule(dynamic, 8) num_threads(threads)
         for (int64_t r = 0; r < n; r++) {
             int64_t *mine = all + omp_get_thread_num() * each;
-            count_row(o, s->tile + r * stride + r + 1, stride - r - 1, mine, mine + o->count + 1, mine + 2 * (o->count + 1));
+            count_row(o, s->tile + r * stride + r + 1, stride - r - 1, mine, mine + o->count + 1,
+                      mine + 2 * (o->count + 1));
         }
     }
     for (int t = 0; t < threads; t++) {
@@ -146,7 +153,8 @@ static lam_status count_null(const scan *s, const order *o, int64_t *between, in
     return LAM_OK;
 }
 
-lam_status lam_recall_rank(const double *x, int64_t rows, int64_t columns, const lam_pair *pairs, int64_t count, lam_ranks *ranks) {
+lam_status lam_recall_rank(const double *x, int64_t rows, int64_t columns, const lam_pair *pairs,
+                           int64_t count, lam_ranks *ranks) {
     memset(ranks, 0, sizeof *ranks);
     double *unit = NULL, *block = NULL;
     int64_t *between = NULL, *equal = NULL;
@@ -186,7 +194,8 @@ done:
     return status;
 }
 
-lam_status lam_recall_bootstrap(const lam_pair *pairs, const bool *recovered, int64_t count, int64_t rows, int64_t draws, uint64_t seed, double *share) {
+lam_status lam_recall_bootstrap(const lam_pair *pairs, const bool *recovered, int64_t count, int64_t rows,
+                                int64_t draws, uint64_t seed, double *share) {
     int threads = lam_threads();
     int32_t *weights;
     LAM_TRY(lam_alloc_array((void **)&weights, threads * rows, sizeof *weights));

@@ -34,7 +34,8 @@ static lam_status read_thresholds(const lam_arguments *arguments, settings *s) {
     const char *text = lam_option_text(arguments, "thresholds");
     for (const char *p = text; *p;) {
         char *end;
-        LAM_REQUIRE(s->thresholds < MAX_THRESHOLDS, LAM_ERROR_USAGE, "relate: --thresholds lists more than %d", MAX_THRESHOLDS);
+        LAM_REQUIRE(s->thresholds < MAX_THRESHOLDS, LAM_ERROR_USAGE,
+                    "relate: --thresholds lists more than %d", MAX_THRESHOLDS);
         double left = strtod(p, &end), right = 0;
         bool good = end != p && *end == ':';
         if (good) {
@@ -42,7 +43,9 @@ static lam_status read_thresholds(const lam_arguments *arguments, settings *s) {
             right = strtod(p, &end);
             good = end != p && (!*end || *end == ',') && left > 0 && left < right && right < 1;
         }
-        LAM_REQUIRE(good, LAM_ERROR_USAGE, "relate: --thresholds is '%s', LOW:HIGH[,LOW:HIGH...] with 0 < LOW < HIGH < 1 is needed", text);
+        LAM_REQUIRE(good, LAM_ERROR_USAGE,
+                    "relate: --thresholds is '%s', LOW:HIGH[,LOW:HIGH...] with 0 < LOW < HIGH < 1 is needed",
+                    text);
         s->left[s->thresholds] = left;
         s->right[s->thresholds++] = right;
         p = end + (*end == ',');
@@ -52,13 +55,16 @@ static lam_status read_thresholds(const lam_arguments *arguments, settings *s) {
 }
 
 static lam_status open_map(const char *path, const lam_arguments *arguments, entity_map *m) {
-    LAM_TRY(lam_embeddings_read(&m->e, path, lam_option_text(arguments, "key"), lam_option_text(arguments, "features")));
-    LAM_REQUIRE(m->e->rows >= 3, LAM_ERROR_INPUT, "%s: has %lld rows: at least 3 entities are needed", path, (long long)m->e->rows);
+    LAM_TRY(lam_embeddings_read(&m->e, path, lam_option_text(arguments, "key"),
+                                lam_option_text(arguments, "features")));
+    LAM_REQUIRE(m->e->rows >= 3, LAM_ERROR_INPUT, "%s: has %lld rows: at least 3 entities are needed", path,
+                (long long)m->e->rows);
     LAM_TRY(lam_alloc_array((void **)&m->entities, m->e->rows, sizeof *m->entities));
     const char *entity = lam_option_text(arguments, "entity");
     int column = -1;
     if (entity) LAM_TRY(lam_table_require(m->e->obs, entity, &column));
-    for (int64_t i = 0; i < m->e->rows; i++) m->entities[i] = entity ? lam_table_cell(m->e->obs, i, column) : m->e->index[i];
+    for (int64_t i = 0; i < m->e->rows; i++)
+        m->entities[i] = entity ? lam_table_cell(m->e->obs, i, column) : m->e->index[i];
     return LAM_OK;
 }
 
@@ -72,7 +78,9 @@ typedef struct named_row {
     int64_t row;
 } named_row;
 
-static int by_name(const void *a, const void *b) { return strcmp(((const named_row *)a)->name, ((const named_row *)b)->name); }
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const named_row *)a)->name, ((const named_row *)b)->name);
+}
 
 static lam_status sorted_names(const entity_map *m, named_row **out) {
     LAM_TRY(lam_alloc_array((void **)out, m->e->rows, sizeof **out));
@@ -91,7 +99,8 @@ static lam_status take_rows(entity_map *m, const named_row *rows, int64_t count)
         return status;
     }
     for (int64_t k = 0; k < count; k++) {
-        memcpy(values + k * m->e->columns, m->e->values + rows[k].row * m->e->columns, (size_t)m->e->columns * sizeof *values);
+        memcpy(values + k * m->e->columns, m->e->values + rows[k].row * m->e->columns,
+               (size_t)m->e->columns * sizeof *values);
         entities[k] = m->entities[rows[k].row];
     }
     lam_free(m->e->values);
@@ -119,7 +128,8 @@ static lam_status intersect(entity_map *a, entity_map *b, int64_t *shared) {
         else
             j++;
     }
-    LAM_REQUIRE_GOTO(*shared >= 3, done, LAM_ERROR_INPUT, "the two maps share %lld entities: at least 3 are needed", (long long)*shared);
+    LAM_REQUIRE_GOTO(*shared >= 3, done, LAM_ERROR_INPUT,
+                     "the two maps share %lld entities: at least 3 are needed", (long long)*shared);
     LAM_TRY_GOTO(take_rows(a, x, *shared), done);
     LAM_TRY_GOTO(take_rows(b, y, *shared), done);
 done:
@@ -130,7 +140,8 @@ done:
 
 /* ---- scores ---- */
 
-static double recall_of(const lam_ranks *r, const lam_source *s, int64_t offset, double left, double right, bool *recovered) {
+static double recall_of(const lam_ranks *r, const lam_source *s, int64_t offset, double left, double right,
+                        bool *recovered) {
     int64_t hits = 0;
     for (int64_t k = 0; k < s->count; k++) {
         bool hit = r->right[offset + k] <= left || r->left[offset + k] >= right;
@@ -141,7 +152,8 @@ static double recall_of(const lam_ranks *r, const lam_source *s, int64_t offset,
 }
 
 /* All sources ranked in one pass over the null. */
-static lam_status rank_all(const double *x, int64_t rows, int64_t columns, const lam_source *sources, int64_t count, lam_ranks *ranks) {
+static lam_status rank_all(const double *x, int64_t rows, int64_t columns, const lam_source *sources,
+                           int64_t count, lam_ranks *ranks) {
     int64_t total = 0, at = 0;
     for (int64_t i = 0; i < count; i++) total += sources[i].count;
     lam_pair *pairs;
@@ -155,17 +167,19 @@ static lam_status rank_all(const double *x, int64_t rows, int64_t columns, const
     return status;
 }
 
-static lam_status interval_of(const lam_source *source, const bool *recovered, int64_t rows, const settings *s, double *low, double *high) {
+static lam_status interval_of(const lam_source *source, const bool *recovered, int64_t rows,
+                              const settings *s, double *low, double *high) {
     double *share;
     LAM_TRY(lam_alloc_array((void **)&share, s->draws, sizeof *share));
-    lam_status status = lam_recall_bootstrap(source->pairs, recovered, source->count, rows, s->draws, s->seed, share);
+    lam_status status =
+        lam_recall_bootstrap(source->pairs, recovered, source->count, rows, s->draws, s->seed, share);
     if (status == LAM_OK) lam_interval(share, s->draws, LOW_QUANTILE, HIGH_QUANTILE, low, high);
     lam_free(share);
     return status;
 }
 
-static lam_status write_scores(const char *out, const lam_source *sources, int64_t count, const lam_ranks *ranks, int64_t rows, const settings *s,
-                               lam_json *result) {
+static lam_status write_scores(const char *out, const lam_source *sources, int64_t count,
+                               const lam_ranks *ranks, int64_t rows, const settings *s, lam_json *result) {
     char *path;
     LAM_TRY(lam_path_join(&path, out, "scores.csv"));
     lam_writer *writer = NULL;
@@ -174,7 +188,8 @@ static lam_status write_scores(const char *out, const lam_source *sources, int64
     lam_free(path);
     LAM_TRY(status);
     LAM_TRY_GOTO(lam_writer_printf(writer, "source,null_distribution_size,query_distribution_size"), done);
-    for (int t = 0; t < s->thresholds; t++) LAM_TRY_GOTO(lam_writer_printf(writer, ",recall_%g_%g", s->left[t], s->right[t]), done);
+    for (int t = 0; t < s->thresholds; t++)
+        LAM_TRY_GOTO(lam_writer_printf(writer, ",recall_%g_%g", s->left[t], s->right[t]), done);
     LAM_TRY_GOTO(lam_writer_printf(writer, s->draws ? ",recall_low,recall_high\n" : "\n"), done);
     for (int64_t i = 0, offset = 0; i < count; offset += sources[i++].count) {
         lam_json *record = lam_json_object();
@@ -184,15 +199,21 @@ static lam_status write_scores(const char *out, const lam_source *sources, int64
         lam_json_set_int(record, "query_distribution_size", sources[i].count);
         lam_free(recovered);
         LAM_TRY_GOTO(lam_alloc_array((void **)&recovered, sources[i].count, sizeof *recovered), done);
-        LAM_TRY_GOTO(lam_writer_printf(writer, "%s,%lld,%lld", sources[i].name, (long long)ranks->null_size, (long long)sources[i].count), done);
-        for (int t = s->thresholds - 1; t >= 0; t--) recall_of(ranks, &sources[i], offset, s->left[t], s->right[t], recovered); /* ends with the first */
+        LAM_TRY_GOTO(lam_writer_printf(writer, "%s,%lld,%lld", sources[i].name, (long long)ranks->null_size,
+                                       (long long)sources[i].count),
+                     done);
+        for (int t = s->thresholds - 1; t >= 0; t--)
+            recall_of(ranks, &sources[i], offset, s->left[t], s->right[t],
+                      recovered); /* ends with the first */
         for (int t = 0; t < s->thresholds; t++) {
             char key[64];
             double recall = recall_of(ranks, &sources[i], offset, s->left[t], s->right[t], NULL);
             snprintf(key, sizeof key, "recall_%g_%g", s->left[t], s->right[t]);
             lam_json_set_float(record, key, recall);
             LAM_TRY_GOTO(lam_writer_printf(writer, ",%.17g", recall), done);
-            if (!t) lam_log_info("relate: %s: recall %.3f of %lld pairs (%g/%g)", sources[i].name, recall, (long long)sources[i].count, s->left[t], s->right[t]);
+            if (!t)
+                lam_log_info("relate: %s: recall %.3f of %lld pairs (%g/%g)", sources[i].name, recall,
+                             (long long)sources[i].count, s->left[t], s->right[t]);
         }
         if (s->draws) {
             double low, high;
@@ -210,7 +231,8 @@ done:
     return status;
 }
 
-static lam_status write_histogram(const char *out, const lam_source *sources, int64_t count, const lam_ranks *ranks) {
+static lam_status write_histogram(const char *out, const lam_source *sources, int64_t count,
+                                  const lam_ranks *ranks) {
     char *path;
     LAM_TRY(lam_path_join(&path, out, "histogram.csv"));
     lam_writer *writer = NULL;
@@ -225,8 +247,10 @@ static lam_status write_histogram(const char *out, const lam_source *sources, in
             query[bin < 0 ? 0 : bin >= LAM_RECALL_BINS ? LAM_RECALL_BINS - 1 : bin]++;
         }
         for (int b = 0; b < LAM_RECALL_BINS; b++)
-            LAM_TRY_GOTO(lam_writer_printf(writer, "%s,%.2f,%.2f,%lld,%lld\n", sources[i].name, 2.0 * b / LAM_RECALL_BINS - 1, 2.0 * (b + 1) / LAM_RECALL_BINS - 1,
-                                           (long long)ranks->null_histogram[b], (long long)query[b]), done);
+            LAM_TRY_GOTO(lam_writer_printf(writer, "%s,%.2f,%.2f,%lld,%lld\n", sources[i].name,
+                                           2.0 * b / LAM_RECALL_BINS - 1, 2.0 * (b + 1) / LAM_RECALL_BINS - 1,
+                                           (long long)ranks->null_histogram[b], (long long)query[b]),
+                         done);
     }
     status = lam_writer_commit(&writer);
 done:
@@ -234,8 +258,8 @@ done:
     return status;
 }
 
-static lam_status write_against(const char *out, const lam_source *sources, int64_t count, const lam_ranks *a, const lam_ranks *b, int64_t rows,
-                                const settings *s) {
+static lam_status write_against(const char *out, const lam_source *sources, int64_t count, const lam_ranks *a,
+                                const lam_ranks *b, int64_t rows, const settings *s) {
     char *path;
     LAM_TRY(lam_path_join(&path, out, "against.csv"));
     lam_writer *writer = NULL;
@@ -254,14 +278,22 @@ static lam_status write_against(const char *out, const lam_source *sources, int6
         hit_a = hit_b = NULL;
         LAM_TRY_GOTO(lam_alloc_array((void **)&hit_a, source->count, sizeof *hit_a), done);
         LAM_TRY_GOTO(lam_alloc_array((void **)&hit_b, source->count, sizeof *hit_b), done);
-        double recall = recall_of(a, source, offset, s->left[0], s->right[0], hit_a), other = recall_of(b, source, offset, s->left[0], s->right[0], hit_b), low, high;
+        double recall = recall_of(a, source, offset, s->left[0], s->right[0], hit_a),
+               other = recall_of(b, source, offset, s->left[0], s->right[0], hit_b), low, high;
         /* The same seed: the same genes are drawn for both maps. */
-        LAM_TRY_GOTO(lam_recall_bootstrap(source->pairs, hit_a, source->count, rows, s->draws, s->seed, share_a), done);
-        LAM_TRY_GOTO(lam_recall_bootstrap(source->pairs, hit_b, source->count, rows, s->draws, s->seed, share_b), done);
+        LAM_TRY_GOTO(
+            lam_recall_bootstrap(source->pairs, hit_a, source->count, rows, s->draws, s->seed, share_a),
+            done);
+        LAM_TRY_GOTO(
+            lam_recall_bootstrap(source->pairs, hit_b, source->count, rows, s->draws, s->seed, share_b),
+            done);
         for (int64_t d = 0; d < s->draws; d++) share_a[d] -= share_b[d];
         lam_interval(share_a, s->draws, LOW_QUANTILE, HIGH_QUANTILE, &low, &high);
-        LAM_TRY_GOTO(lam_writer_printf(writer, "%s,%.17g,%.17g,%.17g,%.17g,%.17g\n", source->name, recall, other, recall - other, low, high), done);
-        lam_log_info("relate: %s: recall %.3f against %.3f, difference %+.3f (95 %% %+.3f to %+.3f)", source->name, recall, other, recall - other, low, high);
+        LAM_TRY_GOTO(lam_writer_printf(writer, "%s,%.17g,%.17g,%.17g,%.17g,%.17g\n", source->name, recall,
+                                       other, recall - other, low, high),
+                     done);
+        lam_log_info("relate: %s: recall %.3f against %.3f, difference %+.3f (95 %% %+.3f to %+.3f)",
+                     source->name, recall, other, recall - other, low, high);
     }
     status = lam_writer_commit(&writer);
 done:
@@ -275,9 +307,11 @@ done:
 
 /* ---- the command ---- */
 
-static lam_status score(const lam_arguments *arguments, entity_map *map, entity_map *other, const settings *s) {
+static lam_status score(const lam_arguments *arguments, entity_map *map, entity_map *other,
+                        const settings *s) {
     int path_count;
-    const char *const *paths = lam_option_list(arguments, "relationships", &path_count), *out = lam_option_text(arguments, "out");
+    const char *const *paths = lam_option_list(arguments, "relationships", &path_count),
+                      *out = lam_option_text(arguments, "out");
     lam_source *sources = NULL;
     int64_t count = 0, rows = map->e->rows;
     lam_ranks ranks = {0}, other_ranks = {0};
@@ -286,7 +320,8 @@ static lam_status score(const lam_arguments *arguments, entity_map *map, entity_
     if (other) LAM_TRY_GOTO(intersect(map, other, &rows), done);
     LAM_TRY_GOTO(lam_relationships_read(paths, path_count, map->entities, rows, &sources, &count), done);
     LAM_TRY_GOTO(rank_all(map->e->values, rows, map->e->columns, sources, count, &ranks), done);
-    if (other) LAM_TRY_GOTO(rank_all(other->e->values, rows, other->e->columns, sources, count, &other_ranks), done);
+    if (other)
+        LAM_TRY_GOTO(rank_all(other->e->values, rows, other->e->columns, sources, count, &other_ranks), done);
     LAM_TRY_GOTO(lam_make_folders(out), done);
     LAM_TRY_GOTO(write_scores(out, sources, count, &ranks, rows, s, result), done);
     LAM_TRY_GOTO(write_histogram(out, sources, count, &ranks), done);
@@ -306,7 +341,8 @@ done:
 }
 
 static lam_status run(const lam_arguments *arguments) {
-    settings s = {.draws = lam_option_int(arguments, "bootstrap"), .seed = (uint64_t)lam_option_int(arguments, "seed")};
+    settings s = {.draws = lam_option_int(arguments, "bootstrap"),
+                  .seed = (uint64_t)lam_option_int(arguments, "seed")};
     const char *against = lam_option_text(arguments, "against");
     LAM_TRY(read_thresholds(arguments, &s));
     if (against && !s.draws) s.draws = 1000; /* a difference without its interval says nothing */
@@ -321,17 +357,31 @@ static lam_status run(const lam_arguments *arguments) {
 }
 
 static const lam_option options[] = {
-    {"relationships", LAM_OPTION_LIST, "DIR_OR_FILE", NULL, "tables with columns entity1 and entity2", 0, 0, true},
-    {"out", LAM_OPTION_TEXT, "DIR", NULL, "folder for scores.csv, histogram.csv (and against.csv)", 0, 0, true},
-    {"entity", LAM_OPTION_TEXT, "COLUMN", NULL, "column that names the entity of a row (default: the index, which map --by fills)", 0, 0, false},
-    {"thresholds", LAM_OPTION_TEXT, "LOW:HIGH[,...]", "0.05:0.95,0.1:0.9", "tails of the null that count as recovered", 0, 0, false},
-    {"bootstrap", LAM_OPTION_INT, "B", "0", "draws of genes for 95 % intervals of the first threshold pair", 0, 1000000, false},
-    {"against", LAM_OPTION_TEXT, "OTHER_MAP", NULL, "another map: differences on the shared entities, paired intervals", 0, 0, false},
+    {"relationships", LAM_OPTION_LIST, "DIR_OR_FILE", NULL, "tables with columns entity1 and entity2", 0, 0,
+     true},
+    {"out", LAM_OPTION_TEXT, "DIR", NULL, "folder for scores.csv, histogram.csv (and against.csv)", 0, 0,
+     true},
+    {"entity", LAM_OPTION_TEXT, "COLUMN", NULL,
+     "column that names the entity of a row (default: the index, which map --by fills)", 0, 0, false},
+    {"thresholds", LAM_OPTION_TEXT, "LOW:HIGH[,...]", "0.05:0.95,0.1:0.9",
+     "tails of the null that count as recovered", 0, 0, false},
+    {"bootstrap", LAM_OPTION_INT, "B", "0", "draws of genes for 95 % intervals of the first threshold pair",
+     0, 1000000, false},
+    {"against", LAM_OPTION_TEXT, "OTHER_MAP", NULL,
+     "another map: differences on the shared entities, paired intervals", 0, 0, false},
     {"seed", LAM_OPTION_INT, "N", "0", "of the bootstrap", 0, 9e15, false},
-    {"key", LAM_OPTION_TEXT, "NAME", NULL, "matrix of the .h5ad: X (default), a layer or an obsm", 0, 0, false},
-    {"features", LAM_OPTION_TEXT, "GLOB", NULL, "columns of a table that are features (default: d0, d1, ..., else every numeric one)", 0, 0, false},
+    {"key", LAM_OPTION_TEXT, "NAME", NULL, "matrix of the .h5ad: X (default), a layer or an obsm", 0, 0,
+     false},
+    {"features", LAM_OPTION_TEXT, "GLOB", NULL,
+     "columns of a table that are features (default: d0, d1, ..., else every numeric one)", 0, 0, false},
     {0}};
 
 const lam_command lam_command_relate = {
-    "relate", "recall of known relationships", "MAP", 1, 1, options,
-    "lamella relate map.h5ad --relationships relationships/ --out results --bootstrap 1000", run};
+    "relate",
+    "recall of known relationships",
+    "MAP",
+    1,
+    1,
+    options,
+    "lamella relate map.h5ad --relationships relationships/ --out results --bootstrap 1000",
+    run};

@@ -1,7 +1,7 @@
 #include "eval/relationships.h"
 
-#include <stdlib.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/files.h"
@@ -36,8 +36,10 @@ static lam_status make_names(names *n, const char *const *entities, int64_t rows
     LAM_TRY(lam_alloc_array((void **)&n->slots, (int64_t)size, sizeof *n->slots));
     for (int64_t i = 0; i < rows; i++) {
         int32_t *slot = slot_of(n, entities[i]);
-        LAM_REQUIRE(!*slot, LAM_ERROR_INPUT, "'%s' stands in rows %d and %lld of the map: one row an entity is needed, aggregate first with lamella map --by", entities[i],
-                    *slot, (long long)i + 1);
+        LAM_REQUIRE(
+            !*slot, LAM_ERROR_INPUT,
+            "'%s' stands in rows %d and %lld of the map: one row an entity is needed, aggregate first with lamella map --by",
+            entities[i], *slot, (long long)i + 1);
         *slot = (int32_t)i + 1;
     }
     return LAM_OK;
@@ -70,16 +72,19 @@ static lam_status read_source(const char *path, const names *n, lam_source *sour
     LAM_TRY_GOTO(lam_table_require(table, "entity1", &first), done);
     LAM_TRY_GOTO(lam_table_require(table, "entity2", &second), done);
     LAM_TRY_GOTO(stem(path, &source->name), done);
-    LAM_TRY_GOTO(lam_alloc_array((void **)&source->pairs, lam_table_rows(table), sizeof *source->pairs), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&source->pairs, lam_table_rows(table), sizeof *source->pairs),
+                 done);
     int64_t found = 0;
     for (int64_t r = 0; r < lam_table_rows(table); r++) {
-        int32_t a = *slot_of(n, lam_table_cell(table, r, first)) - 1, b = *slot_of(n, lam_table_cell(table, r, second)) - 1;
+        int32_t a = *slot_of(n, lam_table_cell(table, r, first)) - 1,
+                b = *slot_of(n, lam_table_cell(table, r, second)) - 1;
         if (a < 0 || b < 0 || a == b) continue;
         source->pairs[found++] = a < b ? (lam_pair){a, b} : (lam_pair){b, a};
     }
     if (found) qsort(source->pairs, (size_t)found, sizeof *source->pairs, by_pair);
     for (int64_t k = 0; k < found; k++)
-        if (!k || by_pair(&source->pairs[k], &source->pairs[source->count - 1])) source->pairs[source->count++] = source->pairs[k];
+        if (!k || by_pair(&source->pairs[k], &source->pairs[source->count - 1]))
+            source->pairs[source->count++] = source->pairs[k];
 done:
     lam_table_free(table);
     return status;
@@ -97,7 +102,8 @@ static bool is_table(const char *name) {
 }
 
 static lam_status add_source(const char *path, const names *n, lam_source **sources, int64_t *count) {
-    LAM_TRY(lam_grow((void **)sources, (size_t)*count * sizeof **sources, (size_t)(*count + 1) * sizeof **sources));
+    LAM_TRY(lam_grow((void **)sources, (size_t)*count * sizeof **sources,
+                     (size_t)(*count + 1) * sizeof **sources));
     lam_source *source = &(*sources)[(*count)++];
     memset(source, 0, sizeof *source);
     LAM_TRY(read_source(path, n, source));
@@ -125,19 +131,22 @@ static lam_status add_path(const char *path, const names *n, lam_source **source
         lam_free(inner);
     }
     lam_free_texts(files, total);
-    LAM_REQUIRE(status != LAM_OK || tables, LAM_ERROR_INPUT, "%s: holds no .txt, .csv or .tsv file of relationships", path);
+    LAM_REQUIRE(status != LAM_OK || tables, LAM_ERROR_INPUT,
+                "%s: holds no .txt, .csv or .tsv file of relationships", path);
     return status;
 }
 
-lam_status lam_relationships_read(const char *const *paths, int path_count, const char *const *entities, int64_t rows, lam_source **sources,
-                                  int64_t *count) {
+lam_status lam_relationships_read(const char *const *paths, int path_count, const char *const *entities,
+                                  int64_t rows, lam_source **sources, int64_t *count) {
     *sources = NULL;
     *count = 0;
     names n = {0};
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(make_names(&n, entities, rows), done);
     for (int i = 0; i < path_count; i++) LAM_TRY_GOTO(add_path(paths[i], &n, sources, count), done);
-    LAM_REQUIRE_GOTO(*count, done, LAM_ERROR_INPUT, "no source has a pair with both entities in the map: do the names agree (symbols, upper case)?");
+    LAM_REQUIRE_GOTO(
+        *count, done, LAM_ERROR_INPUT,
+        "no source has a pair with both entities in the map: do the names agree (symbols, upper case)?");
 done:
     lam_free(n.slots);
     if (status != LAM_OK) {

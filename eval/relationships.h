@@ -17,8 +17,8 @@ typedef struct lam_source {
 
 /* `paths`: files, or folders of .txt, .csv, .tsv (.gz) files. entities [rows], all different (LAM_ERROR_INPUT that says `lamella map --by`
  * otherwise). Sources without a pair in the map are named in a log line and left out; none left is an error. */
-lam_status lam_relationships_read(const char *const *paths, int path_count, const char *const *entities, int64_t rows, lam_source **sources,
-                                  int64_t *count);
+lam_status lam_relationships_read(const char *const *paths, int path_count, const char *const *entities,
+                                  int64_t rows, lam_source **sources, int64_t *count);
 void lam_relationships_free(lam_source *sources, int64_t count);
 
 #ifdef __cplusplus

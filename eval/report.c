@@ -30,7 +30,10 @@ static lam_status folder_kind(const char *path, lam_report_kind *kind) {
     static const struct {
         const char *file;
         lam_report_kind kind;
-    } known[] = {{"metrics.jsonl", LAM_REPORT_RUN}, {"against.csv", LAM_REPORT_AGAINST}, {"confusion.csv", LAM_REPORT_PROBE}, {"scores.csv", LAM_REPORT_RELATE}};
+    } known[] = {{"metrics.jsonl", LAM_REPORT_RUN},
+                 {"against.csv", LAM_REPORT_AGAINST},
+                 {"confusion.csv", LAM_REPORT_PROBE},
+                 {"scores.csv", LAM_REPORT_RELATE}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         char *inner;
         bool exists;
@@ -40,7 +43,8 @@ static lam_status folder_kind(const char *path, lam_report_kind *kind) {
         *kind = known[i].kind;
         return LAM_OK;
     }
-    LAM_FAIL(LAM_ERROR_INPUT, "%s: holds neither metrics.jsonl (a run) nor scores.csv (results): nothing to report", path);
+    LAM_FAIL(LAM_ERROR_INPUT,
+             "%s: holds neither metrics.jsonl (a run) nor scores.csv (results): nothing to report", path);
 }
 
 static bool ends_with(const char *text, const char *end) {
@@ -85,7 +89,8 @@ static lam_status read_inputs(const lam_arguments *arguments, lam_report_input *
 static double number_at(const lam_table *table, int64_t row, const char *name) {
     int column = lam_table_column(table, name);
     double value;
-    return column >= 0 && lam_text_is_number(lam_table_cell(table, row, column), &value) ? value : (double)NAN;
+    return column >= 0 && lam_text_is_number(lam_table_cell(table, row, column), &value) ? value
+                                                                                         : (double)NAN;
 }
 
 static lam_status read_result(const lam_report_input *input, const char *file, lam_table **table) {
@@ -120,7 +125,9 @@ static lam_status gather_recall(const lam_report_input *inputs, int count, recal
         int source;
         LAM_TRY_GOTO(lam_table_require(table, "source", &source), next);
         for (int64_t r = 0; r < lam_table_rows(table); r++) {
-            LAM_REQUIRE_GOTO(rows->count < 256, next, LAM_ERROR_INPUT, "%s: more than 256 scores in one report: give fewer results", lam_table_path(table));
+            LAM_REQUIRE_GOTO(rows->count < 256, next, LAM_ERROR_INPUT,
+                             "%s: more than 256 scores in one report: give fewer results",
+                             lam_table_path(table));
             int at = rows->count;
             rows->labels[at] = inputs[i].label;
             LAM_TRY_GOTO(lam_text_copy(&rows->sources[at], lam_table_cell(table, r, source)), next);
@@ -128,7 +135,8 @@ static lam_status gather_recall(const lam_report_input *inputs, int count, recal
             rows->low[at] = number_at(table, r, "recall_low");
             rows->high[at] = number_at(table, r, "recall_high");
             rows->count++;
-            LAM_REQUIRE_GOTO(isfinite(rows->values[at]), next, LAM_ERROR_FORMAT, "%s: line %lld has no number in %s", lam_table_path(table),
+            LAM_REQUIRE_GOTO(isfinite(rows->values[at]), next, LAM_ERROR_FORMAT,
+                             "%s: line %lld has no number in %s", lam_table_path(table),
                              (long long)lam_table_line(table, r), recall_column);
         }
     next:
@@ -139,7 +147,8 @@ static lam_status gather_recall(const lam_report_input *inputs, int count, recal
 }
 
 /* One sentence: the results from the best down. */
-static void ranking(lam_page *page, const char *source, int64_t count, const char *const *labels, const double *values) {
+static void ranking(lam_page *page, const char *source, int64_t count, const char *const *labels,
+                    const double *values) {
     bool told[256] = {false};
     char text[3000];
     size_t length = 0;
@@ -149,7 +158,8 @@ static void ranking(lam_page *page, const char *source, int64_t count, const cha
         for (int64_t i = 0; i < count; i++)
             if (!told[i] && (best < 0 || values[i] > values[best])) best = i;
         told[best] = true;
-        int written = snprintf(text + length, sizeof text - length, "%s%s %.1f %%", place ? ", " : "", labels[best], 100 * values[best]);
+        int written = snprintf(text + length, sizeof text - length, "%s%s %.1f %%", place ? ", " : "",
+                               labels[best], 100 * values[best]);
         if (written < 0 || (size_t)written >= sizeof text - length) break; /* the chart holds the rest */
         length += (size_t)written;
     }
@@ -174,7 +184,9 @@ static void draw_recall(lam_page *page, const recall_rows *rows) {
         if (n > 1) ranking(page, rows->sources[first], n, labels, values);
         char title[256];
         snprintf(title, sizeof title, "Recall of known relationships: %s", rows->sources[first]);
-        lam_bars bars = {title, "recall of pairs in the outer 5 % on either side", n, labels, values, low, high, CHANCE, "chance"};
+        lam_bars bars = {
+            title,   "recall of pairs in the outer 5 % on either side", n, labels, values, low, high, CHANCE,
+            "chance"};
         lam_page_bars(page, &bars);
     }
 }
@@ -184,8 +196,10 @@ static lam_status recall_section(lam_page *page, const lam_report_input *inputs,
     lam_status status = gather_recall(inputs, count, &rows);
     if (status == LAM_OK && rows.count) {
         lam_page_heading(page, "Known relationships recovered");
-        lam_page_paragraph(page, "A pair of genes counts as recovered where its cosine lies in the lowest or highest 5 %% of all pairs of the map. "
-                                 "Bars show the recall, whiskers the 95 %% interval of a bootstrap over genes.");
+        lam_page_paragraph(
+            page,
+            "A pair of genes counts as recovered where its cosine lies in the lowest or highest 5 %% of all pairs of the map. "
+            "Bars show the recall, whiskers the 95 %% interval of a bootstrap over genes.");
         draw_recall(page, &rows);
     }
     for (int i = 0; i < rows.count; i++) lam_free(rows.sources[i]);
@@ -202,11 +216,14 @@ static lam_status against_section(lam_page *page, const lam_report_input *inputs
         if (!headed) lam_page_heading(page, "Paired comparison");
         headed = true;
         for (int64_t r = 0; r < lam_table_rows(table); r++) {
-            double difference = number_at(table, r, "difference"), low = number_at(table, r, "low"), high = number_at(table, r, "high");
+            double difference = number_at(table, r, "difference"), low = number_at(table, r, "low"),
+                   high = number_at(table, r, "high");
             const char *verdict = low > 0 ? "above it" : high < 0 ? "below it" : "not told apart from it";
-            lam_page_verdict(page, "%s: recall %.3f, that of %s %.3f; difference %+.3f (95 %% interval %+.3f to %+.3f): %s.",
-                             source >= 0 ? lam_table_cell(table, r, source) : "all", number_at(table, r, "recall"), inputs[i].label,
-                             number_at(table, r, "recall_other"), difference, low, high, verdict);
+            lam_page_verdict(
+                page,
+                "%s: recall %.3f, that of %s %.3f; difference %+.3f (95 %% interval %+.3f to %+.3f): %s.",
+                source >= 0 ? lam_table_cell(table, r, source) : "all", number_at(table, r, "recall"),
+                inputs[i].label, number_at(table, r, "recall_other"), difference, low, high, verdict);
         }
         lam_table_free(table);
     }
@@ -228,13 +245,16 @@ static lam_status histogram_section(lam_page *page, const lam_report_input *inpu
         const char *name = lam_table_cell(table, start, source);
         double null_total = 0, query_total = 0;
         int64_t n = 0;
-        while (start + n < lam_table_rows(table) && n < BINS && !strcmp(lam_table_cell(table, start + n, source), name)) {
+        while (start + n < lam_table_rows(table) && n < BINS &&
+               !strcmp(lam_table_cell(table, start + n, source), name)) {
             x[n] = (number_at(table, start + n, "bin_low") + number_at(table, start + n, "bin_high")) / 2;
             null_total += null_share[n] = number_at(table, start + n, "null_count");
             query_total += query_share[n] = number_at(table, start + n, "query_count");
             n++;
         }
-        for (int64_t i = 0; i < n; i++) null_share[i] /= null_total > 0 ? null_total : 1, query_share[i] /= query_total > 0 ? query_total : 1;
+        for (int64_t i = 0; i < n; i++)
+            null_share[i] /= null_total > 0 ? null_total : 1,
+                query_share[i] /= query_total > 0 ? query_total : 1;
         lam_series series[2] = {{"all pairs", n, x, null_share}, {"known pairs", n, x, query_share}};
         char title[256];
         snprintf(title, sizeof title, "Cosines of %s: %s", input->label, name);
@@ -252,7 +272,8 @@ static lam_status picture_section(lam_page *page, const char *path, const char *
     size_t size;
     LAM_TRY(lam_file_read(path, &bytes, &size));
     lam_status status = LAM_OK;
-    LAM_REQUIRE_GOTO(size > 8 && !memcmp(bytes, "\x89PNG\r\n\x1a\n", 8), done, LAM_ERROR_FORMAT, "%s: is no PNG picture", path);
+    LAM_REQUIRE_GOTO(size > 8 && !memcmp(bytes, "\x89PNG\r\n\x1a\n", 8), done, LAM_ERROR_FORMAT,
+                     "%s: is no PNG picture", path);
     lam_page_png(page, caption, bytes, size);
 done:
     lam_free(bytes);
@@ -279,21 +300,24 @@ static lam_status timings_section(lam_page *page, const lam_report_input *input)
     return status;
 }
 
-static lam_status fill(lam_page *page, const lam_report_input *inputs, int count, const char *pathways, const char *colour) {
+static lam_status fill(lam_page *page, const lam_report_input *inputs, int count, const char *pathways,
+                       const char *colour) {
     LAM_TRY(recall_section(page, inputs, count));
     LAM_TRY(against_section(page, inputs, count));
     for (int i = 0; i < count; i++)
         if (inputs[i].kind == LAM_REPORT_MAP) LAM_TRY(lam_report_map(page, &inputs[i], pathways, colour));
     if (any(inputs, count, LAM_REPORT_PICTURE)) lam_page_heading(page, "Pictures");
     for (int i = 0; i < count; i++)
-        if (inputs[i].kind == LAM_REPORT_PICTURE) LAM_TRY(picture_section(page, inputs[i].path, inputs[i].label));
+        if (inputs[i].kind == LAM_REPORT_PICTURE)
+            LAM_TRY(picture_section(page, inputs[i].path, inputs[i].label));
     for (int i = 0; i < count; i++)
         if (inputs[i].kind == LAM_REPORT_RUN) LAM_TRY(lam_report_run(page, &inputs[i]));
     for (int i = 0; i < count; i++)
         if (inputs[i].kind == LAM_REPORT_PROBE) LAM_TRY(lam_report_probe(page, &inputs[i]));
     if (any(inputs, count, LAM_REPORT_RELATE)) {
         lam_page_heading(page, "Distributions of cosines");
-        lam_page_paragraph(page, "Known pairs that lie apart from all pairs, on either side, are what recall counts.");
+        lam_page_paragraph(
+            page, "Known pairs that lie apart from all pairs, on either side, are what recall counts.");
     }
     for (int i = 0; i < count; i++)
         if (inputs[i].kind == LAM_REPORT_RELATE) LAM_TRY(histogram_section(page, &inputs[i]));
@@ -302,10 +326,12 @@ static lam_status fill(lam_page *page, const lam_report_input *inputs, int count
     return LAM_OK;
 }
 
-static lam_status output_path(const lam_arguments *arguments, const lam_report_input *inputs, int count, char **out) {
+static lam_status output_path(const lam_arguments *arguments, const lam_report_input *inputs, int count,
+                              char **out) {
     const char *given = lam_option_text(arguments, "out");
     if (given) return lam_text_copy(out, given);
-    LAM_REQUIRE(count == 1 && inputs[0].kind == LAM_REPORT_RUN, LAM_ERROR_USAGE, "report: --out is missing: only a single run folder has a default place");
+    LAM_REQUIRE(count == 1 && inputs[0].kind == LAM_REPORT_RUN, LAM_ERROR_USAGE,
+                "report: --out is missing: only a single run folder has a default place");
     return lam_path_join(out, inputs[0].path, "report.html");
 }
 
@@ -319,10 +345,14 @@ static lam_status run(const lam_arguments *arguments) {
     LAM_TRY_GOTO(read_inputs(arguments, inputs, count), done);
     LAM_TRY_GOTO(output_path(arguments, inputs, count, &out), done);
     LAM_TRY_GOTO(lam_require_absent(out, lam_option_force(arguments)), done);
-    LAM_TRY_GOTO(lam_text_format(&data, "%.*s_data", (int)(ends_with(out, ".html") ? strlen(out) - 5 : strlen(out)), out), done);
+    LAM_TRY_GOTO(lam_text_format(&data, "%.*s_data",
+                                 (int)(ends_with(out, ".html") ? strlen(out) - 5 : strlen(out)), out),
+                 done);
     const char *title = lam_option_text(arguments, "title");
     LAM_TRY_GOTO(lam_page_create(&page, title ? title : "lamella: results", data), done);
-    LAM_TRY_GOTO(fill(page, inputs, count, lam_option_text(arguments, "pathways"), lam_option_text(arguments, "colour")), done);
+    LAM_TRY_GOTO(fill(page, inputs, count, lam_option_text(arguments, "pathways"),
+                      lam_option_text(arguments, "colour")),
+                 done);
     LAM_TRY_GOTO(lam_page_write(&page, out), done);
     lam_log_info("report: %s, numbers in %s/", out, data);
     if (lam_option_json(arguments)) {
@@ -345,18 +375,21 @@ done:
 }
 
 static const lam_option options[] = {
-    {"out", LAM_OPTION_TEXT, "FILE.html", NULL, "the page; its numbers go to FILE_data/ (default: RUN/report.html for one run folder)", 0, 0, false},
+    {"out", LAM_OPTION_TEXT, "FILE.html", NULL,
+     "the page; its numbers go to FILE_data/ (default: RUN/report.html for one run folder)", 0, 0, false},
     {"title", LAM_OPTION_TEXT, "TEXT", NULL, "title of the page", 0, 0, false},
-    {"pathways", LAM_OPTION_TEXT, "TABLE", NULL, "table whose first column is an entity of the map and whose column `pathway` marks it", 0, 0, false},
+    {"pathways", LAM_OPTION_TEXT, "TABLE", NULL,
+     "table whose first column is an entity of the map and whose column `pathway` marks it", 0, 0, false},
     {"colour", LAM_OPTION_TEXT, "COLUMN", NULL, "column of the map that marks its rows", 0, 0, false},
     {0}};
 
-const lam_command lam_command_report = {"report",
-                                        "one self-contained page of runs, relationship scores, probes, maps, pictures",
-                                        "[LABEL=]RUN_OR_RESULT ...",
-                                        1,
-                                        -1,
-                                        options,
-                                        "lamella report runs/demo/run\n"
-                                        "lamella report trained=results/trained untrained=results/untrained map.h5ad --out report.html",
-                                        run};
+const lam_command lam_command_report = {
+    "report",
+    "one self-contained page of runs, relationship scores, probes, maps, pictures",
+    "[LABEL=]RUN_OR_RESULT ...",
+    1,
+    -1,
+    options,
+    "lamella report runs/demo/run\n"
+    "lamella report trained=results/trained untrained=results/untrained map.h5ad --out report.html",
+    run};

@@ -30,7 +30,8 @@ lam_status lam_report_run(lam_page *page, const lam_report_input *input);
 lam_status lam_report_record(lam_page *page, const char *text, size_t size, const char *path);
 lam_status lam_report_probe(lam_page *page, const lam_report_input *input);
 /* pathways: a table, or NULL; colour: a column of the map, or NULL. */
-lam_status lam_report_map(lam_page *page, const lam_report_input *input, const char *pathways, const char *colour);
+lam_status lam_report_map(lam_page *page, const lam_report_input *input, const char *pathways,
+                          const char *colour);
 
 #ifdef __cplusplus
 }

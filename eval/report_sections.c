@@ -44,7 +44,8 @@ static lam_status read_metrics(const char *path, column *columns, int count, boo
         lam_json *record = NULL;
         if (n && lam_json_parse(&record, p, n, path) != LAM_OK) {
             /* The last line of a run that is still going on may be half written. */
-            LAM_REQUIRE_GOTO(torn, done, LAM_ERROR_FORMAT, "%s:%lld: the line is no JSON record", path, (long long)line);
+            LAM_REQUIRE_GOTO(torn, done, LAM_ERROR_FORMAT, "%s:%lld: the line is no JSON record", path,
+                             (long long)line);
             *cut = true;
             break;
         }
@@ -52,9 +53,11 @@ static lam_status read_metrics(const char *path, column *columns, int count, boo
             for (int c = 0; c < count && status == LAM_OK; c++) {
                 const lam_json *value = lam_json_get(record, columns[c].key);
                 if (lam_json_is_number(value))
-                    status = push(&columns[c], &capacity[c], lam_json_float(lam_json_get(record, "step"), 0), lam_json_float(value, 0));
+                    status = push(&columns[c], &capacity[c], lam_json_float(lam_json_get(record, "step"), 0),
+                                  lam_json_float(value, 0));
             }
-        for (int k = 0; record && k < 2 && status == LAM_OK; k++) /* a resumed run has several: the last holds */
+        for (int k = 0; record && k < 2 && status == LAM_OK;
+             k++) /* a resumed run has several: the last holds */
             if (lam_json_get(record, k ? "op_times" : "run")) {
                 lam_free(records[k]);
                 records[k] = NULL;
@@ -74,7 +77,8 @@ static lam_status reconstructions(lam_page *page, const char *run) {
     int64_t count = 0;
     LAM_TRY(lam_path_join(&folder, run, "reconstructions"));
     lam_status status = lam_path_is_folder(folder) ? lam_list_folder(folder, ".png", &names, &count) : LAM_OK;
-    for (int64_t i = count > 3 ? count - 3 : 0; status == LAM_OK && i < count; i++) { /* the last ones tell most */
+    for (int64_t i = count > 3 ? count - 3 : 0; status == LAM_OK && i < count;
+         i++) { /* the last ones tell most */
         char *path, *bytes, caption[320];
         size_t size;
         LAM_TRY_GOTO(lam_path_join(&path, folder, names[i]), done);
@@ -98,7 +102,8 @@ static void means(lam_page *page, const column *columns, int count) {
     const char *cells[3 * ROWS];
     int64_t rows = 0;
     for (int c = 2; c < count && rows < ROWS; c++) {
-        if (!columns[c].count || !strcmp(columns[c].key, "lr") || !strcmp(columns[c].key, "grad_norm")) continue;
+        if (!columns[c].count || !strcmp(columns[c].key, "lr") || !strcmp(columns[c].key, "grad_norm"))
+            continue;
         double sum = 0;
         for (int64_t i = 0; i < columns[c].count; i++) sum += columns[c].y[i];
         snprintf(text[rows], sizeof text[rows], "%.4g", sum / (double)columns[c].count);
@@ -107,7 +112,9 @@ static void means(lam_page *page, const column *columns, int count) {
         cells[3 * rows + 1] = text[rows];
         rows++;
     }
-    if (rows) lam_page_table(page, "Time and speed, mean over all steps", 3, (const char *[]){"quantity", "mean", "unit"}, rows, cells);
+    if (rows)
+        lam_page_table(page, "Time and speed, mean over all steps", 3,
+                       (const char *[]){"quantity", "mean", "unit"}, rows, cells);
 }
 
 lam_status lam_report_run(lam_page *page, const lam_report_input *input) {
@@ -125,14 +132,20 @@ lam_status lam_report_run(lam_page *page, const lam_report_input *input) {
     LAM_TRY(lam_path_join(&path, input->path, "metrics.jsonl"));
     lam_status status = read_metrics(path, columns, COLUMNS, &cut, records);
     if (status == LAM_OK && !columns[0].count)
-        status = lam_fail(LAM_ERROR_INPUT, __FILE__, __LINE__, "%s: holds no step yet: nothing to draw", path);
+        status =
+            lam_fail(LAM_ERROR_INPUT, __FILE__, __LINE__, "%s: holds no step yet: nothing to draw", path);
     if (status == LAM_OK) {
         char heading[300];
         snprintf(heading, sizeof heading, "Training: %s", input->label);
         lam_page_heading(page, heading);
-        lam_page_paragraph(page, "%lld steps; last loss %.4g.", (long long)columns[0].count, columns[0].y[columns[0].count - 1]);
-        if (cut) lam_page_paragraph(page, "The last line of metrics.jsonl is incomplete (the run goes on, or was killed) and is left out.");
-        lam_series losses[2] = {{"training", columns[0].count, columns[0].x, columns[0].y}, {"validation", columns[1].count, columns[1].x, columns[1].y}};
+        lam_page_paragraph(page, "%lld steps; last loss %.4g.", (long long)columns[0].count,
+                           columns[0].y[columns[0].count - 1]);
+        if (cut)
+            lam_page_paragraph(
+                page,
+                "The last line of metrics.jsonl is incomplete (the run goes on, or was killed) and is left out.");
+        lam_series losses[2] = {{"training", columns[0].count, columns[0].x, columns[0].y},
+                                {"validation", columns[1].count, columns[1].x, columns[1].y}};
         lam_page_lines(page, "Loss", "step", "loss", columns[1].count ? 2 : 1, losses);
         for (int c = 2; c < COLUMNS; c++) {
             lam_series series = {columns[c].title, columns[c].count, columns[c].x, columns[c].y};
@@ -193,7 +206,8 @@ static lam_status confusion(lam_page *page, const char *label, const lam_table *
     for (int64_t r = 0; r < n; r++) {
         double total = 0;
         names[r] = lam_table_cell(table, r, 0);
-        for (int64_t c = 0; c < n; c++) total += shares[r * n + c] = strtod(lam_table_cell(table, r, (int)c + 1), NULL);
+        for (int64_t c = 0; c < n; c++)
+            total += shares[r * n + c] = strtod(lam_table_cell(table, r, (int)c + 1), NULL);
         for (int64_t c = 0; c < n; c++) shares[r * n + c] /= total > 0 ? total : 1;
     }
     char title[256];
@@ -262,7 +276,8 @@ done:
     return status;
 }
 
-static lam_status categories_of(const lam_embeddings *e, const char *pathways, const char *colour, lam_table **table, const char **categories) {
+static lam_status categories_of(const lam_embeddings *e, const char *pathways, const char *colour,
+                                lam_table **table, const char **categories) {
     for (int64_t i = 0; i < e->rows; i++) categories[i] = "";
     if (colour) {
         int at;
@@ -276,11 +291,13 @@ static lam_status categories_of(const lam_embeddings *e, const char *pathways, c
     LAM_TRY(lam_table_require(*table, "pathway", &at));
     for (int64_t i = 0; i < e->rows; i++)
         for (int64_t r = 0; r < lam_table_rows(*table); r++)
-            if (!strcmp(lam_table_cell(*table, r, 0), e->index[i])) categories[i] = lam_table_cell(*table, r, at);
+            if (!strcmp(lam_table_cell(*table, r, 0), e->index[i]))
+                categories[i] = lam_table_cell(*table, r, at);
     return LAM_OK;
 }
 
-lam_status lam_report_map(lam_page *page, const lam_report_input *input, const char *pathways, const char *colour) {
+lam_status lam_report_map(lam_page *page, const lam_report_input *input, const char *pathways,
+                          const char *colour) {
     lam_embeddings *e;
     LAM_TRY(lam_embeddings_read(&e, input->path, NULL, NULL));
     double *x = NULL, *y = NULL;
@@ -291,17 +308,21 @@ lam_status lam_report_map(lam_page *page, const lam_report_input *input, const c
     LAM_TRY_GOTO(lam_alloc_array((void **)&y, e->rows, sizeof *y), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&categories, e->rows, sizeof *categories), done);
     for (int64_t i = 0; i < e->rows * e->columns; i++)
-        LAM_REQUIRE_GOTO(isfinite(e->values[i]), done, LAM_ERROR_INPUT, "%s: row %lld holds a value that is not finite: it cannot be drawn", input->path,
+        LAM_REQUIRE_GOTO(isfinite(e->values[i]), done, LAM_ERROR_INPUT,
+                         "%s: row %lld holds a value that is not finite: it cannot be drawn", input->path,
                          (long long)(i / e->columns + 1));
     LAM_TRY_GOTO(categories_of(e, pathways, colour, &table, categories), done);
     LAM_TRY_GOTO(components(e, x, y), done);
     lam_page_heading(page, "The map");
-    lam_page_paragraph(page, "%lld rows of %lld dimensions, their two first principal components. Rows of one pathway share a mark; small grey ones have none.",
-                       (long long)e->rows, (long long)e->columns);
+    lam_page_paragraph(
+        page,
+        "%lld rows of %lld dimensions, their two first principal components. Rows of one pathway share a mark; small grey ones have none.",
+        (long long)e->rows, (long long)e->columns);
     char title[300];
     snprintf(title, sizeof title, "Map: %s", input->label);
-    lam_scatter scatter = {title, "first principal component", "second principal component", e->rows, x, y, (const char *const *)e->index,
-                           pathways || colour ? categories : NULL};
+    lam_scatter scatter = {
+        title, "first principal component",   "second principal component",          e->rows, x,
+        y,     (const char *const *)e->index, pathways || colour ? categories : NULL};
     lam_page_scatter(page, &scatter);
 done:
     lam_free(x);

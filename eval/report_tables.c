@@ -51,24 +51,31 @@ static lam_status time_table(lam_page *page, const lam_json *list) {
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_alloc_array((void **)&ops, rows, sizeof *ops), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&cells, COLUMNS * rows, sizeof *cells), done);
-    for (int64_t r = 0; r < rows; r++) total += lam_json_float(lam_json_get(lam_json_at(list, (size_t)r), "seconds"), 0);
+    for (int64_t r = 0; r < rows; r++)
+        total += lam_json_float(lam_json_get(lam_json_at(list, (size_t)r), "seconds"), 0);
     for (int64_t r = 0; r < rows; r++) {
         const lam_json *op = lam_json_at(list, (size_t)r);
-        double seconds = lam_json_float(lam_json_get(op, "seconds"), 0), flops = lam_json_float(lam_json_get(op, "flops"), 0);
+        double seconds = lam_json_float(lam_json_get(op, "seconds"), 0),
+               flops = lam_json_float(lam_json_get(op, "flops"), 0);
         ops[r].op = lam_json_text(lam_json_get(op, "op"), "");
         ops[r].pass = lam_json_bool(lam_json_get(op, "backward"), false) ? "backward" : "forward";
         ops[r].time = seconds;
-        snprintf(ops[r].calls, sizeof ops[r].calls, "%lld", (long long)lam_json_int(lam_json_get(op, "calls"), 0));
+        snprintf(ops[r].calls, sizeof ops[r].calls, "%lld",
+                 (long long)lam_json_int(lam_json_get(op, "calls"), 0));
         snprintf(ops[r].seconds, sizeof ops[r].seconds, "%.2f", seconds);
         snprintf(ops[r].share, sizeof ops[r].share, "%.1f", total > 0 ? 100 * seconds / total : 0.0);
-        if (flops > 0 && seconds > 0) snprintf(ops[r].rate, sizeof ops[r].rate, "%.1f", flops / seconds / 1e9);
+        if (flops > 0 && seconds > 0)
+            snprintf(ops[r].rate, sizeof ops[r].rate, "%.1f", flops / seconds / 1e9);
     }
     qsort(ops, (size_t)rows, sizeof *ops, slowest_first);
     for (int64_t r = 0; r < rows; r++) {
-        const char *row[COLUMNS] = {ops[r].op, ops[r].pass, ops[r].calls, ops[r].seconds, ops[r].share, ops[r].rate};
+        const char *row[COLUMNS] = {ops[r].op,      ops[r].pass,  ops[r].calls,
+                                    ops[r].seconds, ops[r].share, ops[r].rate};
         for (int c = 0; c < COLUMNS; c++) cells[COLUMNS * r + c] = row[c];
     }
-    lam_page_table(page, "Time by operation", COLUMNS, (const char *[]){"operation", "pass", "calls", "seconds", "% of all", "GFLOP/s"}, rows, cells);
+    lam_page_table(page, "Time by operation", COLUMNS,
+                   (const char *[]){"operation", "pass", "calls", "seconds", "% of all", "GFLOP/s"}, rows,
+                   cells);
 done:
     lam_free(ops);
     lam_free(cells);
@@ -78,7 +85,8 @@ done:
 lam_status lam_report_record(lam_page *page, const char *text, size_t size, const char *path) {
     lam_json *record;
     LAM_TRY(lam_json_parse(&record, text, size, path));
-    const lam_json *memory = lam_json_get(lam_json_get(record, "run"), "memory"), *times = lam_json_get(record, "op_times");
+    const lam_json *memory = lam_json_get(lam_json_get(record, "run"), "memory"),
+                   *times = lam_json_get(record, "op_times");
     lam_status status = LAM_OK;
     if (lam_json_is_object(memory)) status = memory_table(page, memory);
     if (status == LAM_OK && lam_json_is_array(times)) status = time_table(page, times);

@@ -18,7 +18,8 @@ typedef struct parser {
 
 static bool fail(parser *p, const char *what) {
     if (p->status == LAM_OK)
-        p->status = lam_fail(LAM_ERROR_USAGE, __FILE__, __LINE__, "--where: %s at position %d of '%s'", what, (int)(p->at - p->text) + 1, p->text);
+        p->status = lam_fail(LAM_ERROR_USAGE, __FILE__, __LINE__, "--where: %s at position %d of '%s'", what,
+                             (int)(p->at - p->text) + 1, p->text);
     return false;
 }
 
@@ -30,7 +31,8 @@ static bool take(parser *p, const char *symbol) {
     skip(p);
     size_t n = strlen(symbol);
     if (strncmp(p->at, symbol, n) != 0) return false;
-    if (isalpha((unsigned char)symbol[0]) && (isalnum((unsigned char)p->at[n]) || p->at[n] == '_')) return false;
+    if (isalpha((unsigned char)symbol[0]) && (isalnum((unsigned char)p->at[n]) || p->at[n] == '_'))
+        return false;
     p->at += n;
     return true;
 }
@@ -39,7 +41,9 @@ static bool word(parser *p, char *out, const char *stops) {
     skip(p);
     size_t n = 0;
     char quote = *p->at == '"' || *p->at == '\'' ? *p->at++ : 0;
-    while (*p->at && n < WORD_BYTES - 1 && (quote ? *p->at != quote : !isspace((unsigned char)*p->at) && !strchr(stops, *p->at))) out[n++] = *p->at++;
+    while (*p->at && n < WORD_BYTES - 1 &&
+           (quote ? *p->at != quote : !isspace((unsigned char)*p->at) && !strchr(stops, *p->at)))
+        out[n++] = *p->at++;
     out[n] = 0;
     if (quote && *p->at++ != quote) {
         p->at--;

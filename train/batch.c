@@ -2,14 +2,16 @@
 
 #include <string.h>
 
-void lam_batch_feed(const lam_mae_vit_io *io, const lam_feeder *feeder, const lam_batch *batch, int64_t begin, int64_t step,
-                    double weight) {
+void lam_batch_feed(const lam_mae_vit_io *io, const lam_feeder *feeder, const lam_batch *batch, int64_t begin,
+                    int64_t step, double weight) {
     int64_t rows = lam_tensor_dim(io->pixels, 0), channels = feeder->channels;
     int64_t used = batch->rows - begin < rows ? batch->rows - begin : rows;
-    size_t row_bytes = (size_t)(lam_tensor_count(io->pixels) / rows) * (lam_tensor_dtype(io->pixels) == LAM_U8 ? 1 : 2);
+    size_t row_bytes =
+        (size_t)(lam_tensor_count(io->pixels) / rows) * (lam_tensor_dtype(io->pixels) == LAM_U8 ? 1 : 2);
     char *pixels = lam_tensor_data(io->pixels);
     float *present = lam_tensor_data(io->present), *weights = lam_tensor_data(io->sample_weight);
-    float *mean = io->mean ? lam_tensor_data(io->mean) : NULL, *rstd = io->rstd ? lam_tensor_data(io->rstd) : NULL;
+    float *mean = io->mean ? lam_tensor_data(io->mean) : NULL,
+          *rstd = io->rstd ? lam_tensor_data(io->rstd) : NULL;
     int64_t *ids = lam_tensor_data(io->sample_ids);
 
     memcpy(pixels, (const char *)batch->pixels + (size_t)begin * row_bytes, (size_t)used * row_bytes);

@@ -47,7 +47,8 @@ done:
 
 static const char *const moment_names[2] = {"exp_avg", "exp_avg_sq"};
 
-static lam_status declare_moments(lam_safetensors_writer *writer, const lam_parameters *p, const char *moment) {
+static lam_status declare_moments(lam_safetensors_writer *writer, const lam_parameters *p,
+                                  const char *moment) {
     char name[256];
     for (int64_t i = 0; i < p->entries; i++) {
         const lam_parameter_entry *e = &p->entry[i];
@@ -58,7 +59,8 @@ static lam_status declare_moments(lam_safetensors_writer *writer, const lam_para
     return LAM_OK;
 }
 
-static lam_status write_moments(lam_safetensors_writer *writer, const lam_parameters *p, const float *values) {
+static lam_status write_moments(lam_safetensors_writer *writer, const lam_parameters *p,
+                                const float *values) {
     for (int64_t i = 0; i < p->entries; i++) {
         const lam_parameter_entry *e = &p->entry[i];
         if (e->offset >= p->trainable) continue;
@@ -67,7 +69,8 @@ static lam_status write_moments(lam_safetensors_writer *writer, const lam_parame
     return LAM_OK;
 }
 
-static lam_status write_optimizer(const char *path, const lam_parameters *p, const lam_optimizer_state *optimizer, int64_t updates) {
+static lam_status write_optimizer(const char *path, const lam_parameters *p,
+                                  const lam_optimizer_state *optimizer, int64_t updates) {
     const float *moments[2] = {optimizer->m, optimizer->v};
     lam_safetensors_writer *writer = NULL;
     lam_status status = LAM_OK;
@@ -121,7 +124,8 @@ static uint64_t get_hash(const lam_json *json, const char *key) {
     return strtoull(lam_json_text(lam_json_get(json, key), "0"), NULL, 16);
 }
 
-static lam_status write_state(const char *path, const lam_run_state *s, int64_t epoch, uint64_t model_hash, uint64_t optimizer_hash) {
+static lam_status write_state(const char *path, const lam_run_state *s, int64_t epoch, uint64_t model_hash,
+                              uint64_t optimizer_hash) {
     lam_json *json = lam_json_object();
     char *text = NULL;
     lam_json_set_int(json, "step", s->step);
@@ -178,8 +182,9 @@ static void sync_folder(const char *path) {
     close(descriptor);
 }
 
-static lam_status fill_folder(const char *folder, const lam_network *network, const lam_optimizer_state *optimizer,
-                              const lam_run_state *state, int64_t epoch) {
+static lam_status fill_folder(const char *folder, const lam_network *network,
+                              const lam_optimizer_state *optimizer, const lam_run_state *state,
+                              int64_t epoch) {
     char *model = NULL, *moments = NULL, *json = NULL;
     uint64_t model_hash = 0, optimizer_hash = 0;
     lam_status status = LAM_OK;
@@ -201,8 +206,9 @@ done:
     return status;
 }
 
-lam_status lam_checkpoint_write(const char *run, const lam_network *network, const lam_optimizer_state *optimizer,
-                                const lam_run_state *state, int64_t epoch) {
+lam_status lam_checkpoint_write(const char *run, const lam_network *network,
+                                const lam_optimizer_state *optimizer, const lam_run_state *state,
+                                int64_t epoch) {
     char name[48];
     snprintf(name, sizeof name, "step_%08" PRId64 "\n", state->step);
     char *folders = NULL, *final = NULL, *partial = NULL, *latest = NULL;
@@ -265,7 +271,8 @@ static lam_status check_file(const char *folder, const char *name, const lam_jso
     lam_status status = lam_file_hash(path, &hash);
     lam_free(path);
     LAM_TRY(status);
-    LAM_REQUIRE(hash == get_hash(state, name), LAM_ERROR_FORMAT, "%s/%s: its hash is not the one in state.json", folder, name);
+    LAM_REQUIRE(hash == get_hash(state, name), LAM_ERROR_FORMAT,
+                "%s/%s: its hash is not the one in state.json", folder, name);
     return LAM_OK;
 }
 
@@ -313,7 +320,8 @@ lam_status lam_checkpoint_find(const char *run, char **folder) {
         if (step_of(names[i]) < 0 || (text && !strcmp(names[i], text))) continue;
         LAM_TRY_GOTO(try_folder(folders, names[i], folder, &tried), done);
     }
-    LAM_REQUIRE_GOTO(*folder || !tried, done, LAM_ERROR_FORMAT, "%s: every checkpoint is damaged (%s); --force starts anew", run, tried);
+    LAM_REQUIRE_GOTO(*folder || !tried, done, LAM_ERROR_FORMAT,
+                     "%s: every checkpoint is damaged (%s); --force starts anew", run, tried);
 done:
     lam_free(folders);
     lam_free(latest);
@@ -323,7 +331,8 @@ done:
     return status;
 }
 
-lam_status lam_checkpoint_read(const char *folder, lam_network *network, lam_optimizer_state *optimizer, lam_run_state *s) {
+lam_status lam_checkpoint_read(const char *folder, lam_network *network, lam_optimizer_state *optimizer,
+                               lam_run_state *s) {
     char *path = NULL, *model = NULL, *moments = NULL;
     lam_json *json = NULL;
     lam_status status = LAM_OK;
@@ -345,8 +354,8 @@ lam_status lam_checkpoint_read(const char *folder, lam_network *network, lam_opt
     copy_text(s->isa, sizeof s->isa, json, "isa");
     copy_text(s->mpi, sizeof s->mpi, json, "mpi");
     copy_text(s->version, sizeof s->version, json, "version");
-    LAM_REQUIRE_GOTO(s->step >= 0 && s->updates >= 0 && s->updates <= s->step && s->metrics_bytes >= 0, done, LAM_ERROR_FORMAT,
-                     "%s: step, updates or metrics_bytes is missing or cannot be", path);
+    LAM_REQUIRE_GOTO(s->step >= 0 && s->updates >= 0 && s->updates <= s->step && s->metrics_bytes >= 0, done,
+                     LAM_ERROR_FORMAT, "%s: step, updates or metrics_bytes is missing or cannot be", path);
     LAM_TRY_GOTO(lam_network_read_weights(network, model), done);
     LAM_TRY_GOTO(read_optimizer(moments, network->parameters, optimizer), done);
     network->step = s->step;
@@ -367,7 +376,8 @@ lam_status lam_checkpoint_model(const char *path, char **file) {
     *file = NULL;
     char *folder = NULL;
     LAM_TRY(lam_checkpoint_find(path, &folder));
-    LAM_REQUIRE(folder, LAM_ERROR_INPUT, "%s: holds no checkpoint; name a run folder, a step folder or a model.safetensors", path);
+    LAM_REQUIRE(folder, LAM_ERROR_INPUT,
+                "%s: holds no checkpoint; name a run folder, a step folder or a model.safetensors", path);
     lam_status status = lam_path_join(file, folder, "model.safetensors");
     lam_free(folder);
     return status;

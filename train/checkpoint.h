@@ -32,14 +32,16 @@ typedef struct lam_optimizer_state {
     float *m, *v; /* [trainable] as the gradients; v NULL: the rule has one moment */
 } lam_optimizer_state;
 
-lam_status lam_checkpoint_write(const char *run, const lam_network *network, const lam_optimizer_state *optimizer,
-                                const lam_run_state *state, int64_t epoch);
+lam_status lam_checkpoint_write(const char *run, const lam_network *network,
+                                const lam_optimizer_state *optimizer, const lam_run_state *state,
+                                int64_t epoch);
 /* Removes all but the newest keep_last and those of steps divisible by keep_every (0: none); and what killed writes left. */
 lam_status lam_checkpoint_prune(const char *run, int64_t keep_last, int64_t keep_every);
 /* Newest valid checkpoint of a run; *folder NULL where the run has none at all. A damaged one is passed over with a
  * warning; damaged ones only: LAM_ERROR_FORMAT. Caller frees. */
 lam_status lam_checkpoint_find(const char *run, char **folder);
-lam_status lam_checkpoint_read(const char *folder, lam_network *network, lam_optimizer_state *optimizer, lam_run_state *state);
+lam_status lam_checkpoint_read(const char *folder, lam_network *network, lam_optimizer_state *optimizer,
+                               lam_run_state *state);
 /* model.safetensors of a run folder (its latest), of a step folder, or the file itself. Caller frees. */
 lam_status lam_checkpoint_model(const char *path, char **file);
 /* xxh64 (seed 0) of a whole file. */

@@ -19,8 +19,9 @@ typedef struct preset {
     int64_t dim, depth, heads, patch;
 } preset;
 
-static const preset presets[] = {{"t16", 192, 12, 3, 16}, {"t8", 192, 12, 3, 8},   {"s16", 384, 12, 6, 16},  {"s8", 384, 12, 6, 8},
-                                 {"b16", 768, 12, 12, 16}, {"b8", 768, 12, 12, 8}, {"l16", 1024, 24, 16, 16}, {"l8", 1024, 24, 16, 8}};
+static const preset presets[] = {{"t16", 192, 12, 3, 16},   {"t8", 192, 12, 3, 8},    {"s16", 384, 12, 6, 16},
+                                 {"s8", 384, 12, 6, 8},     {"b16", 768, 12, 12, 16}, {"b8", 768, 12, 12, 8},
+                                 {"l16", 1024, 24, 16, 16}, {"l8", 1024, 24, 16, 8}};
 
 static int compare(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
@@ -50,9 +51,19 @@ static lam_status open_step(step_bench *b, const char *name) {
         if (!strcmp(presets[i].name, name)) p = &presets[i];
     }
     LAM_REQUIRE(p, LAM_ERROR_USAGE, "--model %s: take one of t16, t8, s16, s8, b16, b8, l16, l8", name);
-    b->model = (lam_mae_vit_config){.image_size = 256, .patch_size = p->patch, .in_channels = 6, .embed_dim = p->dim, .depth = p->depth,
-                                    .num_heads = p->heads, .decoder_embed_dim = 512, .decoder_depth = 8, .decoder_num_heads = 16,
-                                    .mask_ratio = 0.75, .pixel_type = LAM_U8, .normalize = LAM_NORMALIZE_CROP, .seed = 1};
+    b->model = (lam_mae_vit_config){.image_size = 256,
+                                    .patch_size = p->patch,
+                                    .in_channels = 6,
+                                    .embed_dim = p->dim,
+                                    .depth = p->depth,
+                                    .num_heads = p->heads,
+                                    .decoder_embed_dim = 512,
+                                    .decoder_depth = 8,
+                                    .decoder_num_heads = 16,
+                                    .mask_ratio = 0.75,
+                                    .pixel_type = LAM_U8,
+                                    .normalize = LAM_NORMALIZE_CROP,
+                                    .seed = 1};
     LAM_TRY(lam_isa_select());
     LAM_TRY(lam_parameters_create(&b->parameters));
     LAM_TRY(lam_mae_vit_parameters(b->parameters, &b->model));
@@ -66,8 +77,10 @@ static lam_status open_step(step_bench *b, const char *name) {
     LAM_TRY(lam_graph_plan(b->graph));
     lam_rng rng = lam_rng_stream(1, LAM_RNG_TEST, 0);
     uint8_t *pixels = lam_tensor_data(b->io.pixels);
-    for (int64_t i = 0; i < lam_tensor_count(b->io.pixels); i++) pixels[i] = (uint8_t)lam_rng_below(&rng, 256);
-    float *scale = lam_tensor_data(b->io.scale), *present = lam_tensor_data(b->io.present), *weight = lam_tensor_data(b->io.sample_weight);
+    for (int64_t i = 0; i < lam_tensor_count(b->io.pixels); i++)
+        pixels[i] = (uint8_t)lam_rng_below(&rng, 256);
+    float *scale = lam_tensor_data(b->io.scale), *present = lam_tensor_data(b->io.present),
+          *weight = lam_tensor_data(b->io.sample_weight);
     int64_t *ids = lam_tensor_data(b->io.sample_ids);
     for (int64_t c = 0; c < b->model.in_channels; c++) scale[c] = 1.0f / 255;
     for (int64_t i = 0; i < b->batch * b->model.in_channels; i++) present[i] = 1;
@@ -101,11 +114,14 @@ static void print_op_times(const lam_graph *graph, int64_t steps) {
     int64_t count = lam_graph_op_times(graph, times, MAXIMUM);
     printf("\n%-20s %-9s %8s %10s %10s\n", "operation", "", "calls", "ms a step", "GFLOP/s");
     for (int64_t i = 0; i < count; i++)
-        printf("%-20s %-9s %8" PRId64 " %10.2f %10.1f\n", times[i].op, times[i].backward ? "backward" : "forward", times[i].calls / steps,
-               times[i].seconds * 1e3 / (double)steps, times[i].seconds > 0 ? times[i].flops / times[i].seconds / 1e9 : 0);
+        printf("%-20s %-9s %8" PRId64 " %10.2f %10.1f\n", times[i].op,
+               times[i].backward ? "backward" : "forward", times[i].calls / steps,
+               times[i].seconds * 1e3 / (double)steps,
+               times[i].seconds > 0 ? times[i].flops / times[i].seconds / 1e9 : 0);
 }
 
-static lam_status print_step(const lam_arguments *a, const step_bench *b, double *rates, int64_t steps, double limit) {
+static lam_status print_step(const lam_arguments *a, const step_bench *b, double *rates, int64_t steps,
+                             double limit) {
     double flops = lam_mae_vit_step_flops(&b->model);
     qsort(rates, (size_t)steps, sizeof *rates, compare);
     double rate = rates[steps / 2];
@@ -113,21 +129,28 @@ static lam_status print_step(const lam_arguments *a, const step_bench *b, double
     lam_graph_memory(b->graph, &m);
     size_t moments = 2 * (size_t)b->parameters->trainable * sizeof(float);
     if (!lam_option_json(a)) {
-        printf("step of %s, batch %" PRId64 ", f32, cpu %s, %d threads: %.2f crops/s (%.2f to %.2f), %.1f GFLOP/s, %.0f %% of products at %.1f\n",
-               lam_option_text(a, "model"), b->batch, lam_isa_name(), lam_threads(), rate, rates[0], rates[steps - 1], rate * flops / 1e9,
-               100 * rate * flops / limit, limit / 1e9);
-        printf("memory, MiB: weights %.1f, gradients %.1f, optimizer %.1f, activations %.1f, their gradients %.1f, workspace %.1f, inputs "
-               "%.1f; peak of the process %.0f\n", (double)m.weights / 1048576, (double)m.gradients / 1048576, (double)moments / 1048576,
-               (double)m.activations / 1048576, (double)m.activation_gradients / 1048576, (double)m.workspace / 1048576,
-               (double)m.inputs / 1048576, peak_mebibytes());
+        printf(
+            "step of %s, batch %" PRId64
+            ", f32, cpu %s, %d threads: %.2f crops/s (%.2f to %.2f), %.1f GFLOP/s, %.0f %% of products at %.1f\n",
+            lam_option_text(a, "model"), b->batch, lam_isa_name(), lam_threads(), rate, rates[0],
+            rates[steps - 1], rate * flops / 1e9, 100 * rate * flops / limit, limit / 1e9);
+        printf(
+            "memory, MiB: weights %.1f, gradients %.1f, optimizer %.1f, activations %.1f, their gradients %.1f, workspace %.1f, inputs "
+            "%.1f; peak of the process %.0f\n",
+            (double)m.weights / 1048576, (double)m.gradients / 1048576, (double)moments / 1048576,
+            (double)m.activations / 1048576, (double)m.activation_gradients / 1048576,
+            (double)m.workspace / 1048576, (double)m.inputs / 1048576, peak_mebibytes());
         print_op_times(b->graph, steps);
         return LAM_OK;
     }
-    printf("{\"bench\": \"step\", \"model\": \"%s\", \"batch\": %" PRId64 ", \"precision\": \"f32\", \"device\": \"cpu\", \"isa\": \"%s\", "
-           "\"threads\": %d, \"crops_per_s\": %.4f, \"spread\": [%.4f, %.4f], \"gflops_per_crop\": %.3f, \"gflops_per_s\": %.2f, "
-           "\"limit_gflops_per_s\": %.2f, \"share_of_limit\": %.4f, \"peak_MiB\": %.1f, \"activations_MiB\": %.1f}\n",
-           lam_option_text(a, "model"), b->batch, lam_isa_name(), lam_threads(), rate, rates[0], rates[steps - 1], flops / 1e9,
-           rate * flops / 1e9, limit / 1e9, rate * flops / limit, peak_mebibytes(), (double)m.activations / 1048576);
+    printf(
+        "{\"bench\": \"step\", \"model\": \"%s\", \"batch\": %" PRId64
+        ", \"precision\": \"f32\", \"device\": \"cpu\", \"isa\": \"%s\", "
+        "\"threads\": %d, \"crops_per_s\": %.4f, \"spread\": [%.4f, %.4f], \"gflops_per_crop\": %.3f, \"gflops_per_s\": %.2f, "
+        "\"limit_gflops_per_s\": %.2f, \"share_of_limit\": %.4f, \"peak_MiB\": %.1f, \"activations_MiB\": %.1f}\n",
+        lam_option_text(a, "model"), b->batch, lam_isa_name(), lam_threads(), rate, rates[0],
+        rates[steps - 1], flops / 1e9, rate * flops / 1e9, limit / 1e9, rate * flops / limit,
+        peak_mebibytes(), (double)m.activations / 1048576);
     return LAM_OK;
 }
 
@@ -162,8 +185,14 @@ static lam_status bench_loader(const lam_arguments *a, const char *path) {
     int64_t steps = lam_option_int(a, "steps"), rows = 0, size = lam_option_int(a, "crop-size");
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_shards_open(&shards, path), done);
-    lam_loader_config config = {.global_batch = lam_option_int(a, "batch"), .crop_size = size, .crops_per_image = 1, .seed = 1,
-                                .world_size = 1, .threads = lam_threads(), .flips = true, .rotations = true};
+    lam_loader_config config = {.global_batch = lam_option_int(a, "batch"),
+                                .crop_size = size,
+                                .crops_per_image = 1,
+                                .seed = 1,
+                                .world_size = 1,
+                                .threads = lam_threads(),
+                                .flips = true,
+                                .rotations = true};
     LAM_TRY_GOTO(lam_loader_open(&loader, shards, &config), done);
     LAM_TRY_GOTO(lam_loader_next(loader, &batch), done);
     double start = lam_now();
@@ -172,13 +201,16 @@ static lam_status bench_loader(const lam_arguments *a, const char *path) {
         for (int64_t r = 0; r < batch->rows; r++) rows += batch->valid[r] != 0;
     }
     double seconds = lam_now() - start, crops = (double)rows / seconds;
-    double bytes = crops * (double)(lam_shards_channels(shards) * size * size) * (double)lam_shards_pixel_type(shards);
+    double bytes =
+        crops * (double)(lam_shards_channels(shards) * size * size) * (double)lam_shards_pixel_type(shards);
     if (lam_option_json(a))
-        printf("{\"bench\": \"loader\", \"batch\": %" PRId64 ", \"crop_size\": %" PRId64 ", \"threads\": %d, \"device\": \"cpu\", "
-               "\"crops_per_s\": %.2f, \"bytes_per_s\": %.0f, \"peak_MiB\": %.1f}\n", config.global_batch, size, lam_threads(), crops, bytes,
-               peak_mebibytes());
+        printf("{\"bench\": \"loader\", \"batch\": %" PRId64 ", \"crop_size\": %" PRId64
+               ", \"threads\": %d, \"device\": \"cpu\", "
+               "\"crops_per_s\": %.2f, \"bytes_per_s\": %.0f, \"peak_MiB\": %.1f}\n",
+               config.global_batch, size, lam_threads(), crops, bytes, peak_mebibytes());
     else
-        printf("loader: %.1f crops/s of %" PRId64 " pixels, %.1f MB/s of pixels, %d threads\n", crops, size, bytes / 1e6, lam_threads());
+        printf("loader: %.1f crops/s of %" PRId64 " pixels, %.1f MB/s of pixels, %d threads\n", crops, size,
+               bytes / 1e6, lam_threads());
 done:
     lam_loader_close(&loader);
     lam_shards_close(&shards);
@@ -197,12 +229,20 @@ static lam_status run(const lam_arguments *a) {
 }
 
 static const lam_option options[] = {
-    {"model", LAM_OPTION_TEXT, "NAME", "s16", "step: t16, t8, s16, s8, b16, b8, l16 or l8; 6 channels of 256 pixels", .required = false},
+    {"model", LAM_OPTION_TEXT, "NAME", "s16",
+     "step: t16, t8, s16, s8, b16, b8, l16 or l8; 6 channels of 256 pixels", .required = false},
     {"batch", LAM_OPTION_INT, "N", "8", "crops at once", .minimum = 1, .maximum = 65536},
-    {"steps", LAM_OPTION_INT, "N", "5", "that are timed; the median counts", .minimum = 1, .maximum = 1000000},
+    {"steps", LAM_OPTION_INT, "N", "5", "that are timed; the median counts", .minimum = 1,
+     .maximum = 1000000},
     {"crop-size", LAM_OPTION_INT, "PIXELS", "64", "loader: side of a crop", .minimum = 1, .maximum = 8192},
     {.name = NULL}};
 
 const lam_command lam_command_bench = {
-    "bench", "speed, the limit of this machine, and their ratio", "step|loader [SHARDS]", 1, 2, options,
-    "lamella bench step --model s16 --batch 8\nlamella bench loader shards --crop-size 64", run};
+    "bench",
+    "speed, the limit of this machine, and their ratio",
+    "step|loader [SHARDS]",
+    1,
+    2,
+    options,
+    "lamella bench step --model s16 --batch 8\nlamella bench loader shards --crop-size 64",
+    run};

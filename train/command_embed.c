@@ -29,7 +29,8 @@ static bool ends_with(const char *text, const char *end) {
 static lam_status open_config(source *s, const char *path, const lam_shards *shards) {
     lam_config *config = NULL;
     char *assignment = NULL;
-    LAM_REQUIRE(s->untrained, LAM_ERROR_USAGE, "%s: a configuration has no weights: add --untrained SEED, or name a checkpoint", path);
+    LAM_REQUIRE(s->untrained, LAM_ERROR_USAGE,
+                "%s: a configuration has no weights: add --untrained SEED, or name a checkpoint", path);
     LAM_TRY(lam_config_read(&config, lam_train_keys, path));
     lam_status status = lam_text_format(&assignment, "data.path=%s", lam_shards_path(shards));
     if (status == LAM_OK) status = lam_config_set(config, assignment);
@@ -52,7 +53,8 @@ static lam_status open_source(source *s, const lam_arguments *a, const lam_shard
         LAM_REQUIRE(!s->untrained, LAM_ERROR_USAGE, "--untrained: %s has no weights", path);
         return LAM_OK;
     }
-    LAM_REQUIRE(!lam_option_given(a, "crop-size"), LAM_ERROR_USAGE, "--crop-size: the network sets it (model.image_size)");
+    LAM_REQUIRE(!lam_option_given(a, "crop-size"), LAM_ERROR_USAGE,
+                "--crop-size: the network sets it (model.image_size)");
     if (ends_with(path, ".yaml") || ends_with(path, ".yml")) return open_config(s, path, shards);
     LAM_TRY(lam_checkpoint_model(path, &s->file));
     return lam_network_read(&s->network, s->file, s->untrained ? &s->seed : NULL);
@@ -73,7 +75,9 @@ static lam_status provenance(const source *s, const lam_arguments *a, const lam_
         LAM_TRY_GOTO(lam_config_write(s->network->config, &config), done);
         lam_json_set_text(json, "config", config);
         lam_json_set_text(json, "pool", lam_option_text(a, "pool"));
-        lam_json_set_int(json, "block", lam_option_given(a, "block") ? lam_option_int(a, "block") : s->network->settings.model.depth);
+        lam_json_set_int(json, "block",
+                         lam_option_given(a, "block") ? lam_option_int(a, "block")
+                                                      : s->network->settings.model.depth);
         if (s->untrained) {
             lam_json_set_int(json, "untrained_seed", (int64_t)s->seed);
         } else {
@@ -90,28 +94,34 @@ done:
     return status;
 }
 
-static lam_status write_rows(const source *s, const lam_arguments *a, const lam_shards *shards, const lam_crop *crops, int64_t count,
-                             const float *vectors, int64_t width) {
+static lam_status write_rows(const source *s, const lam_arguments *a, const lam_shards *shards,
+                             const lam_crop *crops, int64_t count, const float *vectors, int64_t width) {
     const char *name = lam_option_text(a, "level"), *out = lam_option_text(a, "out");
-    lam_level level = !strcmp(name, "crop") ? LAM_LEVEL_CROP : !strcmp(name, "well") ? LAM_LEVEL_WELL : LAM_LEVEL_IMAGE;
+    lam_level level = !strcmp(name, "crop")   ? LAM_LEVEL_CROP
+                      : !strcmp(name, "well") ? LAM_LEVEL_WELL
+                                              : LAM_LEVEL_IMAGE;
     lam_rows rows = {0};
     char *text = NULL;
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_rows_create(&rows, level, shards, crops, count, vectors, width), done);
     LAM_TRY_GOTO(provenance(s, a, shards, &text), done);
-    LAM_TRY_GOTO(lam_embeddings_write(out, rows.count, width, rows.values, true, rows.obs, (const char *const *)rows.index, NULL, text),
+    LAM_TRY_GOTO(lam_embeddings_write(out, rows.count, width, rows.values, true, rows.obs,
+                                      (const char *const *)rows.index, NULL, text),
                  done);
-    lam_log_info("%s: %" PRId64 " rows (%s), %" PRId64 " columns, from %" PRId64 " crops", out, rows.count, name, width, count);
+    lam_log_info("%s: %" PRId64 " rows (%s), %" PRId64 " columns, from %" PRId64 " crops", out, rows.count,
+                 name, width, count);
     if (lam_option_json(a))
-        printf("{\"out\": \"%s\", \"level\": \"%s\", \"rows\": %" PRId64 ", \"columns\": %" PRId64 ", \"crops\": %" PRId64 "}\n", out, name,
-               rows.count, width, count);
+        printf("{\"out\": \"%s\", \"level\": \"%s\", \"rows\": %" PRId64 ", \"columns\": %" PRId64
+               ", \"crops\": %" PRId64 "}\n",
+               out, name, rows.count, width, count);
 done:
     lam_rows_free(&rows);
     lam_free(text);
     return status;
 }
 
-static lam_status open_all(const lam_arguments *a, lam_shards **shards, source *s, lam_embedder *e, lam_crop **crops, int64_t *count) {
+static lam_status open_all(const lam_arguments *a, lam_shards **shards, source *s, lam_embedder *e,
+                           lam_crop **crops, int64_t *count) {
     const char *pool_name = lam_option_text(a, "pool");
     lam_pool pool = !strcmp(pool_name, "cls")       ? LAM_POOL_CLS
                     : !strcmp(pool_name, "channel") ? LAM_POOL_CHANNEL
@@ -120,12 +130,13 @@ static lam_status open_all(const lam_arguments *a, lam_shards **shards, source *
     LAM_TRY(lam_require_absent(lam_option_text(a, "out"), lam_option_force(a)));
     LAM_TRY(lam_shards_open(shards, lam_positional(a, 1)));
     LAM_TRY(open_source(s, a, *shards));
-    LAM_REQUIRE(!s->features || (!lam_option_given(a, "block") && !lam_option_given(a, "pool")), LAM_ERROR_USAGE,
-                "--block and --pool belong to a network, not to %s", lam_positional(a, 0));
+    LAM_REQUIRE(!s->features || (!lam_option_given(a, "block") && !lam_option_given(a, "pool")),
+                LAM_ERROR_USAGE, "--block and --pool belong to a network, not to %s", lam_positional(a, 0));
     int64_t size = s->network ? s->network->settings.model.image_size : lam_option_int(a, "crop-size");
-    LAM_TRY(lam_crops_list(*shards, size, lam_option_int(a, "crops"), (uint64_t)lam_option_int(a, "seed"), crops, count));
-    return lam_embedder_open(e, *shards, s->network, s->handmade, size, lam_option_int(a, "block"), pool, lam_option_int(a, "batch"),
-                             lam_option_int(a, "views"));
+    LAM_TRY(lam_crops_list(*shards, size, lam_option_int(a, "crops"), (uint64_t)lam_option_int(a, "seed"),
+                           crops, count));
+    return lam_embedder_open(e, *shards, s->network, s->handmade, size, lam_option_int(a, "block"), pool,
+                             lam_option_int(a, "batch"), lam_option_int(a, "views"));
 }
 
 static lam_status run(const lam_arguments *a) {
@@ -156,25 +167,37 @@ done:
 }
 
 static const lam_option options[] = {
-    {"out", LAM_OPTION_TEXT, "FILE", NULL, "where the embeddings go: .h5ad, or .npy with .csv beside it", .required = true},
-    {"level", LAM_OPTION_CHOICE, "crop|image|well", "image", "one row a crop, an image, or a well", .required = false},
-    {"block", LAM_OPTION_INT, "K", NULL, "block whose output is taken; without it the last, normalised", .minimum = 1, .maximum = 1000},
+    {"out", LAM_OPTION_TEXT, "FILE", NULL, "where the embeddings go: .h5ad, or .npy with .csv beside it",
+     .required = true},
+    {"level", LAM_OPTION_CHOICE, "crop|image|well", "image", "one row a crop, an image, or a well",
+     .required = false},
+    {"block", LAM_OPTION_INT, "K", NULL, "block whose output is taken; without it the last, normalised",
+     .minimum = 1, .maximum = 1000},
     {"pool", LAM_OPTION_CHOICE, "mean|cls|channel|hidden", "mean",
-     "mean of the patch tokens; cls token; a mean for each channel seen alone; mean of the hidden units of the block's MLP", .required = false},
-    {"crops", LAM_OPTION_INT, "N", "0", "crops drawn from an image; 0: tiled over it", .minimum = 0, .maximum = 100000},
-    {"views", LAM_OPTION_INT, "N", "1", "the mean over N views of each crop: four quarter turns, then the same mirrored", .minimum = 1,
+     "mean of the patch tokens; cls token; a mean for each channel seen alone; mean of the hidden units of the block's MLP",
+     .required = false},
+    {"crops", LAM_OPTION_INT, "N", "0", "crops drawn from an image; 0: tiled over it", .minimum = 0,
+     .maximum = 100000},
+    {"views", LAM_OPTION_INT, "N", "1",
+     "the mean over N views of each crop: four quarter turns, then the same mirrored", .minimum = 1,
      .maximum = 8},
-    {"seed", LAM_OPTION_INT, "N", "0", "of the crops that are drawn", .minimum = 0, .maximum = 9007199254740991.0},
-    {"crop-size", LAM_OPTION_INT, "PIXELS", "64", "side of a crop for intensity and handmade", .minimum = 8, .maximum = 8192},
-    {"untrained", LAM_OPTION_INT, "SEED", NULL, "the same network with fresh weights, as a reference", .minimum = 0,
+    {"seed", LAM_OPTION_INT, "N", "0", "of the crops that are drawn", .minimum = 0,
      .maximum = 9007199254740991.0},
-    {"batch", LAM_OPTION_INT, "N", "32", "crops that go through the network at once", .minimum = 1, .maximum = 65536},
+    {"crop-size", LAM_OPTION_INT, "PIXELS", "64", "side of a crop for intensity and handmade", .minimum = 8,
+     .maximum = 8192},
+    {"untrained", LAM_OPTION_INT, "SEED", NULL, "the same network with fresh weights, as a reference",
+     .minimum = 0, .maximum = 9007199254740991.0},
+    {"batch", LAM_OPTION_INT, "N", "32", "crops that go through the network at once", .minimum = 1,
+     .maximum = 65536},
     {.name = NULL}};
 
-const lam_command lam_command_embed = {
-    "embed", "embed images of shards with a trained network or plain features", "CHECKPOINT|CONFIG.yaml|intensity|handmade SHARDS", 2, 2,
-    options,
-    "lamella embed runs/first shards --level well --out embeddings.h5ad\n"
-    "lamella embed runs/first shards --untrained 0 --out untrained.h5ad\n"
-    "lamella embed handmade shards --out handmade.h5ad",
-    run};
+const lam_command lam_command_embed = {"embed",
+                                       "embed images of shards with a trained network or plain features",
+                                       "CHECKPOINT|CONFIG.yaml|intensity|handmade SHARDS",
+                                       2,
+                                       2,
+                                       options,
+                                       "lamella embed runs/first shards --level well --out embeddings.h5ad\n"
+                                       "lamella embed runs/first shards --untrained 0 --out untrained.h5ad\n"
+                                       "lamella embed handmade shards --out handmade.h5ad",
+                                       run};

@@ -33,7 +33,8 @@ static lam_status print_json(lam_json *json) {
 enum { PICTURE_COLUMNS = 6, PICTURE_ROWS = 3, PICTURE_SIDE = 192, PICTURE_GAP = 4 };
 
 /* The middle of an image, at most PICTURE_SIDE pixels wide, as planes of floats; absent channels stay 0. */
-static lam_status draw_image(lam_picture *picture, lam_shards *shards, int64_t image, int64_t x0, int64_t y0) {
+static lam_status draw_image(lam_picture *picture, lam_shards *shards, int64_t image, int64_t x0,
+                             int64_t y0) {
     int64_t height = 0, width = 0, channels = lam_shards_channels(shards), *map = NULL;
     void *pixels = NULL;
     uint8_t *present = NULL;
@@ -51,7 +52,8 @@ static lam_status draw_image(lam_picture *picture, lam_shards *shards, int64_t i
     for (int64_t c = 0; c < channels; c++) map[c] = c;
     LAM_TRY_GOTO(lam_crops_read(shards, &crop, 1, size, map, channels, pixels, present), done);
     bool narrow = lam_shards_pixel_type(shards) == LAM_PIXEL_U8;
-    for (int64_t i = 0; i < count; i++) planes[i] = narrow ? ((const uint8_t *)pixels)[i] : ((const uint16_t *)pixels)[i];
+    for (int64_t i = 0; i < count; i++)
+        planes[i] = narrow ? ((const uint8_t *)pixels)[i] : ((const uint16_t *)pixels)[i];
     LAM_TRY_GOTO(lam_picture_composite(picture, x0, y0, planes, channels, size, size, NULL, NULL), done);
 done:
     lam_free(map);
@@ -62,11 +64,14 @@ done:
 }
 
 static lam_status draw_shards(lam_shards *shards, const char *path) {
-    int64_t images = lam_shards_images(shards), drawn = images < PICTURE_COLUMNS * PICTURE_ROWS ? images : PICTURE_COLUMNS * PICTURE_ROWS;
-    int64_t columns = drawn < PICTURE_COLUMNS ? drawn : PICTURE_COLUMNS, rows = (drawn + columns - 1) / columns;
+    int64_t images = lam_shards_images(shards),
+            drawn = images < PICTURE_COLUMNS * PICTURE_ROWS ? images : PICTURE_COLUMNS * PICTURE_ROWS;
+    int64_t columns = drawn < PICTURE_COLUMNS ? drawn : PICTURE_COLUMNS,
+            rows = (drawn + columns - 1) / columns;
     int64_t pitch = PICTURE_SIDE + PICTURE_GAP;
     lam_picture picture = {0};
-    LAM_TRY(lam_picture_create(&picture, columns * pitch - PICTURE_GAP, rows * pitch - PICTURE_GAP, 0xFFFFFF));
+    LAM_TRY(
+        lam_picture_create(&picture, columns * pitch - PICTURE_GAP, rows * pitch - PICTURE_GAP, 0xFFFFFF));
     lam_status status = LAM_OK;
     /* Spread over the folder, so that several plates are seen. */
     for (int64_t i = 0; i < drawn && status == LAM_OK; i++)
@@ -91,7 +96,8 @@ static lam_json *shards_json(const lam_shards *shards) {
         lam_json *channel = lam_json_object();
         double mean = 0, deviation = 0;
         int64_t present = 0;
-        for (int64_t i = 0; i < lam_shards_images(shards); i++) present += lam_shards_has_channel(shards, i, c);
+        for (int64_t i = 0; i < lam_shards_images(shards); i++)
+            present += lam_shards_has_channel(shards, i, c);
         lam_shards_channel_stats(shards, -1, c, LAM_TRANSFORM_NONE, &mean, &deviation);
         lam_json_set_text(channel, "name", lam_shards_channel_name(shards, c));
         lam_json_set_int(channel, "bits", lam_shards_channel_bits(shards, c));
@@ -100,7 +106,8 @@ static lam_json *shards_json(const lam_shards *shards) {
         lam_json_set_float(channel, "deviation", deviation);
         lam_json_append(channels, channel);
     }
-    for (int k = 0; k < lam_table_columns(metadata); k++) lam_json_append_text(columns, lam_table_name(metadata, k));
+    for (int k = 0; k < lam_table_columns(metadata); k++)
+        lam_json_append_text(columns, lam_table_name(metadata, k));
     lam_json_set(json, "channels", channels);
     lam_json_set(json, "columns", columns);
     return json;
@@ -133,17 +140,21 @@ static lam_status inspect_shards(const lam_arguments *a, const char *path) {
     }
     int64_t low[2] = {0, 0}, high[2] = {0, 0};
     sizes_of(shards, low, high);
-    printf("shards: %" PRId64 " images of %" PRId64 " plates, %" PRId64 " groups, %d bits a pixel in memory\n",
-           lam_shards_images(shards), lam_json_int(lam_json_get(json, "plates"), 0), lam_json_int(lam_json_get(json, "groups"), 0),
-           8 * (int)lam_shards_pixel_type(shards));
-    printf("height %" PRId64 " to %" PRId64 ", width %" PRId64 " to %" PRId64 " pixels\n\n", low[0], high[0], low[1], high[1]);
+    printf("shards: %" PRId64 " images of %" PRId64 " plates, %" PRId64
+           " groups, %d bits a pixel in memory\n",
+           lam_shards_images(shards), lam_json_int(lam_json_get(json, "plates"), 0),
+           lam_json_int(lam_json_get(json, "groups"), 0), 8 * (int)lam_shards_pixel_type(shards));
+    printf("height %" PRId64 " to %" PRId64 ", width %" PRId64 " to %" PRId64 " pixels\n\n", low[0], high[0],
+           low[1], high[1]);
     printf("%-24s %5s %9s %10s %10s\n", "channel", "bits", "images", "mean", "deviation");
     const lam_json *channels = lam_json_get(json, "channels");
     for (size_t c = 0; c < lam_json_size(channels); c++) {
         const lam_json *channel = lam_json_at(channels, c);
         printf("%-24s %5d %9" PRId64 " %10.6f %10.6f\n", lam_json_text(lam_json_get(channel, "name"), ""),
-               (int)lam_json_int(lam_json_get(channel, "bits"), 0), lam_json_int(lam_json_get(channel, "images"), 0),
-               lam_json_float(lam_json_get(channel, "mean"), 0), lam_json_float(lam_json_get(channel, "deviation"), 0));
+               (int)lam_json_int(lam_json_get(channel, "bits"), 0),
+               lam_json_int(lam_json_get(channel, "images"), 0),
+               lam_json_float(lam_json_get(channel, "mean"), 0),
+               lam_json_float(lam_json_get(channel, "deviation"), 0));
     }
     printf("\nmetadata:");
     const lam_table *metadata = lam_shards_metadata(shards);
@@ -163,7 +174,8 @@ static lam_status inspect_weights(const lam_arguments *a, const char *path) {
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_checkpoint_model(path, &model), done);
     LAM_TRY_GOTO(lam_safetensors_open(&file, model), done);
-    const char *config = lam_safetensors_metadata(file, "lamella_config"), *step = lam_safetensors_metadata(file, "lamella_step");
+    const char *config = lam_safetensors_metadata(file, "lamella_config"),
+               *step = lam_safetensors_metadata(file, "lamella_step");
     int64_t total = 0;
     for (int64_t i = 0; i < lam_safetensors_count(file); i++) total += lam_safetensors_at(file, i)->count;
     if (lam_option_json(a)) {
@@ -205,7 +217,8 @@ static lam_status inspect_embeddings(const lam_arguments *a, const char *path) {
     lam_status status = LAM_OK;
     if (lam_option_json(a)) {
         lam_json *json = lam_json_object(), *columns = lam_json_array();
-        for (int k = 0; k < lam_table_columns(e->obs); k++) lam_json_append_text(columns, lam_table_name(e->obs, k));
+        for (int k = 0; k < lam_table_columns(e->obs); k++)
+            lam_json_append_text(columns, lam_table_name(e->obs, k));
         lam_json_set_text(json, "kind", "embeddings");
         lam_json_set_int(json, "rows", e->rows);
         lam_json_set_int(json, "columns", e->columns);
@@ -214,7 +227,8 @@ static lam_status inspect_embeddings(const lam_arguments *a, const char *path) {
         lam_json_set_text(json, "provenance", e->provenance);
         status = print_json(json);
     } else {
-        printf("embeddings: %" PRId64 " rows, %" PRId64 " columns, %s\nobs:", e->rows, e->columns, e->was_float32 ? "float32" : "float64");
+        printf("embeddings: %" PRId64 " rows, %" PRId64 " columns, %s\nobs:", e->rows, e->columns,
+               e->was_float32 ? "float32" : "float64");
         for (int k = 0; k < lam_table_columns(e->obs); k++) printf(" %s", lam_table_name(e->obs, k));
         printf("\n");
         if (e->provenance) printf("made by: %s\n", e->provenance);
@@ -255,15 +269,23 @@ static lam_status run(const lam_arguments *a) {
     bool shards = false;
     if (lam_path_is_folder(path)) LAM_TRY(holds(path, "dataset.json", &shards));
     if (shards) return inspect_shards(a, path);
-    LAM_REQUIRE(!lam_option_given(a, "image"), LAM_ERROR_USAGE, "--image: %s is not a folder of shards", path);
+    LAM_REQUIRE(!lam_option_given(a, "image"), LAM_ERROR_USAGE, "--image: %s is not a folder of shards",
+                path);
     if (lam_path_is_folder(path) || ends_with(path, ".safetensors")) return inspect_weights(a, path);
     if (ends_with(path, ".yaml") || ends_with(path, ".yml")) return inspect_config(a, path);
     return inspect_embeddings(a, path);
 }
 
 static const lam_option options[] = {
-    {"image", LAM_OPTION_TEXT, "FILE.png", NULL, "draw samples of a folder of shards", .required = false}, {.name = NULL}};
+    {"image", LAM_OPTION_TEXT, "FILE.png", NULL, "draw samples of a folder of shards", .required = false},
+    {.name = NULL}};
 
 const lam_command lam_command_inspect = {
-    "inspect", "say what a shard folder, run, checkpoint, embedding file or configuration holds", "PATH", 1, 1, options,
-    "lamella inspect shards --image samples.png\nlamella inspect runs/first", run};
+    "inspect",
+    "say what a shard folder, run, checkpoint, embedding file or configuration holds",
+    "PATH",
+    1,
+    1,
+    options,
+    "lamella inspect shards --image samples.png\nlamella inspect runs/first",
+    run};

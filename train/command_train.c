@@ -19,10 +19,12 @@ static void print_memory(const lam_trainer *t) {
     lam_memory_report m;
     lam_graph_memory(t->graph, &m);
     size_t moments = (size_t)t->network->parameters->trainable * sizeof(float) * (t->optimizer.v ? 2 : 1);
-    lam_log_info("memory, MiB: weights %.1f, gradients %.1f, optimizer %.1f, activations %.1f, their gradients %.1f, workspace %.1f, "
-                 "inputs %.1f, together %.1f",
-                 mebibytes(m.weights), mebibytes(m.gradients), mebibytes(moments), mebibytes(m.activations),
-                 mebibytes(m.activation_gradients), mebibytes(m.workspace), mebibytes(m.inputs), mebibytes(m.total + moments));
+    lam_log_info(
+        "memory, MiB: weights %.1f, gradients %.1f, optimizer %.1f, activations %.1f, their gradients %.1f, workspace %.1f, "
+        "inputs %.1f, together %.1f",
+        mebibytes(m.weights), mebibytes(m.gradients), mebibytes(moments), mebibytes(m.activations),
+        mebibytes(m.activation_gradients), mebibytes(m.workspace), mebibytes(m.inputs),
+        mebibytes(m.total + moments));
 }
 
 static lam_status write_step(lam_metrics *metrics, const lam_trainer *t, const lam_step_result *r) {
@@ -92,13 +94,16 @@ static void show(lam_progress *progress, const lam_trainer *t, const lam_step_re
     sum->seconds += r->seconds;
     sum->wait_ms += r->data_wait_ms;
     sum->rows += r->rows;
-    double crops = (double)sum->rows / sum->seconds, flops = crops * lam_mae_vit_step_flops(&t->settings->model);
+    double crops = (double)sum->rows / sum->seconds,
+           flops = crops * lam_mae_vit_step_flops(&t->settings->model);
     char detail[160];
-    int used = snprintf(detail, sizeof detail, "loss %.4f, %.1f crops/s, %.1f GFLOP/s", r->loss, crops, flops / 1e9);
+    int used =
+        snprintf(detail, sizeof detail, "loss %.4f, %.1f crops/s, %.1f GFLOP/s", r->loss, crops, flops / 1e9);
     if (sum->limit > 0)
         used += snprintf(detail + used, sizeof detail - (size_t)used, " (%.0f %% of %.0f)",
                          100 * flops / (sum->limit * t->world_size), sum->limit * t->world_size / 1e9);
-    snprintf(detail + used, sizeof detail - (size_t)used, ", data wait %.1f %%", sum->wait_ms / 10 / sum->seconds);
+    snprintf(detail + used, sizeof detail - (size_t)used, ", data wait %.1f %%",
+             sum->wait_ms / 10 / sum->seconds);
     lam_progress_update(progress, t->state.step, detail);
 }
 
@@ -112,13 +117,15 @@ static lam_status after_step(lam_trainer *t, lam_metrics *metrics, const lam_ste
     if (t->validation && (last || due(t->state.step, s->validate_every))) {
         double loss = NAN;
         LAM_TRY(lam_trainer_validate(t, &loss));
-        LAM_TRY(lam_dist_agree(t->dist, t->rank == 0 ? write_validation(metrics, t->state.step, loss) : LAM_OK));
+        LAM_TRY(
+            lam_dist_agree(t->dist, t->rank == 0 ? write_validation(metrics, t->state.step, loss) : LAM_OK));
         lam_log_info("step %" PRId64 ": validation loss %.5f", t->state.step, loss);
     }
     if (last || due(t->state.step, s->pictures_every)) LAM_TRY(draw(t));
     if (last || r->stop || due(t->state.step, s->checkpoint_every)) LAM_TRY(lam_run_checkpoint(t, metrics));
-    LAM_REQUIRE(!r->stop || last, LAM_STOPPED, "stopped after step %" PRId64 " of %" PRId64 ": run again with --resume",
-                t->state.step, t->steps);
+    LAM_REQUIRE(!r->stop || last, LAM_STOPPED,
+                "stopped after step %" PRId64 " of %" PRId64 ": run again with --resume", t->state.step,
+                t->steps);
     return LAM_OK;
 }
 
@@ -146,10 +153,12 @@ static lam_status train(lam_trainer *t, const lam_start *start, bool json) {
     /* Small enough to be quick, large enough to be a product like the step's. */
     int64_t crops = t->micro_batch < 4 ? t->micro_batch : 4;
     LAM_TRY_GOTO(lam_dist_agree(t->dist, lam_gemm_limit(&s->model, crops, 0.3, &limit)), done);
-    lam_log_info("%s: %" PRId64 " parameters, %" PRId64 " steps of %" PRId64 " crops (%" PRId64 " an epoch), %" PRId64
-                 " images to train, %" PRId64 " to validate; cpu, %s, %d threads, %d ranks (%s), products at %.1f GFLOP/s",
-                 s->out, t->network->parameters->count, t->steps, s->global_batch, t->steps_per_epoch, t->split.train_count,
-                 t->split.validation_count, t->state.isa, t->state.threads, t->world_size, t->state.mpi, limit / 1e9);
+    lam_log_info("%s: %" PRId64 " parameters, %" PRId64 " steps of %" PRId64 " crops (%" PRId64
+                 " an epoch), %" PRId64 " images to train, %" PRId64
+                 " to validate; cpu, %s, %d threads, %d ranks (%s), products at %.1f GFLOP/s",
+                 s->out, t->network->parameters->count, t->steps, s->global_batch, t->steps_per_epoch,
+                 t->split.train_count, t->split.validation_count, t->state.isa, t->state.threads,
+                 t->world_size, t->state.mpi, limit / 1e9);
     print_memory(t);
     LAM_TRY_GOTO(lam_run_begin(t, start, limit, &metrics), done);
     if (t->state.step >= t->steps) {
@@ -159,7 +168,9 @@ static lam_status train(lam_trainer *t, const lam_start *start, bool json) {
     LAM_TRY_GOTO(loop(t, metrics, limit), done);
     if (t->rank == 0) {
         LAM_TRY_GOTO(write_op_times(metrics, t->graph), done);
-        if (json) printf("{\"run\": \"%s\", \"step\": %" PRId64 ", \"skipped\": %" PRId64 "}\n", s->out, t->state.step, t->state.skipped);
+        if (json)
+            printf("{\"run\": \"%s\", \"step\": %" PRId64 ", \"skipped\": %" PRId64 "}\n", s->out,
+                   t->state.step, t->state.skipped);
     }
 done:;
     lam_status closed = lam_metrics_close(&metrics);
@@ -169,7 +180,8 @@ done:;
 static lam_status read_config(const lam_arguments *a, lam_config **config) {
     LAM_TRY(lam_config_read(config, lam_train_keys, lam_positional(a, 0)));
     lam_status status = LAM_OK;
-    for (int i = 1; i < lam_positional_count(a) && status == LAM_OK; i++) status = lam_config_set(*config, lam_positional(a, i));
+    for (int i = 1; i < lam_positional_count(a) && status == LAM_OK; i++)
+        status = lam_config_set(*config, lam_positional(a, i));
     if (status == LAM_OK) status = lam_config_check(*config);
     if (status == LAM_OK) return LAM_OK;
     lam_config_free(*config);
@@ -185,12 +197,13 @@ static lam_status run(const lam_arguments *a) {
         lam_free(text);
         return LAM_OK;
     }
-    LAM_REQUIRE(lam_positional_count(a) > 0, LAM_ERROR_USAGE, "train needs a configuration file: lamella train CONFIG.yaml");
+    LAM_REQUIRE(lam_positional_count(a) > 0, LAM_ERROR_USAGE,
+                "train needs a configuration file: lamella train CONFIG.yaml");
     lam_dist *dist = NULL;
     lam_config *config = NULL;
     lam_trainer trainer;
-    lam_start start = {lam_option_flag(a, "resume") || lam_option_flag(a, "strict-resume"), lam_option_flag(a, "strict-resume"),
-                       lam_option_force(a), lam_command_line(a)};
+    lam_start start = {lam_option_flag(a, "resume") || lam_option_flag(a, "strict-resume"),
+                       lam_option_flag(a, "strict-resume"), lam_option_force(a), lam_command_line(a)};
     LAM_TRY(lam_signals_install()); /* before MPI starts, which may take seconds */
     LAM_TRY(lam_dist_open(&dist));
     if (lam_dist_rank(dist) != 0) lam_log_set_silent(true);
@@ -209,13 +222,22 @@ static lam_status run(const lam_arguments *a) {
 }
 
 static const lam_option options[] = {
-    {.name = "resume", .kind = LAM_OPTION_FLAG, .help = "go on from the newest checkpoint; start where there is none"},
-    {.name = "strict-resume", .kind = LAM_OPTION_FLAG, .help = "as --resume, but refuse where the resume would not be bit-exact"},
+    {.name = "resume",
+     .kind = LAM_OPTION_FLAG,
+     .help = "go on from the newest checkpoint; start where there is none"},
+    {.name = "strict-resume",
+     .kind = LAM_OPTION_FLAG,
+     .help = "as --resume, but refuse where the resume would not be bit-exact"},
     {.name = "help-config", .kind = LAM_OPTION_FLAG, .help = "print every key of the configuration and end"},
     {.name = NULL}};
 
 const lam_command lam_command_train = {
-    "train", "train a masked autoencoder on shards", "CONFIG.yaml [key.path=value ...]", 0, -1, options,
+    "train",
+    "train a masked autoencoder on shards",
+    "CONFIG.yaml [key.path=value ...]",
+    0,
+    -1,
+    options,
     "lamella train configs/demo.yaml data.path=shards train.out=runs/first train.steps=100\n"
     "mpirun -n 2 lamella train configs/vit_s16.yaml data.path=shards train.out=runs/s16 --resume",
     run};

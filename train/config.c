@@ -4,11 +4,16 @@
 #include <stdio.h>
 #include <string.h>
 
-#define INT(path, fallback, help, low, high) {path, LAM_CONFIG_INT, fallback, help, low, high, NULL}
-#define FLOAT(path, fallback, help, low, high) {path, LAM_CONFIG_FLOAT, fallback, help, low, high, NULL}
-#define BOOL(path, fallback, help) {path, LAM_CONFIG_BOOL, fallback, help, 0, 0, NULL}
-#define TEXT(path, fallback, help) {path, LAM_CONFIG_TEXT, fallback, help, 0, 0, NULL}
-#define CHOICE(path, fallback, help, choices) {path, LAM_CONFIG_CHOICE, fallback, help, 0, 0, choices}
+#define INT(path, fallback, help, low, high)                                                                 \
+    { path, LAM_CONFIG_INT, fallback, help, low, high, NULL }
+#define FLOAT(path, fallback, help, low, high)                                                               \
+    { path, LAM_CONFIG_FLOAT, fallback, help, low, high, NULL }
+#define BOOL(path, fallback, help)                                                                           \
+    { path, LAM_CONFIG_BOOL, fallback, help, 0, 0, NULL }
+#define TEXT(path, fallback, help)                                                                           \
+    { path, LAM_CONFIG_TEXT, fallback, help, 0, 0, NULL }
+#define CHOICE(path, fallback, help, choices)                                                                \
+    { path, LAM_CONFIG_CHOICE, fallback, help, 0, 0, choices }
 
 const lam_config_key lam_train_keys[] = {
     CHOICE("model.name", "mae_vit", "network", "mae_vit"),
@@ -29,8 +34,8 @@ const lam_config_key lam_train_keys[] = {
     INT("data.crops_per_image", "1", "crops drawn from an image in an epoch", 1, 1000000),
     BOOL("data.flips", "true", "random mirrors"),
     BOOL("data.rotations", "true", "random quarter turns"),
-    CHOICE("data.normalize", "crop",
-          "pixels standardised by crop, plate or dataset, channel by channel", "crop|plate|dataset"),
+    CHOICE("data.normalize", "crop", "pixels standardised by crop, plate or dataset, channel by channel",
+           "crop|plate|dataset"),
     CHOICE("data.transform", "none", "of the pixels, before they are standardised", "none|sqrt|log"),
     FLOAT("data.minimum_foreground", "0",
           "crops with a smaller share of bright pixels are drawn again; 0: off", 0, 1),
@@ -50,18 +55,18 @@ const lam_config_key lam_train_keys[] = {
     INT("train.seed", "0", "of weights, crops, masks and order", 0, 9007199254740991.0),
     INT("train.checkpoint_every", "1000", "steps between checkpoints; 0: at the end only", 0, 1000000000),
     INT("train.keep_last", "2", "newest checkpoints that are kept", 1, 1000000),
-    INT("train.keep_every", "0",
-          "checkpoints of steps divisible by this are kept too; 0: none", 0, 1000000000),
-    INT("train.validate_every", "500",
-          "steps between validations, where validation images are named", 1, 1000000000),
-    INT("train.pictures_every", "0",
-          "steps between pictures of reconstructions; 0: at the end only", 0, 1000000000),
+    INT("train.keep_every", "0", "checkpoints of steps divisible by this are kept too; 0: none", 0,
+        1000000000),
+    INT("train.validate_every", "500", "steps between validations, where validation images are named", 1,
+        1000000000),
+    INT("train.pictures_every", "0", "steps between pictures of reconstructions; 0: at the end only", 0,
+        1000000000),
     INT("train.max_skipped_steps", "10", "non-finite steps in a row that end the run", 1, 1000000),
 
     CHOICE("optim.name", "adamw", "update rule", "adamw|lion"),
     FLOAT("optim.lr", "1.5e-4", "highest learning rate", 0, 1000),
-    FLOAT("optim.beta1", "0.9",
-          "first decay of moments (onecycle cycles it between 0.85 and 0.95)", 0, 0.99999),
+    FLOAT("optim.beta1", "0.9", "first decay of moments (onecycle cycles it between 0.85 and 0.95)", 0,
+          0.99999),
     FLOAT("optim.beta2", "0.95", "second decay of moments", 0, 0.9999999),
     FLOAT("optim.eps", "1e-8", "added to the root of the second moment (adamw)", 0, 1),
     FLOAT("optim.weight_decay", "0.05", "decoupled decay of matrices and tokens", 0, 1000),
@@ -92,7 +97,8 @@ lam_status lam_settings_from(const lam_config *c, lam_settings *s) {
                 "model.mlp_ratio: %g leaves no hidden width; take a larger one", mlp_ratio);
     m->mask_ratio = lam_config_float(c, "model.mask_ratio");
     m->norm_pix_loss = lam_config_bool(c, "model.norm_pix_loss");
-    const char *normalize = lam_config_text(c, "data.normalize"), *transform = lam_config_text(c, "data.transform");
+    const char *normalize = lam_config_text(c, "data.normalize"),
+               *transform = lam_config_text(c, "data.transform");
     m->normalize = !strcmp(normalize, "plate")     ? LAM_NORMALIZE_PLATE
                    : !strcmp(normalize, "dataset") ? LAM_NORMALIZE_DATASET
                                                    : LAM_NORMALIZE_CROP;
@@ -155,7 +161,8 @@ lam_status lam_settings_for_shards(lam_config *config, lam_settings *s, const la
         LAM_TRY(lam_settings_from(config, s));
     }
     LAM_REQUIRE(s->model.in_channels == channels, LAM_ERROR_CONFIG,
-                "model.in_channels: %" PRId64 ", but %s holds %" PRId64 " channels; leave the key out to take them all",
+                "model.in_channels: %" PRId64 ", but %s holds %" PRId64
+                " channels; leave the key out to take them all",
                 s->model.in_channels, lam_shards_path(shards), channels);
     s->model.pixel_type = lam_shards_pixel_type(shards) == LAM_PIXEL_U8 ? LAM_U8 : LAM_U16;
     return lam_mae_vit_check(&s->model);

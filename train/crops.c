@@ -10,7 +10,8 @@ static int64_t spread(int64_t index, int64_t count, int64_t room) {
     return count == 1 ? room / 2 : index * room / (count - 1);
 }
 
-static int64_t place(const lam_shards *shards, int64_t image, int64_t size, int64_t per_image, lam_rng_key_t key, lam_crop *crops) {
+static int64_t place(const lam_shards *shards, int64_t image, int64_t size, int64_t per_image,
+                     lam_rng_key_t key, lam_crop *crops) {
     int64_t height = 0, width = 0, count = 0;
     lam_shards_image_size(shards, image, &height, &width);
     if (per_image > 0) {
@@ -25,12 +26,14 @@ static int64_t place(const lam_shards *shards, int64_t image, int64_t size, int6
     int64_t down = height / size, across = width / size;
     for (int64_t r = 0; r < down; r++) {
         for (int64_t c = 0; c < across; c++)
-            crops[count++] = (lam_crop){image, spread(r, down, height - size), spread(c, across, width - size)};
+            crops[count++] =
+                (lam_crop){image, spread(r, down, height - size), spread(c, across, width - size)};
     }
     return count;
 }
 
-lam_status lam_crops_list(const lam_shards *shards, int64_t size, int64_t per_image, uint64_t seed, lam_crop **crops, int64_t *count) {
+lam_status lam_crops_list(const lam_shards *shards, int64_t size, int64_t per_image, uint64_t seed,
+                          lam_crop **crops, int64_t *count) {
     int64_t images = lam_shards_images(shards), total = 0;
     *crops = NULL;
     *count = 0;
@@ -38,7 +41,8 @@ lam_status lam_crops_list(const lam_shards *shards, int64_t size, int64_t per_im
         int64_t height = 0, width = 0;
         lam_shards_image_size(shards, i, &height, &width);
         LAM_REQUIRE(height >= size && width >= size, LAM_ERROR_INPUT,
-                    "%s: image %" PRId64 " has %" PRId64 " x %" PRId64 " pixels, the crops need %" PRId64 " x %" PRId64,
+                    "%s: image %" PRId64 " has %" PRId64 " x %" PRId64 " pixels, the crops need %" PRId64
+                    " x %" PRId64,
                     lam_shards_path(shards), i, height, width, size, size);
         total += per_image > 0 ? per_image : (height / size) * (width / size);
     }
@@ -48,8 +52,8 @@ lam_status lam_crops_list(const lam_shards *shards, int64_t size, int64_t per_im
     return LAM_OK;
 }
 
-lam_status lam_crops_read(lam_shards *shards, const lam_crop *crops, int64_t count, int64_t size, const int64_t *channel_map,
-                          int64_t channels, void *pixels, uint8_t *present) {
+lam_status lam_crops_read(lam_shards *shards, const lam_crop *crops, int64_t count, int64_t size,
+                          const int64_t *channel_map, int64_t channels, void *pixels, uint8_t *present) {
     size_t plane = (size_t)(size * size) * (size_t)lam_shards_pixel_type(shards);
     lam_status worst = LAM_OK;
     char message[1024] = "";
@@ -58,11 +62,13 @@ lam_status lam_crops_read(lam_shards *shards, const lam_crop *crops, int64_t cou
     for (int64_t i = 0; i < count; i++) {
         for (int64_t c = 0; c < channels; c++) {
             char *out = (char *)pixels + (size_t)(i * channels + c) * plane;
-            bool there = channel_map[c] >= 0 && lam_shards_has_channel(shards, crops[i].image, channel_map[c]);
+            bool there =
+                channel_map[c] >= 0 && lam_shards_has_channel(shards, crops[i].image, channel_map[c]);
             present[i * channels + c] = there;
             memset(out, 0, plane);
             if (!there) continue;
-            lam_status status = lam_shards_read_window(shards, crops[i].image, channel_map[c], crops[i].y, crops[i].x, size, size, out);
+            lam_status status = lam_shards_read_window(shards, crops[i].image, channel_map[c], crops[i].y,
+                                                       crops[i].x, size, size, out);
             if (status == LAM_OK) continue;
 #pragma omp critical(lam_crops_read_failed)
             if (i < first) { /* messages are kept by thread: carry that of the first failing crop over */

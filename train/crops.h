@@ -17,11 +17,12 @@ typedef struct lam_crop {
 /* per_image 0: floor(height / size) x floor(width / size) windows, spread evenly (one alone lies in the middle);
  * n: drawn (Philox LAM_RNG_EMBED, counted by image and draw). In image order. Caller frees. An image smaller than
  * `size` is LAM_ERROR_INPUT. */
-lam_status lam_crops_list(const lam_shards *shards, int64_t size, int64_t per_image, uint64_t seed, lam_crop **crops, int64_t *count);
+lam_status lam_crops_list(const lam_shards *shards, int64_t size, int64_t per_image, uint64_t seed,
+                          lam_crop **crops, int64_t *count);
 
 /* pixels [count, channels, size, size] of the folder's type, present [count, channels]; channel_map -1: absent, zeros. */
-lam_status lam_crops_read(lam_shards *shards, const lam_crop *crops, int64_t count, int64_t size, const int64_t *channel_map,
-                          int64_t channels, void *pixels, uint8_t *present);
+lam_status lam_crops_read(lam_shards *shards, const lam_crop *crops, int64_t count, int64_t size,
+                          const int64_t *channel_map, int64_t channels, void *pixels, uint8_t *present);
 
 #ifdef __cplusplus
 }

@@ -12,12 +12,13 @@ static lam_status open_network(lam_embedder *e, int64_t block) {
     lam_mae_vit_config *model = &e->network->settings.model;
     LAM_TRY(lam_isa_select());
     model->pixel_type = lam_shards_pixel_type(e->shards) == LAM_PIXEL_U8 ? LAM_U8 : LAM_U16;
-    LAM_REQUIRE(block <= model->depth, LAM_ERROR_USAGE, "--block %" PRId64 ": the network has %" PRId64 " blocks", block,
-                model->depth);
+    LAM_REQUIRE(block <= model->depth, LAM_ERROR_USAGE,
+                "--block %" PRId64 ": the network has %" PRId64 " blocks", block, model->depth);
     LAM_TRY(lam_network_match(e->network, e->shards, e->channel_map));
     LAM_TRY(lam_feeder_create(&e->feeder, e->network, e->shards, e->channel_map));
     LAM_TRY(lam_graph_create(&e->graph, e->network->parameters, LAM_BACKEND_CPU));
-    LAM_TRY(lam_mae_vit_build_encoder(e->graph, model, e->batch, block > 0 ? block : model->depth, e->pool == LAM_POOL_HIDDEN, &e->io));
+    LAM_TRY(lam_mae_vit_build_encoder(e->graph, model, e->batch, block > 0 ? block : model->depth,
+                                      e->pool == LAM_POOL_HIDDEN, &e->io));
     LAM_TRY(lam_graph_plan(e->graph));
     e->width = lam_tensor_dim(e->io.tokens, 2) * (e->pool == LAM_POOL_CHANNEL ? e->channels : 1);
     return LAM_OK;
@@ -26,19 +27,21 @@ static lam_status open_network(lam_embedder *e, int64_t block) {
 static lam_status open_all(lam_embedder *e, int64_t block) {
     LAM_TRY(lam_alloc_array((void **)&e->channel_map, e->channels, sizeof(int64_t)));
     LAM_TRY(lam_alloc_array((void **)&e->present, e->batch * e->channels, 1));
-    LAM_TRY(lam_alloc_array(&e->pixels, e->batch * e->channels, (size_t)(e->crop_size * e->crop_size) * sizeof(uint16_t)));
+    LAM_TRY(lam_alloc_array(&e->pixels, e->batch * e->channels,
+                            (size_t)(e->crop_size * e->crop_size) * sizeof(uint16_t)));
     for (int64_t c = 0; c < e->channels; c++) e->channel_map[c] = c;
     if (e->network)
         LAM_TRY(open_network(e, block));
     else
         e->width = lam_feature_count(e->handmade, e->channels);
     if (e->views == 1) return LAM_OK;
-    LAM_TRY(lam_alloc_array(&e->upright, e->batch * e->channels, (size_t)(e->crop_size * e->crop_size) * sizeof(uint16_t)));
+    LAM_TRY(lam_alloc_array(&e->upright, e->batch * e->channels,
+                            (size_t)(e->crop_size * e->crop_size) * sizeof(uint16_t)));
     return lam_alloc_array((void **)&e->view, e->batch * e->width, sizeof(float));
 }
 
-lam_status lam_embedder_open(lam_embedder *e, lam_shards *shards, lam_network *network, bool handmade, int64_t crop_size,
-                             int64_t block, lam_pool pool, int64_t batch, int64_t views) {
+lam_status lam_embedder_open(lam_embedder *e, lam_shards *shards, lam_network *network, bool handmade,
+                             int64_t crop_size, int64_t block, lam_pool pool, int64_t batch, int64_t views) {
     memset(e, 0, sizeof *e);
     e->shards = shards;
     e->network = network;
@@ -67,7 +70,8 @@ void lam_embedder_close(lam_embedder *e) {
 /* ---- a network ---- */
 
 static void feed(lam_embedder *e, const lam_crop *crops, int64_t count, const int64_t *plates) {
-    size_t row_bytes = (size_t)(e->channels * e->crop_size * e->crop_size) * (size_t)lam_shards_pixel_type(e->shards);
+    size_t row_bytes =
+        (size_t)(e->channels * e->crop_size * e->crop_size) * (size_t)lam_shards_pixel_type(e->shards);
     char *pixels = lam_tensor_data(e->io.pixels);
     float *present = lam_tensor_data(e->io.present);
     memcpy(pixels, e->pixels, (size_t)count * row_bytes);
@@ -78,8 +82,10 @@ static void feed(lam_embedder *e, const lam_crop *crops, int64_t count, const in
         for (int64_t c = 0; c < e->channels; c++) {
             int64_t at = i * e->channels + c;
             present[at] = i < count && e->present[at] ? 1.0f : 0.0f;
-            if (e->io.mean) ((float *)lam_tensor_data(e->io.mean))[at] = e->feeder.mean[plate * e->channels + c];
-            if (e->io.rstd) ((float *)lam_tensor_data(e->io.rstd))[at] = e->feeder.rstd[plate * e->channels + c];
+            if (e->io.mean)
+                ((float *)lam_tensor_data(e->io.mean))[at] = e->feeder.mean[plate * e->channels + c];
+            if (e->io.rstd)
+                ((float *)lam_tensor_data(e->io.rstd))[at] = e->feeder.rstd[plate * e->channels + c];
         }
     }
 }
@@ -126,11 +132,13 @@ static lam_status crop_features(const lam_embedder *e, int64_t row, float *vecto
         double scale = lam_shards_channel_scale(e->shards, c);
         int64_t at = (row * e->channels + c) * plane;
         for (int64_t i = 0; i < plane; i++) {
-            double pixel = narrow ? ((const uint8_t *)e->pixels)[at + i] : ((const uint16_t *)e->pixels)[at + i];
+            double pixel =
+                narrow ? ((const uint8_t *)e->pixels)[at + i] : ((const uint16_t *)e->pixels)[at + i];
             planes[c * plane + i] = (float)(pixel * scale);
         }
     }
-    lam_status status = lam_crop_features(e->handmade, planes, e->present + row * e->channels, e->channels, e->crop_size, vector);
+    lam_status status = lam_crop_features(e->handmade, planes, e->present + row * e->channels, e->channels,
+                                          e->crop_size, vector);
     lam_free(planes);
     return status;
 }
@@ -138,24 +146,28 @@ static lam_status crop_features(const lam_embedder *e, int64_t row, float *vecto
 static lam_status feature_batch(const lam_embedder *e, int64_t count, float *vectors) {
     bool failed = false;
 #pragma omp parallel for schedule(dynamic) reduction(|| : failed)
-    for (int64_t i = 0; i < count; i++) failed = crop_features(e, i, vectors + i * e->width) != LAM_OK || failed;
-    LAM_REQUIRE(!failed, LAM_ERROR_MEMORY, "no memory for the features of a crop of %" PRId64 " pixels", e->crop_size);
+    for (int64_t i = 0; i < count; i++)
+        failed = crop_features(e, i, vectors + i * e->width) != LAM_OK || failed;
+    LAM_REQUIRE(!failed, LAM_ERROR_MEMORY, "no memory for the features of a crop of %" PRId64 " pixels",
+                e->crop_size);
     return LAM_OK;
 }
 
 /* ---- all crops ---- */
 
 static void turn(lam_embedder *e, int64_t count, int64_t view) {
-    size_t bytes = (size_t)lam_shards_pixel_type(e->shards), plane = (size_t)(e->crop_size * e->crop_size) * bytes;
+    size_t bytes = (size_t)lam_shards_pixel_type(e->shards),
+           plane = (size_t)(e->crop_size * e->crop_size) * bytes;
 #pragma omp parallel for
     for (int64_t i = 0; i < count * e->channels; i++)
-        lam_turn((const char *)e->upright + (size_t)i * plane, (char *)e->pixels + (size_t)i * plane, e->crop_size, bytes,
-                 view >= 4, (int)(view & 3));
+        lam_turn((const char *)e->upright + (size_t)i * plane, (char *)e->pixels + (size_t)i * plane,
+                 e->crop_size, bytes, view >= 4, (int)(view & 3));
 }
 
 /* Vectors of the crops in `pixels`; with several views the mean over them, summed in their order. */
 static lam_status embed_views(lam_embedder *e, const lam_crop *crops, int64_t count, float *vectors) {
-    if (e->views == 1) return e->network ? embed_batch(e, crops, count, vectors) : feature_batch(e, count, vectors);
+    if (e->views == 1)
+        return e->network ? embed_batch(e, crops, count, vectors) : feature_batch(e, count, vectors);
     void *read = e->pixels;
     e->pixels = e->upright;
     e->upright = read;
@@ -173,7 +185,8 @@ static lam_status embed_range(lam_embedder *e, const lam_crop *crops, int64_t co
     lam_status status = LAM_OK;
     for (int64_t at = 0; at < count && status == LAM_OK; at += e->batch) {
         int64_t rows = count - at < e->batch ? count - at : e->batch;
-        status = lam_crops_read(e->shards, crops + at, rows, e->crop_size, e->channel_map, e->channels, e->pixels, e->present);
+        status = lam_crops_read(e->shards, crops + at, rows, e->crop_size, e->channel_map, e->channels,
+                                e->pixels, e->present);
         if (status != LAM_OK) break;
         status = embed_views(e, crops + at, rows, vectors + at * e->width);
         lam_progress_update(progress, at + rows, NULL);
@@ -182,7 +195,8 @@ static lam_status embed_range(lam_embedder *e, const lam_crop *crops, int64_t co
     return status;
 }
 
-lam_status lam_embed_crops(lam_embedder *e, lam_dist *dist, const lam_crop *crops, int64_t count, float **vectors) {
+lam_status lam_embed_crops(lam_embedder *e, lam_dist *dist, const lam_crop *crops, int64_t count,
+                           float **vectors) {
     int rank = lam_dist_rank(dist), world = lam_dist_world_size(dist);
     int64_t batches = (count + e->batch - 1) / e->batch, *sizes = NULL, begin = 0, rows = 0;
     float *mine = NULL, *all = NULL;
@@ -197,7 +211,8 @@ lam_status lam_embed_crops(lam_embedder *e, lam_dist *dist, const lam_crop *crop
         rows = last - first;
     }
     if (status == LAM_OK) status = lam_alloc_array((void **)&mine, rows * e->width, sizeof(float));
-    if (status == LAM_OK && rank == 0) status = lam_alloc_array((void **)&all, count * e->width, sizeof(float));
+    if (status == LAM_OK && rank == 0)
+        status = lam_alloc_array((void **)&all, count * e->width, sizeof(float));
     if (status == LAM_OK) status = embed_range(e, crops + begin, rows, mine);
     status = lam_dist_agree(dist, status);
     if (status == LAM_OK) status = lam_dist_gather(dist, mine, sizes, all);

@@ -15,9 +15,9 @@ extern "C" {
 typedef enum lam_pool { LAM_POOL_MEAN, LAM_POOL_CLS, LAM_POOL_CHANNEL, LAM_POOL_HIDDEN } lam_pool;
 
 typedef struct lam_embedder {
-    lam_shards *shards;   /* borrowed */
-    lam_network *network; /* borrowed; NULL: features */
-    bool handmade;        /* without a network: which features */
+    lam_shards *shards;                 /* borrowed */
+    lam_network *network;               /* borrowed; NULL: features */
+    bool handmade;                      /* without a network: which features */
     int64_t crop_size, channels, width; /* width: elements of a vector */
     int64_t batch;
     int64_t views; /* 1 to 8: turned, then mirrored and turned copies of a crop whose vectors are averaged */
@@ -26,18 +26,19 @@ typedef struct lam_embedder {
     lam_feeder feeder;
     lam_graph *graph;
     lam_mae_vit_encoder_io io;
-    void *pixels;       /* [batch, channels, crop_size, crop_size] as they are fed */
-    void *upright;      /* the same before it is turned */
-    float *view;        /* [batch, width]: the vectors of one view */
+    void *pixels;  /* [batch, channels, crop_size, crop_size] as they are fed */
+    void *upright; /* the same before it is turned */
+    float *view;   /* [batch, width]: the vectors of one view */
     uint8_t *present;
 } lam_embedder;
 
 /* block 0: the last. Set network or handmade, pool, batch and views by the arguments. */
-lam_status lam_embedder_open(lam_embedder *embedder, lam_shards *shards, lam_network *network, bool handmade, int64_t crop_size,
-                             int64_t block, lam_pool pool, int64_t batch, int64_t views);
+lam_status lam_embedder_open(lam_embedder *embedder, lam_shards *shards, lam_network *network, bool handmade,
+                             int64_t crop_size, int64_t block, lam_pool pool, int64_t batch, int64_t views);
 void lam_embedder_close(lam_embedder *embedder);
 /* Collective: vectors [count, width] of all crops on rank 0 (NULL elsewhere). Caller frees. */
-lam_status lam_embed_crops(lam_embedder *embedder, lam_dist *dist, const lam_crop *crops, int64_t count, float **vectors);
+lam_status lam_embed_crops(lam_embedder *embedder, lam_dist *dist, const lam_crop *crops, int64_t count,
+                           float **vectors);
 
 #ifdef __cplusplus
 }

@@ -46,8 +46,10 @@ static void box_mean(const float *plane, int64_t size, int64_t radius, double *s
     for (int64_t y = 0; y < size; y++) {
         int64_t top = y - radius < 0 ? 0 : y - radius, bottom = y + radius + 1 > size ? size : y + radius + 1;
         for (int64_t x = 0; x < size; x++) {
-            int64_t left = x - radius < 0 ? 0 : x - radius, right = x + radius + 1 > size ? size : x + radius + 1;
-            double sum = sums[bottom * stride + right] - sums[top * stride + right] - sums[bottom * stride + left] + sums[top * stride + left];
+            int64_t left = x - radius < 0 ? 0 : x - radius,
+                    right = x + radius + 1 > size ? size : x + radius + 1;
+            double sum = sums[bottom * stride + right] - sums[top * stride + right] -
+                         sums[bottom * stride + left] + sums[top * stride + left];
             out[y * size + x] = (float)(sum / (double)((bottom - top) * (right - left)));
         }
     }
@@ -64,8 +66,10 @@ static double neighbour_difference(const float *plane, int64_t size) {
     for (int64_t y = 0; y < size; y++) {
         for (int64_t x = 0; x < size; x++) {
             double v = (double)plane[y * size + x];
-            if (x + 1 < size) sum += (v - (double)plane[y * size + x + 1]) * (v - (double)plane[y * size + x + 1]);
-            if (y + 1 < size) sum += (v - (double)plane[(y + 1) * size + x]) * (v - (double)plane[(y + 1) * size + x]);
+            if (x + 1 < size)
+                sum += (v - (double)plane[y * size + x + 1]) * (v - (double)plane[y * size + x + 1]);
+            if (y + 1 < size)
+                sum += (v - (double)plane[(y + 1) * size + x]) * (v - (double)plane[(y + 1) * size + x]);
         }
     }
     return size > 1 ? sum / (double)(2 * size * (size - 1)) : 0;
@@ -116,8 +120,8 @@ static float correlation(const float *a, const float *b, int64_t count) {
     return scale > 0 ? (float)(sum / scale) : 0.0f;
 }
 
-lam_status lam_crop_features(bool handmade, const float *planes, const uint8_t *present, int64_t channels, int64_t size,
-                             float *features) {
+lam_status lam_crop_features(bool handmade, const float *planes, const uint8_t *present, int64_t channels,
+                             int64_t size, float *features) {
     int64_t count = size * size, per_channel = handmade ? HANDMADE : INTENSITY;
     scratch s = {0};
     lam_status status = LAM_OK;

@@ -18,8 +18,8 @@ extern "C" {
 
 int64_t lam_feature_count(bool handmade, int64_t channels);
 /* planes [channels, size, size] of pixel * scale; present [channels]. `features` has lam_feature_count elements. */
-lam_status lam_crop_features(bool handmade, const float *planes, const uint8_t *present, int64_t channels, int64_t size,
-                             float *features);
+lam_status lam_crop_features(bool handmade, const float *planes, const uint8_t *present, int64_t channels,
+                             int64_t size, float *features);
 
 #ifdef __cplusplus
 }

@@ -23,7 +23,8 @@ void lam_rows_free(lam_rows *rows) {
     memset(rows, 0, sizeof *rows);
 }
 
-static lam_status add_numbers(lam_table *table, const char *name, const lam_crop *crops, int64_t count, size_t field) {
+static lam_status add_numbers(lam_table *table, const char *name, const lam_crop *crops, int64_t count,
+                              size_t field) {
     enum { DIGITS = 24 };
     char *texts = NULL, **cells = NULL;
     lam_status status = LAM_OK;
@@ -42,8 +43,8 @@ done:
     return status;
 }
 
-static lam_status by_crop(lam_rows *rows, const lam_shards *shards, const lam_crop *crops, int64_t count, const float *vectors,
-                          int64_t width) {
+static lam_status by_crop(lam_rows *rows, const lam_shards *shards, const lam_crop *crops, int64_t count,
+                          const float *vectors, int64_t width) {
     int64_t *images = NULL;
     LAM_TRY(allocate(rows, count, width));
     for (int64_t i = 0; i < count * width; i++) rows->values[i] = (double)vectors[i];
@@ -53,7 +54,8 @@ static lam_status by_crop(lam_rows *rows, const lam_shards *shards, const lam_cr
     lam_free(images);
     LAM_TRY(status);
     for (int64_t i = 0; i < count; i++)
-        LAM_TRY(lam_text_format(&rows->index[i], "%" PRId64 ":%" PRId64 ":%" PRId64, crops[i].image, crops[i].y, crops[i].x));
+        LAM_TRY(lam_text_format(&rows->index[i], "%" PRId64 ":%" PRId64 ":%" PRId64, crops[i].image,
+                                crops[i].y, crops[i].x));
     LAM_TRY(add_numbers(rows->obs, "crop_image", crops, count, offsetof(lam_crop, image)));
     LAM_TRY(add_numbers(rows->obs, "crop_y", crops, count, offsetof(lam_crop, y)));
     return add_numbers(rows->obs, "crop_x", crops, count, offsetof(lam_crop, x));
@@ -64,8 +66,8 @@ static void divide(double *row, int64_t width, int64_t by) {
 }
 
 /* Crops come in image order, every image has one at least. */
-static lam_status by_image(lam_rows *rows, const lam_shards *shards, const lam_crop *crops, int64_t count, const float *vectors,
-                           int64_t width) {
+static lam_status by_image(lam_rows *rows, const lam_shards *shards, const lam_crop *crops, int64_t count,
+                           const float *vectors, int64_t width) {
     int64_t images = lam_shards_images(shards), *all = NULL, in_image = 0;
     LAM_TRY(allocate(rows, images, width));
     for (int64_t i = 0; i < count; i++) {
@@ -117,10 +119,12 @@ static lam_status sort_by_well(const lam_table *table, keyed *keys) {
     static const char *const wells[] = {"well", "Well", "Metadata_Well"};
     int plate = any_column(table, plates, sizeof plates / sizeof plates[0]);
     int well = any_column(table, wells, sizeof wells / sizeof wells[0]);
-    LAM_REQUIRE(well >= 0, LAM_ERROR_INPUT, "--level well: the shards have no column well; take --level image and lamella map --by");
+    LAM_REQUIRE(well >= 0, LAM_ERROR_INPUT,
+                "--level well: the shards have no column well; take --level image and lamella map --by");
     int64_t images = lam_table_rows(table);
     for (int64_t i = 0; i < images; i++)
-        keys[i] = (keyed){plate >= 0 ? lam_table_cell(table, i, plate) : "", lam_table_cell(table, i, well), i};
+        keys[i] =
+            (keyed){plate >= 0 ? lam_table_cell(table, i, plate) : "", lam_table_cell(table, i, well), i};
     qsort(keys, (size_t)images, sizeof *keys, compare_keys);
     return LAM_OK;
 }
@@ -128,12 +132,15 @@ static lam_status sort_by_well(const lam_table *table, keyed *keys) {
 static bool constant_in_wells(const lam_table *table, int column, const keyed *keys, int64_t images) {
     for (int64_t i = 1; i < images; i++) {
         if (compare_wells(&keys[i - 1], &keys[i]) != 0) continue;
-        if (strcmp(lam_table_cell(table, keys[i - 1].image, column), lam_table_cell(table, keys[i].image, column)) != 0) return false;
+        if (strcmp(lam_table_cell(table, keys[i - 1].image, column),
+                   lam_table_cell(table, keys[i].image, column)) != 0)
+            return false;
     }
     return true;
 }
 
-static lam_status well_columns(lam_rows *rows, const lam_table *table, const keyed *keys, int64_t images, const int64_t *first) {
+static lam_status well_columns(lam_rows *rows, const lam_table *table, const keyed *keys, int64_t images,
+                               const int64_t *first) {
     const char **cells = NULL;
     LAM_TRY(lam_alloc_array((void **)&cells, rows->count, sizeof(char *)));
     lam_status status = lam_table_create(&rows->obs, rows->count);
@@ -146,8 +153,8 @@ static lam_status well_columns(lam_rows *rows, const lam_table *table, const key
     return status;
 }
 
-static lam_status pool_wells(lam_rows *rows, const lam_table *table, const double *values, int64_t width, const keyed *keys,
-                             int64_t *first) {
+static lam_status pool_wells(lam_rows *rows, const lam_table *table, const double *values, int64_t width,
+                             const keyed *keys, int64_t *first) {
     int64_t images = lam_table_rows(table), wells = 0, begin = 0;
     for (int64_t i = 0; i < images; i++) wells += i == 0 || compare_wells(&keys[i - 1], &keys[i]) != 0;
     LAM_TRY(allocate(rows, wells, width));
@@ -160,7 +167,8 @@ static lam_status pool_wells(lam_rows *rows, const lam_table *table, const doubl
         }
         divide(row, width, end - begin);
         first[w] = keys[begin].image;
-        LAM_TRY(lam_text_format(&rows->index[w], "%s%s%s", keys[begin].plate, keys[begin].plate[0] ? "|" : "", keys[begin].well));
+        LAM_TRY(lam_text_format(&rows->index[w], "%s%s%s", keys[begin].plate, keys[begin].plate[0] ? "|" : "",
+                                keys[begin].well));
         begin = end;
     }
     return well_columns(rows, table, keys, images, first);
@@ -181,8 +189,8 @@ done:
     return status;
 }
 
-lam_status lam_rows_create(lam_rows *rows, lam_level level, const lam_shards *shards, const lam_crop *crops, int64_t count,
-                           const float *vectors, int64_t width) {
+lam_status lam_rows_create(lam_rows *rows, lam_level level, const lam_shards *shards, const lam_crop *crops,
+                           int64_t count, const float *vectors, int64_t width) {
     memset(rows, 0, sizeof *rows);
     lam_rows images = {0};
     lam_status status = LAM_OK;

@@ -15,13 +15,14 @@ typedef enum lam_level { LAM_LEVEL_CROP, LAM_LEVEL_IMAGE, LAM_LEVEL_WELL } lam_l
 typedef struct lam_rows {
     int64_t count, width;
     double *values; /* [count, width] */
-    lam_table *obs; /* crop: metadata, crop_image, crop_y, crop_x; image: metadata; well: columns that are constant in wells */
-    char **index;   /* "12" (image), "12:0:64" (image:y:x), "plate|well" */
+    lam_table *
+        obs; /* crop: metadata, crop_image, crop_y, crop_x; image: metadata; well: columns that are constant in wells */
+    char **index; /* "12" (image), "12:0:64" (image:y:x), "plate|well" */
 } lam_rows;
 
 /* Means in double: of the crops of an image, then of the images of a well. */
-lam_status lam_rows_create(lam_rows *rows, lam_level level, const lam_shards *shards, const lam_crop *crops, int64_t count,
-                           const float *vectors, int64_t width);
+lam_status lam_rows_create(lam_rows *rows, lam_level level, const lam_shards *shards, const lam_crop *crops,
+                           int64_t count, const float *vectors, int64_t width);
 void lam_rows_free(lam_rows *rows);
 
 #ifdef __cplusplus

@@ -59,12 +59,14 @@ lam_status lam_gemm_limit(const lam_mae_vit_config *m, int64_t batch, double sec
     int64_t decoder_hidden = m->decoder_mlp_dim ? m->decoder_mlp_dim : 4 * m->decoder_embed_dim;
     shape shapes[8];
     int count = block_shapes(shapes, batch * (kept + 1), m->embed_dim, hidden, m->depth);
-    count += block_shapes(shapes + count, batch * (tokens + 1), m->decoder_embed_dim, decoder_hidden, m->decoder_depth);
+    count += block_shapes(shapes + count, batch * (tokens + 1), m->decoder_embed_dim, decoder_hidden,
+                          m->decoder_depth);
     double flops = 0, time = 0;
     for (int i = 0; i < count; i++) {
         double once = 0;
         LAM_TRY(time_shape(&shapes[i], seconds / count, &once));
-        flops += 6.0 * (double)shapes[i].rows * (double)shapes[i].in * (double)shapes[i].out * (double)shapes[i].count;
+        flops += 6.0 * (double)shapes[i].rows * (double)shapes[i].in * (double)shapes[i].out *
+                 (double)shapes[i].count;
         time += once * (double)shapes[i].count;
     }
     *flops_per_s = flops / time;

@@ -19,7 +19,8 @@ struct lam_metrics {
 
 static lam_status open_file(lam_metrics *m, const char *path, int64_t keep_bytes) {
     LAM_TRY(lam_text_copy(&m->path, path));
-    int descriptor = lam_fault_hit(LAM_FAULT_WRITE) ? (errno = EIO, -1) : open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    int descriptor =
+        lam_fault_hit(LAM_FAULT_WRITE) ? (errno = EIO, -1) : open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     LAM_REQUIRE(descriptor >= 0, LAM_ERROR_IO, "%s: cannot be opened: %s", path, strerror(errno));
     m->file = fdopen(descriptor, "r+");
     if (!m->file) close(descriptor);
@@ -27,7 +28,8 @@ static lam_status open_file(lam_metrics *m, const char *path, int64_t keep_bytes
     struct stat info;
     LAM_REQUIRE(fstat(descriptor, &info) == 0, LAM_ERROR_IO, "%s: %s", path, strerror(errno));
     LAM_REQUIRE(info.st_size >= keep_bytes, LAM_ERROR_FORMAT,
-                "%s: is shorter (%lld bytes) than the checkpoint says (%" PRId64 "): put the whole file back, or take --force",
+                "%s: is shorter (%lld bytes) than the checkpoint says (%" PRId64
+                "): put the whole file back, or take --force",
                 path, (long long)info.st_size, keep_bytes);
     LAM_REQUIRE(ftruncate(descriptor, keep_bytes) == 0 && fseek(m->file, 0, SEEK_END) == 0, LAM_ERROR_IO,
                 "%s: cannot be cut to %" PRId64 " bytes: %s", path, keep_bytes, strerror(errno));
@@ -49,7 +51,8 @@ lam_status lam_metrics_append(lam_metrics *m, lam_json *object) {
     LAM_TRY(status);
     size_t size = strlen(text);
     text[size] = '\n'; /* in place of the end: one write a line */
-    bool written = !lam_fault_hit(LAM_FAULT_WRITE) && fwrite(text, 1, size + 1, m->file) == size + 1 && fflush(m->file) == 0;
+    bool written = !lam_fault_hit(LAM_FAULT_WRITE) && fwrite(text, 1, size + 1, m->file) == size + 1 &&
+                   fflush(m->file) == 0;
     int error = errno;
     lam_free(text);
     LAM_REQUIRE(written, LAM_ERROR_IO, "%s: cannot be written: %s", m->path, strerror(error));
@@ -58,8 +61,8 @@ lam_status lam_metrics_append(lam_metrics *m, lam_json *object) {
 }
 
 lam_status lam_metrics_sync(lam_metrics *m, int64_t *bytes) {
-    LAM_REQUIRE(fflush(m->file) == 0 && fsync(fileno(m->file)) == 0, LAM_ERROR_IO, "%s: cannot be written: %s", m->path,
-                strerror(errno));
+    LAM_REQUIRE(fflush(m->file) == 0 && fsync(fileno(m->file)) == 0, LAM_ERROR_IO,
+                "%s: cannot be written: %s", m->path, strerror(errno));
     *bytes = m->bytes;
     return LAM_OK;
 }
@@ -70,7 +73,8 @@ lam_status lam_metrics_close(lam_metrics **metrics) {
     *metrics = NULL;
     lam_status status = LAM_OK;
     if (m->file && fclose(m->file) != 0)
-        status = lam_fail(LAM_ERROR_IO, __FILE__, __LINE__, "%s: cannot be written: %s", m->path, strerror(errno));
+        status =
+            lam_fail(LAM_ERROR_IO, __FILE__, __LINE__, "%s: cannot be written: %s", m->path, strerror(errno));
     lam_free(m->path);
     lam_free(m);
     return status;

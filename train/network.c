@@ -37,13 +37,14 @@ static lam_status create(lam_network *network, const lam_shards *shards, uint64_
     for (int64_t c = 0; c < network->channels; c++) {
         LAM_TRY(lam_text_copy(&network->channel_names[c], lam_shards_channel_name(shards, c)));
         network->channel_bits[c] = lam_shards_channel_bits(shards, c);
-        lam_shards_channel_stats(shards, -1, c, (lam_transform)network->settings.model.transform, &network->channel_mean[c],
-                                 &network->channel_deviation[c]);
+        lam_shards_channel_stats(shards, -1, c, (lam_transform)network->settings.model.transform,
+                                 &network->channel_mean[c], &network->channel_deviation[c]);
     }
     return add_parameters(network, seed);
 }
 
-lam_status lam_network_create(lam_network **out, lam_config *config, const lam_shards *shards, uint64_t seed) {
+lam_status lam_network_create(lam_network **out, lam_config *config, const lam_shards *shards,
+                              uint64_t seed) {
     lam_network *network = NULL;
     *out = NULL;
     lam_status status = lam_alloc((void **)&network, sizeof *network);
@@ -105,7 +106,8 @@ static lam_status read_weights(lam_network *network, lam_safetensors *file, cons
         bool same = e->rank == p->rank;
         for (int a = 0; same && a < p->rank; a++) same = e->shape[a] == p->shape[a];
         LAM_REQUIRE(same && e->count == p->count, LAM_ERROR_INPUT,
-                    "%s: tensor %s has another shape than the configured network: the model section differs", path, p->name);
+                    "%s: tensor %s has another shape than the configured network: the model section differs",
+                    path, p->name);
         LAM_TRY(lam_safetensors_read_f32(file, e, network->parameters->weights + p->offset));
     }
     return LAM_OK;
@@ -119,12 +121,15 @@ lam_status lam_network_read_weights(lam_network *network, const char *path) {
     return status;
 }
 
-static lam_status read(lam_network *network, lam_safetensors *file, const char *path, const uint64_t *untrained_seed) {
+static lam_status read(lam_network *network, lam_safetensors *file, const char *path,
+                       const uint64_t *untrained_seed) {
     const char *config = lam_safetensors_metadata(file, "lamella_config");
     const char *channels = lam_safetensors_metadata(file, "lamella_channels");
     const char *step = lam_safetensors_metadata(file, "lamella_step");
-    LAM_REQUIRE(config && channels, LAM_ERROR_FORMAT,
-                "%s: holds no configuration of a network (metadata lamella_config): it was not written by lamella train", path);
+    LAM_REQUIRE(
+        config && channels, LAM_ERROR_FORMAT,
+        "%s: holds no configuration of a network (metadata lamella_config): it was not written by lamella train",
+        path);
     LAM_TRY(lam_config_parse(&network->config, lam_train_keys, config, strlen(config), path));
     LAM_TRY(lam_config_check(network->config));
     LAM_TRY(lam_settings_from(network->config, &network->settings));
@@ -201,10 +206,13 @@ lam_status lam_network_write(const lam_network *network, const char *path, int64
     LAM_TRY_GOTO(lam_safetensors_writer_open(&writer, path), done);
     LAM_TRY_GOTO(write_metadata(network, writer, step), done);
     for (int64_t i = 0; i < p->entries; i++) {
-        LAM_TRY_GOTO(lam_safetensors_writer_declare(writer, p->entry[i].name, "F32", p->entry[i].rank, p->entry[i].shape), done);
+        LAM_TRY_GOTO(lam_safetensors_writer_declare(writer, p->entry[i].name, "F32", p->entry[i].rank,
+                                                    p->entry[i].shape),
+                     done);
     }
     for (int64_t i = 0; i < p->entries; i++) {
-        LAM_TRY_GOTO(lam_safetensors_writer_data(writer, p->weights + p->entry[i].offset, (size_t)p->entry[i].count * sizeof(float)),
+        LAM_TRY_GOTO(lam_safetensors_writer_data(writer, p->weights + p->entry[i].offset,
+                                                 (size_t)p->entry[i].count * sizeof(float)),
                      done);
     }
     return lam_safetensors_writer_commit(&writer);
@@ -221,21 +229,26 @@ lam_status lam_network_match(const lam_network *network, const lam_shards *shard
             if (!strcmp(network->channel_names[c], lam_shards_channel_name(shards, s))) channel_map[c] = s;
         }
         if (channel_map[c] < 0) {
-            lam_log_warning("%s lacks the channel %s: it counts as absent", lam_shards_path(shards), network->channel_names[c]);
+            lam_log_warning("%s lacks the channel %s: it counts as absent", lam_shards_path(shards),
+                            network->channel_names[c]);
             continue;
         }
         found++;
         int bits = lam_shards_channel_bits(shards, channel_map[c]);
         if (bits != network->channel_bits[c])
             lam_log_warning("channel %s has %d bits in %s and had %d in training: another integer scale",
-                            network->channel_names[c], bits, lam_shards_path(shards), network->channel_bits[c]);
+                            network->channel_names[c], bits, lam_shards_path(shards),
+                            network->channel_bits[c]);
     }
-    LAM_REQUIRE(found > 0, LAM_ERROR_INPUT, "%s: holds none of the network's channels (the first is %s, there %s); name them in "
-                "pack as in training", lam_shards_path(shards), network->channel_names[0], lam_shards_channel_name(shards, 0));
+    LAM_REQUIRE(found > 0, LAM_ERROR_INPUT,
+                "%s: holds none of the network's channels (the first is %s, there %s); name them in "
+                "pack as in training",
+                lam_shards_path(shards), network->channel_names[0], lam_shards_channel_name(shards, 0));
     return LAM_OK;
 }
 
-lam_status lam_feeder_create(lam_feeder *feeder, const lam_network *network, const lam_shards *shards, const int64_t *channel_map) {
+lam_status lam_feeder_create(lam_feeder *feeder, const lam_network *network, const lam_shards *shards,
+                             const int64_t *channel_map) {
     const lam_mae_vit_config *model = &network->settings.model;
     int64_t plates = 0, channels = network->channels;
     memset(feeder, 0, sizeof *feeder);
@@ -245,11 +258,13 @@ lam_status lam_feeder_create(lam_feeder *feeder, const lam_network *network, con
     LAM_TRY(lam_alloc_array((void **)&feeder->mean, plates * channels, sizeof(float)));
     LAM_TRY(lam_alloc_array((void **)&feeder->rstd, plates * channels, sizeof(float)));
     for (int64_t c = 0; c < channels; c++) {
-        feeder->scale[c] = channel_map[c] < 0 ? 1.0f : (float)lam_shards_channel_scale(shards, channel_map[c]);
+        feeder->scale[c] =
+            channel_map[c] < 0 ? 1.0f : (float)lam_shards_channel_scale(shards, channel_map[c]);
         for (int64_t p = 0; p < plates; p++) {
             double mean = network->channel_mean[c], deviation = network->channel_deviation[c];
             if (model->normalize == LAM_NORMALIZE_PLATE && channel_map[c] >= 0)
-                lam_shards_channel_stats(shards, p, channel_map[c], (lam_transform)model->transform, &mean, &deviation);
+                lam_shards_channel_stats(shards, p, channel_map[c], (lam_transform)model->transform, &mean,
+                                         &deviation);
             bool used = model->normalize != LAM_NORMALIZE_CROP;
             feeder->mean[p * channels + c] = used ? (float)mean : 0.0f;
             feeder->rstd[p * channels + c] = used ? (float)(1 / sqrt(deviation * deviation + 1e-5)) : 1.0f;

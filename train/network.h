@@ -48,7 +48,8 @@ typedef struct lam_feeder {
     float *scale;       /* [channels] */
     float *mean, *rstd; /* [plates, channels]; for normalize: crop all 0 and 1 */
 } lam_feeder;
-lam_status lam_feeder_create(lam_feeder *feeder, const lam_network *network, const lam_shards *shards, const int64_t *channel_map);
+lam_status lam_feeder_create(lam_feeder *feeder, const lam_network *network, const lam_shards *shards,
+                             const int64_t *channel_map);
 void lam_feeder_free(lam_feeder *feeder);
 
 #ifdef __cplusplus

@@ -30,7 +30,8 @@ static lam_status windows(const float *planes, int64_t channels, int64_t pixels,
 }
 
 /* norm_pix targets are standardised within the patch: back to the scale of the input. */
-static void patch_scale(const lam_mae_vit_config *model, const float *target, int64_t width, double *mean, double *deviation) {
+static void patch_scale(const lam_mae_vit_config *model, const float *target, int64_t width, double *mean,
+                        double *deviation) {
     *mean = 0;
     *deviation = 1;
     if (!model->norm_pix_loss) return;
@@ -42,9 +43,10 @@ static void patch_scale(const lam_mae_vit_config *model, const float *target, in
 }
 
 /* Patches [tokens, P*P*C] (row, column, channel fastest) to planes [C, S, S]. */
-static void unpatch(const lam_mae_vit_config *m, const float *target, const float *prediction, const float *mask, float *input,
-                    float *completed) {
-    int64_t side = m->image_size / m->patch_size, p = m->patch_size, channels = m->in_channels, width = p * p * channels;
+static void unpatch(const lam_mae_vit_config *m, const float *target, const float *prediction,
+                    const float *mask, float *input, float *completed) {
+    int64_t side = m->image_size / m->patch_size, p = m->patch_size, channels = m->in_channels,
+            width = p * p * channels;
     for (int64_t n = 0; n < side * side; n++) {
         double mean, deviation;
         patch_scale(m, target + n * width, width, &mean, &deviation);
@@ -52,12 +54,14 @@ static void unpatch(const lam_mae_vit_config *m, const float *target, const floa
             int64_t c = k % channels, x = k / channels % p, y = k / channels / p;
             int64_t at = (c * m->image_size + n / side * p + y) * m->image_size + n % side * p + x;
             input[at] = target[n * width + k];
-            completed[at] = mask[n] > 0.5f ? (float)((double)prediction[n * width + k] * deviation + mean) : input[at];
+            completed[at] =
+                mask[n] > 0.5f ? (float)((double)prediction[n * width + k] * deviation + mean) : input[at];
         }
     }
 }
 
-static void grey_masked(const lam_mae_vit_config *m, lam_picture *picture, int64_t x0, int64_t y0, const float *mask) {
+static void grey_masked(const lam_mae_vit_config *m, lam_picture *picture, int64_t x0, int64_t y0,
+                        const float *mask) {
     int64_t side = m->image_size / m->patch_size;
     for (int64_t y = 0; y < m->image_size; y++) {
         for (int64_t x = 0; x < m->image_size; x++) {
@@ -67,9 +71,11 @@ static void grey_masked(const lam_mae_vit_config *m, lam_picture *picture, int64
     }
 }
 
-lam_status lam_draw_reconstructions(const lam_mae_vit_config *m, const lam_mae_vit_io *io, int64_t crops, const char *path) {
+lam_status lam_draw_reconstructions(const lam_mae_vit_config *m, const lam_mae_vit_io *io, int64_t crops,
+                                    const char *path) {
     int64_t size = m->image_size, channels = m->in_channels, pixels = size * size;
-    int64_t tokens = lam_tensor_dim(io->mask, 1), patches = lam_tensor_count(io->target) / lam_tensor_dim(io->target, 0);
+    int64_t tokens = lam_tensor_dim(io->mask, 1),
+            patches = lam_tensor_count(io->target) / lam_tensor_dim(io->target, 0);
     float *input = NULL, *completed = NULL, *low = NULL, *high = NULL;
     lam_picture picture = {0};
     lam_status status = LAM_OK;
@@ -77,7 +83,8 @@ lam_status lam_draw_reconstructions(const lam_mae_vit_config *m, const lam_mae_v
     LAM_TRY_GOTO(lam_alloc_array((void **)&completed, channels * pixels, sizeof(float)), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&low, channels, sizeof(float)), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&high, channels, sizeof(float)), done);
-    LAM_TRY_GOTO(lam_picture_create(&picture, crops * (size + GAP) - GAP, 3 * (size + GAP) - GAP, 0xFFFFFF), done);
+    LAM_TRY_GOTO(lam_picture_create(&picture, crops * (size + GAP) - GAP, 3 * (size + GAP) - GAP, 0xFFFFFF),
+                 done);
     for (int64_t i = 0; i < crops; i++) {
         const float *mask = (const float *)lam_tensor_data(io->mask) + i * tokens;
         int64_t x = i * (size + GAP), step = size + GAP;
@@ -87,7 +94,8 @@ lam_status lam_draw_reconstructions(const lam_mae_vit_config *m, const lam_mae_v
         LAM_TRY_GOTO(lam_picture_composite(&picture, x, 0, input, channels, size, size, low, high), done);
         LAM_TRY_GOTO(lam_picture_composite(&picture, x, step, input, channels, size, size, low, high), done);
         grey_masked(m, &picture, x, step, mask);
-        LAM_TRY_GOTO(lam_picture_composite(&picture, x, 2 * step, completed, channels, size, size, low, high), done);
+        LAM_TRY_GOTO(lam_picture_composite(&picture, x, 2 * step, completed, channels, size, size, low, high),
+                     done);
     }
     LAM_TRY_GOTO(lam_picture_write_png(&picture, path), done);
 done:

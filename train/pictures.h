@@ -12,7 +12,8 @@ extern "C" {
 #endif
 
 /* From the graph's outputs after a forward pass; the first `crops` rows. */
-lam_status lam_draw_reconstructions(const lam_mae_vit_config *model, const lam_mae_vit_io *io, int64_t crops, const char *path);
+lam_status lam_draw_reconstructions(const lam_mae_vit_config *model, const lam_mae_vit_io *io, int64_t crops,
+                                    const char *path);
 
 #ifdef __cplusplus
 }

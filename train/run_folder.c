@@ -11,7 +11,8 @@
 
 /* Removes what `train` writes, and nothing else that may lie in the folder. */
 static lam_status remove_run(const char *run) {
-    static const char *const ours[] = {"checkpoints", "reconstructions", "metrics.jsonl", "config.yaml", "report.html"};
+    static const char *const ours[] = {"checkpoints", "reconstructions", "metrics.jsonl", "config.yaml",
+                                       "report.html"};
     for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
         char *path = NULL;
         LAM_TRY(lam_path_join(&path, run, ours[i]));
@@ -28,8 +29,10 @@ static lam_status begins_anew(const char *run, const lam_start *start) {
     LAM_TRY(lam_path_join(&config, run, "config.yaml"));
     bool holds_run = lam_path_exists(config);
     lam_free(config);
-    LAM_REQUIRE(!holds_run || start->force, LAM_ERROR_USAGE,
-                "%s: holds a run already: --resume goes on with it, --force removes it, train.out=FOLDER takes another", run);
+    LAM_REQUIRE(
+        !holds_run || start->force, LAM_ERROR_USAGE,
+        "%s: holds a run already: --resume goes on with it, --force removes it, train.out=FOLDER takes another",
+        run);
     return holds_run ? remove_run(run) : LAM_OK;
 }
 
@@ -46,8 +49,8 @@ static void config_differences(const char *before, const char *now, char *text, 
         if (now[0] != ' ') snprintf(section, sizeof section, "%.*s", (int)strcspn(now, ":\n"), now);
         if (a != b || memcmp(before, now, a) != 0) {
             size_t indent = strspn(before, " "), indent_now = strspn(now, " ");
-            snprintf(what, sizeof what, "%s: %.*s (was), %.*s", section, (int)(a - indent), before + indent, (int)(b - indent_now),
-                     now + indent_now);
+            snprintf(what, sizeof what, "%s: %.*s (was), %.*s", section, (int)(a - indent), before + indent,
+                     (int)(b - indent_now), now + indent_now);
             add_difference(text, size, what);
         }
         before += a + (before[a] == '\n');
@@ -86,7 +89,8 @@ static void compare_state(const lam_run_state *before, const lam_run_state *now,
         snprintf(what, sizeof what, "%d threads (was), %d", before->threads, now->threads);
         add_difference(text, size, what);
     }
-    const char *const pairs[][2] = {{before->isa, now->isa}, {before->mpi, now->mpi}, {before->version, now->version}};
+    const char *const pairs[][2] = {
+        {before->isa, now->isa}, {before->mpi, now->mpi}, {before->version, now->version}};
     for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
         if (strcmp(pairs[i][0], pairs[i][1]) == 0) continue;
         snprintf(what, sizeof what, "%s (was), %s", pairs[i][0], pairs[i][1]);
@@ -111,9 +115,10 @@ static lam_status read_checkpoint(lam_trainer *t, const lam_start *start, int64_
     LAM_TRY_GOTO(lam_checkpoint_read(folder, t->network, &t->optimizer, &before), done);
     compare_state(&before, &t->state, differences, sizeof differences);
     LAM_TRY_GOTO(compare_config(t, run, differences, sizeof differences), done);
-    LAM_REQUIRE_GOTO(!differences[0] || !start->strict, done, LAM_ERROR_CONFIG,
-                     "%s: differs from the run that wrote it (%s); without --strict-resume it goes on, equal to rounding", folder,
-                     differences);
+    LAM_REQUIRE_GOTO(
+        !differences[0] || !start->strict, done, LAM_ERROR_CONFIG,
+        "%s: differs from the run that wrote it (%s); without --strict-resume it goes on, equal to rounding",
+        folder, differences);
     if (differences[0]) lam_log_warning("resume is not bit-exact, these differ: %s", differences);
     t->state.step = before.step;
     t->state.updates = before.updates;
@@ -141,12 +146,14 @@ static lam_status share_checkpoint(lam_trainer *t) {
     return LAM_OK;
 }
 
-static lam_status write_first_line(const lam_trainer *t, const lam_start *start, double limit, lam_metrics *metrics) {
+static lam_status write_first_line(const lam_trainer *t, const lam_start *start, double limit,
+                                   lam_metrics *metrics) {
     char hash[24];
     lam_memory_report memory;
     lam_graph_memory(t->graph, &memory);
     snprintf(hash, sizeof hash, "%016" PRIx64, t->state.shards_hash);
-    lam_json *line = lam_json_object(), *run = lam_provenance(start->command_line), *bytes = lam_json_object();
+    lam_json *line = lam_json_object(), *run = lam_provenance(start->command_line),
+             *bytes = lam_json_object();
     lam_json_set_text(run, "device", "cpu");
     lam_json_set_text(run, "isa", t->state.isa);
     lam_json_set_int(run, "threads", t->state.threads);
@@ -163,7 +170,8 @@ static lam_status write_first_line(const lam_trainer *t, const lam_start *start,
     lam_json_set_float(run, "limit_gflops_per_s", limit / 1e9);
     lam_json_set_int(bytes, "weights", (int64_t)memory.weights);
     lam_json_set_int(bytes, "gradients", (int64_t)memory.gradients);
-    lam_json_set_int(bytes, "optimizer", t->network->parameters->trainable * (int64_t)sizeof(float) * (t->optimizer.v ? 2 : 1));
+    lam_json_set_int(bytes, "optimizer",
+                     t->network->parameters->trainable * (int64_t)sizeof(float) * (t->optimizer.v ? 2 : 1));
     lam_json_set_int(bytes, "activations", (int64_t)memory.activations);
     lam_json_set_int(bytes, "activation_gradients", (int64_t)memory.activation_gradients);
     lam_json_set_int(bytes, "workspace", (int64_t)memory.workspace);
@@ -191,7 +199,8 @@ static lam_status remove_partial(const char *folder, const char *name) {
     return status;
 }
 
-static lam_status open_files(lam_trainer *t, const lam_start *start, bool resumed, double limit, lam_metrics **metrics) {
+static lam_status open_files(lam_trainer *t, const lam_start *start, bool resumed, double limit,
+                             lam_metrics **metrics) {
     const char *run = t->settings->out;
     char *config = NULL, *path = NULL, *text = NULL, *checkpoints = NULL;
     lam_status status = LAM_OK;
@@ -238,8 +247,10 @@ lam_status lam_run_checkpoint(lam_trainer *t, lam_metrics *metrics) {
         const char *run = t->settings->out;
         status = lam_metrics_sync(metrics, &state.metrics_bytes);
         if (status == LAM_OK)
-            status = lam_checkpoint_write(run, t->network, &t->optimizer, &state, state.step / t->steps_per_epoch);
-        if (status == LAM_OK) status = lam_checkpoint_prune(run, t->settings->keep_last, t->settings->keep_every);
+            status =
+                lam_checkpoint_write(run, t->network, &t->optimizer, &state, state.step / t->steps_per_epoch);
+        if (status == LAM_OK)
+            status = lam_checkpoint_prune(run, t->settings->keep_last, t->settings->keep_every);
     }
     return lam_dist_agree(t->dist, status);
 }

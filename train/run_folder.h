@@ -18,7 +18,8 @@ typedef struct lam_start {
 
 /* Collective. Trainer's weights, moments and state are those of the checkpoint, where there is one; rank 0 has `metrics`
  * open behind the checkpoint's last line, and the first line written where the run is new. */
-lam_status lam_run_begin(lam_trainer *trainer, const lam_start *start, double limit_flops_per_s, lam_metrics **metrics);
+lam_status lam_run_begin(lam_trainer *trainer, const lam_start *start, double limit_flops_per_s,
+                         lam_metrics **metrics);
 /* Collective: rank 0 writes and prunes. */
 lam_status lam_run_checkpoint(lam_trainer *trainer, lam_metrics *metrics);
 

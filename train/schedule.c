@@ -34,5 +34,6 @@ void lam_schedule_at(const lam_schedule *s, int64_t step, double *lr, double *be
     else if (s->kind == LAM_SCHEDULE_CONSTANT)
         *lr = s->lr;
     else
-        *lr = half_cosine(s->lr, s->min_lr, ((double)s->steps > warm) ? fmin((at - warm) / ((double)s->steps - warm), 1) : 1);
+        *lr = half_cosine(s->lr, s->min_lr,
+                          ((double)s->steps > warm) ? fmin((at - warm) / ((double)s->steps - warm), 1) : 1);
 }

@@ -17,7 +17,11 @@
 extern "C" {
 #endif
 
-typedef enum lam_schedule_kind { LAM_SCHEDULE_COSINE, LAM_SCHEDULE_ONECYCLE, LAM_SCHEDULE_CONSTANT } lam_schedule_kind;
+typedef enum lam_schedule_kind {
+    LAM_SCHEDULE_COSINE,
+    LAM_SCHEDULE_ONECYCLE,
+    LAM_SCHEDULE_CONSTANT
+} lam_schedule_kind;
 
 typedef struct lam_schedule {
     lam_schedule_kind kind;

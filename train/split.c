@@ -24,7 +24,8 @@ static void mark_by_hash(const int64_t *groups, int64_t images, double fraction,
     }
 }
 
-static lam_status check_groups(const int64_t *groups, int64_t group_count, int64_t images, const uint8_t *validation) {
+static lam_status check_groups(const int64_t *groups, int64_t group_count, int64_t images,
+                               const uint8_t *validation) {
     uint8_t *sides = NULL; /* a group: bit 0 seen in training, bit 1 in validation */
     LAM_TRY(lam_alloc_array((void **)&sides, group_count, 1));
     int64_t cut = -1;
@@ -34,8 +35,10 @@ static lam_status check_groups(const int64_t *groups, int64_t group_count, int64
     }
     lam_free(sides);
     LAM_REQUIRE(cut < 0, LAM_ERROR_CONFIG,
-                "data.validation_column: image %" PRId64 " is on another side than its group (pack --group, else plate and "
-                "well); take a column that is constant in a group", cut);
+                "data.validation_column: image %" PRId64
+                " is on another side than its group (pack --group, else plate and "
+                "well); take a column that is constant in a group",
+                cut);
     return LAM_OK;
 }
 
@@ -50,7 +53,8 @@ lam_status lam_split_images(const lam_shards *shards, const lam_settings *settin
     LAM_TRY_GOTO(lam_alloc_array((void **)&split->validation, images, sizeof(int64_t)), done);
     bool by_column = settings->validation_column[0] != 0;
     if (by_column) LAM_TRY_GOTO(mark_by_column(shards, settings, validation), done);
-    if (!by_column && settings->validation_fraction > 0) mark_by_hash(groups, images, settings->validation_fraction, validation);
+    if (!by_column && settings->validation_fraction > 0)
+        mark_by_hash(groups, images, settings->validation_fraction, validation);
     LAM_TRY_GOTO(check_groups(groups, group_count, images, validation), done);
     for (int64_t i = 0; i < images; i++) {
         if (validation[i])
@@ -59,10 +63,12 @@ lam_status lam_split_images(const lam_shards *shards, const lam_settings *settin
             split->train[split->train_count++] = i;
     }
     bool wanted = by_column || settings->validation_fraction > 0;
-    LAM_REQUIRE_GOTO(split->train_count > 0, done, LAM_ERROR_CONFIG, "every image is for validation: nothing is left to train on");
+    LAM_REQUIRE_GOTO(split->train_count > 0, done, LAM_ERROR_CONFIG,
+                     "every image is for validation: nothing is left to train on");
     LAM_REQUIRE_GOTO(!wanted || split->validation_count > 0, done, LAM_ERROR_CONFIG,
-                     "no image is for validation: %s", by_column ? "no cell of data.validation_column equals data.validation_group"
-                                                                 : "data.validation_fraction is too small for so few groups");
+                     "no image is for validation: %s",
+                     by_column ? "no cell of data.validation_column equals data.validation_group"
+                               : "data.validation_fraction is too small for so few groups");
 done:
     lam_free(validation);
     if (status != LAM_OK) lam_split_free(split);

@@ -55,9 +55,11 @@ static lam_status open_loaders(lam_trainer *t) {
 
 static lam_status build_graph(lam_trainer *t) {
     const lam_settings *s = t->settings;
-    int64_t share = s->global_batch * (t->rank + 1) / t->world_size - s->global_batch * t->rank / t->world_size;
+    int64_t share =
+        s->global_batch * (t->rank + 1) / t->world_size - s->global_batch * t->rank / t->world_size;
     LAM_REQUIRE(s->global_batch >= t->world_size, LAM_ERROR_CONFIG,
-                "train.global_batch: %" PRId64 " leaves some of the %d ranks without a crop", s->global_batch, t->world_size);
+                "train.global_batch: %" PRId64 " leaves some of the %d ranks without a crop", s->global_batch,
+                t->world_size);
     t->micro_batch = s->micro_batch > 0 && s->micro_batch < share ? s->micro_batch : share;
     LAM_TRY(lam_graph_create(&t->graph, t->network->parameters, LAM_BACKEND_CPU));
     LAM_TRY(lam_mae_vit_build(t->graph, &s->model, t->micro_batch, &t->io));
@@ -84,7 +86,8 @@ static lam_status load_pictured(lam_trainer *t) {
     config.world_size = 1;
     config.threads = 1;
     config.ring = 2;
-    size_t pixel_bytes = (size_t)(channels * config.crop_size * config.crop_size) * (t->settings->model.pixel_type == LAM_U8 ? 1 : 2);
+    size_t pixel_bytes = (size_t)(channels * config.crop_size * config.crop_size) *
+                         (t->settings->model.pixel_type == LAM_U8 ? 1 : 2);
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_loader_open(&loader, t->shards, &config), done);
     LAM_TRY_GOTO(lam_loader_seek(loader, 0), done);
@@ -118,7 +121,8 @@ static lam_status open_all(lam_trainer *t) {
     lam_free(channel_map);
     LAM_TRY(status);
     LAM_TRY(lam_alloc_array((void **)&t->optimizer.m, t->network->parameters->trainable, sizeof(float)));
-    if (!t->settings->lion) LAM_TRY(lam_alloc_array((void **)&t->optimizer.v, t->network->parameters->trainable, sizeof(float)));
+    if (!t->settings->lion)
+        LAM_TRY(lam_alloc_array((void **)&t->optimizer.v, t->network->parameters->trainable, sizeof(float)));
     if (t->rank == 0) LAM_TRY(load_pictured(t));
     lam_run_state *s = &t->state;
     s->seed = t->settings->seed;
@@ -141,7 +145,8 @@ lam_status lam_trainer_open(lam_trainer *t, lam_dist *dist, lam_config *config) 
     if (status != LAM_OK) {
         lam_config_free(config);
     } else {
-        status = lam_network_create(&t->network, config, t->shards, (uint64_t)lam_config_int(config, "train.seed"));
+        status = lam_network_create(&t->network, config, t->shards,
+                                    (uint64_t)lam_config_int(config, "train.seed"));
         if (status == LAM_OK) {
             t->settings = &t->network->settings;
             status = open_all(t);
@@ -180,8 +185,10 @@ static int64_t valid_rows(const lam_batch *batch) {
 }
 
 /* Whether any rank failed, how many rows count, whether any rank was told to stop: one small sum. */
-static lam_status count_rows(lam_trainer *t, lam_status status, const lam_batch *batch, lam_step_result *result) {
-    double counts[3] = {status != LAM_OK, status == LAM_OK ? (double)valid_rows(batch) : 0, lam_stop_requested()};
+static lam_status count_rows(lam_trainer *t, lam_status status, const lam_batch *batch,
+                             lam_step_result *result) {
+    double counts[3] = {status != LAM_OK, status == LAM_OK ? (double)valid_rows(batch) : 0,
+                        lam_stop_requested()};
     LAM_TRY(lam_dist_sum_f64(t->dist, counts, 3));
     if (counts[0] > 0) return lam_dist_agree(t->dist, status);
     result->rows = (int64_t)counts[1];
@@ -220,15 +227,18 @@ static lam_status skip(lam_trainer *t, const lam_step_result *r) {
     t->state.skipped++;
     t->state.skipped_in_row++;
     if (r->rows == 0) {
-        lam_log_warning("step %" PRId64 ": every image of the batch is damaged; no update", t->state.step + 1);
+        lam_log_warning("step %" PRId64 ": every image of the batch is damaged; no update",
+                        t->state.step + 1);
     } else {
-        lam_log_warning("step %" PRId64 ": loss %g, gradient norm %g, first non-finite gradient: %s; no update", t->state.step + 1,
-                        r->loss, r->gradient_norm, name ? name : "none");
+        lam_log_warning("step %" PRId64
+                        ": loss %g, gradient norm %g, first non-finite gradient: %s; no update",
+                        t->state.step + 1, r->loss, r->gradient_norm, name ? name : "none");
     }
     LAM_REQUIRE(t->state.skipped_in_row < t->settings->max_skipped_steps, LAM_ERROR_NUMERIC,
-                "step %" PRId64 ": %" PRId64 " steps in a row without a finite update (loss %g, gradient norm %g, tensor %s); "
-                "lower optim.lr or set optim.clip_norm, and resume from the last checkpoint", t->state.step + 1,
-                t->state.skipped_in_row, r->loss, r->gradient_norm, name ? name : "none");
+                "step %" PRId64 ": %" PRId64
+                " steps in a row without a finite update (loss %g, gradient norm %g, tensor %s); "
+                "lower optim.lr or set optim.clip_norm, and resume from the last checkpoint",
+                t->state.step + 1, t->state.skipped_in_row, r->loss, r->gradient_norm, name ? name : "none");
     return LAM_OK;
 }
 
@@ -251,7 +261,8 @@ lam_status lam_trainer_step(lam_trainer *t, lam_step_result *r) {
     if (r->skipped) {
         LAM_TRY(skip(t, r));
     } else {
-        double scale = s->clip_norm > 0 && r->gradient_norm > s->clip_norm ? s->clip_norm / r->gradient_norm : 1;
+        double scale =
+            s->clip_norm > 0 && r->gradient_norm > s->clip_norm ? s->clip_norm / r->gradient_norm : 1;
         t->state.skipped_in_row = 0;
         update(t, r->lr, beta1, scale);
     }
@@ -269,7 +280,8 @@ static lam_status validate_rows(lam_trainer *t, double sums[2]) {
         for (int64_t begin = 0; begin < batch->rows; begin += t->micro_batch) {
             lam_batch_feed(&t->io, &t->feeder, batch, begin, FIXED_MASK_STEP, 1);
             LAM_TRY(lam_graph_forward(t->graph));
-            const float *losses = lam_tensor_data(t->io.sample_loss), *weights = lam_tensor_data(t->io.sample_weight);
+            const float *losses = lam_tensor_data(t->io.sample_loss),
+                        *weights = lam_tensor_data(t->io.sample_weight);
             for (int64_t i = 0; i < t->micro_batch; i++) {
                 if (weights[i] == 0.0f) continue;
                 sums[0] += (double)losses[i];

@@ -153,8 +153,9 @@ static lam_tensor *linear(lam_graph *g, lam_tensor *x, const char *prefix, const
 /* A stack of pre-norm blocks. The residual stream x and the last branch r travel apart, so that each addition
  * is fused with the LayerNorm that follows it. Returns the normalised end of the stack, or with `hidden` the hidden
  * units of the last block's MLP. */
-static lam_tensor *blocks(lam_graph *g, lam_tensor *x, const char *stack, int64_t depth, int64_t heads, bool hidden,
-                          const char *last_norm_prefix, const char *last_norm, lam_tensor **unnormalised) {
+static lam_tensor *blocks(lam_graph *g, lam_tensor *x, const char *stack, int64_t depth, int64_t heads,
+                          bool hidden, const char *last_norm_prefix, const char *last_norm,
+                          lam_tensor **unnormalised) {
     lam_tensor *r = NULL;
     char prefix[64], weight[64], bias[64];
     for (int64_t i = 0; i < depth; i++) {

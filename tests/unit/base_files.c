@@ -89,7 +89,8 @@ static void refused(void **state) {
     assert_int_equal(lam_writer_open(&writer, "absent/x"), LAM_ERROR_IO);
     assert_null(writer);
     assert_int_equal(lam_make_folders("taken"), LAM_OK);
-    assert_int_equal(lam_file_write("taken", "x", 1), LAM_ERROR_IO); /* a folder has the name: the rename fails */
+    assert_int_equal(lam_file_write("taken", "x", 1),
+                     LAM_ERROR_IO); /* a folder has the name: the rename fails */
     assert_non_null(strstr(lam_last_error(), "taken: cannot be put in place"));
     assert_int_equal(entries("."), 1);
     assert_int_equal(lam_writer_open(&writer, "x"), LAM_OK);
@@ -122,7 +123,8 @@ static void random_access(void **state) {
     assert_int_equal(lam_reader_at(reader, 3, bytes, 7), LAM_OK);
     assert_string_equal(bytes, "3456789");
     assert_int_equal(lam_reader_at(reader, 10, bytes, 0), LAM_OK);
-    assert_int_not_equal(lam_reader_at(reader, 4, bytes, 7), LAM_OK); /* truncated under us, or a lying header */
+    assert_int_not_equal(lam_reader_at(reader, 4, bytes, 7),
+                         LAM_OK); /* truncated under us, or a lying header */
     assert_int_not_equal(lam_reader_at(reader, UINT64_MAX - 2, bytes, 7), LAM_OK);
     lam_fault_arm(LAM_FAULT_READ, 1);
     assert_int_equal(lam_reader_at(reader, 0, bytes, 1), LAM_ERROR_IO);
@@ -153,7 +155,8 @@ static void folders(void **state) {
     assert_int_equal(lam_list_folder("a/x", "", &names, &count), LAM_ERROR_IO);
     assert_int_equal(lam_make_folders("a/b/m.txt/d"), LAM_ERROR_IO);
     assert_non_null(strstr(lam_last_error(), "m.txt: the folder cannot be made"));
-    assert_int_equal(lam_remove_tree("a/b/m.txt/d"), LAM_ERROR_IO); /* neither there nor absent: its folder is a file */
+    assert_int_equal(lam_remove_tree("a/b/m.txt/d"),
+                     LAM_ERROR_IO); /* neither there nor absent: its folder is a file */
     assert_int_equal(lam_remove_tree("a"), LAM_OK);
     assert_int_equal(lam_remove_tree("a"), LAM_OK); /* absent is done */
     assert_false(lam_path_exists("a"));
@@ -161,7 +164,8 @@ static void folders(void **state) {
 
 static void joined(void **state) {
     (void)state;
-    static const char *const cases[][3] = {{"a", "b", "a/b"}, {"a/", "b", "a/b"}, {"", "b", "b"}, {"a", "/b", "/b"}};
+    static const char *const cases[][3] = {
+        {"a", "b", "a/b"}, {"a/", "b", "a/b"}, {"", "b", "b"}, {"a", "/b", "/b"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char *path;
         assert_int_equal(lam_path_join(&path, cases[i][0], cases[i][1]), LAM_OK);
@@ -172,8 +176,11 @@ static void joined(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(replaced_whole_or_not_at_all), cmocka_unit_test(refused), cmocka_unit_test(random_access),
-        cmocka_unit_test(folders),                      cmocka_unit_test(joined),
+        cmocka_unit_test(replaced_whole_or_not_at_all),
+        cmocka_unit_test(refused),
+        cmocka_unit_test(random_access),
+        cmocka_unit_test(folders),
+        cmocka_unit_test(joined),
     };
     return cmocka_run_group_tests(tests, enter, leave);
 }

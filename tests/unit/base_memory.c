@@ -109,8 +109,11 @@ static void arenas(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(zeroed_and_aligned), cmocka_unit_test(overflow), cmocka_unit_test(growth),
-        cmocka_unit_test(texts),              cmocka_unit_test(arenas),
+        cmocka_unit_test(zeroed_and_aligned),
+        cmocka_unit_test(overflow),
+        cmocka_unit_test(growth),
+        cmocka_unit_test(texts),
+        cmocka_unit_test(arenas),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -56,7 +56,8 @@ static void well_formed(const char *html) {
         if (closing) {
             assert_true(depth > 0);
             depth--;
-            if (strlen(open[depth]) != length || strncmp(open[depth], name, length)) fail_msg("%s closed by %.*s", open[depth], (int)length, name);
+            if (strlen(open[depth]) != length || strncmp(open[depth], name, length))
+                fail_msg("%s closed by %.*s", open[depth], (int)length, name);
         } else if (end[-1] != '/' && strncmp(name, "meta", 4) && strncmp(name, "img", 3)) {
             assert_true(depth < 64);
             snprintf(open[depth++], 16, "%.*s", (int)length, name);
@@ -69,7 +70,8 @@ static void well_formed(const char *html) {
 static void fill(lam_page *page) {
     static const char *const names[] = {"a <b>", "n & m"}, *const cells[] = {"x", "1.5", "\"q\", r", "-2"};
     static const char *const labels[] = {"<script>", "b", "c"}, *const kinds[] = {"one", "", "two"};
-    static const double values[] = {0.5, -0.25, 1}, low[] = {0.4, -0.5, NAN}, high[] = {0.6, 0, NAN}, bad[] = {NAN, INFINITY, 2}, away[] = {NAN, 1, -INFINITY};
+    static const double values[] = {0.5, -0.25, 1}, low[] = {0.4, -0.5, NAN}, high[] = {0.6, 0, NAN},
+                        bad[] = {NAN, INFINITY, 2}, away[] = {NAN, 1, -INFINITY};
     static const double square[] = {1, 0, 0.25, 0.75};
     lam_page_heading(page, "H & M");
     lam_page_paragraph(page, "%d < %s", 3, "'4'");
@@ -111,7 +113,9 @@ static void whole(void **state) {
     assert_string_equal(html, "a <b>,n & m\nx,1.5\n\"\"\"q\"\", r\",-2\n");
     lam_free(html);
     html = text_of("data/02_bars.csv");
-    assert_string_equal(html, "label,x (%),low,high\n<script>,0.5,0.40000000000000002,0.59999999999999998\nb,-0.25,-0.5,0\nc,1,,\n");
+    assert_string_equal(
+        html,
+        "label,x (%),low,high\n<script>,0.5,0.40000000000000002,0.59999999999999998\nb,-0.25,-0.5,0\nc,1,,\n");
     lam_free(html);
     html = text_of("data/05_scatter.csv");
     assert_non_null(strstr(html, "label,category,x,y\n<script>,one,0.5,0.4"));

@@ -77,11 +77,14 @@ static void given_window_and_place(void **state) {
                 }
                 assert_true(fabs((value > 255 ? 255 : value) - got) <= 0.5001);
             }
-    assert_int_equal(lam_picture_composite(&picture, 4, 1, &planes[0][0], 2, 2, 2, low, high), LAM_ERROR_INTERNAL);
-    assert_int_equal(lam_picture_composite(&picture, -1, 0, &planes[0][0], 2, 2, 2, low, high), LAM_ERROR_INTERNAL);
+    assert_int_equal(lam_picture_composite(&picture, 4, 1, &planes[0][0], 2, 2, 2, low, high),
+                     LAM_ERROR_INTERNAL);
+    assert_int_equal(lam_picture_composite(&picture, -1, 0, &planes[0][0], 2, 2, 2, low, high),
+                     LAM_ERROR_INTERNAL);
     lam_picture_free(&picture);
     for (int64_t i = 0; i < 6; i++)
-        for (int64_t j = 0; j < i; j++) assert_int_not_equal(lam_channel_colour(i, 6), lam_channel_colour(j, 6));
+        for (int64_t j = 0; j < i; j++)
+            assert_int_not_equal(lam_channel_colour(i, 6), lam_channel_colour(j, 6));
 }
 
 static void png_reads_back(void **state) {

@@ -17,7 +17,9 @@ static void known_answers(void **state) {
     } answers[] = {
         {{0, 0, 0, 0}, {0, 0}, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
         {{~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}, {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
-        {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}, {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
+        {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
+         {0xa4093822, 0x299f31d0},
+         {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
     };
     for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
         lam_rng_key_t key = {{answers[i].key[0], answers[i].key[1]}};
@@ -40,9 +42,12 @@ static void every_part_counts(void **state) {
         uint32_t a;
         uint64_t b;
         uint32_t c;
-    } changed[] = {{lam_rng_key(2, LAM_RNG_TEST), 1, 2, 3}, {lam_rng_key(1, LAM_RNG_MASK), 1, 2, 3},
-                   {key, 0, 2, 3},                          {key, 1, 2 + (UINT64_C(1) << 32), 3},
-                   {key, 1, 1, 3},                          {key, 1, 2, 2}};
+    } changed[] = {{lam_rng_key(2, LAM_RNG_TEST), 1, 2, 3},
+                   {lam_rng_key(1, LAM_RNG_MASK), 1, 2, 3},
+                   {key, 0, 2, 3},
+                   {key, 1, 2 + (UINT64_C(1) << 32), 3},
+                   {key, 1, 1, 3},
+                   {key, 1, 2, 2}};
     for (size_t i = 0; i < sizeof changed / sizeof changed[0]; i++) {
         lam_rng_words4(changed[i].key, changed[i].a, changed[i].b, changed[i].c, other);
         assert_memory_not_equal(base, other, sizeof base);

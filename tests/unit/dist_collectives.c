@@ -82,7 +82,8 @@ static int close_dist(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(sums_and_maximum), cmocka_unit_test(broadcast_and_gather),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(sums_and_maximum),
+                                       cmocka_unit_test(broadcast_and_gather),
                                        cmocka_unit_test(everyone_hears_of_a_failure)};
     return cmocka_run_group_tests_name("dist_collectives", tests, open_dist, close_dist);
 }

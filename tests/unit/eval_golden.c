@@ -21,7 +21,14 @@
 #include "eval/recall.h"
 #include "eval/relationships.h"
 
-enum { D = 8, GENES = 40, BATCHES = 3, CONTROLS = 30, REPLICATES = 2, ROWS = BATCHES * (CONTROLS + REPLICATES * GENES) };
+enum {
+    D = 8,
+    GENES = 40,
+    BATCHES = 3,
+    CONTROLS = 30,
+    REPLICATES = 2,
+    ROWS = BATCHES * (CONTROLS + REPLICATES * GENES)
+};
 
 static void ok(lam_status status) {
     if (status != LAM_OK) fail_msg("%s", lam_last_error());
@@ -83,7 +90,8 @@ static void make_screen(screen *s, const lam_json *golden) {
             s->controls[row] = gene < 0;
             s->batch[row] = b;
             s->gene[row] = gene;
-            for (int j = 0; j < D; j++) s->x[row * D + j] = shift[b][j] + scale[b][j] * (n() + (gene < 0 ? 0 : effect[gene][j]));
+            for (int j = 0; j < D; j++)
+                s->x[row * D + j] = shift[b][j] + scale[b][j] * (n() + (gene < 0 ? 0 : effect[gene][j]));
         }
     double sum = 0;
     for (int64_t i = 0; i < ROWS * D; i++) sum += s->x[i];
@@ -96,7 +104,8 @@ static double cosine(const double *a, const double *b, int64_t d) {
     return ab / sqrt(aa * bb);
 }
 
-static void check_recall(const double *map, int64_t columns, const lam_json *recall, const char *const *genes) {
+static void check_recall(const double *map, int64_t columns, const lam_json *recall,
+                         const char *const *genes) {
     for (const char *key = NULL; (key = lam_json_key_after(recall, key));) {
         char name[128];
         snprintf(name, sizeof name, "gene_relationships/%s.txt.gz", key);
@@ -115,8 +124,10 @@ static void check_recall(const double *map, int64_t columns, const lam_json *rec
             narrow += ranks.right[k] <= 0.05 || ranks.left[k] >= 0.95;
             wide += ranks.right[k] <= 0.1 || ranks.left[k] >= 0.9;
         }
-        assert_true((double)narrow / (double)sources[0].count == lam_json_float(lam_json_get(golden, "r05"), -1));
-        assert_true((double)wide / (double)sources[0].count == lam_json_float(lam_json_get(golden, "r10"), -1));
+        assert_true((double)narrow / (double)sources[0].count ==
+                    lam_json_float(lam_json_get(golden, "r05"), -1));
+        assert_true((double)wide / (double)sources[0].count ==
+                    lam_json_float(lam_json_get(golden, "r10"), -1));
         lam_ranks_free(&ranks);
         lam_relationships_free(sources, count);
     }
@@ -128,9 +139,12 @@ static void alignments(void **unused) {
         const char *name;
         lam_align_method method;
         bool controls, batch;
-    } cases[] = {{"raw", LAM_ALIGN_NONE, true, true},         {"centerscale_by_batch", LAM_ALIGN_CENTERSCALE, false, true},
-                 {"cs_global", LAM_ALIGN_CENTERSCALE, true, false}, {"cs_batch", LAM_ALIGN_CENTERSCALE, true, true},
-                 {"tvn_nobatch", LAM_ALIGN_TVN, true, false},  {"tvn_batch", LAM_ALIGN_TVN, true, true},
+    } cases[] = {{"raw", LAM_ALIGN_NONE, true, true},
+                 {"centerscale_by_batch", LAM_ALIGN_CENTERSCALE, false, true},
+                 {"cs_global", LAM_ALIGN_CENTERSCALE, true, false},
+                 {"cs_batch", LAM_ALIGN_CENTERSCALE, true, true},
+                 {"tvn_nobatch", LAM_ALIGN_TVN, true, false},
+                 {"tvn_batch", LAM_ALIGN_TVN, true, true},
                  {"pca_cs", LAM_ALIGN_PCA_CS, true, true}};
     lam_json *golden = read_json("efaar_golden.json");
     screen *original, *s;
@@ -138,11 +152,14 @@ static void alignments(void **unused) {
     ok(lam_alloc((void **)&s, sizeof *s));
     make_screen(original, golden);
     const char *genes[GENES];
-    for (size_t g = 0; g < GENES; g++) genes[g] = lam_json_text(lam_json_at(lam_json_get(golden, "genes"), g), "");
+    for (size_t g = 0; g < GENES; g++)
+        genes[g] = lam_json_text(lam_json_at(lam_json_get(golden, "genes"), g), "");
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         memcpy(s, original, sizeof *s);
         int64_t columns = D, codes[ROWS], counts[GENES], rows = 0;
-        lam_alignment how = {.method = cases[c].method, .controls = cases[c].controls ? s->controls : NULL, .batch = cases[c].batch ? s->batch : NULL,
+        lam_alignment how = {.method = cases[c].method,
+                             .controls = cases[c].controls ? s->controls : NULL,
+                             .batch = cases[c].batch ? s->batch : NULL,
                              .batches = BATCHES};
         ok(lam_align(&how, s->x, ROWS, &columns, NULL));
         assert_int_equal(columns, D);
@@ -161,8 +178,10 @@ static void alignments(void **unused) {
             int a, b;
         } pairs[] = {{"cos_0_1", 0, 1}, {"cos_0_2", 0, 2}, {"cos_10_30", 10, 30}};
         for (size_t p = 0; p < 3; p++) {
-            double got = cosine(map + pairs[p].a * D, map + pairs[p].b * D, D), want = lam_json_float(lam_json_get(expected, pairs[p].name), 9);
-            if (!(fabs(got - want) < 1e-10)) fail_msg("%s %s: %.15g, expected %.15g", cases[c].name, pairs[p].name, got, want);
+            double got = cosine(map + pairs[p].a * D, map + pairs[p].b * D, D),
+                   want = lam_json_float(lam_json_get(expected, pairs[p].name), 9);
+            if (!(fabs(got - want) < 1e-10))
+                fail_msg("%s %s: %.15g, expected %.15g", cases[c].name, pairs[p].name, got, want);
         }
         double sum = 0;
         for (int a = 0; a < GENES; a++)
@@ -200,7 +219,11 @@ static void batch_without_controls(void **unused) {
     bool controls[4] = {true, true, true, false};
     int64_t batch[4] = {0, 0, 0, 1}, columns = 2;
     const char *names[2] = {"p1", "p2"};
-    lam_alignment how = {.method = LAM_ALIGN_CENTERSCALE, .controls = controls, .batch = batch, .batches = 2, .batch_names = names};
+    lam_alignment how = {.method = LAM_ALIGN_CENTERSCALE,
+                         .controls = controls,
+                         .batch = batch,
+                         .batches = 2,
+                         .batch_names = names};
     assert_int_equal(lam_align(&how, x, 4, &columns, NULL), LAM_ERROR_INPUT);
     assert_non_null(strstr(lam_last_error(), "batch 'p2' has 0 controls"));
 }
@@ -245,7 +268,8 @@ static void ranks_against_sorting(void **unused) {
                 above += other > mine + 1e-12;
             }
         double size = (double)ranks.null_size;
-        assert_true(ranks.left[k] * size >= (double)below - 0.5 && ranks.right[k] * size <= size - (double)above + 0.5);
+        assert_true(ranks.left[k] * size >= (double)below - 0.5 &&
+                    ranks.right[k] * size <= size - (double)above + 0.5);
         assert_true(ranks.left[k] < ranks.right[k]);
     }
     int64_t total = 0;
@@ -309,8 +333,10 @@ static void real_embeddings(void **unused) {
                     narrow += ranks.right[k] <= 0.05 || ranks.left[k] >= 0.95;
                     wide += ranks.right[k] <= 0.1 || ranks.left[k] >= 0.9;
                 }
-                assert_true((double)narrow / (double)source->count == lam_json_float(lam_json_get(expected, "r05"), -1));
-                assert_true((double)wide / (double)source->count == lam_json_float(lam_json_get(expected, "r10"), -1));
+                assert_true((double)narrow / (double)source->count ==
+                            lam_json_float(lam_json_get(expected, "r05"), -1));
+                assert_true((double)wide / (double)source->count ==
+                            lam_json_float(lam_json_get(expected, "r10"), -1));
                 lam_ranks_free(&ranks);
                 lam_relationships_free(source, count);
             }
@@ -321,9 +347,12 @@ static void real_embeddings(void **unused) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(alignments),       cmocka_unit_test(fewer_controls_than_dimensions), cmocka_unit_test(batch_without_controls),
-        cmocka_unit_test(constant_columns), cmocka_unit_test(ranks_against_sorting),          cmocka_unit_test(bootstrap),
-        cmocka_unit_test(real_embeddings)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(alignments),
+                                       cmocka_unit_test(fewer_controls_than_dimensions),
+                                       cmocka_unit_test(batch_without_controls),
+                                       cmocka_unit_test(constant_columns),
+                                       cmocka_unit_test(ranks_against_sorting),
+                                       cmocka_unit_test(bootstrap),
+                                       cmocka_unit_test(real_embeddings)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

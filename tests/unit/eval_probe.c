@@ -45,14 +45,20 @@ static void scikit_learn(void **state) {
         int64_t predicted[N];
     } golden[] = {
         {1.0,
-         {{0.8568660857672928, -0.891859424392643, -0.6031311778271166, -0.09741933611703749, 0.7712586938178825},
-     {-0.4922216888986039, 1.0501304041976014, -0.5166581814421077, 0.5294357988517878, -0.21863344860050066},
-     {-0.36464439686868894, -0.15827097980495852, 1.1197893592692238, -0.4320164627347504, -0.5526252452173822}},
+         {{0.8568660857672928, -0.891859424392643, -0.6031311778271166, -0.09741933611703749,
+           0.7712586938178825},
+          {-0.4922216888986039, 1.0501304041976014, -0.5166581814421077, 0.5294357988517878,
+           -0.21863344860050066},
+          {-0.36464439686868894, -0.15827097980495852, 1.1197893592692238, -0.4320164627347504,
+           -0.5526252452173822}},
          {0, 1, 2, 0, 0, 0, 0, 0, 0, 1, 1, 2, 0, 1, 2, 0, 1, 0, 0, 1, 2, 0, 1, 1, 0, 0, 0, 0, 0, 0}},
         {100.0,
-         {{1.2218523060445274, -1.3974422458556097, -1.023553067271239, -0.22130006364657506, 1.155212634132843},
-     {-0.7908483568521317, 1.5349324168846554, -1.0414854417803197, 1.21583834041615, -0.16179500648322231},
-     {-0.4310039491923965, -0.13749017102904557, 2.0650385090515617, -0.9945382767695738, -0.9934176276496186}},
+         {{1.2218523060445274, -1.3974422458556097, -1.023553067271239, -0.22130006364657506,
+           1.155212634132843},
+          {-0.7908483568521317, 1.5349324168846554, -1.0414854417803197, 1.21583834041615,
+           -0.16179500648322231},
+          {-0.4310039491923965, -0.13749017102904557, 2.0650385090515617, -0.9945382767695738,
+           -0.9934176276496186}},
          {0, 1, 2, 0, 1, 0, 0, 0, 0, 1, 1, 2, 2, 1, 2, 0, 1, 0, 0, 1, 2, 0, 1, 1, 0, 0, 0, 0, 0, 0}},
     };
     double x[N * D], weight[N];
@@ -69,7 +75,8 @@ static void scikit_learn(void **state) {
     for (size_t g = 0; g < sizeof golden / sizeof golden[0]; g++) {
         double w[K * (D + 1)];
         assert_int_equal(lam_logistic_fit(x, N, D, label, weight, K, golden[g].c, w), LAM_OK);
-        for (int i = 0; i < K * (D + 1); i++) assert_true(fabs(w[i] - golden[g].coefficients[i / (D + 1)][i % (D + 1)]) < 1e-5);
+        for (int i = 0; i < K * (D + 1); i++)
+            assert_true(fabs(w[i] - golden[g].coefficients[i / (D + 1)][i % (D + 1)]) < 1e-5);
         lam_logistic_predict(x, N, D, w, K, predicted);
         assert_memory_equal(predicted, golden[g].predicted, sizeof predicted);
     }
@@ -90,11 +97,12 @@ static void absent_class(void **state) {
 static void folds_keep_groups(void **state) {
     (void)state;
     enum { ROWS = 600, GROUPS = 60, CLASSES = 4, FOLDS = 5 };
-    int64_t label[ROWS], group[ROWS], fold[ROWS], again[ROWS], of_group[GROUPS], count[FOLDS][CLASSES] = {{0}}, total[CLASSES] = {0};
+    int64_t label[ROWS], group[ROWS], fold[ROWS], again[ROWS], of_group[GROUPS],
+        count[FOLDS][CLASSES] = {{0}}, total[CLASSES] = {0};
     generator = 7;
     for (int i = 0; i < ROWS; i++) {
         group[i] = (int64_t)(u() * GROUPS); /* sizes differ */
-        label[i] = group[i] % CLASSES;            /* a class lives in whole groups, as a compound's wells do */
+        label[i] = group[i] % CLASSES;      /* a class lives in whole groups, as a compound's wells do */
     }
     assert_int_equal(lam_folds_stratified(label, CLASSES, group, GROUPS, ROWS, FOLDS, 3, fold), LAM_OK);
     for (int g = 0; g < GROUPS; g++) of_group[g] = -1;
@@ -106,7 +114,8 @@ static void folds_keep_groups(void **state) {
         total[label[i]]++;
     }
     for (int f = 0; f < FOLDS; f++)
-        for (int k = 0; k < CLASSES; k++) assert_true(fabs((double)count[f][k] / (double)total[k] - 1.0 / FOLDS) < 0.12);
+        for (int k = 0; k < CLASSES; k++)
+            assert_true(fabs((double)count[f][k] / (double)total[k] - 1.0 / FOLDS) < 0.12);
     assert_int_equal(lam_folds_stratified(label, CLASSES, group, GROUPS, ROWS, FOLDS, 3, again), LAM_OK);
     assert_memory_equal(fold, again, sizeof fold);
     assert_int_equal(lam_folds_stratified(label, CLASSES, group, GROUPS, ROWS, FOLDS, 4, again), LAM_OK);
@@ -136,7 +145,8 @@ static int probe(int count, const char *const *words) {
     for (int i = 0; i < count + 3; i++) free(argv[i]);
     return code;
 }
-#define PROBE(...) probe((int)(sizeof((const char *[]){__VA_ARGS__}) / sizeof(char *)), (const char *[]){__VA_ARGS__})
+#define PROBE(...)                                                                                           \
+    probe((int)(sizeof((const char *[]){__VA_ARGS__}) / sizeof(char *)), (const char *[]){__VA_ARGS__})
 
 static char *text_of(const char *path) {
     char *bytes;
@@ -155,23 +165,31 @@ static void command(void **state) {
     for (int i = 0; i < 90; i++) {
         const char *drug = i % 3 == 0 ? "a" : i % 3 == 1 ? "b" : "c";
         double d0 = i % 3 * 2.0 + u(), d1 = i / 30 * 10.0 + u();
-        lam_writer_printf(writer, "%s,p%d,%.6f,%.6f\n", i == 89 ? "" : drug, i / 30, d0, i == 88 ? (double)NAN : d1);
+        lam_writer_printf(writer, "%s,p%d,%.6f,%.6f\n", i == 89 ? "" : drug, i / 30, d0,
+                          i == 88 ? (double)NAN : d1);
     }
     assert_int_equal(lam_writer_commit(&writer), LAM_OK);
-    assert_int_equal(PROBE("wells.csv", "--label", "drug", "--group", "plate", "--leave-one-group-out", "--out", "out"), 0);
+    assert_int_equal(
+        PROBE("wells.csv", "--label", "drug", "--group", "plate", "--leave-one-group-out", "--out", "out"),
+        0);
     char *text = text_of("out/scores.csv");
-    assert_string_equal(text, "label,group,fold,balanced_accuracy,n_train,n_test\n\"drug\",\"plate\",\"p0\",1,58,30\n\"drug\",\"plate\",\"p1\",1,58,30\n"
-                              "\"drug\",\"plate\",\"p2\",1,60,28\n\"drug\",\"plate\",mean,1,88,88\n");
+    assert_string_equal(
+        text,
+        "label,group,fold,balanced_accuracy,n_train,n_test\n\"drug\",\"plate\",\"p0\",1,58,30\n\"drug\",\"plate\",\"p1\",1,58,30\n"
+        "\"drug\",\"plate\",\"p2\",1,60,28\n\"drug\",\"plate\",mean,1,88,88\n");
     lam_free(text);
     text = text_of("out/confusion.csv");
     assert_string_equal(text, "label,a,b,c\na,30,0,0\nb,0,29,0\nc,0,0,29\n");
     lam_free(text);
     assert_int_equal(PROBE("wells.csv", "--label", "drug", "--out", "out"), 2); /* there already */
-    assert_int_equal(PROBE("wells.csv", "--label", "plate", "--group", "drug", "--folds", "3", "--out", "out", "--force"), 0);
+    assert_int_equal(
+        PROBE("wells.csv", "--label", "plate", "--group", "drug", "--folds", "3", "--out", "out", "--force"),
+        0);
     text = text_of("out/scores.csv");
     assert_non_null(strstr(text, "\"plate\",\"drug\",mean,1,"));
     lam_free(text);
-    assert_int_equal(PROBE("wells.csv", "--label", "drug", "--group", "plate", "--out", "x"), 1); /* 3 groups in 5 folds */
+    assert_int_equal(PROBE("wells.csv", "--label", "drug", "--group", "plate", "--out", "x"),
+                     1); /* 3 groups in 5 folds */
     assert_int_equal(PROBE("wells.csv", "--label", "nothing", "--out", "x"), 1);
     assert_int_equal(PROBE("wells.csv", "--label", "drug", "--leave-one-group-out", "--out", "x"), 2);
     assert_int_equal(PROBE("wells.csv", "--label", "drug", "--folds", "1", "--out", "x"), 2);

@@ -18,7 +18,9 @@
 
 static char folder[] = "/tmp/lamella_report_XXXXXX";
 
-static void put(const char *name, const char *text) { assert_int_equal(lam_file_write(name, text, strlen(text)), LAM_OK); }
+static void put(const char *name, const char *text) {
+    assert_int_equal(lam_file_write(name, text, strlen(text)), LAM_OK);
+}
 
 static int report(int count, const char *const *words) {
     const lam_command *const commands[] = {&lam_command_report, NULL};
@@ -28,7 +30,8 @@ static int report(int count, const char *const *words) {
     for (int i = 0; i < count + 3; i++) free(argv[i]);
     return code;
 }
-#define REPORT(...) report((int)(sizeof((const char *[]){__VA_ARGS__}) / sizeof(char *)), (const char *[]){__VA_ARGS__})
+#define REPORT(...)                                                                                          \
+    report((int)(sizeof((const char *[]){__VA_ARGS__}) / sizeof(char *)), (const char *[]){__VA_ARGS__})
 
 static bool holds(const char *path, const char *text) {
     char *bytes;
@@ -42,21 +45,27 @@ static bool holds(const char *path, const char *text) {
 static int enter(void **state) {
     (void)state;
     if (!mkdtemp(folder) || chdir(folder)) return -1;
-    static const char *const folders[] = {"run/reconstructions", "trained", "untrained", "against", "probe", "empty"};
-    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) assert_int_equal(lam_make_folders(folders[i]), LAM_OK);
-    put("run/metrics.jsonl", "{\"run\":{\"memory\":{\"weights\":2097152,\"inputs\":1048576}}}\n"
-                             "{\"step\":1,\"loss\":2.5,\"lr\":0.001,\"crops_per_s\":10}\n{\"step\":2,\"loss\":1.5,\"lr\":0.002,\"crops_per_s\":30}\n"
-                             "{\"step\":2,\"validation_loss\":1.75}\n"
-                             "{\"op_times\":[{\"op\":\"linear\",\"backward\":true,\"calls\":7,\"seconds\":3,\"flops\":6e9}]}\n{\"step\":3,\"lo");
+    static const char *const folders[] = {
+        "run/reconstructions", "trained", "untrained", "against", "probe", "empty"};
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
+        assert_int_equal(lam_make_folders(folders[i]), LAM_OK);
+    put("run/metrics.jsonl",
+        "{\"run\":{\"memory\":{\"weights\":2097152,\"inputs\":1048576}}}\n"
+        "{\"step\":1,\"loss\":2.5,\"lr\":0.001,\"crops_per_s\":10}\n{\"step\":2,\"loss\":1.5,\"lr\":0.002,\"crops_per_s\":30}\n"
+        "{\"step\":2,\"validation_loss\":1.75}\n"
+        "{\"op_times\":[{\"op\":\"linear\",\"backward\":true,\"calls\":7,\"seconds\":3,\"flops\":6e9}]}\n{\"step\":3,\"lo");
     lam_picture picture;
     assert_int_equal(lam_picture_create(&picture, 8, 8, 0x102030), LAM_OK);
     assert_int_equal(lam_picture_write_png(&picture, "run/reconstructions/step_00000002.png"), LAM_OK);
     lam_picture_free(&picture);
-    put("trained/scores.csv", "source,null_distribution_size,query_distribution_size,recall_0.05_0.95,recall_0.1_0.9,recall_low,recall_high\n"
-                              "\"<script>alert(1)</script>\",300,20,0.55,0.7,0.4,0.66\n");
-    put("untrained/scores.csv", "source,null_distribution_size,query_distribution_size,recall_0.05_0.95,recall_0.1_0.9\n"
-                                "\"<script>alert(1)</script>\",300,20,0.25,0.4\n");
-    put("against/against.csv", "source,recall,recall_other,difference,low,high\npathway,0.55,0.25,0.3,0.12,0.44\n");
+    put("trained/scores.csv",
+        "source,null_distribution_size,query_distribution_size,recall_0.05_0.95,recall_0.1_0.9,recall_low,recall_high\n"
+        "\"<script>alert(1)</script>\",300,20,0.55,0.7,0.4,0.66\n");
+    put("untrained/scores.csv",
+        "source,null_distribution_size,query_distribution_size,recall_0.05_0.95,recall_0.1_0.9\n"
+        "\"<script>alert(1)</script>\",300,20,0.25,0.4\n");
+    put("against/against.csv",
+        "source,recall,recall_other,difference,low,high\npathway,0.55,0.25,0.3,0.12,0.44\n");
     put("against/scores.csv", "source,recall_0.05_0.95\npathway,0.55\n");
     put("probe/scores.csv", "label,group,fold,balanced_accuracy\nmoa,plate,0,0.875\n");
     put("probe/confusion.csv", "label,a,b\na,3,1\nb,0,4\n");
@@ -79,7 +88,9 @@ static void run_has_curves_tables_and_pictures(void **state) {
     assert_true(holds("run/report.html", "<polyline"));
     assert_true(holds("run/report.html", "data:image/png;base64,iVBOR"));
     assert_true(holds("run/report.html", "last line of metrics.jsonl is incomplete"));
-    assert_true(holds("run/report.html", "<td>linear</td><td>backward</td><td class=\"n\">7</td><td class=\"n\">3.00</td><td class=\"n\">100.0</td><td class=\"n\">2.0</td>"));
+    assert_true(holds(
+        "run/report.html",
+        "<td>linear</td><td>backward</td><td class=\"n\">7</td><td class=\"n\">3.00</td><td class=\"n\">100.0</td><td class=\"n\">2.0</td>"));
     assert_true(holds("run/report.html", "<td>total</td><td class=\"n\">3.0</td>"));
     assert_true(holds("run/report.html", "<td>Speed</td><td class=\"n\">20</td>"));
     assert_true(holds("run/report_data/01_loss.csv", "training,2,1.5\nvalidation,2,1.75\n"));
@@ -89,7 +100,9 @@ static void run_has_curves_tables_and_pictures(void **state) {
 
 static void results_side_by_side(void **state) {
     (void)state;
-    assert_int_equal(REPORT("best one=trained", "untrained", "untrained=against", "probe", "map.h5ad", "timings.csv", "--pathways", "pathways.csv", "--out", "all.html"), 0);
+    assert_int_equal(REPORT("best one=trained", "untrained", "untrained=against", "probe", "map.h5ad",
+                            "timings.csv", "--pathways", "pathways.csv", "--out", "all.html"),
+                     0);
     assert_false(holds("all.html", "<script"));
     assert_true(holds("all.html", "&lt;script&gt;"));
     assert_true(holds("all.html", "from the best down: best one 55.0 %, untrained 25.0 %; chance is 10 %."));
@@ -98,9 +111,12 @@ static void results_side_by_side(void **state) {
     assert_true(holds("all.html", "<title>G&lt;2&gt;</title>"));
     assert_true(holds("all.html", "<td>train</td><td class=\"n\">123.5</td>"));
     assert_true(holds("all.html", ">0.75</text>")); /* 3 of 4 in the confusion matrix */
-    assert_true(holds("all_data/01_recall_of_known_relationships___script_alert_1___script_.csv", "best one,0.55000000000000004,0.40000000000000002,0.66000000000000003\nuntrained,0.25,,\n"));
+    assert_true(
+        holds("all_data/01_recall_of_known_relationships___script_alert_1___script_.csv",
+              "best one,0.55000000000000004,0.40000000000000002,0.66000000000000003\nuntrained,0.25,,\n"));
     /* The first component is the first axis: G0 and G1 lie at its ends, sign free. */
-    assert_true(holds("all_data/02_map__map_h5ad.csv", "G0,actin,4,") || holds("all_data/02_map__map_h5ad.csv", "G0,actin,-4,"));
+    assert_true(holds("all_data/02_map__map_h5ad.csv", "G0,actin,4,") ||
+                holds("all_data/02_map__map_h5ad.csv", "G0,actin,-4,"));
     assert_false(holds("all.html", "http://") || holds("all.html", "https://"));
 }
 
@@ -133,7 +149,8 @@ static void bad_input(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(run_has_curves_tables_and_pictures), cmocka_unit_test(results_side_by_side),
-                                       cmocka_unit_test(comparison_alone_keeps_its_scores), cmocka_unit_test(bad_input)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(run_has_curves_tables_and_pictures), cmocka_unit_test(results_side_by_side),
+        cmocka_unit_test(comparison_alone_keeps_its_scores), cmocka_unit_test(bad_input)};
     return cmocka_run_group_tests(tests, enter, leave);
 }

@@ -21,7 +21,9 @@ static int enter(void **state) {
     static const char *const plate[] = {"p 1", "p 1", "p2", "p(3)", "01"};
     if (lam_table_create(&table, 5) != LAM_OK) return -1;
     return lam_table_add(table, "gene", gene) == LAM_OK && lam_table_add(table, "dose", dose) == LAM_OK &&
-                   lam_table_add(table, "plate name", plate) == LAM_OK ? 0 : -1;
+                   lam_table_add(table, "plate name", plate) == LAM_OK
+               ? 0
+               : -1;
 }
 
 static int leave(void **state) {
@@ -62,7 +64,8 @@ static void kept(void **state) {
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         bool *keep = NULL;
-        if (lam_where(table, cases[i].expression, &keep) != LAM_OK) fail_msg("%s: %s", cases[i].expression, lam_last_error());
+        if (lam_where(table, cases[i].expression, &keep) != LAM_OK)
+            fail_msg("%s: %s", cases[i].expression, lam_last_error());
         for (int r = 0; r < 5; r++)
             if (keep[r] != (cases[i].keep[r] == '1')) fail_msg("%s: row %d", cases[i].expression, r);
         lam_free(keep);
@@ -93,10 +96,13 @@ static void refused(void **state) {
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         bool *keep = (bool *)&keep;
-        lam_status expected = i < SYNTAX ? LAM_ERROR_USAGE : LAM_ERROR_INPUT; /* the rest are right, but not for this table */
-        if (lam_where(table, cases[i].expression, &keep) != expected) fail_msg("'%s' was taken", cases[i].expression);
+        lam_status expected =
+            i < SYNTAX ? LAM_ERROR_USAGE : LAM_ERROR_INPUT; /* the rest are right, but not for this table */
+        if (lam_where(table, cases[i].expression, &keep) != expected)
+            fail_msg("'%s' was taken", cases[i].expression);
         if (expected == LAM_ERROR_USAGE) assert_null(keep);
-        if (!strstr(lam_last_error(), cases[i].message)) fail_msg("'%s': %s", cases[i].expression, lam_last_error());
+        if (!strstr(lam_last_error(), cases[i].message))
+            fail_msg("'%s': %s", cases[i].expression, lam_last_error());
     }
     char deep[400];
     memset(deep, '(', 200);

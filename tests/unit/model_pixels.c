@@ -241,7 +241,8 @@ static void noise(void **state) {
 }
 
 /* Tokens or hidden units of a block, for pixels that count up. Caller frees. */
-static float *encode(lam_parameters *p, const lam_mae_vit_config *config, int64_t block, bool hidden, int64_t width) {
+static float *encode(lam_parameters *p, const lam_mae_vit_config *config, int64_t block, bool hidden,
+                     int64_t width) {
     lam_graph *g;
     lam_mae_vit_encoder_io io;
     ok(lam_graph_create(&g, p, LAM_BACKEND_CPU));
@@ -264,7 +265,8 @@ static float *encode(lam_parameters *p, const lam_mae_vit_config *config, int64_
 /* Without attention the hidden units of block 2 are GELU(W LayerNorm(x) + b) of the tokens x after block 1. */
 static void hidden_units(lam_parameters *p, const lam_mae_vit_config *config) {
     float *tokens = encode(p, config, 1, false, 16), *hidden = encode(p, config, 2, true, 64);
-    const float *w = p->weights + lam_parameters_find(p, "vit.encoder.layer.1.intermediate.dense.weight")->offset;
+    const float *w =
+        p->weights + lam_parameters_find(p, "vit.encoder.layer.1.intermediate.dense.weight")->offset;
     for (int t = 0; t < 10; t++) {
         const float *x = tokens + t * 16;
         double mean = 0, variance = 0;
@@ -272,7 +274,8 @@ static void hidden_units(lam_parameters *p, const lam_mae_vit_config *config) {
         for (int i = 0; i < 16; i++) variance += ((double)x[i] - mean) * ((double)x[i] - mean) / 16;
         for (int k = 0; k < 64; k++) {
             double sum = 0; /* fresh weights: LayerNorm's are 1 and 0, biases are 0 */
-            for (int i = 0; i < 16; i++) sum += (double)w[k * 16 + i] * ((double)x[i] - mean) / sqrt(variance + 1e-6);
+            for (int i = 0; i < 16; i++)
+                sum += (double)w[k * 16 + i] * ((double)x[i] - mean) / sqrt(variance + 1e-6);
             assert_true(fabs(0.5 * sum * (1 + erf(sum / sqrt(2))) - (double)hidden[t * 64 + k]) < 1e-5);
         }
     }

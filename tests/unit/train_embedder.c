@@ -34,7 +34,8 @@ static void write_shards(const char *folder) {
     for (int i = 0; i < IMAGES; i++) plates[i] = "P";
     ok(lam_table_create(&table, IMAGES));
     ok(lam_table_add(table, "plate", plates));
-    lam_dataset_config config = {.folder = folder, .channel_names = names, .channels = CHANNELS, .metadata = table};
+    lam_dataset_config config = {
+        .folder = folder, .channel_names = names, .channels = CHANNELS, .metadata = table};
     ok(lam_dataset_create(&dataset, &config));
     for (int v = 0; v < IMAGES; v++) {
         uint16_t upright[SIZE * SIZE], planes[CHANNELS][SIZE * SIZE];
@@ -43,7 +44,8 @@ static void write_shards(const char *folder) {
         lam_encoded_image *encoded = NULL;
         for (int c = 0; c < CHANNELS; c++) {
             for (int p = 0; p < SIZE * SIZE; p++)
-                upright[p] = (uint16_t)(lam_mix64((uint64_t)(c * SIZE * SIZE + p)) % 900 + (unsigned)(p % SIZE * 50));
+                upright[p] =
+                    (uint16_t)(lam_mix64((uint64_t)(c * SIZE * SIZE + p)) % 900 + (unsigned)(p % SIZE * 50));
             lam_turn(upright, planes[c], SIZE, sizeof(uint16_t), v >= 4, v & 3);
         }
         ok(lam_encode_image(&encoded, pointers, types, CHANNELS, SIZE, SIZE));
@@ -55,7 +57,8 @@ static void write_shards(const char *folder) {
 }
 
 /* Largest distance of an image's vector from that of image 0, as a share of that one's largest element. */
-static void distances(lam_shards *shards, lam_network *network, lam_pool pool, int64_t views, double *distance) {
+static void distances(lam_shards *shards, lam_network *network, lam_pool pool, int64_t views,
+                      double *distance) {
     lam_embedder e;
     lam_dist *dist = NULL;
     lam_crop *crops = NULL;
@@ -71,7 +74,8 @@ static void distances(lam_shards *shards, lam_network *network, lam_pool pool, i
     for (int64_t i = 0; i < IMAGES; i++) {
         distance[i] = 0;
         for (int64_t j = 0; j < e.width; j++)
-            distance[i] = fmax(distance[i], fabs((double)vectors[i * e.width + j] - (double)vectors[j]) / largest);
+            distance[i] =
+                fmax(distance[i], fabs((double)vectors[i * e.width + j] - (double)vectors[j]) / largest);
     }
     lam_embedder_close(&e);
     lam_free(vectors);
@@ -92,12 +96,13 @@ static void views(void **state) {
     ok(lam_shards_open(&shards, folder));
     FILE *yaml = fopen(file, "w");
     assert_non_null(yaml);
-    fprintf(yaml,
-            "model: {name: mae_vit, embed_dim: 16, depth: 2, num_heads: 2, patch_size: 4, image_size: %d, decoder_embed_dim: 16,\n"
-            "        decoder_depth: 1, decoder_num_heads: 2}\n"
-            "data: {path: %s, normalize: crop}\n"
-            "train: {steps: 1, global_batch: 2}\n",
-            SIZE, folder);
+    fprintf(
+        yaml,
+        "model: {name: mae_vit, embed_dim: 16, depth: 2, num_heads: 2, patch_size: 4, image_size: %d, decoder_embed_dim: 16,\n"
+        "        decoder_depth: 1, decoder_num_heads: 2}\n"
+        "data: {path: %s, normalize: crop}\n"
+        "train: {steps: 1, global_batch: 2}\n",
+        SIZE, folder);
     assert_int_equal(fclose(yaml), 0);
     ok(lam_config_read(&config, lam_train_keys, file));
     ok(lam_network_create(&network, config, shards, 1));
@@ -112,7 +117,8 @@ static void views(void **state) {
         if (!net) continue; /* texture features hardly change with the turn anyway */
         distances(shards, net, pool, 4, d);
         for (int i = 0; i < IMAGES; i++)
-            if (i < 4 ? !(d[i] < 1e-5) : !(d[i] > 1e-4)) fail_msg("pool %d, four views, image %d: %g", p, i, d[i]);
+            if (i < 4 ? !(d[i] < 1e-5) : !(d[i] > 1e-4))
+                fail_msg("pool %d, four views, image %d: %g", p, i, d[i]);
         distances(shards, net, pool, 1, d);
         for (int i = 1; i < IMAGES; i++)
             if (!(d[i] > 1e-4)) fail_msg("pool %d, one view, image %d: %g", p, i, d[i]);

@@ -11,7 +11,9 @@
 
 enum { SIZE = 16, COUNT = SIZE * SIZE };
 
-static void near(float value, double expected, double bound) { assert_true(fabs((double)value - expected) <= bound); }
+static void near(float value, double expected, double bound) {
+    assert_true(fabs((double)value - expected) <= bound);
+}
 
 /* 0..255 in order: mean, deviation and percentiles in closed form. */
 static void intensity_of_a_ramp(void **state) {
@@ -61,7 +63,8 @@ static void constant_crop_is_finite(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(intensity_of_a_ramp), cmocka_unit_test(handmade_of_a_chessboard),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(intensity_of_a_ramp),
+                                       cmocka_unit_test(handmade_of_a_chessboard),
                                        cmocka_unit_test(constant_crop_is_finite)};
     return cmocka_run_group_tests_name("train_features", tests, NULL, NULL);
 }

@@ -69,7 +69,8 @@ static void extremes_stay_finite(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(one_cycle_follows_pytorch), cmocka_unit_test(cosine_rises_and_falls),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(one_cycle_follows_pytorch),
+                                       cmocka_unit_test(cosine_rises_and_falls),
                                        cmocka_unit_test(extremes_stay_finite)};
     return cmocka_run_group_tests_name("train_schedule", tests, NULL, NULL);
 }
