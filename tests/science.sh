@@ -48,5 +48,24 @@ for each in "${runs[@]}"; do
   done
   echo "$row" >> "$table"
 done
+# The curve: recall against strength, a line through the mean of the seeds, a dot a seed; told apart by shape and by words.
+awk -F, 'BEGIN { split("ceiling,handmade,trained,intensity,untrained", order, ","); 
+    at["trained"] = 3; at["ceiling"] = 4; at["untrained"] = 5; at["intensity"] = 6; at["handmade"] = 7
+    colour["trained"] = "#0072b2"; colour["ceiling"] = "#555555"; colour["untrained"] = "#56b4e9"; colour["intensity"] = "#d55e00"; colour["handmade"] = "#009e73"
+    dash["trained"] = "none"; dash["ceiling"] = "2 3"; dash["untrained"] = "8 4"; dash["intensity"] = "4 3"; dash["handmade"] = "12 3 3 3" }
+  function x(strength) { return 70 + 190 * (log(strength) / log(2) + 1) }
+  function y(recall) { return 330 - 300 * recall }
+  NR > 1 { strengths[$1] = 1; count[$1]++; for (n in at) { sum[n, $1] += $at[n]; dots[n] = dots[n] sprintf("<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\" fill=\"%s\"/>", x($1), y($at[n]), colour[n]) } }
+  END {
+    print "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 600 390\" font-family=\"sans-serif\" font-size=\"13\"><rect width=\"600\" height=\"390\" fill=\"white\"/>"
+    for (r = 0; r <= 10; r += 2) printf "<line x1=\"50\" x2=\"470\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#dddddd\"/><text x=\"44\" y=\"%.1f\" text-anchor=\"end\">%.1f</text>\n", y(r / 10), y(r / 10), y(r / 10) + 4, r / 10
+    printf "<line x1=\"50\" x2=\"470\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#999999\" stroke-dasharray=\"1 3\"/><text x=\"474\" y=\"%.1f\">chance</text>\n", y(0.1), y(0.1), y(0.1) + 4
+    print "<text x=\"50\" y=\"20\">recall at .05/.95</text><text x=\"260\" y=\"378\" text-anchor=\"middle\">strength of the effects</text>"
+    for (s in strengths) printf "<text x=\"%.1f\" y=\"352\" text-anchor=\"middle\">%s</text>\n", x(s), s
+    for (i = 1; i <= 5; i++) { n = order[i]; line = ""
+      for (k = -1; k <= 1; k++) for (s in strengths) if (s + 0 == 2 ^ k) { mean = sum[n, s] / count[s]; line = line sprintf("%.1f,%.1f ", x(s), y(mean)); last = mean }
+      label[i] = y(last) + 4; if (i > 1 && label[i] < label[i - 1] + 15) label[i] = label[i - 1] + 15
+      printf "<polyline points=\"%s\" fill=\"none\" stroke=\"%s\" stroke-width=\"%s\" stroke-dasharray=\"%s\"/>%s<text x=\"474\" y=\"%.1f\" fill=\"%s\">%s</text>\n", line, colour[n], n == "trained" ? 3 : 2, dash[n], dots[n], label[i], colour[n], n == "handmade" ? "hand-made" : n }
+    print "</svg>" }' "$table" > "$out/science.svg"
 column -s, -t "$table" 2> /dev/null || cat "$table"
 exit "$failed"
