@@ -17,7 +17,7 @@ help:
 	@echo '  make test          install what is missing, build, and run every test'
 	@echo '  make build         the command, at build/lamella'
 	@echo '  make setup         the Debian packages that the build needs (skipped where they are in)'
-	@echo '  make test-science  three seeds, three effect strengths: does training recover more than statistics? (about 1 h)'
+	@echo '  make test-science  three seeds, three effect strengths: does training recover more than statistics? (2 h on 2 cores)'
 	@echo '  make bench         speed of a training step and of the loader beside the limit of this machine'
 	@echo '  make clean         remove build/ (runs/ stays)'
 

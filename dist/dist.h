@@ -3,7 +3,8 @@
  *
  *     lam_dist *d;
  *     LAM_TRY(lam_dist_open(&d));
- *     LAM_TRY(lam_dist_sum_f32(d, gradients, count));      // in place, the same bits on every rank
+ *     LAM_TRY(lam_dist_start_sum_f32(d, gradients, count)); // in place, the same bits on every rank
+ *     LAM_TRY(lam_dist_wait(d));
  *     LAM_TRY(lam_dist_agree(d, status));                  // every rank returns the worst status
  *     lam_dist_close(&d);
  *
@@ -29,7 +30,10 @@ int lam_dist_rank(const lam_dist *dist);
 int lam_dist_world_size(const lam_dist *dist);
 const char *lam_dist_library(const lam_dist *dist); /* "self" or MPI's version line */
 
-lam_status lam_dist_sum_f32(lam_dist *dist, float *values, int64_t count);
+/* Starts a sum and returns; `values` belong to it until lam_dist_wait, which ends all that were started. Every rank starts
+ * the same ranges in the same order, before and after other collectives as it likes. */
+lam_status lam_dist_start_sum_f32(lam_dist *dist, float *values, int64_t count);
+lam_status lam_dist_wait(lam_dist *dist);
 lam_status lam_dist_sum_f64(lam_dist *dist, double *values, int64_t count);
 lam_status lam_dist_max_i64(lam_dist *dist, int64_t *values, int64_t count);
 lam_status lam_dist_broadcast(lam_dist *dist, void *bytes, size_t size, int root);

@@ -39,16 +39,37 @@ void lam_mpi_close(void) {
 }
 
 lam_status lam_mpi_all_reduce(lam_mpi_operation operation, void *values, int64_t count) {
-    MPI_Datatype type = operation == LAM_MPI_SUM_F32   ? MPI_FLOAT
-                        : operation == LAM_MPI_SUM_F64 ? MPI_DOUBLE
-                                                       : MPI_INT64_T;
+    MPI_Datatype type = operation == LAM_MPI_SUM_F64 ? MPI_DOUBLE : MPI_INT64_T;
     MPI_Op op = operation == LAM_MPI_MAX_I64 ? MPI_MAX : MPI_SUM;
-    int64_t bytes = operation == LAM_MPI_SUM_F32 ? 4 : 8;
     for (int64_t begin = 0; begin < count; begin += PART) {
         int part = (int)(count - begin < PART ? count - begin : PART);
-        LAM_TRY(
-            check(MPI_Allreduce(MPI_IN_PLACE, (char *)values + begin * bytes, part, type, op, MPI_COMM_WORLD),
-                  "MPI_Allreduce"));
+        LAM_TRY(check(MPI_Allreduce(MPI_IN_PLACE, (char *)values + begin * 8, part, type, op, MPI_COMM_WORLD),
+                      "MPI_Allreduce"));
+    }
+    return LAM_OK;
+}
+
+/* Sums under way. MPI moves them on only while it is called: every start is also a push for those before it. */
+enum { PENDING = 64 };
+static MPI_Request pending[PENDING];
+static int pending_count;
+
+lam_status lam_mpi_wait(void) {
+    int count = pending_count;
+    pending_count = 0;
+    return check(MPI_Waitall(count, pending, MPI_STATUSES_IGNORE), "MPI_Waitall");
+}
+
+lam_status lam_mpi_start_sum_f32(float *values, int64_t count) {
+    for (int64_t begin = 0; begin < count; begin += PART) {
+        int part = (int)(count - begin < PART ? count - begin : PART), done = 0;
+        if (pending_count == PENDING) LAM_TRY(lam_mpi_wait());
+        LAM_TRY(check(MPI_Iallreduce(MPI_IN_PLACE, values + begin, part, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD,
+                                     &pending[pending_count]),
+                      "MPI_Iallreduce"));
+        pending_count++;
+        LAM_TRY(check(MPI_Testall(pending_count, pending, &done, MPI_STATUSES_IGNORE), "MPI_Testall"));
+        if (done) pending_count = 0;
     }
     return LAM_OK;
 }

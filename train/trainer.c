@@ -196,13 +196,34 @@ static lam_status count_rows(lam_trainer *t, lam_status status, const lam_batch 
     return LAM_OK;
 }
 
+/* Sums over the ranks run behind the backward pass, in ranges of fixed bounds: a rank that failed before it had any
+ * gradient starts the same ones. */
+enum { BUCKET = 1 << 22 };
+
+static void start_sums(void *trainer, int64_t begin, int64_t end) {
+    (void)begin;
+    lam_trainer *t = trainer;
+    const lam_parameters *p = t->network->parameters;
+    while (t->sent < end) {
+        int64_t next = t->sent + BUCKET < p->trainable ? t->sent + BUCKET : p->trainable;
+        if (next > end) return;
+        lam_status status = lam_dist_start_sum_f32(t->dist, p->gradients + t->sent, next - t->sent);
+        if (t->sent_status == LAM_OK) t->sent_status = status;
+        t->sent = next;
+    }
+}
+
 static lam_status compute_gradients(lam_trainer *t, const lam_batch *batch, double weight, double *loss) {
     lam_parameters_zero_gradients(t->network->parameters);
     *loss = 0;
+    t->sent = 0;
+    t->sent_status = LAM_OK;
     for (int64_t begin = 0; begin < batch->rows; begin += t->micro_batch) {
         lam_batch_feed(&t->io, &t->feeder, batch, begin, t->state.step, weight);
         LAM_TRY(lam_graph_forward(t->graph));
         *loss += (double)*(const float *)lam_tensor_data(t->io.loss);
+        bool last = begin + t->micro_batch >= batch->rows;
+        lam_graph_set_gradient_hook(t->graph, last ? start_sums : NULL, t, BUCKET);
         LAM_TRY(lam_graph_backward(t->graph));
     }
     return LAM_OK;
@@ -253,8 +274,9 @@ lam_status lam_trainer_step(lam_trainer *t, lam_step_result *r) {
     r->data_wait_ms = lam_loader_waited_ms(t->loader) - waited;
     lam_schedule_at(&s->schedule, t->state.step, &r->lr, &beta1);
     status = compute_gradients(t, batch, r->rows ? 1.0 / (double)r->rows : 0, &r->loss);
-    LAM_TRY(lam_dist_agree(t->dist, status));
-    LAM_TRY(lam_dist_sum_f32(t->dist, p->gradients, p->trainable));
+    start_sums(t, 0, p->trainable);
+    LAM_TRY(lam_dist_wait(t->dist));
+    LAM_TRY(lam_dist_agree(t->dist, status == LAM_OK ? t->sent_status : status));
     LAM_TRY(lam_dist_sum_f64(t->dist, &r->loss, 1));
     r->gradient_norm = sqrt(lam_sum_of_squares(p->gradients, 0, p->trainable));
     r->skipped = r->rows == 0 || !isfinite(r->loss) || !isfinite(r->gradient_norm);

@@ -33,7 +33,9 @@ typedef struct lam_trainer {
     lam_optimizer_state optimizer;
     lam_run_state state;
     int64_t steps, steps_per_epoch, micro_batch;
-    lam_batch *pictured; /* rank 0: crops that are drawn at every picture */
+    int64_t sent;           /* gradients whose sum over the ranks has been started in this step */
+    lam_status sent_status; /* of the first start that failed */
+    lam_batch *pictured;    /* rank 0: crops that are drawn at every picture */
     int64_t picture_crops;
 } lam_trainer;
 

@@ -19,6 +19,14 @@ done
 mpi 2 "$lamella" train tiny.yaml train.out=ranks2again --quiet
 same_run ranks2 ranks2again "2 ranks twice"
 
+# A network of several buckets, whose sums run behind the backward pass, with and without accumulation.
+wide="model.embed_dim=512 model.depth=3 train.steps=3 train.checkpoint_every=100 train.validate_every=100 optim.warmup=0"
+"$lamella" train tiny.yaml train.out=one-wide $wide --quiet
+mpi 2 "$lamella" train tiny.yaml train.out=ranks2-wide $wide train.micro_batch=2 --quiet
+d=$(largest_difference one-wide ranks2-wide) || fail "wide: no lines to compare"
+awk -v d="$d" 'BEGIN { exit !(d <= 2e-4) }' || fail "wide: losses differ by $d"
+echo "ok: sums behind the backward pass, differ by $d"
+
 # A learning rate that overflows: skipped, counted, ended, with one clear line and the last good weights kept.
 code=0
 "$lamella" train tiny.yaml train.out=wild optim.lr=1e3 optim.weight_decay=1000 optim.warmup=0 optim.schedule=constant \
