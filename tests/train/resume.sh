@@ -44,13 +44,16 @@ mpi 2 "$lamella" train tiny.yaml train.out=two --quiet
 interrupted two_stopped "$slow" mpirun --allow-run-as-root --oversubscribe --bind-to none -n 2
 same_run two two_stopped "USR1 and resume with 2 ranks"
 
-# Crashes: the run goes on from the last whole checkpoint.
+# Crashes: the run goes on from the last whole checkpoint. The first kill may come before the run has a folder, on a
+# busy machine; the others wait for it, so that they meet the steps and the checkpoints.
 for k in $(seq "$kills"); do
   LAMELLA_CHECKPOINT_DELAY_MS=50 "$lamella" train tiny.yaml train.out=killed --resume --quiet & pid=$!
+  while [ "$k" -gt 1 ] && [ ! -d killed/checkpoints ] && kill -0 $pid 2> none; do sleep 0.01; done
   sleep "0.$((RANDOM % 5))$((RANDOM % 10))"
   kill -9 $pid 2> none || true
   wait $pid 2> none || true
 done
+[ -d killed/checkpoints ] || fail "no kill met a run that had begun"
 touch killed/config.yaml.partial-1 killed/checkpoints/latest.partial-1 # as a kill at the worst moments leaves them
 "$lamella" train tiny.yaml train.out=killed --resume --quiet
 same_run whole killed "$kills x kill -9"
