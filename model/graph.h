@@ -69,9 +69,10 @@ typedef void (*lam_gradient_hook)(void *context, int64_t begin, int64_t end);
 void lam_graph_set_gradient_hook(lam_graph *graph, lam_gradient_hook hook, void *context,
                                  int64_t bucket_elements);
 
-/* Memory by owner after the plan, bytes. */
+/* Memory by owner after the plan, bytes. Activations, their gradients, workspace and inputs live at different times in one
+ * arena of `total` bytes; weights and gradients have their own. */
 typedef struct lam_memory_report {
-    size_t weights, gradients, activations, activation_gradients, workspace, inputs, total; /* arena parts */
+    size_t weights, gradients, activations, activation_gradients, workspace, inputs, total;
 } lam_memory_report;
 void lam_graph_memory(const lam_graph *graph, lam_memory_report *report);
 

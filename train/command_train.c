@@ -20,11 +20,11 @@ static void print_memory(const lam_trainer *t) {
     lam_graph_memory(t->graph, &m);
     size_t moments = (size_t)t->network->parameters->trainable * sizeof(float) * (t->optimizer.v ? 2 : 1);
     lam_log_info(
-        "memory, MiB: weights %.1f, gradients %.1f, optimizer %.1f, activations %.1f, their gradients %.1f, workspace %.1f, "
-        "inputs %.1f, together %.1f",
+        "memory, MiB: weights %.1f, gradients %.1f, optimizer %.1f; activations %.1f, their gradients %.1f, workspace %.1f and "
+        "inputs %.1f share %.1f, as they live at different times; together %.1f",
         mebibytes(m.weights), mebibytes(m.gradients), mebibytes(moments), mebibytes(m.activations),
-        mebibytes(m.activation_gradients), mebibytes(m.workspace), mebibytes(m.inputs),
-        mebibytes(m.total + moments));
+        mebibytes(m.activation_gradients), mebibytes(m.workspace), mebibytes(m.inputs), mebibytes(m.total),
+        mebibytes(m.weights + m.gradients + moments + m.total));
 }
 
 static lam_status write_step(lam_metrics *metrics, const lam_trainer *t, const lam_step_result *r) {
