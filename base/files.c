@@ -312,3 +312,14 @@ lam_status lam_require_absent(const char *path, bool force) {
                 "'%s' exists already: choose another name or give --force", path);
     return LAM_OK;
 }
+
+lam_status lam_require_new_file(const char *path, bool force) {
+    LAM_TRY(lam_require_absent(path, force));
+    char *copy;
+    LAM_TRY(lam_text_copy(&copy, path));
+    const char *folder = dirname(copy);
+    int refused = access(folder, W_OK | X_OK) != 0 ? errno : lam_path_is_folder(folder) ? 0 : ENOTDIR;
+    lam_free(copy);
+    LAM_REQUIRE(!refused, LAM_ERROR_IO, "%s: cannot be written: %s", path, strerror(refused));
+    return LAM_OK;
+}

@@ -49,6 +49,8 @@ lam_status lam_list_folder(const char *folder, const char *suffix, char ***names
 void lam_free_texts(char **texts, int64_t count);
 /* LAM_ERROR_USAGE that names the path and --force where `path` exists and force is false. */
 lam_status lam_require_absent(const char *path, bool force);
+/* The same for a file that a long computation will write: its folder must be there and writable too (LAM_ERROR_IO). */
+lam_status lam_require_new_file(const char *path, bool force);
 
 #ifdef __cplusplus
 }

@@ -115,7 +115,7 @@ lam_status lam_table_require(const lam_table *table, const char *name, int *colu
     const char *nearest = lam_nearest_name(name, table->names, table->columns);
     LAM_FAIL(LAM_ERROR_INPUT, "%s: no column '%s'%s%s%s; columns: %s", table->path, name,
              nearest != NULL ? ", did you mean '" : "", nearest != NULL ? nearest : "",
-             nearest != NULL ? "'" : "", present);
+             nearest != NULL ? "'" : "", table->columns ? present : "none");
 }
 
 const char *lam_table_cell(const lam_table *table, int64_t row, int column) {

@@ -50,6 +50,7 @@ static lam_status filter(lam_embeddings *e, const char *expression, const char *
         LAM_TRY(status);
         LAM_REQUIRE(e->rows > 0, LAM_ERROR_INPUT, "%s: no row is left after --where '%s'", path, expression);
     }
+    LAM_REQUIRE(e->rows > 0, LAM_ERROR_INPUT, "%s: has no rows", path);
     LAM_TRY(lam_alloc_array((void **)&keep, e->rows, sizeof *keep));
     int64_t bad = 0;
     for (int64_t i = 0; i < e->rows; i++) {
@@ -305,8 +306,8 @@ static lam_status run(const lam_arguments *arguments) {
     const char *path = lam_positional(arguments, 0), *out = lam_option_text(arguments, "out"),
                *controls_text = lam_option_text(arguments, "controls"),
                *by = lam_option_text(arguments, "by"), *save = lam_option_text(arguments, "save-transform");
-    LAM_TRY(lam_require_absent(out, lam_option_force(arguments)));
-    if (save) LAM_TRY(lam_require_absent(save, lam_option_force(arguments)));
+    LAM_TRY(lam_require_new_file(out, lam_option_force(arguments)));
+    if (save) LAM_TRY(lam_require_new_file(save, lam_option_force(arguments)));
     lam_embeddings *e = NULL;
     bool *controls = NULL;
     char *text = NULL;

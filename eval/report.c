@@ -344,7 +344,7 @@ static lam_status run(const lam_arguments *arguments) {
     LAM_TRY(lam_alloc_array((void **)&inputs, count, sizeof *inputs));
     LAM_TRY_GOTO(read_inputs(arguments, inputs, count), done);
     LAM_TRY_GOTO(output_path(arguments, inputs, count, &out), done);
-    LAM_TRY_GOTO(lam_require_absent(out, lam_option_force(arguments)), done);
+    LAM_TRY_GOTO(lam_require_new_file(out, lam_option_force(arguments)), done);
     LAM_TRY_GOTO(lam_text_format(&data, "%.*s_data",
                                  (int)(ends_with(out, ".html") ? strlen(out) - 5 : strlen(out)), out),
                  done);

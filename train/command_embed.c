@@ -127,7 +127,7 @@ static lam_status open_all(const lam_arguments *a, lam_shards **shards, source *
                     : !strcmp(pool_name, "channel") ? LAM_POOL_CHANNEL
                     : !strcmp(pool_name, "hidden")  ? LAM_POOL_HIDDEN
                                                     : LAM_POOL_MEAN;
-    LAM_TRY(lam_require_absent(lam_option_text(a, "out"), lam_option_force(a)));
+    LAM_TRY(lam_require_new_file(lam_option_text(a, "out"), lam_option_force(a)));
     LAM_TRY(lam_shards_open(shards, lam_positional(a, 1)));
     LAM_TRY(open_source(s, a, *shards));
     LAM_REQUIRE(!s->features || (!lam_option_given(a, "block") && !lam_option_given(a, "pool")),

@@ -130,7 +130,7 @@ static lam_status inspect_shards(const lam_arguments *a, const char *path) {
     const char *image = lam_option_text(a, "image");
     lam_status status = LAM_OK;
     if (image) {
-        LAM_TRY_GOTO(lam_require_absent(image, lam_option_force(a)), done);
+        LAM_TRY_GOTO(lam_require_new_file(image, lam_option_force(a)), done);
         LAM_TRY_GOTO(draw_shards(shards, image), done);
     }
     lam_json *json = shards_json(shards);

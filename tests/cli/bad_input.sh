@@ -147,6 +147,8 @@ leaves_nothing x.h5ad 1 'cutrun' "$lamella" embed cutrun shards --out x.h5ad
 printf '\377\377\377\377\377\377\377\177{}' > huge.safetensors; leaves_nothing x.h5ad 1 'huge.safetensors' "$lamella" embed huge.safetensors shards --out x.h5ad
 leaves_nothing x.h5ad 2 'block' "$lamella" embed run shards --out x.h5ad --block 99
 leaves_nothing x.h5ad 1 'nowhere' "$lamella" embed run nowhere --out x.h5ad
+expect 1 'nowhere/x.h5ad: cannot be written' "$lamella" embed run shards --out nowhere/x.h5ad
+if grep -q 'embed: ' err.txt; then failed=$((failed + 1)); echo 'FAILED: embedded first, refused afterwards'; fi
 
 # --- map -----------------------------------------------------------------------------------------------------
 leaves_nothing x.h5ad 1 'nowhere' "$lamella" map nowhere.h5ad --out x.h5ad --by gene

@@ -110,6 +110,10 @@ static void refused(void **state) {
     assert_non_null(strstr(lam_last_error(), "--force"));
     assert_int_equal(lam_require_absent("taken", true), LAM_OK);
     assert_int_equal(lam_require_absent("free", false), LAM_OK);
+    assert_int_equal(lam_require_new_file("free", false), LAM_OK);
+    assert_int_equal(lam_require_new_file("taken", false), LAM_ERROR_USAGE);
+    assert_int_equal(lam_require_new_file("absent/file", false), LAM_ERROR_IO);
+    assert_int_equal(lam_require_new_file("/dev/null/file", false), LAM_ERROR_IO);
     assert_int_equal(lam_remove_tree("taken"), LAM_OK);
 }
 
