@@ -1,10 +1,11 @@
 /* Recall of known relationships (Celik et al. 2024, EFAAR): the null is every pair i < j of the map, a known pair is recovered
  * where its cosine's rank is extreme: right rank <= l or left rank >= r, ranks as numpy's searchsorted over the null divided by
- * its size (ties conservative). Ranks are exact in float64: query values come from the same tiles as the null, and no N x N matrix
- * is stored.
+ * its size (ties conservative). Both conditions are comparisons with one order statistic of the null each, exact in float64.
  *
- *     LAM_TRY(lam_recall_rank(x, genes, columns, pairs, count, &ranks));
- *     bool recovered = ranks.right[k] <= 0.05 || ranks.left[k] >= 0.95;
+ *     lam_tails tails = {.left = 0.05, .right = 0.95};
+ *     LAM_TRY(lam_recall_cuts(&directions, &tails, 1, NULL));
+ *     LAM_TRY(lam_recall_cosines(&directions, pairs, count, cosine));
+ *     bool recovered = lam_recovered(&tails, cosine[k]);
  */
 #ifndef LAMELLA_EVAL_RECALL_H
 #define LAMELLA_EVAL_RECALL_H
@@ -13,6 +14,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "eval/order.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -22,19 +24,19 @@ typedef struct lam_pair {
     int32_t i, j; /* rows of the map, i < j */
 } lam_pair;
 
-#define LAM_RECALL_BINS 100 /* of the histograms, over -1..1 */
-
-typedef struct lam_ranks {
-    double *cosine, *left,
-        *right; /* [count]: searchsorted left and right over the null, divided by its size */
-    int64_t null_size;
-    int64_t null_histogram[LAM_RECALL_BINS];
-} lam_ranks;
-void lam_ranks_free(lam_ranks *ranks);
-
-/* x [rows, columns], every row finite and not all zero (LAM_ERROR_INPUT names the row). */
-lam_status lam_recall_rank(const double *x, int64_t rows, int64_t columns, const lam_pair *pairs,
-                           int64_t count, lam_ranks *ranks);
+typedef struct lam_tails {
+    double left, right;  /* shares of the null, 0 < left < right < 1 */
+    double below, above; /* recovered: cosine < below or cosine > above */
+} lam_tails;
+static inline bool lam_recovered(const lam_tails *tails, double cosine) {
+    return cosine < tails->below || cosine > tails->above;
+}
+/* Sets below and above of `count` tails; histogram: of the null (of a sample where it is large), or NULL. */
+lam_status lam_recall_cuts(const lam_directions *directions, lam_tails *tails, int count,
+                           lam_cosine_histogram *histogram);
+/* cosine [count] of the pairs. */
+void lam_recall_cosines(const lam_directions *directions, const lam_pair *pairs, int64_t count,
+                        double *cosine);
 
 /* Weighted shares of recovered pairs under `draws` bootstrap samples of the genes: multinomial weights w, pair weight w_i w_j, thresholds
  * held. share [draws]; the draws depend on (seed, draw) alone, so two maps get the same ones. NaN where no pair has weight. */

@@ -19,7 +19,7 @@
 #define HIGH_QUANTILE 0.975
 
 typedef struct settings {
-    double left[MAX_THRESHOLDS], right[MAX_THRESHOLDS];
+    lam_tails tails[MAX_THRESHOLDS]; /* the shares that were asked for */
     int thresholds;
     int64_t draws;
     uint64_t seed;
@@ -46,8 +46,7 @@ static lam_status read_thresholds(const lam_arguments *arguments, settings *s) {
         LAM_REQUIRE(good, LAM_ERROR_USAGE,
                     "relate: --thresholds is '%s', LOW:HIGH[,LOW:HIGH...] with 0 < LOW < HIGH < 1 is needed",
                     text);
-        s->left[s->thresholds] = left;
-        s->right[s->thresholds++] = right;
+        s->tails[s->thresholds++] = (lam_tails){.left = left, .right = right};
         p = end + (*end == ',');
     }
     LAM_REQUIRE(s->thresholds, LAM_ERROR_USAGE, "relate: --thresholds is empty");
@@ -140,31 +139,42 @@ done:
 
 /* ---- scores ---- */
 
-static double recall_of(const lam_ranks *r, const lam_source *s, int64_t offset, double left, double right,
-                        bool *recovered) {
+/* One map's side: the cuts of its null and the cosines of all known pairs, source after source. */
+typedef struct side {
+    lam_directions directions;
+    lam_tails tails[MAX_THRESHOLDS];
+    double *cosine;
+    int64_t null_size;
+    lam_cosine_histogram null;
+} side;
+
+static void close_side(side *m) {
+    lam_directions_free(&m->directions);
+    lam_free(m->cosine);
+}
+
+static double recall_of(const side *m, const lam_source *s, int64_t offset, int threshold, bool *recovered) {
     int64_t hits = 0;
     for (int64_t k = 0; k < s->count; k++) {
-        bool hit = r->right[offset + k] <= left || r->left[offset + k] >= right;
+        bool hit = lam_recovered(&m->tails[threshold], m->cosine[offset + k]);
         hits += hit;
         if (recovered) recovered[k] = hit;
     }
     return (double)hits / (double)s->count;
 }
 
-/* All sources ranked in one pass over the null. */
-static lam_status rank_all(const double *x, int64_t rows, int64_t columns, const lam_source *sources,
-                           int64_t count, lam_ranks *ranks) {
-    int64_t total = 0, at = 0;
+static lam_status compare_all(const double *x, int64_t rows, int64_t columns, const lam_source *sources,
+                              int64_t count, const settings *s, side *m) {
+    int64_t total = 0;
     for (int64_t i = 0; i < count; i++) total += sources[i].count;
-    lam_pair *pairs;
-    LAM_TRY(lam_alloc_array((void **)&pairs, total, sizeof *pairs));
-    for (int64_t i = 0; i < count; i++) {
-        memcpy(pairs + at, sources[i].pairs, (size_t)sources[i].count * sizeof *pairs);
-        at += sources[i].count;
-    }
-    lam_status status = lam_recall_rank(x, rows, columns, pairs, total, ranks);
-    lam_free(pairs);
-    return status;
+    LAM_TRY(lam_directions_make(&m->directions, x, rows, columns));
+    LAM_TRY(lam_alloc_array((void **)&m->cosine, total, sizeof *m->cosine));
+    memcpy(m->tails, s->tails, sizeof m->tails);
+    m->null_size = rows * (rows - 1) / 2;
+    LAM_TRY(lam_recall_cuts(&m->directions, m->tails, s->thresholds, &m->null));
+    for (int64_t i = 0, at = 0; i < count; at += sources[i++].count)
+        lam_recall_cosines(&m->directions, sources[i].pairs, sources[i].count, m->cosine + at);
+    return LAM_OK;
 }
 
 static lam_status interval_of(const lam_source *source, const bool *recovered, int64_t rows,
@@ -178,8 +188,8 @@ static lam_status interval_of(const lam_source *source, const bool *recovered, i
     return status;
 }
 
-static lam_status write_scores(const char *out, const lam_source *sources, int64_t count,
-                               const lam_ranks *ranks, int64_t rows, const settings *s, lam_json *result) {
+static lam_status write_scores(const char *out, const lam_source *sources, int64_t count, const side *map,
+                               int64_t rows, const settings *s, lam_json *result) {
     char *path;
     LAM_TRY(lam_path_join(&path, out, "scores.csv"));
     lam_writer *writer = NULL;
@@ -189,31 +199,30 @@ static lam_status write_scores(const char *out, const lam_source *sources, int64
     LAM_TRY(status);
     LAM_TRY_GOTO(lam_writer_printf(writer, "source,null_distribution_size,query_distribution_size"), done);
     for (int t = 0; t < s->thresholds; t++)
-        LAM_TRY_GOTO(lam_writer_printf(writer, ",recall_%g_%g", s->left[t], s->right[t]), done);
+        LAM_TRY_GOTO(lam_writer_printf(writer, ",recall_%g_%g", s->tails[t].left, s->tails[t].right), done);
     LAM_TRY_GOTO(lam_writer_printf(writer, s->draws ? ",recall_low,recall_high\n" : "\n"), done);
     for (int64_t i = 0, offset = 0; i < count; offset += sources[i++].count) {
         lam_json *record = lam_json_object();
         lam_json_append(result, record);
         lam_json_set_text(record, "source", sources[i].name);
-        lam_json_set_int(record, "null_distribution_size", ranks->null_size);
+        lam_json_set_int(record, "null_distribution_size", map->null_size);
         lam_json_set_int(record, "query_distribution_size", sources[i].count);
         lam_free(recovered);
         LAM_TRY_GOTO(lam_alloc_array((void **)&recovered, sources[i].count, sizeof *recovered), done);
-        LAM_TRY_GOTO(lam_writer_printf(writer, "%s,%lld,%lld", sources[i].name, (long long)ranks->null_size,
+        LAM_TRY_GOTO(lam_writer_printf(writer, "%s,%lld,%lld", sources[i].name, (long long)map->null_size,
                                        (long long)sources[i].count),
                      done);
         for (int t = s->thresholds - 1; t >= 0; t--)
-            recall_of(ranks, &sources[i], offset, s->left[t], s->right[t],
-                      recovered); /* ends with the first */
+            recall_of(map, &sources[i], offset, t, recovered); /* ends with the first */
         for (int t = 0; t < s->thresholds; t++) {
             char key[64];
-            double recall = recall_of(ranks, &sources[i], offset, s->left[t], s->right[t], NULL);
-            snprintf(key, sizeof key, "recall_%g_%g", s->left[t], s->right[t]);
+            double recall = recall_of(map, &sources[i], offset, t, NULL);
+            snprintf(key, sizeof key, "recall_%g_%g", s->tails[t].left, s->tails[t].right);
             lam_json_set_float(record, key, recall);
             LAM_TRY_GOTO(lam_writer_printf(writer, ",%.17g", recall), done);
             if (!t)
                 lam_log_info("relate: %s: recall %.3f of %lld pairs (%g/%g)", sources[i].name, recall,
-                             (long long)sources[i].count, s->left[t], s->right[t]);
+                             (long long)sources[i].count, s->tails[t].left, s->tails[t].right);
         }
         if (s->draws) {
             double low, high;
@@ -232,7 +241,7 @@ done:
 }
 
 static lam_status write_histogram(const char *out, const lam_source *sources, int64_t count,
-                                  const lam_ranks *ranks) {
+                                  const side *map) {
     char *path;
     LAM_TRY(lam_path_join(&path, out, "histogram.csv"));
     lam_writer *writer = NULL;
@@ -241,15 +250,15 @@ static lam_status write_histogram(const char *out, const lam_source *sources, in
     LAM_TRY(status);
     LAM_TRY_GOTO(lam_writer_printf(writer, "source,bin_low,bin_high,null_count,query_count\n"), done);
     for (int64_t i = 0, offset = 0; i < count; offset += sources[i++].count) {
-        int64_t query[LAM_RECALL_BINS] = {0};
+        int64_t query[LAM_HISTOGRAM_BINS] = {0};
         for (int64_t k = 0; k < sources[i].count; k++) {
-            int bin = (int)((ranks->cosine[offset + k] + 1.0) * 0.5 * LAM_RECALL_BINS);
-            query[bin < 0 ? 0 : bin >= LAM_RECALL_BINS ? LAM_RECALL_BINS - 1 : bin]++;
+            query[lam_histogram_bin(map->cosine[offset + k])]++;
         }
-        for (int b = 0; b < LAM_RECALL_BINS; b++)
+        for (int b = 0; b < LAM_HISTOGRAM_BINS; b++)
             LAM_TRY_GOTO(lam_writer_printf(writer, "%s,%.2f,%.2f,%lld,%lld\n", sources[i].name,
-                                           2.0 * b / LAM_RECALL_BINS - 1, 2.0 * (b + 1) / LAM_RECALL_BINS - 1,
-                                           (long long)ranks->null_histogram[b], (long long)query[b]),
+                                           2.0 * b / LAM_HISTOGRAM_BINS - 1,
+                                           2.0 * (b + 1) / LAM_HISTOGRAM_BINS - 1,
+                                           (long long)map->null.count[b], (long long)query[b]),
                          done);
     }
     status = lam_writer_commit(&writer);
@@ -258,8 +267,8 @@ done:
     return status;
 }
 
-static lam_status write_against(const char *out, const lam_source *sources, int64_t count, const lam_ranks *a,
-                                const lam_ranks *b, int64_t rows, const settings *s) {
+static lam_status write_against(const char *out, const lam_source *sources, int64_t count, const side *a,
+                                const side *b, int64_t rows, const settings *s) {
     char *path;
     LAM_TRY(lam_path_join(&path, out, "against.csv"));
     lam_writer *writer = NULL;
@@ -278,8 +287,8 @@ static lam_status write_against(const char *out, const lam_source *sources, int6
         hit_a = hit_b = NULL;
         LAM_TRY_GOTO(lam_alloc_array((void **)&hit_a, source->count, sizeof *hit_a), done);
         LAM_TRY_GOTO(lam_alloc_array((void **)&hit_b, source->count, sizeof *hit_b), done);
-        double recall = recall_of(a, source, offset, s->left[0], s->right[0], hit_a),
-               other = recall_of(b, source, offset, s->left[0], s->right[0], hit_b), low, high;
+        double recall = recall_of(a, source, offset, 0, hit_a),
+               other = recall_of(b, source, offset, 0, hit_b), low, high;
         /* The same seed: the same genes are drawn for both maps. */
         LAM_TRY_GOTO(
             lam_recall_bootstrap(source->pairs, hit_a, source->count, rows, s->draws, s->seed, share_a),
@@ -314,18 +323,19 @@ static lam_status score(const lam_arguments *arguments, entity_map *map, entity_
                       *out = lam_option_text(arguments, "out");
     lam_source *sources = NULL;
     int64_t count = 0, rows = map->e->rows;
-    lam_ranks ranks = {0}, other_ranks = {0};
+    side mine = {0}, others = {0};
     lam_json *result = lam_json_array();
     lam_status status = LAM_OK;
     if (other) LAM_TRY_GOTO(intersect(map, other, &rows), done);
     LAM_TRY_GOTO(lam_relationships_read(paths, path_count, map->entities, rows, &sources, &count), done);
-    LAM_TRY_GOTO(rank_all(map->e->values, rows, map->e->columns, sources, count, &ranks), done);
+    LAM_TRY_GOTO(compare_all(map->e->values, rows, map->e->columns, sources, count, s, &mine), done);
     if (other)
-        LAM_TRY_GOTO(rank_all(other->e->values, rows, other->e->columns, sources, count, &other_ranks), done);
+        LAM_TRY_GOTO(compare_all(other->e->values, rows, other->e->columns, sources, count, s, &others),
+                     done);
     LAM_TRY_GOTO(lam_make_folders(out), done);
-    LAM_TRY_GOTO(write_scores(out, sources, count, &ranks, rows, s, result), done);
-    LAM_TRY_GOTO(write_histogram(out, sources, count, &ranks), done);
-    if (other) LAM_TRY_GOTO(write_against(out, sources, count, &ranks, &other_ranks, rows, s), done);
+    LAM_TRY_GOTO(write_scores(out, sources, count, &mine, rows, s, result), done);
+    LAM_TRY_GOTO(write_histogram(out, sources, count, &mine), done);
+    if (other) LAM_TRY_GOTO(write_against(out, sources, count, &mine, &others, rows, s), done);
     if (lam_option_json(arguments)) {
         char *text;
         LAM_TRY_GOTO(lam_json_dump(result, false, &text), done);
@@ -334,8 +344,8 @@ static lam_status score(const lam_arguments *arguments, entity_map *map, entity_
     }
 done:
     lam_json_free(result);
-    lam_ranks_free(&ranks);
-    lam_ranks_free(&other_ranks);
+    close_side(&mine);
+    close_side(&others);
     lam_relationships_free(sources, count);
     return status;
 }

@@ -104,6 +104,25 @@ static double cosine(const double *a, const double *b, int64_t d) {
     return ab / sqrt(aa * bb);
 }
 
+/* At 5 and 95 %, at 10 and 90 %. */
+static void recall_of(const double *map, int64_t rows, int64_t columns, const lam_source *source,
+                      double recall[2]) {
+    lam_directions directions;
+    lam_tails tails[2] = {{.left = 0.05, .right = 0.95}, {.left = 0.1, .right = 0.9}};
+    double *cosines;
+    ok(lam_directions_make(&directions, map, rows, columns));
+    ok(lam_recall_cuts(&directions, tails, 2, NULL));
+    ok(lam_alloc_array((void **)&cosines, source->count, sizeof *cosines));
+    lam_recall_cosines(&directions, source->pairs, source->count, cosines);
+    for (int t = 0; t < 2; t++) {
+        int64_t hits = 0;
+        for (int64_t k = 0; k < source->count; k++) hits += lam_recovered(&tails[t], cosines[k]);
+        recall[t] = (double)hits / (double)source->count;
+    }
+    lam_free(cosines);
+    lam_directions_free(&directions);
+}
+
 static void check_recall(const double *map, int64_t columns, const lam_json *recall,
                          const char *const *genes) {
     for (const char *key = NULL; (key = lam_json_key_after(recall, key));) {
@@ -114,21 +133,12 @@ static void check_recall(const double *map, int64_t columns, const lam_json *rec
         const char *path = shared(name);
         lam_source *sources;
         int64_t count;
-        lam_ranks ranks;
         ok(lam_relationships_read(&path, 1, genes, GENES, &sources, &count));
         assert_int_equal(sources[0].count, lam_json_int(lam_json_get(golden, "n_rel"), -1));
-        ok(lam_recall_rank(map, GENES, columns, sources[0].pairs, sources[0].count, &ranks));
-        assert_int_equal(ranks.null_size, 780);
-        int64_t narrow = 0, wide = 0;
-        for (int64_t k = 0; k < sources[0].count; k++) {
-            narrow += ranks.right[k] <= 0.05 || ranks.left[k] >= 0.95;
-            wide += ranks.right[k] <= 0.1 || ranks.left[k] >= 0.9;
-        }
-        assert_true((double)narrow / (double)sources[0].count ==
-                    lam_json_float(lam_json_get(golden, "r05"), -1));
-        assert_true((double)wide / (double)sources[0].count ==
-                    lam_json_float(lam_json_get(golden, "r10"), -1));
-        lam_ranks_free(&ranks);
+        double expected[2];
+        recall_of(map, GENES, columns, &sources[0], expected);
+        assert_true(expected[0] == lam_json_float(lam_json_get(golden, "r05"), -1));
+        assert_true(expected[1] == lam_json_float(lam_json_get(golden, "r10"), -1));
         lam_relationships_free(sources, count);
     }
 }
@@ -240,44 +250,87 @@ static void constant_columns(void **unused) {
 
 /* ---- recall ---- */
 
-/* Against sorting all pairs, with ties: many equal rows give many equal cosines. */
-static void ranks_against_sorting(void **unused) {
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Every statistic that a search can end with against a full sort in float64: ties, more values than are kept, brackets that miss. */
+static void order_against_sorting(void **unused) {
     (void)unused;
-    enum { N = 700, W = 3 };
-    double *x;
-    ok(lam_alloc_array((void **)&x, N * W, sizeof *x));
-    state = 3;
-    for (int i = 0; i < N * W; i++) x[i] = (double)(int)(4 * u()) - 1.5; /* few distinct directions */
-    lam_pair *pairs;
-    ok(lam_alloc_array((void **)&pairs, 400, sizeof *pairs));
-    for (int k = 0; k < 400; k++) {
-        int a = (int)(N * u()), b = (int)(N * u());
-        if (a == b) b = (a + 1) % N;
-        pairs[k] = a < b ? (lam_pair){a, b} : (lam_pair){b, a};
-    }
-    lam_ranks ranks;
-    ok(lam_recall_rank(x, N, W, pairs, 400, &ranks));
-    for (int k = 0; k < 400; k += 23) {
-        /* Values that differ by rounding alone are the same value or not, as the tiles computed them: bounds from both sides. */
-        int64_t below = 0, above = 0;
-        double mine = cosine(x + pairs[k].i * W, x + pairs[k].j * W, W);
-        for (int a = 0; a < N; a++)
-            for (int b = a + 1; b < N; b++) {
-                double other = cosine(x + a * W, x + b * W, W);
-                below += other < mine - 1e-12;
-                above += other > mine + 1e-12;
+    enum { N = 1300, RANKS = 7 };
+    static const struct {
+        int columns, levels; /* levels: few distinct directions give many equal cosines; 0: none equal */
+        lam_order_options options;
+    } cases[] = {{5, 0, {1 << 20, 4.5, 1 << 22}}, {5, 0, {4000, 0, 1 << 23}},     {5, 0, {4000, 4.5, 0}},
+                 {33, 0, {4000, 1, 2000}},        {3, 4, {4000, 4.5, 1 << 23}},   {3, 2, {4000, 0, 5000}},
+                 {1, 2, {1 << 20, 0, 0}},         {130, 0, {2000, 4.5, 1 << 23}}, {3, 4, {1 << 22, 4.5, 0}}};
+    int64_t size = N * (N - 1) / 2;
+    const int64_t ranks[RANKS] = {size - 1,  0,        size / 20, size - size / 20 - 1,
+                                  size / 10, size / 2, size / 20};
+    double *x, *all;
+    ok(lam_alloc_array((void **)&x, N * 130, sizeof *x));
+    ok(lam_alloc_array((void **)&all, size, sizeof *all));
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        state = 3 + (uint32_t)c;
+        for (int64_t i = 0; i < N * cases[c].columns; i++)
+            x[i] =
+                cases[c].levels ? (double)(int)(cases[c].levels * u()) - 0.5 * cases[c].levels + 0.25 : n();
+        lam_directions directions;
+        double values[RANKS];
+        lam_cosine_histogram histogram;
+        ok(lam_directions_make(&directions, x, N, cases[c].columns));
+        ok(lam_order_statistics(&directions, ranks, RANKS, &cases[c].options, values, &histogram));
+        int64_t k = 0, total = 0;
+        double largest_error = 0;
+        for (int64_t i = 0; i < N; i++)
+            for (int64_t j = i + 1; j < N; j++) {
+                all[k++] = lam_directions_cosine(&directions, i, j);
+                largest_error =
+                    fmax(largest_error, fabs(all[k - 1] - (double)lam_directions_near(&directions, i, j)));
             }
-        double size = (double)ranks.null_size;
-        assert_true(ranks.left[k] * size >= (double)below - 0.5 &&
-                    ranks.right[k] * size <= size - (double)above + 0.5);
-        assert_true(ranks.left[k] < ranks.right[k]);
+        assert_true(largest_error <= directions.bound);
+        qsort(all, (size_t)size, sizeof *all, by_value);
+        for (int r = 0; r < RANKS; r++) assert_true(values[r] == all[ranks[r]]);
+        for (int b = 0; b < LAM_HISTOGRAM_BINS; b++) total += histogram.count[b];
+        assert_int_equal(total, histogram.pairs);
+        lam_directions_free(&directions);
     }
-    int64_t total = 0;
-    for (int b = 0; b < LAM_RECALL_BINS; b++) total += ranks.null_histogram[b];
-    assert_int_equal(total, ranks.null_size);
-    lam_ranks_free(&ranks);
-    lam_free(pairs);
     lam_free(x);
+    lam_free(all);
+}
+
+/* The published unit case: null 1..5, query 1 and 5 (as five pairs of equal cosines it cannot be made, so by the cuts alone), and
+ * thresholds that fall on a rank exactly: the pair of that rank is not recovered on the right, ties never. */
+static void cuts(void **unused) {
+    (void)unused;
+    enum { N = 5 };
+    const double angle[N] = {0, 0.1, 0.35, 0.8, 1.5}; /* ten different angles */
+    double x[2 * N], all[10];
+    for (int i = 0; i < N; i++) x[2 * i] = cos(angle[i]), x[2 * i + 1] = sin(angle[i]);
+    lam_directions directions;
+    ok(lam_directions_make(&directions, x, N, 2));
+    int k = 0;
+    for (int i = 0; i < N; i++)
+        for (int j = i + 1; j < N; j++) all[k++] = lam_directions_cosine(&directions, i, j);
+    qsort(all, 10, sizeof *all, by_value);
+    lam_tails tails[3] = {
+        {.left = 0.1, .right = 0.9}, {.left = 0.2, .right = 0.8}, {.left = 0.05, .right = 0.95}};
+    ok(lam_recall_cuts(&directions, tails, 3, NULL));
+    static const int expected[3] = {2, 4, 0};
+    for (int t = 0; t < 3; t++) {
+        int hits = 0;
+        for (k = 0; k < 10; k++) hits += lam_recovered(&tails[t], all[k]);
+        assert_int_equal(hits, expected[t]);
+    }
+    lam_directions_free(&directions);
+    double bad[6] = {1, 2, 0, 0, 3, 4};
+    assert_int_equal(lam_directions_make(&directions, bad, 3, 2), LAM_ERROR_INPUT);
+    assert_non_null(strstr(lam_last_error(), "row 2"));
+    bad[2] = 1e-300, bad[3] = 1e200, bad[0] = 1e300, bad[1] = 1e300; /* squares leave the range of a double */
+    ok(lam_directions_make(&directions, bad, 3, 2));
+    assert_true(fabs(lam_directions_cosine(&directions, 0, 1) - sqrt(0.5)) < 1e-15);
+    lam_directions_free(&directions);
 }
 
 static void bootstrap(void **unused) {
@@ -323,21 +376,15 @@ static void real_embeddings(void **unused) {
                 const char *path = shared(name);
                 const lam_json *expected = lam_json_get(sources, key);
                 lam_source *source;
-                int64_t count, narrow = 0, wide = 0;
-                lam_ranks ranks;
+                int64_t count;
+                double recall[2];
                 ok(lam_relationships_read(&path, 1, (const char *const *)e->index, e->rows, &source, &count));
-                ok(lam_recall_rank(e->values, e->rows, e->columns, source->pairs, source->count, &ranks));
-                assert_int_equal(ranks.null_size, lam_json_int(lam_json_get(expected, "null"), -1));
+                assert_int_equal(e->rows * (e->rows - 1) / 2,
+                                 lam_json_int(lam_json_get(expected, "null"), -1));
                 assert_int_equal(source->count, lam_json_int(lam_json_get(expected, "query"), -1));
-                for (int64_t k = 0; k < source->count; k++) {
-                    narrow += ranks.right[k] <= 0.05 || ranks.left[k] >= 0.95;
-                    wide += ranks.right[k] <= 0.1 || ranks.left[k] >= 0.9;
-                }
-                assert_true((double)narrow / (double)source->count ==
-                            lam_json_float(lam_json_get(expected, "r05"), -1));
-                assert_true((double)wide / (double)source->count ==
-                            lam_json_float(lam_json_get(expected, "r10"), -1));
-                lam_ranks_free(&ranks);
+                recall_of(e->values, e->rows, e->columns, source, recall);
+                assert_true(recall[0] == lam_json_float(lam_json_get(expected, "r05"), -1));
+                assert_true(recall[1] == lam_json_float(lam_json_get(expected, "r10"), -1));
                 lam_relationships_free(source, count);
             }
             lam_embeddings_free(e);
@@ -351,7 +398,8 @@ int main(void) {
                                        cmocka_unit_test(fewer_controls_than_dimensions),
                                        cmocka_unit_test(batch_without_controls),
                                        cmocka_unit_test(constant_columns),
-                                       cmocka_unit_test(ranks_against_sorting),
+                                       cmocka_unit_test(order_against_sorting),
+                                       cmocka_unit_test(cuts),
                                        cmocka_unit_test(bootstrap),
                                        cmocka_unit_test(real_embeddings)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,154 @@
+#include "eval/cosine.h"
+
+#include <math.h>
+#include <omp.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/gemm.h"
+#include "base/memory.h"
+#include "base/threads.h"
+
+#define LANES 8 /* partial sums: one order for every vector width */
+
+#define CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+
+CLONES static double dot_f64(const double *a, const double *b, int64_t n) {
+    double sum[LANES] = {0};
+    int64_t j = 0;
+    for (; j + LANES <= n; j += LANES)
+        for (int l = 0; l < LANES; l++) sum[l] += a[j + l] * b[j + l];
+    for (; j < n; j++) sum[j % LANES] += a[j] * b[j];
+    return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
+}
+
+CLONES static float dot_f32(const float *a, const float *b, int64_t n) {
+    float sum[2 * LANES] = {0}, total = 0;
+    int64_t j = 0;
+    for (; j + 2 * LANES <= n; j += 2 * LANES)
+        for (int l = 0; l < 2 * LANES; l++) sum[l] += a[j + l] * b[j + l];
+    for (; j < n; j++) total += a[j] * b[j];
+    for (int l = 0; l < 2 * LANES; l++) total += sum[l];
+    return total;
+}
+
+double lam_directions_cosine(const lam_directions *u, int64_t i, int64_t j) {
+    return dot_f64(u->exact + i * u->columns, u->exact + j * u->columns, u->columns);
+}
+
+float lam_directions_near(const lam_directions *u, int64_t i, int64_t j) {
+    return dot_f32(u->rounded + i * u->columns, u->rounded + j * u->columns, u->columns);
+}
+
+void lam_directions_free(lam_directions *u) {
+    lam_free(u->exact);
+    lam_free(u->rounded);
+    lam_free(u->turned);
+    memset(u, 0, sizeof *u);
+}
+
+static void turn(const lam_directions *u, int64_t block) {
+    int64_t from = block * LAM_TILE_COLUMNS,
+            n = u->rows - from < LAM_TILE_COLUMNS ? u->rows - from : LAM_TILE_COLUMNS;
+    float *to = u->turned + from * u->columns;
+    for (int64_t k = 0; k < u->columns; k += LANES) {
+        int64_t end = k + LANES < u->columns ? k + LANES : u->columns;
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t j = k; j < end; j++)
+                to[j * LAM_TILE_COLUMNS + i] = u->rounded[(from + i) * u->columns + j];
+    }
+}
+
+lam_status lam_directions_make(lam_directions *u, const double *x, int64_t rows, int64_t columns) {
+    *u = (lam_directions){.rows = rows, .columns = columns};
+    int64_t blocks = (rows + LAM_TILE_COLUMNS - 1) / LAM_TILE_COLUMNS, bad = rows;
+    double rounding = 0x1p-24;
+    u->bound = ((double)columns + 4) * rounding / (1 - ((double)columns + 4) * rounding);
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_alloc_array((void **)&u->exact, rows * columns, sizeof(double)), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&u->rounded, rows * columns, sizeof(float)), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&u->turned, blocks * LAM_TILE_COLUMNS * columns, sizeof(float)),
+                 done);
+#pragma omp parallel num_threads(lam_threads())
+    {
+#pragma omp for schedule(static) reduction(min : bad)
+        for (int64_t i = 0; i < rows; i++) {
+            const double *from = x + i * columns;
+            double largest = 0, squares = 0, norm;
+            for (int64_t j = 0; j < columns; j++) squares += from[j] * from[j];
+            norm = sqrt(squares);
+            /* Where squares leave the range of a double the row is scaled first. */
+            double scale = 1;
+            if (!(squares > 0x1p-900 && squares < 0x1p900)) {
+                for (int64_t j = 0; j < columns; j++) largest = fmax(largest, fabs(from[j]));
+                bool finite = true;
+                for (int64_t j = 0; j < columns; j++) finite = finite && isfinite(from[j]);
+                if (!finite || largest == 0) {
+                    bad = i < bad ? i : bad;
+                    continue;
+                }
+                scale = largest;
+                squares = 0;
+                for (int64_t j = 0; j < columns; j++) squares += from[j] / scale * (from[j] / scale);
+                norm = sqrt(squares);
+            }
+            for (int64_t j = 0; j < columns; j++) {
+                double value = from[j] / scale / norm;
+                u->exact[i * columns + j] = value;
+                u->rounded[i * columns + j] = (float)value;
+            }
+        }
+#pragma omp for schedule(static)
+        for (int64_t b = 0; b < blocks; b++) turn(u, b);
+    }
+    LAM_REQUIRE_GOTO(bad == rows, done, LAM_ERROR_INPUT,
+                     "row %lld of the map is zero or not finite: it has no direction to compare",
+                     (long long)bad + 1);
+done:
+    if (status != LAM_OK) lam_directions_free(u);
+    return status;
+}
+
+lam_status lam_directions_tiles(const lam_directions *u, lam_tile_visit visit, void *context) {
+    int threads = lam_threads();
+    int64_t strips = (u->rows + LAM_TILE_ROWS - 1) / LAM_TILE_ROWS;
+    float *memory;
+    LAM_TRY(lam_alloc_array((void **)&memory, (int64_t)threads * LAM_TILE_ROWS * LAM_TILE_COLUMNS,
+                            sizeof *memory));
+    lam_status result = LAM_OK;
+    char message[512] = ""; /* of the thread that failed first: messages are a thread's own */
+    /* A thread takes the tiles of one strip; the first strips are the longest. */
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+    for (int64_t strip = 0; strip < strips; strip++) {
+        int thread = omp_get_thread_num();
+        float *values = memory + (int64_t)thread * LAM_TILE_ROWS * LAM_TILE_COLUMNS;
+        lam_tile tile = {.row = strip * LAM_TILE_ROWS, .values = values};
+        tile.rows = u->rows - tile.row < LAM_TILE_ROWS ? u->rows - tile.row : LAM_TILE_ROWS;
+        for (tile.column = tile.row / LAM_TILE_COLUMNS * LAM_TILE_COLUMNS; tile.column < u->rows;
+             tile.column += LAM_TILE_COLUMNS) {
+            lam_status status;
+#pragma omp atomic read
+            status = result;
+            if (status != LAM_OK) break;
+            tile.columns =
+                u->rows - tile.column < LAM_TILE_COLUMNS ? u->rows - tile.column : LAM_TILE_COLUMNS;
+            status = lam_gemm_f32(false, false, tile.rows, tile.columns, u->columns,
+                                  u->rounded + tile.row * u->columns, u->columns,
+                                  u->turned + tile.column * u->columns, LAM_TILE_COLUMNS, 0.0f, values,
+                                  LAM_TILE_COLUMNS);
+            if (status == LAM_OK) status = visit(context, thread, &tile);
+            if (status != LAM_OK) {
+#pragma omp critical
+                if (result == LAM_OK) {
+                    snprintf(message, sizeof message, "%s", lam_last_error());
+#pragma omp atomic write
+                    result = status;
+                }
+            }
+        }
+    }
+    lam_free(memory);
+    LAM_REQUIRE(result == LAM_OK, result, "%s", message);
+    return LAM_OK;
+}
