@@ -56,6 +56,13 @@ void lam_log_warning(const char *format, ...) {
     va_end(arguments);
 }
 
+void lam_log_warning_here(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    write_line("warning: ", format, arguments);
+    va_end(arguments);
+}
+
 void lam_log_error(const char *format, ...) {
     if (silent) return;
     va_list arguments;

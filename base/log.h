@@ -6,7 +6,7 @@
  *     lam_progress_finish(p);
  *
  * On a terminal a progress bar with rate and ETA; otherwise a plain line at most every ten seconds and one at
- * the end. Safe on any thread. Only rank 0 prints: others call lam_log_set_quiet(true). */
+ * the end. Safe on any thread. Only rank 0 prints: others call lam_log_set_silent(true). */
 #ifndef LAMELLA_BASE_LOG_H
 #define LAMELLA_BASE_LOG_H
 
@@ -18,9 +18,11 @@ extern "C" {
 #endif
 
 void lam_log_set_quiet(bool quiet);   /* --quiet: warnings and errors only */
-void lam_log_set_silent(bool silent); /* ranks other than 0: nothing at all */
+void lam_log_set_silent(bool silent); /* ranks other than 0: nothing but lam_log_warning_here */
 void lam_log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void lam_log_warning(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Of what only this process sees, such as a damaged frame that it read: printed on silent ranks too. */
+void lam_log_warning_here(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void lam_log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 typedef struct lam_progress lam_progress;

@@ -57,7 +57,7 @@ static void report_damage(lam_loader *loader, int64_t image, int64_t channel) {
     bool first = !*reported;
     *reported = 1;
     pthread_mutex_unlock(&loader->lock);
-    if (first) lam_log_warning("%s: the image is skipped", lam_last_error());
+    if (first) lam_log_warning_here("%s: the image is skipped", lam_last_error());
 }
 
 static void fill_unused(lam_loader *loader, lam_batch *batch, int64_t row) {

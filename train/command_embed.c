@@ -136,7 +136,8 @@ static lam_status open_all(const lam_arguments *a, lam_shards **shards, source *
     LAM_TRY(lam_crops_list(*shards, size, lam_option_int(a, "crops"), (uint64_t)lam_option_int(a, "seed"),
                            crops, count));
     return lam_embedder_open(e, *shards, s->network, s->handmade, size, lam_option_int(a, "block"), pool,
-                             lam_option_int(a, "batch"), lam_option_int(a, "views"));
+                             lam_option_int(a, "batch"), lam_option_int(a, "views"),
+                             lam_option_flag(a, "strict"));
 }
 
 static lam_status run(const lam_arguments *a) {
@@ -189,6 +190,8 @@ static const lam_option options[] = {
      .minimum = 0, .maximum = 9007199254740991.0},
     {"batch", LAM_OPTION_INT, "N", "32", "crops that go through the network at once", .minimum = 1,
      .maximum = 65536},
+    {"strict", LAM_OPTION_FLAG, NULL, NULL, "a damaged image ends the command instead of being left out",
+     .required = false},
     {.name = NULL}};
 
 const lam_command lam_command_embed = {"embed",

@@ -50,7 +50,7 @@ static lam_status draw_image(lam_picture *picture, lam_shards *shards, int64_t i
     LAM_TRY_GOTO(lam_alloc_array((void **)&present, channels, 1), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&planes, count, sizeof(float)), done);
     for (int64_t c = 0; c < channels; c++) map[c] = c;
-    LAM_TRY_GOTO(lam_crops_read(shards, &crop, 1, size, map, channels, pixels, present), done);
+    LAM_TRY_GOTO(lam_crops_read(shards, &crop, 1, size, map, channels, pixels, present, NULL), done);
     bool narrow = lam_shards_pixel_type(shards) == LAM_PIXEL_U8;
     for (int64_t i = 0; i < count; i++)
         planes[i] = narrow ? ((const uint8_t *)pixels)[i] : ((const uint16_t *)pixels)[i];

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/memory.h"
 #include "base/rng.h"
 
@@ -53,11 +54,13 @@ lam_status lam_crops_list(const lam_shards *shards, int64_t size, int64_t per_im
 }
 
 lam_status lam_crops_read(lam_shards *shards, const lam_crop *crops, int64_t count, int64_t size,
-                          const int64_t *channel_map, int64_t channels, void *pixels, uint8_t *present) {
+                          const int64_t *channel_map, int64_t channels, void *pixels, uint8_t *present,
+                          uint8_t *damaged) {
     size_t plane = (size_t)(size * size) * (size_t)lam_shards_pixel_type(shards);
     lam_status worst = LAM_OK;
     char message[1024] = "";
-    int64_t first = count;
+    int64_t first = count, reported = -1;
+    if (damaged) memset(damaged, 0, (size_t)count);
 #pragma omp parallel for schedule(dynamic)
     for (int64_t i = 0; i < count; i++) {
         for (int64_t c = 0; c < channels; c++) {
@@ -71,7 +74,11 @@ lam_status lam_crops_read(lam_shards *shards, const lam_crop *crops, int64_t cou
                                                        crops[i].x, size, size, out);
             if (status == LAM_OK) continue;
 #pragma omp critical(lam_crops_read_failed)
-            if (i < first) { /* messages are kept by thread: carry that of the first failing crop over */
+            if (damaged && status == LAM_ERROR_FORMAT) {
+                damaged[i] = 1;
+                if (crops[i].image != reported) lam_log_warning_here("%s: the image is left out", lam_last_error());
+                reported = crops[i].image;
+            } else if (i < first) { /* messages are kept by thread: carry that of the first failing crop over */
                 first = i;
                 worst = status;
                 strncpy(message, lam_last_error(), sizeof message - 1);

@@ -20,9 +20,11 @@ typedef struct lam_crop {
 lam_status lam_crops_list(const lam_shards *shards, int64_t size, int64_t per_image, uint64_t seed,
                           lam_crop **crops, int64_t *count);
 
-/* pixels [count, channels, size, size] of the folder's type, present [count, channels]; channel_map -1: absent, zeros. */
+/* pixels [count, channels, size, size] of the folder's type, present [count, channels]; channel_map -1: absent, zeros.
+ * damaged [count]: 1 where a frame of the crop is damaged (a warning names it once an image); NULL: that is LAM_ERROR_FORMAT. */
 lam_status lam_crops_read(lam_shards *shards, const lam_crop *crops, int64_t count, int64_t size,
-                          const int64_t *channel_map, int64_t channels, void *pixels, uint8_t *present);
+                          const int64_t *channel_map, int64_t channels, void *pixels, uint8_t *present,
+                          uint8_t *damaged);
 
 #ifdef __cplusplus
 }

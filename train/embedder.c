@@ -1,6 +1,7 @@
 #include "train/embedder.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -41,7 +42,8 @@ static lam_status open_all(lam_embedder *e, int64_t block) {
 }
 
 lam_status lam_embedder_open(lam_embedder *e, lam_shards *shards, lam_network *network, bool handmade,
-                             int64_t crop_size, int64_t block, lam_pool pool, int64_t batch, int64_t views) {
+                             int64_t crop_size, int64_t block, lam_pool pool, int64_t batch, int64_t views,
+                             bool strict) {
     memset(e, 0, sizeof *e);
     e->shards = shards;
     e->network = network;
@@ -51,7 +53,8 @@ lam_status lam_embedder_open(lam_embedder *e, lam_shards *shards, lam_network *n
     e->pool = pool;
     e->batch = batch;
     e->views = views;
-    lam_status status = open_all(e, block);
+    lam_status status = strict ? LAM_OK : lam_alloc_array((void **)&e->damaged, batch, 1);
+    if (status == LAM_OK) status = open_all(e, block);
     if (status != LAM_OK) lam_embedder_close(e);
     return status;
 }
@@ -61,6 +64,7 @@ void lam_embedder_close(lam_embedder *e) {
     lam_feeder_free(&e->feeder);
     lam_free(e->channel_map);
     lam_free(e->present);
+    lam_free(e->damaged);
     lam_free(e->pixels);
     lam_free(e->upright);
     lam_free(e->view);
@@ -186,9 +190,11 @@ static lam_status embed_range(lam_embedder *e, const lam_crop *crops, int64_t co
     for (int64_t at = 0; at < count && status == LAM_OK; at += e->batch) {
         int64_t rows = count - at < e->batch ? count - at : e->batch;
         status = lam_crops_read(e->shards, crops + at, rows, e->crop_size, e->channel_map, e->channels,
-                                e->pixels, e->present);
+                                e->pixels, e->present, e->damaged);
         if (status != LAM_OK) break;
         status = embed_views(e, crops + at, rows, vectors + at * e->width);
+        for (int64_t i = 0; i < rows * e->width && e->damaged; i++)
+            if (e->damaged[i / e->width]) vectors[at * e->width + i] = NAN;
         lam_progress_update(progress, at + rows, NULL);
     }
     lam_progress_finish(progress);

@@ -30,11 +30,14 @@ typedef struct lam_embedder {
     void *upright; /* the same before it is turned */
     float *view;   /* [batch, width]: the vectors of one view */
     uint8_t *present;
+    uint8_t *damaged; /* [batch]; NULL: a damaged frame is an error */
 } lam_embedder;
 
-/* block 0: the last. Set network or handmade, pool, batch and views by the arguments. */
+/* Set network or handmade, pool, batch and views by the arguments. block 0: the last. strict: a damaged frame is
+ * LAM_ERROR_FORMAT; else the crop's vector is NaN. */
 lam_status lam_embedder_open(lam_embedder *embedder, lam_shards *shards, lam_network *network, bool handmade,
-                             int64_t crop_size, int64_t block, lam_pool pool, int64_t batch, int64_t views);
+                             int64_t crop_size, int64_t block, lam_pool pool, int64_t batch, int64_t views,
+                             bool strict);
 void lam_embedder_close(lam_embedder *embedder);
 /* Collective: vectors [count, width] of all crops on rank 0 (NULL elsewhere). Caller frees. */
 lam_status lam_embed_crops(lam_embedder *embedder, lam_dist *dist, const lam_crop *crops, int64_t count,

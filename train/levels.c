@@ -1,11 +1,13 @@
 #include "train/levels.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/memory.h"
 
 static lam_status allocate(lam_rows *rows, int64_t count, int64_t width) {
@@ -161,11 +163,14 @@ static lam_status pool_wells(lam_rows *rows, const lam_table *table, const doubl
     for (int64_t w = 0; w < wells; w++) {
         int64_t end = begin;
         double *row = rows->values + w * width;
-        while (end < images && compare_wells(&keys[begin], &keys[end]) == 0) {
-            for (int64_t d = 0; d < width; d++) row[d] += values[keys[end].image * width + d];
-            end++;
+        int64_t whole = 0; /* images without damage */
+        for (; end < images && compare_wells(&keys[begin], &keys[end]) == 0; end++) {
+            const double *image = values + keys[end].image * width;
+            if (!isfinite(image[0])) continue;
+            for (int64_t d = 0; d < width; d++) row[d] += image[d];
+            whole++;
         }
-        divide(row, width, end - begin);
+        divide(row, width, whole); /* none: NaN */
         first[w] = keys[begin].image;
         LAM_TRY(lam_text_format(&rows->index[w], "%s%s%s", keys[begin].plate, keys[begin].plate[0] ? "|" : "",
                                 keys[begin].well));
@@ -189,6 +194,38 @@ done:
     return status;
 }
 
+/* Rows without a vector, as damaged images have them, go. */
+static lam_status drop_empty(lam_rows *rows, const char *path) {
+    int64_t *kept = NULL, count = 0;
+    lam_table *obs = NULL;
+    LAM_TRY(lam_alloc_array((void **)&kept, rows->count, sizeof *kept));
+    for (int64_t i = 0; i < rows->count; i++)
+        if (isfinite(rows->values[i * rows->width])) kept[count++] = i;
+    lam_status status = LAM_OK;
+    if (count == rows->count) goto done;
+    LAM_REQUIRE_GOTO(count, done, LAM_ERROR_INPUT, "%s: no image gives a vector: all are damaged or not finite",
+                     path);
+    lam_log_warning("%s: %" PRId64 " of %" PRId64 " rows are left out, damaged or not finite", path,
+                    rows->count - count, rows->count);
+    LAM_TRY_GOTO(lam_table_select(rows->obs, kept, count, &obs), done);
+    lam_table_free(rows->obs);
+    rows->obs = obs;
+    for (int64_t i = 0, k = 0; i < rows->count; i++) {
+        if (k == count || kept[k] != i) {
+            lam_free(rows->index[i]);
+            continue;
+        }
+        rows->index[k] = rows->index[i];
+        memmove(rows->values + k * rows->width, rows->values + i * rows->width,
+                (size_t)rows->width * sizeof *rows->values);
+        k++;
+    }
+    rows->count = count;
+done:
+    lam_free(kept);
+    return status;
+}
+
 lam_status lam_rows_create(lam_rows *rows, lam_level level, const lam_shards *shards, const lam_crop *crops,
                            int64_t count, const float *vectors, int64_t width) {
     memset(rows, 0, sizeof *rows);
@@ -203,6 +240,7 @@ lam_status lam_rows_create(lam_rows *rows, lam_level level, const lam_shards *sh
         if (status == LAM_OK) status = by_well(rows, shards, images.values, width);
         lam_rows_free(&images);
     }
+    if (status == LAM_OK) status = drop_empty(rows, lam_shards_path(shards));
     if (status != LAM_OK) lam_rows_free(rows);
     return status;
 }

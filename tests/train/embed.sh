@@ -45,3 +45,22 @@ refused 2 block run shards --block 9 --out x.h5ad
 refused 1 absent absent shards --out x.h5ad
 refused 1 pixels intensity shards --crop-size 512 --out x.h5ad
 echo "ok: refusals"
+
+# A damaged frame: its image is left out and named, the others have the same vectors, on any number of ranks; --strict ends.
+cp -r shards hurt
+printf 'XXXXXXXX' | dd of=hurt/shard_00000.lam bs=1 seek=20000 conv=notrunc status=none
+"$lamella" embed run hurt --out d/hurt.npy --quiet 2> log
+grep -q 'image [0-9]*, channel .*damaged frame.*left out' log || fail "no warning names the damaged image"
+expect d/hurt.npy "23 32"
+mpi 2 "$lamella" embed run hurt --out d/hurt2.npy --quiet 2> log2
+grep -q "damaged frame" log2 || fail "two ranks do not name the damaged image"
+cmp d/hurt.npy d/hurt2.npy && cmp d/hurt.csv d/hurt2.csv || fail "two ranks leave out something else"
+"$lamella" embed run shards --out d/whole.npy --quiet
+image=$(sed -nE 's/.*image ([0-9]+), channel.*/\1/p' log | head -n 1)
+row=$((32 * 4)) start=$((128 + row * image)) # float32 rows behind a header of 128 bytes
+cmp <(head -c $((start)) d/whole.npy | tail -c +129; tail -c +$((start + row + 1)) d/whole.npy) \
+  <(tail -c +129 d/hurt.npy) || fail "the other images have other vectors"
+"$lamella" embed run hurt --level well --out d/hurtwell.h5ad --quiet 2> log
+expect d/hurtwell.h5ad "23 32"
+refused 1 'damaged frame' run hurt --strict --quiet --out x.h5ad
+echo "ok: a damaged frame"

@@ -4,9 +4,9 @@
 . "$(dirname "$(realpath "$0")")/common.sh" "$1"
 
 "$lamella" train tiny.yaml train.out=one --quiet
-check() { # run, bound
+check() { # run, bound, [run to compare with]
   local d
-  d=$(largest_difference one "$1") || fail "$1: no lines to compare"
+  d=$(largest_difference "${3:-one}" "$1") || fail "$1: no lines to compare"
   awk -v d="$d" -v b="$2" 'BEGIN { exit !(d <= b) }' || fail "$1: losses differ by $d"
   echo "ok: $1 differs by $d at most"
 }
@@ -39,3 +39,17 @@ code=0; timeout 60 mpirun --allow-run-as-root --oversubscribe --bind-to none -n 
   data.path=absent --quiet > none 2>&1 || code=$?
 [ "$code" != 0 ] && [ "$code" != 124 ] || fail "a missing folder under mpirun ended with $code"
 echo "ok: failure under mpirun"
+
+# A damaged frame is named by whichever rank reads it, and the run goes on; data.strict ends it.
+cp -r shards hurt
+printf 'XXXXXXXX' | dd of=hurt/shard_00000.lam bs=1 seek=20000 conv=notrunc status=none
+for n in 1 2 3; do
+  mpi $n "$lamella" train tiny.yaml train.out=hurt$n data.path=hurt --quiet 2> log || { cat log; fail "hurt: $n ranks"; }
+  grep -q 'image [0-9]*, channel .*damaged frame.*skipped' log || { cat log; fail "$n ranks do not name the damaged image"; }
+done
+check hurt2 2e-4 hurt1
+check hurt3 2e-4 hurt1
+code=0
+"$lamella" train tiny.yaml train.out=strict data.path=hurt data.strict=true --quiet 2> log || code=$?
+[ "$code" = 1 ] && grep -q 'damaged frame' log || { cat log; fail "data.strict did not end the run"; }
+echo "ok: a damaged frame on 1, 2 and 3 ranks"

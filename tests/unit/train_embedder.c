@@ -67,7 +67,7 @@ static void distances(lam_shards *shards, lam_network *network, lam_pool pool, i
     ok(lam_dist_open(&dist));
     ok(lam_crops_list(shards, SIZE, 0, 0, &crops, &count));
     assert_int_equal(count, IMAGES);
-    ok(lam_embedder_open(&e, shards, network, true, SIZE, 0, pool, 3, views));
+    ok(lam_embedder_open(&e, shards, network, true, SIZE, 0, pool, 3, views, true));
     ok(lam_embed_crops(&e, dist, crops, count, &vectors));
     double largest = 0;
     for (int64_t j = 0; j < e.width; j++) largest = fmax(largest, fabs((double)vectors[j]));
