@@ -100,6 +100,7 @@ size_t lam_json_size(const lam_json *json) {
 
 bool lam_json_is_text(const lam_json *json) { return json_is_string(unwrap(json)); }
 bool lam_json_is_number(const lam_json *json) { return json_is_number(unwrap(json)); }
+bool lam_json_is_integer(const lam_json *json) { return json_is_integer(unwrap(json)); }
 bool lam_json_is_array(const lam_json *json) { return json_is_array(unwrap(json)); }
 bool lam_json_is_object(const lam_json *json) { return json_is_object(unwrap(json)); }
 

@@ -46,6 +46,7 @@ lam_json *lam_json_at(const lam_json *array, size_t index); /* NULL: beyond the 
 size_t lam_json_size(const lam_json *array_or_object);
 bool lam_json_is_text(const lam_json *json);
 bool lam_json_is_number(const lam_json *json);
+bool lam_json_is_integer(const lam_json *json);
 bool lam_json_is_array(const lam_json *json);
 bool lam_json_is_object(const lam_json *json);
 int64_t lam_json_int(const lam_json *json, int64_t fallback);

@@ -1,6 +1,5 @@
 #include "eval/relationships.h"
 
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,42 +7,6 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/table.h"
-
-/* ---- names to rows ---- */
-
-typedef struct names {
-    int32_t *slots; /* row + 1, 0: empty */
-    uint64_t mask;
-    const char *const *entities;
-} names;
-
-static uint64_t hash(const char *text) { /* FNV-1a */
-    uint64_t h = 0xcbf29ce484222325ull;
-    for (; *text; text++) h = (h ^ (unsigned char)*text) * 0x100000001b3ull;
-    return h ^ h >> 29;
-}
-
-static int32_t *slot_of(const names *n, const char *text) {
-    for (uint64_t at = hash(text) & n->mask;; at = (at + 1) & n->mask)
-        if (!n->slots[at] || !strcmp(n->entities[n->slots[at] - 1], text)) return &n->slots[at];
-}
-
-static lam_status make_names(names *n, const char *const *entities, int64_t rows) {
-    uint64_t size = 16;
-    while (size < (uint64_t)rows * 2) size *= 2;
-    n->mask = size - 1;
-    n->entities = entities;
-    LAM_TRY(lam_alloc_array((void **)&n->slots, (int64_t)size, sizeof *n->slots));
-    for (int64_t i = 0; i < rows; i++) {
-        int32_t *slot = slot_of(n, entities[i]);
-        LAM_REQUIRE(
-            !*slot, LAM_ERROR_INPUT,
-            "'%s' stands in rows %d and %lld of the map: one row an entity is needed, aggregate first with lamella map --by",
-            entities[i], *slot, (long long)i + 1);
-        *slot = (int32_t)i + 1;
-    }
-    return LAM_OK;
-}
 
 /* ---- one file ---- */
 
@@ -64,27 +27,59 @@ static lam_status stem(const char *path, char **name) {
     return LAM_OK;
 }
 
-static lam_status read_source(const char *path, const names *n, lam_source *source) {
-    lam_table *table;
-    LAM_TRY(lam_table_read(&table, path));
-    int first, second;
-    lam_status status = LAM_OK;
-    LAM_TRY_GOTO(lam_table_require(table, "entity1", &first), done);
-    LAM_TRY_GOTO(lam_table_require(table, "entity2", &second), done);
-    LAM_TRY_GOTO(stem(path, &source->name), done);
-    LAM_TRY_GOTO(lam_alloc_array((void **)&source->pairs, lam_table_rows(table), sizeof *source->pairs),
-                 done);
-    int64_t found = 0;
-    for (int64_t r = 0; r < lam_table_rows(table); r++) {
-        int32_t a = *slot_of(n, lam_table_cell(table, r, first)) - 1,
-                b = *slot_of(n, lam_table_cell(table, r, second)) - 1;
-        if (a < 0 || b < 0 || a == b) continue;
-        source->pairs[found++] = a < b ? (lam_pair){a, b} : (lam_pair){b, a};
-    }
+/* What all files are read with. */
+typedef struct reading {
+    const lam_names *names;
+    lam_relationships *out;
+} reading;
+
+static void add_pair(const reading *r, lam_source *source, const char *first, const char *second) {
+    int64_t a = lam_names_find(r->names, first), b = lam_names_find(r->names, second);
+    if (a >= 0) r->out->named[a] = true;
+    if (b >= 0) r->out->named[b] = true;
+    source->listed++;
+    if (!strcmp(first, second) || (a >= 0 && a == b))
+        source->self_pairs++;
+    else if (a < 0 || b < 0)
+        source->unknown++;
+    else
+        source->pairs[source->count++] =
+            a < b ? (lam_pair){(int32_t)a, (int32_t)b} : (lam_pair){(int32_t)b, (int32_t)a};
+}
+
+static void drop_repeated(lam_source *source) {
+    int64_t found = source->count;
+    source->count = 0;
     if (found) qsort(source->pairs, (size_t)found, sizeof *source->pairs, by_pair);
     for (int64_t k = 0; k < found; k++)
         if (!k || by_pair(&source->pairs[k], &source->pairs[source->count - 1]))
             source->pairs[source->count++] = source->pairs[k];
+    source->repeated = found - source->count;
+}
+
+static lam_status entity_columns(const lam_table *table, int *first, int *second) {
+    *first = lam_table_column(table, "entity1");
+    *second = lam_table_column(table, "entity2");
+    if (*first >= 0 && *second >= 0) return LAM_OK;
+    LAM_REQUIRE(lam_table_columns(table) >= 2, LAM_ERROR_INPUT,
+                "%s: has one column: two are needed, one for each entity of a pair", lam_table_path(table));
+    *first = 0;
+    *second = 1;
+    lam_log_info("%s: no columns entity1 and entity2; the pairs are those of '%s' and '%s'",
+                 lam_table_path(table), lam_table_name(table, 0), lam_table_name(table, 1));
+    return LAM_OK;
+}
+
+static lam_status read_table(const char *path, const reading *r, lam_source *source) {
+    lam_table *table;
+    LAM_TRY(lam_table_read(&table, path));
+    int first, second;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(entity_columns(table, &first, &second), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&source->pairs, lam_table_rows(table), sizeof *source->pairs),
+                 done);
+    for (int64_t row = 0; row < lam_table_rows(table); row++)
+        add_pair(r, source, lam_table_cell(table, row, first), lam_table_cell(table, row, second));
 done:
     lam_table_free(table);
     return status;
@@ -101,22 +96,34 @@ static bool is_table(const char *name) {
     return false;
 }
 
-static lam_status add_source(const char *path, const names *n, lam_source **sources, int64_t *count) {
-    LAM_TRY(lam_grow((void **)sources, (size_t)*count * sizeof **sources,
-                     (size_t)(*count + 1) * sizeof **sources));
-    lam_source *source = &(*sources)[(*count)++];
-    memset(source, 0, sizeof *source);
-    LAM_TRY(read_source(path, n, source));
-    if (source->count) return LAM_OK;
-    lam_log_info("%s: no pair with both entities in the map; left out", path);
+static void free_source(lam_source *source) {
     lam_free(source->name);
     lam_free(source->pairs);
-    --*count;
+}
+
+static lam_status add_source(const char *path, const reading *r) {
+    lam_relationships *all = r->out;
+    LAM_TRY(lam_grow((void **)&all->sources, (size_t)all->count * sizeof *all->sources,
+                     (size_t)(all->count + 1) * sizeof *all->sources));
+    lam_source *source = &all->sources[all->count++];
+    memset(source, 0, sizeof *source);
+    LAM_TRY(stem(path, &source->name));
+    LAM_TRY(read_table(path, r, source));
+    drop_repeated(source);
+    lam_log_info(
+        "%s: %lld of %lld pairs are used; dropped: %lld with an entity that is not in the map, %lld that stand there "
+        "before, %lld of an entity with itself%s",
+        path, (long long)source->count, (long long)source->listed, (long long)source->unknown,
+        (long long)source->repeated, (long long)source->self_pairs,
+        source->count ? "" : "; the source is left out");
+    if (source->count) return LAM_OK;
+    free_source(source);
+    all->count--;
     return LAM_OK;
 }
 
-static lam_status add_path(const char *path, const names *n, lam_source **sources, int64_t *count) {
-    if (!lam_path_is_folder(path)) return add_source(path, n, sources, count);
+static lam_status add_path(const char *path, const reading *r) {
+    if (!lam_path_is_folder(path)) return add_source(path, r);
     char **files;
     int64_t total, tables = 0;
     LAM_TRY(lam_list_folder(path, "", &files, &total));
@@ -127,7 +134,7 @@ static lam_status add_path(const char *path, const names *n, lam_source **source
         if (!is_table(files[i]) || strstr(files[i], "_clusters") || !strncmp(files[i], "README", 6)) continue;
         tables++;
         status = lam_path_join(&inner, path, files[i]);
-        if (status == LAM_OK) status = add_source(inner, n, sources, count);
+        if (status == LAM_OK) status = add_source(inner, r);
         lam_free(inner);
     }
     lam_free_texts(files, total);
@@ -136,31 +143,24 @@ static lam_status add_path(const char *path, const names *n, lam_source **source
     return status;
 }
 
-lam_status lam_relationships_read(const char *const *paths, int path_count, const char *const *entities,
-                                  int64_t rows, lam_source **sources, int64_t *count) {
-    *sources = NULL;
-    *count = 0;
-    names n = {0};
+lam_status lam_relationships_read(const char *const *paths, int path_count, const lam_names *names,
+                                  int64_t rows, lam_relationships *out) {
+    *out = (lam_relationships){0};
+    reading r = {names, out};
     lam_status status = LAM_OK;
-    LAM_TRY_GOTO(make_names(&n, entities, rows), done);
-    for (int i = 0; i < path_count; i++) LAM_TRY_GOTO(add_path(paths[i], &n, sources, count), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&out->named, rows, sizeof *out->named), done);
+    for (int i = 0; i < path_count; i++) LAM_TRY_GOTO(add_path(paths[i], &r), done);
     LAM_REQUIRE_GOTO(
-        *count, done, LAM_ERROR_INPUT,
+        out->count, done, LAM_ERROR_INPUT,
         "no source has a pair with both entities in the map: do the names agree (symbols, upper case)?");
 done:
-    lam_free(n.slots);
-    if (status != LAM_OK) {
-        lam_relationships_free(*sources, *count);
-        *sources = NULL;
-        *count = 0;
-    }
+    if (status != LAM_OK) lam_relationships_free(out);
     return status;
 }
 
-void lam_relationships_free(lam_source *sources, int64_t count) {
-    for (int64_t i = 0; sources && i < count; i++) {
-        lam_free(sources[i].name);
-        lam_free(sources[i].pairs);
-    }
-    lam_free(sources);
+void lam_relationships_free(lam_relationships *r) {
+    for (int64_t i = 0; i < r->count; i++) free_source(&r->sources[i]);
+    lam_free(r->sources);
+    lam_free(r->named);
+    *r = (lam_relationships){0};
 }

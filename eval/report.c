@@ -132,8 +132,8 @@ static lam_status gather_recall(const lam_report_input *inputs, int count, recal
             rows->labels[at] = inputs[i].label;
             LAM_TRY_GOTO(lam_text_copy(&rows->sources[at], lam_table_cell(table, r, source)), next);
             rows->values[at] = number_at(table, r, recall_column);
-            rows->low[at] = number_at(table, r, "recall_low");
-            rows->high[at] = number_at(table, r, "recall_high");
+            rows->low[at] = number_at(table, r, "recall_low_0.05_0.95");
+            rows->high[at] = number_at(table, r, "recall_high_0.05_0.95");
             rows->count++;
             LAM_REQUIRE_GOTO(isfinite(rows->values[at]), next, LAM_ERROR_FORMAT,
                              "%s: line %lld has no number in %s", lam_table_path(table),

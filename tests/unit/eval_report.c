@@ -59,7 +59,7 @@ static int enter(void **state) {
     assert_int_equal(lam_picture_write_png(&picture, "run/reconstructions/step_00000002.png"), LAM_OK);
     lam_picture_free(&picture);
     put("trained/scores.csv",
-        "source,null_distribution_size,query_distribution_size,recall_0.05_0.95,recall_0.1_0.9,recall_low,recall_high\n"
+        "source,null_distribution_size,query_distribution_size,recall_0.05_0.95,recall_0.1_0.9,recall_low_0.05_0.95,recall_high_0.05_0.95\n"
         "\"<script>alert(1)</script>\",300,20,0.55,0.7,0.4,0.66\n");
     put("untrained/scores.csv",
         "source,null_distribution_size,query_distribution_size,recall_0.05_0.95,recall_0.1_0.9\n"

@@ -1,0 +1,49 @@
+/* Between the sources of `lamella relate`: a map that is scored, and the tables that come out. */
+#ifndef LAMELLA_EVAL_RELATE_PARTS_H
+#define LAMELLA_EVAL_RELATE_PARTS_H
+
+#include <stdint.h>
+
+#include "base/json.h"
+#include "base/status.h"
+#include "eval/recall.h"
+#include "eval/relationships.h"
+
+#define LAM_RELATE_THRESHOLDS (LAM_ORDER_MAXIMUM / 2)
+
+typedef struct lam_relate_settings {
+    lam_tails tails[LAM_RELATE_THRESHOLDS]; /* the shares that were asked for */
+    int thresholds;
+    int64_t draws, permutations; /* 0: none */
+    uint64_t seed;
+} lam_relate_settings;
+
+/* One map's side: the cuts of its null and the cosines of all known pairs, source after source. */
+typedef struct lam_scored_map {
+    lam_directions directions;
+    lam_tails tails[LAM_RELATE_THRESHOLDS];
+    double *cosine;   /* of all sources */
+    lam_known *known; /* [sources]; points into cosine and the relationships */
+    int64_t null_size;
+    lam_cosine_histogram null;
+    lam_recall_problem problem;
+    double *share; /* [results of the problem] */
+} lam_scored_map;
+
+/* x [rows, columns]; the relationships must outlive the result. */
+lam_status lam_scored_map_make(const double *x, int64_t rows, int64_t columns,
+                               const lam_relationships *relationships, const lam_relate_settings *settings,
+                               lam_scored_map *out);
+void lam_scored_map_free(lam_scored_map *map);
+
+/* scores.csv, histogram.csv and against.csv of folder `out`. *records: what scores.csv holds, for the caller to free. */
+lam_status lam_relate_scores(const char *out, const lam_relationships *relationships,
+                             const lam_scored_map *map, const lam_relate_settings *settings,
+                             lam_json **records);
+lam_status lam_relate_histogram(const char *out, const lam_relationships *relationships,
+                                const lam_scored_map *map);
+lam_status lam_relate_against(const char *out, const lam_relationships *relationships,
+                              const lam_scored_map *map, const lam_scored_map *other,
+                              const lam_relate_settings *settings);
+
+#endif
