@@ -18,6 +18,7 @@
 #include "base/memory.h"
 #include "eval/aggregate.h"
 #include "eval/align.h"
+#include "eval/clusters.h"
 #include "eval/recall.h"
 #include "eval/relationships.h"
 #include "tests/unit/golden_screen.h"
@@ -75,6 +76,35 @@ static void check_recall(const double *map, int64_t columns, const lam_json *rec
     }
 }
 
+/* Each complex among itself against it and the other genes. */
+static void check_clusters(const double *map, int64_t columns, const lam_json *golden) {
+    const lam_json *clusters = lam_json_get(golden, "cluster_benchmark_tvn_batch"),
+                   *groups = lam_json_get(golden, "groups"),
+                   *group_of = lam_json_get(golden, "group_of_gene");
+    lam_directions directions;
+    ok(lam_directions_make(&directions, map, GENES, columns));
+    for (size_t c = 0; c < 5; c++) {
+        const lam_json *expected = lam_json_at(clusters, c);
+        int32_t rows[GENES];
+        int64_t count = 0, group = 0;
+        while (strcmp(lam_json_text(lam_json_at(groups, (size_t)group), ""),
+                      lam_json_text(lam_json_get(expected, "cluster"), "?")) != 0)
+            group++;
+        for (int32_t g = 0; g < GENES; g++)
+            if (lam_json_int(lam_json_at(group_of, (size_t)g), -1) == group) rows[count++] = g;
+        assert_int_equal(count, lam_json_int(lam_json_get(expected, "size"), -1));
+        lam_cluster_test test;
+        ok(lam_cluster_compare(&directions, rows, count, &test));
+        double p = lam_json_float(lam_json_get(expected, "p"), -1);
+        assert_true(fabs(test.within_mean - lam_json_float(lam_json_get(expected, "within"), 9)) < 1e-10);
+        assert_true(fabs(test.between_mean - lam_json_float(lam_json_get(expected, "between"), 9)) < 1e-10);
+        assert_true(fabs(test.ks.statistic - lam_json_float(lam_json_get(expected, "ks"), 9)) < 1e-12);
+        assert_true(fabs(test.ks.p - p) <= 1e-9 * p);
+        assert_true(test.cvm.p > 0 && test.cvm.p < 0.01);
+    }
+    lam_directions_free(&directions);
+}
+
 static void alignments(void **unused) {
     (void)unused;
     static const struct {
@@ -130,6 +160,7 @@ static void alignments(void **unused) {
             for (int b = a + 1; b < GENES; b++) sum += cosine(map + a * D, map + b * D, D);
         assert_true(fabs(sum / 780 - lam_json_float(lam_json_get(expected, "mean_upper"), 9)) < 1e-10);
         check_recall(map, D, lam_json_get(expected, "recall"), genes);
+        if (!strcmp(cases[c].name, "tvn_batch")) check_clusters(map, D, golden);
     }
     lam_free(original);
     lam_free(s);
