@@ -17,7 +17,9 @@ int main(int argc, char **argv) {
                                                   &lam_command_relate,
                                                   &lam_command_probe,
                                                   &lam_command_report,
-                                                  &lam_command_bench,
+                                                  &lam_command_bench_step,
+                                                  &lam_command_bench_loader,
+                                                  &lam_command_bench_relate,
                                                   NULL};
     lam_threads_wait_briefly(argv);
     return lam_cli_main(commands, argc, argv);

@@ -299,10 +299,10 @@ static lam_status flush_output(void) {
     return LAM_OK;
 }
 
-static int run(const lam_command *command, int argc, char **argv) {
+static int run(const lam_command *command, int words, int argc, char **argv) {
     lam_arguments a = {0};
     lam_status status = start(&a, command, argc, argv);
-    if (status == LAM_OK) status = parse(&a, argc - 2, argv + 2);
+    if (status == LAM_OK) status = parse(&a, argc - 1 - words, argv + 1 + words);
     if (status == LAM_OK && lam_option_flag(&a, "help")) {
         lam_cli_print_help(command);
         status = flush_output();
@@ -321,19 +321,60 @@ static int run(const lam_command *command, int argc, char **argv) {
     return code;
 }
 
-static const lam_command *find_command(const lam_command *const *commands, const char *name) {
-    for (; *commands; commands++)
-        if (!strcmp((*commands)->name, name)) return *commands;
+/* The first word of a command's name: a family where a second follows. */
+static bool is_family(const lam_command *command, const char *word) {
+    size_t n = strlen(word);
+    return !strncmp(command->name, word, n) && command->name[n] == ' ';
+}
+
+/* *words: how many words of the command line name it. */
+static const lam_command *find_command(const lam_command *const *commands, int argc, char **argv,
+                                       int *words) {
+    for (; *commands; commands++) {
+        *words = 1;
+        if (!strcmp((*commands)->name, argv[0])) return *commands;
+        *words = 2;
+        if (argc > 1 && is_family(*commands, argv[0]) &&
+            !strcmp((*commands)->name + strlen(argv[0]) + 1, argv[1]))
+            return *commands;
+    }
     return NULL;
 }
 
-static lam_status unknown_command(const lam_command *const *commands, const char *name) {
-    const char *names[64];
+static lam_status unknown_command(const lam_command *const *commands, int argc, char **argv) {
+    const char *names[64], *second = argc > 1 && argv[1][0] != '-' ? argv[1] : NULL;
+    char list[512] = "";
     int count = 0;
+    size_t length = 0;
+    for (const lam_command *const *c = commands; *c && count < 64; c++)
+        if (is_family(*c, argv[0])) {
+            names[count++] = (*c)->name + strlen(argv[0]) + 1;
+            length += (size_t)snprintf(list + length, sizeof list - length, "%s%s", count > 1 ? ", " : "",
+                                       names[count - 1]);
+            if (length >= sizeof list) length = sizeof list - 1;
+        }
+    if (count) {
+        const char *nearest = second ? lam_nearest_name(second, names, count) : NULL;
+        LAM_REQUIRE(!nearest, LAM_ERROR_USAGE, "unknown %s '%s'; did you mean '%s'?", argv[0], second,
+                    nearest);
+        LAM_FAIL(LAM_ERROR_USAGE, "%s: say which one: %s", argv[0], list);
+    }
     for (; commands[count] && count < 64; count++) names[count] = commands[count]->name;
-    const char *nearest = lam_nearest_name(name, names, count);
-    LAM_REQUIRE(!nearest, LAM_ERROR_USAGE, "unknown command '%s'; did you mean '%s'?", name, nearest);
-    LAM_FAIL(LAM_ERROR_USAGE, "unknown command '%s': lamella --help lists them", name);
+    const char *nearest = lam_nearest_name(argv[0], names, count);
+    LAM_REQUIRE(!nearest, LAM_ERROR_USAGE, "unknown command '%s'; did you mean '%s'?", argv[0], nearest);
+    LAM_FAIL(LAM_ERROR_USAGE, "unknown command '%s': lamella --help lists them", argv[0]);
+}
+
+/* `lamella bench --help`: the commands of the family. False: there is none of that name. */
+static bool print_family(const lam_command *const *commands, const char *word) {
+    bool found = false;
+    for (const lam_command *const *c = commands; *c; c++) {
+        if (!is_family(*c, word)) continue;
+        if (!found) printf("Usage: lamella %s ...\n\n", word);
+        found = true;
+        printf("  lamella %s %s\n      %s\n", (*c)->name, (*c)->positionals, (*c)->summary);
+    }
+    return found;
 }
 
 int lam_cli_main(const lam_command *const *commands, int argc, char **argv) {
@@ -356,11 +397,16 @@ int lam_cli_main(const lam_command *const *commands, int argc, char **argv) {
         return report(flush_output());
     }
     bool help = !strcmp(name, "help");
-    const lam_command *command = find_command(commands, help ? argv[2] : name);
-    if (!command) return report(unknown_command(commands, help ? argv[2] : name));
+    int first = help ? 2 : 1, words;
+    const lam_command *command = find_command(commands, argc - first, argv + first, &words);
+    const char *next = argc > first + 1 ? argv[first + 1] : "";
+    if (!command && (help || !strcmp(next, "--help") || !strcmp(next, "-h")) &&
+        print_family(commands, argv[first]))
+        return report(flush_output());
+    if (!command) return report(unknown_command(commands, argc - first, argv + first));
     if (help) {
         lam_cli_print_help(command);
         return report(flush_output());
     }
-    return run(command, argc, argv);
+    return run(command, words, argc, argv);
 }

@@ -43,7 +43,7 @@ typedef struct lam_option {
 typedef struct lam_arguments lam_arguments;
 
 typedef struct lam_command {
-    const char *name;
+    const char *name; /* one word, or two ("bench step"): a family, each of which has options of its own */
     const char *summary;                          /* one line, lower case, no full stop */
     const char *positionals;                      /* "IMAGES.csv", "CONFIG.yaml [key.path=value ...]" */
     int minimum_positionals, maximum_positionals; /* maximum -1: any */

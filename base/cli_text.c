@@ -8,7 +8,7 @@ void lam_cli_print_overview(const lam_command *const *commands) {
     printf(
         "lamella %s: self-supervised representation learning on microscope images\n\nUsage: lamella COMMAND ...\n\n",
         lam_version);
-    for (const lam_command *const *c = commands; *c; c++) printf("  %-10s %s\n", (*c)->name, (*c)->summary);
+    for (const lam_command *const *c = commands; *c; c++) printf("  %-13s %s\n", (*c)->name, (*c)->summary);
     printf("\nlamella COMMAND --help shows every option with its default, and an example.\n"
            "lamella --version, --man (roff), --completion (bash)\n");
 }
@@ -27,8 +27,8 @@ static void print_options(const lam_option *options) {
 }
 
 void lam_cli_print_help(const lam_command *command) {
-    printf("lamella %s: %s\n\nUsage: lamella %s %s [options]\n\nOptions:\n", command->name, command->summary,
-           command->name, command->positionals);
+    printf("lamella %s: %s\n\nUsage: lamella %s%s%s [options]\n\nOptions:\n", command->name, command->summary,
+           command->name, *command->positionals ? " " : "", command->positionals);
     print_options(command->options);
     print_options(lam_common_options);
     printf("\nExample:\n");
@@ -97,16 +97,38 @@ void lam_cli_print_man(const lam_command *const *commands) {
         ".SH EXIT STATUS\n0 done, 1 failed, 2 usage or config, 75 stopped after a checkpoint (run again with \\-\\-resume).\n");
 }
 
+/* No command before this one begins with the same word. */
+static bool first_of_family(const lam_command *const *commands, const lam_command *const *this) {
+    size_t word = strcspn((*this)->name, " ");
+    for (const lam_command *const *c = commands; c != this; c++)
+        if (strcspn((*c)->name, " ") == word && !strncmp((*c)->name, (*this)->name, word)) return false;
+    return true;
+}
+
 void lam_cli_print_completion(const lam_command *const *commands) {
     printf(
         "_lamella() {\n  local word=${COMP_WORDS[COMP_CWORD]} options\n  if [ \"$COMP_CWORD\" = 1 ]; then\n"
         "    COMPREPLY=($(compgen -W \"");
-    for (const lam_command *const *c = commands; *c; c++) printf("%s ", (*c)->name);
+    for (const lam_command *const *c = commands; *c; c++)
+        if (first_of_family(commands, c)) printf("%.*s ", (int)strcspn((*c)->name, " "), (*c)->name);
     printf("\" -- \"$word\"))\n    return\n  fi\n  case ${COMP_WORDS[1]} in\n");
     for (const lam_command *const *c = commands; *c; c++) {
-        printf("    %s) options=\"", (*c)->name);
-        for (const lam_option *o = (*c)->options; o && o->name; o++) printf("--%s ", o->name);
-        printf("\" ;;\n");
+        size_t word = strcspn((*c)->name, " ");
+        if (!first_of_family(commands, c)) continue;
+        printf("    %.*s) options=\"", (int)word, (*c)->name);
+        /* Of a family: what may stand second, and the options of all. */
+        for (const lam_command *const *one = c; *one; one++) {
+            if (strncmp((*one)->name, (*c)->name, word) != 0 || strcspn((*one)->name, " ") != word) continue;
+            for (const lam_option *o = (*one)->options; o && o->name; o++) printf("--%s ", o->name);
+        }
+        printf("\"");
+        if ((*c)->name[word]) {
+            printf("\n      [ \"$COMP_CWORD\" = 2 ] && COMPREPLY=($(compgen -W \"");
+            for (const lam_command *const *one = c; *one; one++)
+                if (!strncmp((*one)->name, (*c)->name, word + 1)) printf("%s ", (*one)->name + word + 1);
+            printf("\" -- \"$word\")) && return");
+        }
+        printf(" ;;\n");
     }
     printf("  esac\n  case $word in\n    -*) COMPREPLY=($(compgen -W \"$options");
     for (const lam_option *o = lam_common_options; o->name; o++) printf(" --%s", o->name);

@@ -217,32 +217,32 @@ done:
     return status;
 }
 
-static lam_status run(const lam_arguments *a) {
-    const char *what = lam_positional(a, 0);
-    if (!strcmp(what, "step")) {
-        LAM_REQUIRE(lam_positional_count(a) == 1, LAM_ERROR_USAGE, "bench step takes no folder");
-        return bench_step(a);
-    }
-    LAM_REQUIRE(!strcmp(what, "loader"), LAM_ERROR_USAGE, "bench %s: take step or loader", what);
-    LAM_REQUIRE(lam_positional_count(a) == 2, LAM_ERROR_USAGE, "bench loader needs a folder of shards");
-    return bench_loader(a, lam_positional(a, 1));
-}
+static lam_status run_loader(const lam_arguments *a) { return bench_loader(a, lam_positional(a, 0)); }
 
-static const lam_option options[] = {
+static const lam_option step_options[] = {
     {"model", LAM_OPTION_TEXT, "NAME", "s16",
-     "step: t16, t8, s16, s8, b16, b8, l16 or l8; 6 channels of 256 pixels", .required = false},
+     "t16, t8, s16, s8, b16, b8, l16 or l8; 6 channels of 256 pixels", .required = false},
     {"batch", LAM_OPTION_INT, "N", "8", "crops at once", .minimum = 1, .maximum = 65536},
     {"steps", LAM_OPTION_INT, "N", "5", "that are timed; the median counts", .minimum = 1,
      .maximum = 1000000},
-    {"crop-size", LAM_OPTION_INT, "PIXELS", "64", "loader: side of a crop", .minimum = 1, .maximum = 8192},
     {.name = NULL}};
 
-const lam_command lam_command_bench = {
-    "bench",
-    "speed, the limit of this machine, and their ratio",
-    "step|loader [SHARDS]",
-    1,
-    2,
-    options,
-    "lamella bench step --model s16 --batch 8\nlamella bench loader shards --crop-size 64",
-    run};
+const lam_command lam_command_bench_step = {
+    "bench step",
+    "speed of a training step, the limit of this machine, and their ratio",
+    "",
+    0,
+    0,
+    step_options,
+    "lamella bench step --model s16 --batch 8",
+    bench_step};
+
+static const lam_option loader_options[] = {
+    {"batch", LAM_OPTION_INT, "N", "8", "crops at once", .minimum = 1, .maximum = 65536},
+    {"steps", LAM_OPTION_INT, "N", "5", "batches that are timed", .minimum = 1, .maximum = 1000000},
+    {"crop-size", LAM_OPTION_INT, "PIXELS", "64", "side of a crop", .minimum = 1, .maximum = 8192},
+    {.name = NULL}};
+
+const lam_command lam_command_bench_loader = {
+    "bench loader", "speed at which batches of crops come from shards", "SHARDS",  1, 1,
+    loader_options, "lamella bench loader shards --crop-size 64",       run_loader};

@@ -50,7 +50,16 @@ static const lam_command map = {"map",
                                 "lamella map e.h5ad --out m.h5ad\nlamella map e.h5ad --out n.h5ad",
                                 run_map};
 static const lam_command pack = {"pack", "pack images", "CSV", 1, 1, NULL, "lamella pack i.csv", run_map};
-static const lam_command *const commands[] = {&map, &pack, NULL};
+static const lam_option step_options[] = {{"batch", LAM_OPTION_INT, "N", "8", "crops", 1, 64, false}, {0}};
+static lam_status run_step(const lam_arguments *a) {
+    snprintf(seen, sizeof seen, "batch=%d", (int)lam_option_int(a, "batch"));
+    return LAM_OK;
+}
+static const lam_command step = {"bench step", "time a step",        "",      0, 0,
+                                 step_options, "lamella bench step", run_step};
+static const lam_command loader = {"bench loader", "time the loader",        "SHARDS", 1, 1,
+                                   NULL,           "lamella bench loader s", run_map};
+static const lam_command *const commands[] = {&map, &pack, &step, &loader, NULL};
 
 static char out_text[8192], error_text[8192];
 
@@ -176,7 +185,8 @@ static void help(void **state) {
     static const char *const overviews[] = {"", "--help", "-h", "help"};
     for (size_t i = 0; i < sizeof overviews / sizeof overviews[0]; i++) {
         assert_int_equal(lamella(overviews[i]), 0);
-        assert_non_null(strstr(out_text, "  map        aggregate embeddings\n  pack       pack images\n"));
+        assert_non_null(strstr(
+            out_text, "  map           aggregate embeddings\n  pack          pack images\n  bench step    "));
     }
     assert_int_equal(lamella("--version"), 0);
     assert_memory_equal(out_text + strlen("lamella "), lam_version, strlen(lam_version));
@@ -185,6 +195,33 @@ static void help(void **state) {
     assert_non_null(strstr(out_text, "\\-\\-align\\fR \\fInone|center|tvn\\fR"));
     assert_int_equal(lamella("--completion"), 0);
     assert_non_null(strstr(out_text, "map) options=\"--out --align --seed --rate --dry --by \""));
+}
+
+static void family(void **state) {
+    (void)state;
+    assert_int_equal(lamella("bench step --batch 3"), 0);
+    assert_string_equal(seen, "batch=3");
+    static const char *const ways[] = {"bench --help", "bench -h", "help bench"};
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
+        assert_int_equal(lamella(ways[i]), 0);
+        assert_non_null(strstr(out_text, "lamella bench loader SHARDS\n      time the loader\n"));
+    }
+    assert_int_equal(lamella("help bench step"), 0);
+    assert_non_null(strstr(out_text, "Usage: lamella bench step [options]"));
+    static const char *const cases[][2] = {{"bench", "bench: say which one: step, loader"},
+                                           {"bench --json", "bench: say which one: step, loader"},
+                                           {"bench lodaer", "unknown bench 'lodaer'; did you mean 'loader'?"},
+                                           {"bench zzzzzzz", "bench: say which one: step, loader"},
+                                           {"bench step s", "bench step: unexpected argument 's'"},
+                                           {"bench loader", "bench loader: SHARDS is missing"},
+                                           {"benc", "unknown command 'benc'"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        assert_int_equal(lamella(cases[i][0]), 2);
+        if (strstr(error_text, cases[i][1]) == NULL) fail_msg("'%s' lacks '%s'", error_text, cases[i][1]);
+    }
+    assert_int_equal(lamella("--completion"), 0);
+    assert_non_null(strstr(out_text, "compgen -W \"map pack bench \""));
+    assert_non_null(strstr(out_text, "compgen -W \"step loader \""));
 }
 
 static void nearest(void **state) {
@@ -201,8 +238,8 @@ static void nearest(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(accepted), cmocka_unit_test(refused),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(accepted),   cmocka_unit_test(refused),
                                        cmocka_unit_test(exit_codes), cmocka_unit_test(help),
-                                       cmocka_unit_test(nearest)};
+                                       cmocka_unit_test(family),     cmocka_unit_test(nearest)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
