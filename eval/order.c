@@ -11,7 +11,7 @@
 
 #define BINS 1024
 #define FINE 512     /* bins of the sample in one of the histogram */
-#define STRIDE 32    /* marks looked at together */
+#define MARKS 8       /* looked at together */
 #define FARTHEST 2.0 /* no cosine lies beyond */
 
 const lam_order_options lam_order_defaults = {1 << 19, 4.5, 1 << 22};
@@ -174,12 +174,11 @@ static lam_status visit(void *context, int thread, const lam_tile *tile) {
         const float *values = tile->values + r * LAM_TILE_COLUMNS;
         _Alignas(64) uint8_t marked[LAM_TILE_COLUMNS] = {0};
         scan_row(values + first, tile->columns - first, p->low, p->high, p->count, below, marked + first);
-        for (int64_t c = 0; c < LAM_TILE_COLUMNS; c += STRIDE) {
-            uint64_t words[STRIDE / 8];
-            memcpy(words, marked + c, sizeof words);
-            if (!(words[0] | words[1] | words[2] | words[3])) continue; /* two in three */
-            for (int64_t at = c; at < c + STRIDE; at++) {
-                if (!marked[at]) continue;
+        for (int64_t c = 0; c < LAM_TILE_COLUMNS; c += MARKS) {
+            uint64_t marks; /* one byte each */
+            memcpy(&marks, marked + c, sizeof marks);
+            for (; marks; marks &= marks - 1) {
+                int64_t at = c + __builtin_ctzll(marks) / 8;
                 LAM_TRY(decide(p, mine, (candidate){values[at], (int32_t)i, (int32_t)(tile->column + at)}));
             }
         }
