@@ -1,5 +1,6 @@
 #include "base/memory.h"
 
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -15,6 +16,12 @@
 #define ARENA_BLOCK_BYTES ((size_t)1 << 16)
 
 static size_t round_up(size_t bytes) { return (bytes + ALIGNMENT - 1) & ~(ALIGNMENT - 1); }
+
+/* Large blocks lie in pages of their own, which go back to the system with them; glibc would otherwise take them from the heap once
+ * a few were freed, and keep its holes. */
+__attribute__((constructor)) static void keep_large_blocks_apart(void) {
+    mallopt(M_MMAP_THRESHOLD, (int)HUGE_BLOCK);
+}
 
 lam_status lam_alloc(void **out, size_t bytes) {
     *out = NULL;

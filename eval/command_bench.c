@@ -36,6 +36,11 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+static int by_pair(const void *a, const void *b) {
+    const lam_pair *x = a, *y = b;
+    return x->i != y->i ? (x->i > y->i) - (x->i < y->i) : (x->j > y->j) - (x->j < y->j);
+}
+
 /* ---- what is scored ---- */
 
 static lam_status make_rows(relate_bench *b, uint64_t seed) {
@@ -68,6 +73,8 @@ static lam_status make_sources(relate_bench *b, const lam_arguments *a, uint64_t
             j += j >= i;
             source->pairs[k] = i < j ? (lam_pair){i, j} : (lam_pair){j, i};
         }
+        qsort(source->pairs, (size_t)source->count, sizeof *source->pairs,
+              by_pair); /* as they come from files */
         b->pairs += source->count;
     }
     return LAM_OK;

@@ -12,6 +12,8 @@
 
 #define LANES 8 /* partial sums: one order for every vector width */
 
+#define PART_BLOCKS 16 /* blocks of rows that one task goes through */
+
 #define CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 
 CLONES static double dot_f64(const double *a, const double *b, int64_t n) {
@@ -44,63 +46,43 @@ float lam_directions_near(const lam_directions *u, int64_t i, int64_t j) {
 void lam_directions_free(lam_directions *u) {
     lam_free(u->exact);
     lam_free(u->rounded);
-    lam_free(u->turned);
     memset(u, 0, sizeof *u);
-}
-
-static void turn(const lam_directions *u, int64_t block) {
-    int64_t from = block * LAM_TILE_COLUMNS,
-            n = u->rows - from < LAM_TILE_COLUMNS ? u->rows - from : LAM_TILE_COLUMNS;
-    float *to = u->turned + from * u->columns;
-    for (int64_t k = 0; k < u->columns; k += LANES) {
-        int64_t end = k + LANES < u->columns ? k + LANES : u->columns;
-        for (int64_t i = 0; i < n; i++)
-            for (int64_t j = k; j < end; j++)
-                to[j * LAM_TILE_COLUMNS + i] = u->rounded[(from + i) * u->columns + j];
-    }
 }
 
 lam_status lam_directions_make(lam_directions *u, const double *x, int64_t rows, int64_t columns) {
     *u = (lam_directions){.rows = rows, .columns = columns};
-    int64_t blocks = (rows + LAM_TILE_COLUMNS - 1) / LAM_TILE_COLUMNS, bad = rows;
+    int64_t bad = rows;
     double rounding = 0x1p-24;
     u->bound = ((double)columns + 4) * rounding / (1 - ((double)columns + 4) * rounding);
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_alloc_array((void **)&u->exact, rows * columns, sizeof(double)), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&u->rounded, rows * columns, sizeof(float)), done);
-    LAM_TRY_GOTO(lam_alloc_array((void **)&u->turned, blocks * LAM_TILE_COLUMNS * columns, sizeof(float)),
-                 done);
-#pragma omp parallel num_threads(lam_threads())
-    {
-#pragma omp for schedule(static) reduction(min : bad)
-        for (int64_t i = 0; i < rows; i++) {
-            const double *from = x + i * columns;
-            double largest = 0, squares = 0, norm;
-            for (int64_t j = 0; j < columns; j++) squares += from[j] * from[j];
+#pragma omp parallel for schedule(static) num_threads(lam_threads()) reduction(min : bad)
+    for (int64_t i = 0; i < rows; i++) {
+        const double *from = x + i * columns;
+        double largest = 0, squares = 0, norm;
+        for (int64_t j = 0; j < columns; j++) squares += from[j] * from[j];
+        norm = sqrt(squares);
+        /* Where squares leave the range of a double the row is scaled first. */
+        double scale = 1;
+        if (!(squares > 0x1p-900 && squares < 0x1p900)) {
+            for (int64_t j = 0; j < columns; j++) largest = fmax(largest, fabs(from[j]));
+            bool finite = true;
+            for (int64_t j = 0; j < columns; j++) finite = finite && isfinite(from[j]);
+            if (!finite || largest == 0) {
+                bad = i < bad ? i : bad;
+                continue;
+            }
+            scale = largest;
+            squares = 0;
+            for (int64_t j = 0; j < columns; j++) squares += from[j] / scale * (from[j] / scale);
             norm = sqrt(squares);
-            /* Where squares leave the range of a double the row is scaled first. */
-            double scale = 1;
-            if (!(squares > 0x1p-900 && squares < 0x1p900)) {
-                for (int64_t j = 0; j < columns; j++) largest = fmax(largest, fabs(from[j]));
-                bool finite = true;
-                for (int64_t j = 0; j < columns; j++) finite = finite && isfinite(from[j]);
-                if (!finite || largest == 0) {
-                    bad = i < bad ? i : bad;
-                    continue;
-                }
-                scale = largest;
-                squares = 0;
-                for (int64_t j = 0; j < columns; j++) squares += from[j] / scale * (from[j] / scale);
-                norm = sqrt(squares);
-            }
-            for (int64_t j = 0; j < columns; j++) {
-                double value = from[j] / scale / norm;
-                u->exact[i * columns + j] = value;
-                u->rounded[i * columns + j] = (float)value;
-            }
         }
-#pragma omp for schedule(static)
-        for (int64_t b = 0; b < blocks; b++) turn(u, b);
+        for (int64_t j = 0; j < columns; j++) {
+            double value = from[j] / scale / norm;
+            u->exact[i * columns + j] = value;
+            u->rounded[i * columns + j] = (float)value;
+        }
     }
     LAM_REQUIRE_GOTO(bad == rows, done, LAM_ERROR_INPUT,
                      "row %lld of the map is zero or not finite: it has no direction to compare",
@@ -110,34 +92,64 @@ done:
     return status;
 }
 
+/* What a thread works with: the rows of one block of columns turned, zeros behind the last, and a tile. */
+typedef struct worker {
+    float *turned; /* [columns, LAM_TILE_COLUMNS] */
+    float *values; /* [LAM_TILE_ROWS, LAM_TILE_COLUMNS] */
+} worker;
+
+static void turn(const lam_directions *u, int64_t from, int64_t n, float *to) {
+    for (int64_t k = 0; k < u->columns; k += LANES) {
+        int64_t end = k + LANES < u->columns ? k + LANES : u->columns;
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t j = k; j < end; j++)
+                to[j * LAM_TILE_COLUMNS + i] = u->rounded[(from + i) * u->columns + j];
+        for (int64_t j = k; j < end; j++)
+            for (int64_t i = n; i < LAM_TILE_COLUMNS; i++) to[j * LAM_TILE_COLUMNS + i] = 0;
+    }
+}
+
+/* Tiles of one block of columns with the strips of rows first, first + 1, ... last - 1. */
+static lam_status run_block(const lam_directions *u, int64_t column, int64_t first, int64_t last,
+                            const worker *w, int thread, lam_tile_visit visit, void *context) {
+    lam_tile tile = {.column = column, .values = w->values};
+    tile.columns = u->rows - column < LAM_TILE_COLUMNS ? u->rows - column : LAM_TILE_COLUMNS;
+    turn(u, column, tile.columns, w->turned);
+    for (int64_t strip = first; strip < last; strip++) {
+        tile.row = strip * LAM_TILE_ROWS;
+        tile.rows = u->rows - tile.row < LAM_TILE_ROWS ? u->rows - tile.row : LAM_TILE_ROWS;
+        LAM_TRY(lam_gemm_f32(false, false, tile.rows, tile.columns, u->columns,
+                             u->rounded + tile.row * u->columns, u->columns, w->turned, LAM_TILE_COLUMNS,
+                             0.0f, w->values, LAM_TILE_COLUMNS));
+        LAM_TRY(visit(context, thread, &tile));
+    }
+    return LAM_OK;
+}
+
 lam_status lam_directions_tiles(const lam_directions *u, lam_tile_visit visit, void *context) {
     int threads = lam_threads();
-    int64_t strips = (u->rows + LAM_TILE_ROWS - 1) / LAM_TILE_ROWS;
+    int64_t blocks = (u->rows + LAM_TILE_COLUMNS - 1) / LAM_TILE_COLUMNS,
+            per_block = LAM_TILE_COLUMNS / LAM_TILE_ROWS, parts = (blocks + PART_BLOCKS - 1) / PART_BLOCKS,
+            each = (u->columns + LAM_TILE_ROWS) * LAM_TILE_COLUMNS;
     float *memory;
-    LAM_TRY(lam_alloc_array((void **)&memory, (int64_t)threads * LAM_TILE_ROWS * LAM_TILE_COLUMNS,
-                            sizeof *memory));
+    LAM_TRY(lam_alloc_array((void **)&memory, threads * each, sizeof *memory));
     lam_status result = LAM_OK;
     char message[512] = ""; /* of the thread that failed first: messages are a thread's own */
-    /* A thread takes the tiles of one strip; the first strips are the longest. */
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-    for (int64_t strip = 0; strip < strips; strip++) {
-        int thread = omp_get_thread_num();
-        float *values = memory + (int64_t)thread * LAM_TILE_ROWS * LAM_TILE_COLUMNS;
-        lam_tile tile = {.row = strip * LAM_TILE_ROWS, .values = values};
-        tile.rows = u->rows - tile.row < LAM_TILE_ROWS ? u->rows - tile.row : LAM_TILE_ROWS;
-        for (tile.column = tile.row / LAM_TILE_COLUMNS * LAM_TILE_COLUMNS; tile.column < u->rows;
-             tile.column += LAM_TILE_COLUMNS) {
+    /* A thread takes a part of the strips of one block; the last blocks have the most. */
+#pragma omp parallel for collapse(2) schedule(dynamic, 1) num_threads(threads)
+    for (int64_t b = 0; b < blocks; b++) {
+        for (int64_t part = 0; part < parts; part++) {
+            int64_t block = blocks - 1 - b, first = part * PART_BLOCKS * per_block,
+                    last = (part + 1) * PART_BLOCKS * per_block, end = (block + 1) * per_block;
+            int thread = omp_get_thread_num();
+            worker w = {memory + thread * each, memory + thread * each + u->columns * LAM_TILE_COLUMNS};
             lam_status status;
 #pragma omp atomic read
             status = result;
-            if (status != LAM_OK) break;
-            tile.columns =
-                u->rows - tile.column < LAM_TILE_COLUMNS ? u->rows - tile.column : LAM_TILE_COLUMNS;
-            status = lam_gemm_f32(false, false, tile.rows, tile.columns, u->columns,
-                                  u->rounded + tile.row * u->columns, u->columns,
-                                  u->turned + tile.column * u->columns, LAM_TILE_COLUMNS, 0.0f, values,
-                                  LAM_TILE_COLUMNS);
-            if (status == LAM_OK) status = visit(context, thread, &tile);
+            if (end * LAM_TILE_ROWS > u->rows) end = (u->rows + LAM_TILE_ROWS - 1) / LAM_TILE_ROWS;
+            if (last > end) last = end;
+            if (status != LAM_OK || first >= last) continue;
+            status = run_block(u, block * LAM_TILE_COLUMNS, first, last, &w, thread, visit, context);
             if (status != LAM_OK) {
 #pragma omp critical
                 if (result == LAM_OK) {

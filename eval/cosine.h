@@ -25,8 +25,6 @@ typedef struct lam_directions {
     int64_t rows, columns;
     double *exact; /* [rows, columns] rows of length 1 */
     float *rounded;
-    float
-        *turned; /* [blocks of LAM_TILE_COLUMNS rows, columns, LAM_TILE_COLUMNS], zeros behind the last row */
     double
         bound; /* |float32 product - float64 cosine| is at most this (Higham 2002, eq. 3.5, with the conversion) */
 } lam_directions;

@@ -10,11 +10,13 @@
 #include "base/threads.h"
 
 #define BINS 1024
+#define CHUNK 8000   /* candidates allocated at once */
+#define AHEAD 8      /* pairs of the sample whose rows are fetched together */
 #define FINE 512     /* bins of the sample in one of the histogram */
-#define MARKS 8       /* looked at together */
+#define MARKS 8      /* searches that one byte can mark, and bytes that are looked at together */
 #define FARTHEST 2.0 /* no cosine lies beyond */
 
-const lam_order_options lam_order_defaults = {1 << 19, 4.5, 1 << 22};
+const lam_order_options lam_order_defaults = {1 << 20, 3.5, 1 << 22};
 
 /* ---- float64 as integers in the same order ---- */
 
@@ -72,18 +74,34 @@ static void sample_all(const lam_directions *u, double *values) {
     }
 }
 
-/* Counts of bins FINE times as narrow as the histogram's. */
+/* Pair k of the sample. */
+static void sampled_pair(const lam_directions *u, lam_rng_key_t key, int64_t k, int64_t *i, int64_t *j) {
+    uint32_t words[4];
+    lam_rng_words4(key, 0, (uint64_t)k, 0, words);
+    *i = lam_word_below(words[0], (uint32_t)u->rows);
+    *j = lam_word_below(words[1], (uint32_t)(u->rows - 1));
+    *j += *j >= *i;
+}
+
+/* Counts of bins FINE times as narrow as the histogram's. The rows lie anywhere: those of the pairs AHEAD are asked for early. */
 static void sample_some(const lam_directions *u, int64_t count, int32_t *fine) {
     lam_rng_key_t key = lam_rng_key(0, LAM_RNG_SAMPLE);
+    int64_t line = 64 / (int64_t)sizeof(float), near = u->columns < 32 * line ? u->columns : 32 * line;
 #pragma omp parallel for schedule(static) num_threads(lam_threads())
-    for (int64_t k = 0; k < count; k++) {
-        uint32_t words[4];
-        lam_rng_words4(key, 0, (uint64_t)k, 0, words);
-        int64_t i = lam_word_below(words[0], (uint32_t)u->rows),
-                j = lam_word_below(words[1], (uint32_t)(u->rows - 1));
-        int bin = bin_of((double)lam_directions_near(u, i, j + (j >= i)), FINE * LAM_HISTOGRAM_BINS);
+    for (int64_t block = 0; block < (count + AHEAD - 1) / AHEAD; block++) {
+        int64_t i[AHEAD], j[AHEAD], n = count - block * AHEAD < AHEAD ? count - block * AHEAD : AHEAD;
+        for (int64_t k = 0; k < n; k++) {
+            sampled_pair(u, key, block * AHEAD + k, &i[k], &j[k]);
+            for (int64_t at = 0; at < near; at += line) {
+                __builtin_prefetch(u->rounded + i[k] * u->columns + at);
+                __builtin_prefetch(u->rounded + j[k] * u->columns + at);
+            }
+        }
+        for (int64_t k = 0; k < n; k++) {
+            int bin = bin_of((double)lam_directions_near(u, i[k], j[k]), FINE * LAM_HISTOGRAM_BINS);
 #pragma omp atomic
-        fine[bin]++;
+            fine[bin]++;
+        }
     }
 }
 
@@ -102,11 +120,18 @@ typedef struct candidate {
     int32_t i, j;
 } candidate;
 
+typedef struct chunk {
+    struct chunk *next;
+    int64_t count;
+    candidate items[CHUNK];
+} chunk;
+
 /* What one thread has seen of one search. */
 typedef struct tally {
-    int64_t below, inside, kept, capacity;
-    int64_t bins[BINS]; /* of those inside, where the pass decides at once */
-    candidate *candidates;
+    int64_t below, inside, kept;
+    int64_t bins
+        [BINS]; /* of those inside: of their float32, or, where the pass decides at once, of their float64 */
+    chunk *chunks;
 } tally;
 
 typedef struct pass {
@@ -114,13 +139,14 @@ typedef struct pass {
     int count, shift[LAM_ORDER_MAXIMUM];
     uint64_t from[LAM_ORDER_MAXIMUM], to[LAM_ORDER_MAXIMUM];
     float low[LAM_ORDER_MAXIMUM],
-        high[LAM_ORDER_MAXIMUM]; /* float32 below low is surely below, above high above */
+        high[LAM_ORDER_MAXIMUM];    /* float32 below low is surely below, above high above */
+    float scale[LAM_ORDER_MAXIMUM]; /* bins a unit of cosine, from low on */
     int64_t
         most; /* candidates that a thread keeps of a search; 0: it decides each in float64 at once and counts bins */
     tally *tallies; /* [threads, count] */
 } pass;
 
-/* Values below low[s] are counted; those that are for float64 to decide are marked. */
+/* Of at most MARKS searches: values below low[s] are counted; those that are for float64 to decide get bit s of their mark. */
 __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4"))) static void
 scan_row(const float *values, int64_t n, const float *low, const float *high, int count, int64_t *below,
          uint8_t *marked) {
@@ -129,36 +155,55 @@ scan_row(const float *values, int64_t n, const float *low, const float *high, in
         int32_t less = 0;
         for (int64_t j = 0; j < n; j++) {
             less += values[j] < from;
-            marked[j] |= (uint8_t)((values[j] >= from) & (values[j] <= to));
+            marked[j] |= (uint8_t)(((values[j] >= from) & (values[j] <= to)) << s);
         }
         below[s] += less;
     }
 }
 
-static lam_status keep(tally *t, candidate one, int64_t most) {
+static int near_bin(const pass *p, int s, float near) {
+    int bin = (int)((near - p->low[s]) * p->scale[s]);
+    return bin < BINS ? bin : BINS - 1;
+}
+
+static lam_status keep(const pass *p, int s, tally *t, candidate one) {
     t->inside++;
-    if (t->kept == t->capacity && t->capacity < most) {
-        int64_t larger = t->capacity ? 2 * t->capacity : 4096;
-        if (larger > most) larger = most;
-        LAM_TRY(
-            lam_grow((void **)&t->candidates, (size_t)t->capacity * sizeof one, (size_t)larger * sizeof one));
-        t->capacity = larger;
+    if (t->kept == p->most) return LAM_OK;
+    if (!t->chunks || t->chunks->count == CHUNK) {
+        chunk *next;
+        LAM_TRY(lam_alloc((void **)&next, sizeof *next));
+        next->next = t->chunks;
+        t->chunks = next;
     }
-    if (t->kept < t->capacity) t->candidates[t->kept++] = one;
+    t->chunks->items[t->chunks->count++] = one;
+    t->bins[near_bin(p, s, one.near)]++;
+    t->kept++;
     return LAM_OK;
 }
 
-static lam_status decide(const pass *p, tally *mine, candidate one) {
-    uint64_t key = p->most ? 0 : key_of(lam_directions_cosine(p->directions, one.i, one.j));
-    for (int s = 0; s < p->count; s++) {
-        if (one.near < p->low[s] || one.near > p->high[s]) continue;
-        if (p->most) {
-            LAM_TRY(keep(&mine[s], one, p->most));
-        } else {
-            mine[s].below += key < p->from[s];
-            if (key < p->from[s] || key > p->to[s]) continue;
-            mine[s].inside++;
-            mine[s].bins[(key - p->from[s]) >> p->shift[s]]++;
+static void decide(const pass *p, int s, tally *t, candidate one) {
+    uint64_t key = key_of(lam_directions_cosine(p->directions, one.i, one.j));
+    t->below += key < p->from[s];
+    if (key < p->from[s] || key > p->to[s]) return;
+    t->inside++;
+    t->bins[(key - p->from[s]) >> p->shift[s]]++;
+}
+
+/* The pairs of row i of the map that are marked for searches from `first` on. */
+static lam_status take_marked(const pass *p, int first, tally *mine, const lam_tile *tile, int64_t i,
+                              const uint8_t *marked) {
+    const float *values = tile->values + (i - tile->row) * LAM_TILE_COLUMNS;
+    for (int64_t c = 0; c < LAM_TILE_COLUMNS; c += MARKS) {
+        uint64_t marks;
+        memcpy(&marks, marked + c, sizeof marks);
+        while (marks) {
+            int byte = __builtin_ctzll(marks) / 8, s = first + __builtin_ctzll(marks) % 8;
+            candidate one = {values[c + byte], (int32_t)i, (int32_t)(tile->column + c + byte)};
+            marks &= marks - 1;
+            if (p->most)
+                LAM_TRY(keep(p, s, &mine[s], one));
+            else
+                decide(p, s, &mine[s], one);
         }
     }
     return LAM_OK;
@@ -172,15 +217,12 @@ static lam_status visit(void *context, int thread, const lam_tile *tile) {
         int64_t i = tile->row + r, first = i + 1 > tile->column ? i + 1 - tile->column : 0;
         if (first >= tile->columns) continue;
         const float *values = tile->values + r * LAM_TILE_COLUMNS;
-        _Alignas(64) uint8_t marked[LAM_TILE_COLUMNS] = {0};
-        scan_row(values + first, tile->columns - first, p->low, p->high, p->count, below, marked + first);
-        for (int64_t c = 0; c < LAM_TILE_COLUMNS; c += MARKS) {
-            uint64_t marks; /* one byte each */
-            memcpy(&marks, marked + c, sizeof marks);
-            for (; marks; marks &= marks - 1) {
-                int64_t at = c + __builtin_ctzll(marks) / 8;
-                LAM_TRY(decide(p, mine, (candidate){values[at], (int32_t)i, (int32_t)(tile->column + at)}));
-            }
+        for (int s = 0; s < p->count; s += MARKS) {
+            _Alignas(64) uint8_t marked[LAM_TILE_COLUMNS] = {0};
+            int searches = p->count - s < MARKS ? p->count - s : MARKS;
+            scan_row(values + first, tile->columns - first, p->low + s, p->high + s, searches, below + s,
+                     marked + first);
+            LAM_TRY(take_marked(p, s, mine, tile, i, marked));
         }
     }
     for (int s = 0; s < p->count; s++) mine[s].below += below[s];
@@ -195,39 +237,53 @@ static void begin_search(pass *p, const search *s) {
     for (p->shift[at] = 0; (s->to - s->from) >> p->shift[at] >= BINS; p->shift[at]++) {}
     p->low[at] = nextafterf((float)(value_of(s->from) - slack), -INFINITY);
     p->high[at] = nextafterf((float)(value_of(s->to) + slack), INFINITY);
+    p->scale[at] = (float)BINS / (p->high[at] - p->low[at]);
 }
 
-/* The candidates of all threads hold the value: float32 says where, up to the bound on either side, and float64 which it is.
- * wanted: its rank among them. *missed: it may lie outside of the bracket. */
-static lam_status end_kept(const pass *p, int at, int threads, int64_t inside, int64_t wanted, search *s,
-                           bool *missed) {
-    double *values, slack = 2.02 * p->directions->bound;
-    LAM_TRY(lam_alloc_array((void **)&values, inside, sizeof *values));
-    int64_t n = 0, surely_below = 0;
-    for (int t = 0; t < threads; t++) {
-        const tally *one = &p->tallies[t * p->count + at];
-        for (int64_t k = 0; k < one->kept; k++) values[n++] = (double)one->candidates[k].near;
+/* The bin that holds the element of rank *wanted, which becomes its rank within the bin. */
+static int bin_of_rank(const pass *p, int at, int threads, int64_t *wanted) {
+    for (int bin = 0;; bin++) {
+        int64_t here = 0;
+        for (int t = 0; t < threads; t++) here += p->tallies[t * p->count + at].bins[bin];
+        if (*wanted < here) return bin;
+        *wanted -= here;
     }
-    select_kth(values, 0, inside, wanted);
-    double low = values[wanted] - slack, high = values[wanted] + slack;
+}
+
+/* The candidates of all threads hold the value: float32 says in which bin, up to the bound on either side, and float64 which it is.
+ * wanted: its rank among them. *missed: it may lie outside of the bracket. */
+static lam_status end_kept(const pass *p, int at, int threads, int64_t wanted, search *s, bool *missed) {
+    int64_t within = wanted, n = 0, surely_below = 0;
+    int bin = bin_of_rank(p, at, threads, &within);
+    float least = INFINITY, most = -INFINITY; /* of the bin */
+    for (int t = 0; t < threads; t++)
+        for (const chunk *c = p->tallies[t * p->count + at].chunks; c; c = c->next)
+            for (int64_t k = 0; k < c->count; k++) {
+                if (near_bin(p, at, c->items[k].near) != bin) continue;
+                least = fminf(least, c->items[k].near);
+                most = fmaxf(most, c->items[k].near);
+            }
+    double slack = 2.02 * p->directions->bound, low = (double)least - slack, high = (double)most + slack,
+           *values;
     *missed = (low < (double)p->low[at] && s->from > key_of(-FARTHEST)) ||
               (high > (double)p->high[at] && s->to < key_of(FARTHEST));
-    n = 0;
-    for (int t = 0; t < threads && !*missed; t++) {
-        const tally *one = &p->tallies[t * p->count + at];
-        for (int64_t k = 0; k < one->kept; k++) {
-            candidate c = one->candidates[k];
-            if ((double)c.near < low)
-                surely_below++;
-            else if ((double)c.near <= high)
-                values[n++] = lam_directions_cosine(p->directions, c.i, c.j);
-        }
+    if (*missed) return LAM_OK;
+    for (int fill = 0; fill < 2; fill++) {
+        if (fill) LAM_TRY(lam_alloc_array((void **)&values, n, sizeof *values));
+        n = surely_below = 0;
+        for (int t = 0; t < threads; t++)
+            for (const chunk *c = p->tallies[t * p->count + at].chunks; c; c = c->next)
+                for (int64_t k = 0; k < c->count; k++) {
+                    candidate one = c->items[k];
+                    surely_below += (double)one.near < low;
+                    if ((double)one.near < low || (double)one.near > high) continue;
+                    if (fill) values[n] = lam_directions_cosine(p->directions, one.i, one.j);
+                    n++;
+                }
     }
-    if (!*missed) {
-        select_kth(values, 0, n, wanted - surely_below);
-        s->value = values[wanted - surely_below];
-        s->found = true;
-    }
+    select_kth(values, 0, n, wanted - surely_below);
+    s->value = values[wanted - surely_below];
+    s->found = true;
     lam_free(values);
     return LAM_OK;
 }
@@ -244,18 +300,12 @@ static lam_status end_search(const pass *p, int at, int threads, search *s, bool
     int64_t wanted = s->rank - below;
     *missed = wanted < 0 || wanted >= inside;
     if (*missed) return LAM_OK;
-    if (p->most && kept == inside) return end_kept(p, at, threads, inside, wanted, s, missed);
+    if (p->most && kept == inside) return end_kept(p, at, threads, wanted, s, missed);
     if (p->most) { /* too many to keep: from here on in bins */
         s->by_bins = true;
         return LAM_OK;
     }
-    int bin = 0;
-    for (;; bin++) {
-        int64_t here = 0;
-        for (int t = 0; t < threads; t++) here += p->tallies[t * p->count + at].bins[bin];
-        if (wanted < here) break;
-        wanted -= here;
-    }
+    int bin = bin_of_rank(p, at, threads, &wanted);
     uint64_t width = 1ull << p->shift[at];
     s->from += (uint64_t)bin * width;
     if (s->from + (width - 1) < s->to) s->to = s->from + (width - 1);
@@ -300,7 +350,11 @@ static lam_status run_pass(const lam_directions *u, search *searches, int count,
     if (status == LAM_OK && !memory)
         status = lam_fail(LAM_ERROR_MEMORY, __FILE__, __LINE__,
                           "out of memory among the cosines of %lld rows", (long long)u->rows);
-    for (int t = 0; t < threads * p.count; t++) lam_free(p.tallies[t].candidates);
+    for (int t = 0; t < threads * p.count; t++)
+        for (chunk *c = p.tallies[t].chunks, *next; c; c = next) {
+            next = c->next;
+            lam_free(c);
+        }
     lam_free(p.tallies);
     return status;
 }
