@@ -190,11 +190,19 @@ static void note_unnamed(const lam_relationships *r, int64_t rows) {
             (long long)named, (long long)rows);
 }
 
+static lam_status check_queries(const lam_names *names, const char *const *queries, int count) {
+    for (int q = 0; q < count; q++)
+        LAM_REQUIRE(lam_names_find(names, queries[q]) >= 0, LAM_ERROR_INPUT,
+                    "relate: --neighbours %s: no row of the map has that name", queries[q]);
+    return LAM_OK;
+}
+
 static lam_status score(const lam_arguments *arguments, entity_map *map, entity_map *other,
                         const lam_relate_settings *s) {
-    int path_count;
+    int path_count, query_count;
     const char *const *paths = lam_option_list(arguments, "relationships", &path_count),
-                      *out = lam_option_text(arguments, "out");
+                      *const *queries = lam_option_list(arguments, "neighbours", &query_count);
+    const char *out = lam_option_text(arguments, "out");
     lam_names *names = NULL;
     lam_relationships relationships = {0};
     lam_scored_map mine = {0}, others = {0};
@@ -208,6 +216,9 @@ static lam_status score(const lam_arguments *arguments, entity_map *map, entity_
         LAM_TRY_GOTO(only_named(&relationships, map, other), done);
     else if (!genes)
         note_unnamed(&relationships, map->rows);
+    lam_names_free(names); /* rows may have gone */
+    LAM_TRY_GOTO(lam_names_create(&names, map->entities, map->rows), done);
+    LAM_TRY_GOTO(check_queries(names, queries, query_count), done);
     LAM_TRY_GOTO(lam_scored_map_make(map->e->values, map->rows, map->e->columns, &relationships, s, &mine),
                  done);
     if (other)
@@ -217,6 +228,10 @@ static lam_status score(const lam_arguments *arguments, entity_map *map, entity_
     LAM_TRY_GOTO(lam_make_folders(out), done);
     LAM_TRY_GOTO(lam_relate_scores(out, &relationships, &mine, s, &records), done);
     LAM_TRY_GOTO(lam_relate_histogram(out, &relationships, &mine), done);
+    if (query_count)
+        LAM_TRY_GOTO(lam_relate_neighbours(out, &mine, map->entities, names, queries, query_count,
+                                           lam_option_int(arguments, "top")),
+                     done);
     if (other) LAM_TRY_GOTO(lam_relate_against(out, &relationships, &mine, &others, s), done);
     if (lam_option_json(arguments)) status = lam_records_print(records);
 done:
@@ -267,6 +282,9 @@ static const lam_option options[] = {
     {"bootstrap", LAM_OPTION_INT, "B", "0", "draws of genes for 95 % intervals", 0, 1000000, false},
     {"permutations", LAM_OPTION_INT, "P", "0", "shuffles of the genes' names for p values", 0, 1000000,
      false},
+    {"neighbours", LAM_OPTION_LIST, "NAME", NULL, "entities whose nearest rows go to neighbours.csv", 0, 0,
+     false},
+    {"top", LAM_OPTION_INT, "N", "10", "rows listed for each of --neighbours", 1, 1000000, false},
     {"against", LAM_OPTION_TEXT, "OTHER_MAP", NULL,
      "another map: differences on the shared entities, paired intervals", 0, 0, false},
     {"seed", LAM_OPTION_INT, "N", "0", "of the bootstrap and the permutations", 0, 9e15, false},

@@ -42,6 +42,10 @@ lam_status lam_relate_scores(const char *out, const lam_relationships *relations
                              lam_json **records);
 lam_status lam_relate_histogram(const char *out, const lam_relationships *relationships,
                                 const lam_scored_map *map);
+/* neighbours.csv: the `top` rows nearest to each of the queries, which are in the map. entities [rows of the map]. */
+lam_status lam_relate_neighbours(const char *out, const lam_scored_map *map, const char *const *entities,
+                                 const lam_names *names, const char *const *queries, int query_count,
+                                 int64_t top);
 lam_status lam_relate_against(const char *out, const lam_relationships *relationships,
                               const lam_scored_map *map, const lam_scored_map *other,
                               const lam_relate_settings *settings);

@@ -176,6 +176,8 @@ leaves_nothing res 1 'map --by' "$lamella" relate emb.h5ad --entity gene --relat
 printf 'a,b\nA,B\n' > wrong.txt; leaves_nothing res 1 'do the names agree' "$lamella" relate map.h5ad --relationships wrong.txt --out res
 printf 'entity1,entity2\nQQ1,QQ2\n' > none.txt; leaves_nothing res 1 'none.txt|none|pair' "$lamella" relate map.h5ad --relationships none.txt --out res
 printf 'a\nA\n' > single.txt; leaves_nothing res 1 'single.txt.*two are needed' "$lamella" relate map.h5ad --relationships single.txt --out res
+leaves_nothing res 1 'NOSUCH: no row' "$lamella" relate map.h5ad --relationships screen/relationships --out res --neighbours NOSUCH
+leaves_nothing res 2 'top' "$lamella" relate map.h5ad --relationships screen/relationships --out res --neighbours G1 --top 0
 leaves_nothing res 2 'null genes' "$lamella" relate map.h5ad --relationships screen/relationships --out res --genes 'gene != x'
 leaves_nothing res 1 '0 genes' "$lamella" relate map.h5ad --relationships screen/relationships --out res --null genes --genes 'gene == x'
 leaves_nothing res 1 'nosuch|column' "$lamella" relate map.h5ad --relationships screen/relationships --out res --null genes --genes 'nosuch == x'
