@@ -185,6 +185,35 @@ leaves_nothing res 2 'permutations' "$lamella" relate map.h5ad --relationships s
 leaves_nothing res 2 'threshold' "$lamella" relate map.h5ad --relationships screen/relationships --out res --thresholds 5
 leaves_nothing res 1 'emptydir' "$lamella" relate map.h5ad --relationships emptydir --out res
 
+# --- consistency ---------------------------------------------------------------------------------------------
+printf 'gene,kind,tpm,d0,d1\nA,x,0,1,2\nA,x,0,2,1\nB,x,5,1,1\nB,x,7,3,1\nC,c,9,0,1\nC,c,9,1,0\n' > rep.csv
+consistency=("$lamella" consistency rep.csv --features 'd*' --by gene --out res)
+leaves_nothing res 1 'nowhere' "$lamella" consistency nowhere.h5ad --by gene --controls gene=C --out res
+leaves_nothing res 2 '--controls.*missing' "${consistency[@]}"
+leaves_nothing res 2 'column=value' "${consistency[@]}" --controls C
+leaves_nothing res 1 'gnee.*gene' "${consistency[@]}" --controls gnee=C
+leaves_nothing res 1 'no controls.*gene=Q' "${consistency[@]}" --controls gene=Q
+leaves_nothing res 1 'gnee.*gene' "$lamella" consistency rep.csv --by gnee --controls gene=C --out res
+leaves_nothing res 1 'nothing to test' "${consistency[@]}" --controls gene=C --where 'gene == C'
+leaves_nothing res 1 'no row is left' "${consistency[@]}" --controls gene=C --where 'gene == Q'
+leaves_nothing res 2 'position' "${consistency[@]}" --controls gene=C --null-where 'gene ==='
+leaves_nothing res 1 'rows of .B.*all rows' "${consistency[@]}" --controls gene=C --null-where 'tpm > 6'
+leaves_nothing res 1 'no null perturbations.*none of the 2' "${consistency[@]}" --controls gene=C --null-where 'tpm > 99'
+leaves_nothing res 1 'every perturbation' "${consistency[@]}" --controls gene=C --null-where 'tpm < 99'
+leaves_nothing res 1 'nowhere.csv' "${consistency[@]}" --controls gene=C --null-genes nowhere.csv
+printf 'gene\nQ\n' > nulls.csv; leaves_nothing res 1 'no null perturbations.*nulls.csv' "${consistency[@]}" --controls gene=C --null-genes nulls.csv
+leaves_nothing res 2 'give one' "${consistency[@]}" --controls gene=C --null-genes nulls.csv --null-where 'tpm < 1'
+leaves_nothing res 2 'magnitude-null.*--null-where' "${consistency[@]}" --controls gene=C --magnitude-null perturbations
+leaves_nothing res 2 'leave out' "${consistency[@]}" --controls gene=C --null-where 'tpm < 1' --method angular --magnitude-null label-shuffle
+leaves_nothing res 2 '--batch.*permutation' "${consistency[@]}" --controls gene=C --null-where 'tpm < 1' --batch kind
+leaves_nothing res 1 'kimd.*kind' "${consistency[@]}" --controls gene=C --batch kimd
+leaves_nothing res 2 'cosine.angular' "${consistency[@]}" --controls gene=C --method cosin
+printf 'gene,d0\nA,1\nB,1\nB,2\nC,3\n' > single.csv
+leaves_nothing res 1 'two replicates' "$lamella" consistency single.csv --by gene --controls gene=C --null-where 'gene == A' --out res
+printf 'gene,d0\nA,nan\nC,nan\n' > allnan.csv
+leaves_nothing res 1 'not finite|numeric' "$lamella" consistency allnan.csv --by gene --controls gene=C --features 'd*' --out res
+mkdir held; expect 2 'held.*exists already.*--force' "$lamella" consistency rep.csv --by gene --controls gene=C --out held
+
 # --- probe, report -------------------------------------------------------------------------------------------
 leaves_nothing res 1 'gnee.*gene' "$lamella" probe emb.h5ad --label gnee --out res
 printf 'kind,d0,d1\nA,1,2\nA,3,4\n' > oneclass.csv; leaves_nothing res 1 'single class' "$lamella" probe oneclass.csv --label kind --out res
