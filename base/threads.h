@@ -7,7 +7,7 @@
 extern "C" {
 #endif
 
-void lam_threads_set(int threads); /* 0: the default above; sets OpenMP's and OpenBLAS' count too */
+void lam_threads_set(int threads); /* 0: the default above; sets OpenMP's count too, and OpenBLAS' to 1 */
 int lam_threads(void);
 
 /* First thing in main: idle OpenMP threads sleep after a short spin (GOMP_SPINCOUNT, unless it or OMP_WAIT_POLICY is

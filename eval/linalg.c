@@ -5,8 +5,11 @@
 #include <cblas.h>
 
 #include "base/memory.h"
+#include "base/threads.h"
 
 #define BLOCK_ROWS 512
+#define PART_ROWS 256 /* of a product that one thread computes */
+#define PART_COLUMNS 256
 
 /* LAPACK's Fortran interface as OpenBLAS exports it. */
 extern void dsyevd_(const char *jobz, const char *uplo, const int *n, double *a, const int *lda, double *w,
@@ -14,9 +17,17 @@ extern void dsyevd_(const char *jobz, const char *uplo, const int *n, double *a,
 
 void lam_gemm_f64(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const double *a,
                   int64_t lda, const double *b, int64_t ldb, double beta, double *c, int64_t ldc) {
-    cblas_dgemm(CblasRowMajor, transpose_a ? CblasTrans : CblasNoTrans,
-                transpose_b ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, 1.0, a, (int)lda, b,
-                (int)ldb, beta, c, (int)ldc);
+    /* The same parts whatever the threads, each the work of one. */
+#pragma omp parallel for collapse(2) schedule(dynamic, 1) num_threads(lam_threads())
+    for (int64_t i = 0; i < m; i += PART_ROWS)
+        for (int64_t j = 0; j < n; j += PART_COLUMNS) {
+            int64_t rows = m - i < PART_ROWS ? m - i : PART_ROWS,
+                    columns = n - j < PART_COLUMNS ? n - j : PART_COLUMNS;
+            cblas_dgemm(CblasRowMajor, transpose_a ? CblasTrans : CblasNoTrans,
+                        transpose_b ? CblasTrans : CblasNoTrans, (int)rows, (int)columns, (int)k, 1.0,
+                        a + (transpose_a ? i : i * lda), (int)lda, b + (transpose_b ? j * ldb : j), (int)ldb,
+                        beta, c + i * ldc + j, (int)ldc);
+        }
 }
 
 lam_status lam_eigen_symmetric(double *a, int64_t n, double *values) {
