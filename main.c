@@ -19,6 +19,7 @@ int main(int argc, char **argv) {
         &lam_command_relate,
         &lam_command_consistency,
         &lam_command_probe,
+        &lam_command_sweep,
         &lam_command_report,
         &lam_command_bench_step,
         &lam_command_bench_loader,

@@ -104,7 +104,13 @@ static bool is_choice(const char *choices, const char *text) {
     return false;
 }
 
-static lam_status check_text(const lam_command *command, const lam_option *option, const char *text) {
+const lam_option *lam_option_find(const lam_command *command, const char *name) {
+    for (const lam_option *o = command->options; o && o->name; o++)
+        if (!strcmp(o->name, name)) return o;
+    return NULL;
+}
+
+lam_status lam_option_check(const lam_command *command, const lam_option *option, const char *text) {
     char *end;
     double number = 0;
     errno = 0;
@@ -138,7 +144,7 @@ static lam_status append(char ***texts, int *count, const char *text, size_t len
 }
 
 static lam_status add_value(const lam_arguments *a, value *v, const char *text) {
-    LAM_TRY(check_text(a->command, v->option, text));
+    LAM_TRY(lam_option_check(a->command, v->option, text));
     LAM_REQUIRE(v->option->kind == LAM_OPTION_LIST || !v->count, LAM_ERROR_USAGE, "%s: --%s is given twice",
                 a->command->name, v->option->name);
     v->given = true;

@@ -43,8 +43,8 @@ typedef struct lam_option {
 typedef struct lam_arguments lam_arguments;
 
 typedef struct lam_command {
-    const char *name; /* one word, or two ("bench step"): a family, each of which has options of its own */
-    const char *summary;                          /* one line, lower case, no full stop */
+    const char *name;    /* one word, or two ("bench step"): a family, each of which has options of its own */
+    const char *summary; /* one line, lower case, no full stop */
     const char *positionals;                      /* "IMAGES.csv", "CONFIG.yaml [key.path=value ...]" */
     int minimum_positionals, maximum_positionals; /* maximum -1: any */
     const lam_option *options;                    /* ended by {0} */
@@ -70,6 +70,10 @@ const char *lam_command_line(const lam_arguments *arguments);
 
 /* Parses and runs; prints help or the one-line error; returns the exit code. `commands` ends with NULL. */
 int lam_cli_main(const lam_command *const *commands, int argc, char **argv);
+/* The option of a command by its name; NULL: it has none of that name. Common options are not among them. */
+const lam_option *lam_option_find(const lam_command *command, const char *name);
+/* LAM_ERROR_USAGE "command: --name is ..." where the option would refuse the text as its value. */
+lam_status lam_option_check(const lam_command *command, const lam_option *option, const char *text);
 /* The name of `names` (count) nearest to `name` by edit distance; NULL where none is near. */
 const char *lam_nearest_name(const char *name, const char *const *names, int count);
 

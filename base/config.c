@@ -1,16 +1,15 @@
 #include "base/config.h"
 
+#include "base/cli.h"
+#include "base/files.h"
+#include "base/memory.h"
+#include "base/utf8.h"
+#include "base/yaml_parts.h"
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <yaml.h>
-
-#include "base/cli.h"
-#include "base/files.h"
-#include "base/memory.h"
-#include "base/utf8.h"
 
 #define MAX_KEYS 256
 
@@ -117,63 +116,6 @@ static lam_status set_value(lam_config *config, const char *where, size_t line, 
 /* ---- YAML ---- */
 
 /* Errors of its reader (encoding) have an offset, no line. */
-static size_t line_of(const char *text, size_t size, size_t offset) {
-    size_t line = 1;
-    for (size_t i = 0; i < size && i < offset; i++) line += text[i] == '\n';
-    return line;
-}
-
-/* libyaml resolves aliases and merges documents silently, so what is not plain is refused while its events pass. */
-static lam_status refuse_fancy(const char *text, size_t size, const char *name) {
-    yaml_parser_t parser;
-    LAM_REQUIRE(yaml_parser_initialize(&parser), LAM_ERROR_MEMORY, "out of memory: %s could not be parsed",
-                name);
-    yaml_parser_set_input_string(&parser, (const unsigned char *)text, size);
-    lam_status status = LAM_OK;
-    int documents = 0;
-    for (bool over = false; !over && status == LAM_OK;) {
-        yaml_event_t event;
-        if (!yaml_parser_parse(&parser, &event)) {
-            const char *problem = parser.problem ? parser.problem : "it cannot be parsed";
-            size_t line =
-                (parser.problem_mark.line ? parser.problem_mark.line : parser.context_mark.line) + 1;
-            if (parser.error == YAML_READER_ERROR) line = line_of(text, size, parser.problem_offset);
-            bool tab = strstr(problem, "cannot start any token") && memchr(text, '\t', size);
-            status = lam_fail(LAM_ERROR_CONFIG, __FILE__, __LINE__, "%s:%zu: not valid YAML: %s%s", name,
-                              line, problem, tab ? " (a tab: indent with spaces)" : "");
-            break;
-        }
-        size_t line = event.start_mark.line + 1;
-        const unsigned char *anchor = NULL, *tag = NULL;
-        switch (event.type) {
-        case YAML_SCALAR_EVENT: anchor = event.data.scalar.anchor, tag = event.data.scalar.tag; break;
-        case YAML_MAPPING_START_EVENT:
-            anchor = event.data.mapping_start.anchor, tag = event.data.mapping_start.tag;
-            break;
-        case YAML_SEQUENCE_START_EVENT:
-            anchor = event.data.sequence_start.anchor, tag = event.data.sequence_start.tag;
-            break;
-        case YAML_ALIAS_EVENT: anchor = event.data.alias.anchor; break;
-        case YAML_DOCUMENT_START_EVENT: documents++; break;
-        case YAML_STREAM_END_EVENT: over = true; break;
-        default: break;
-        }
-        if (anchor)
-            status = lam_fail(LAM_ERROR_CONFIG, __FILE__, __LINE__,
-                              "%s:%zu: '%s' is an anchor or alias: write the value out", name, line,
-                              (const char *)anchor);
-        else if (tag)
-            status = lam_fail(LAM_ERROR_CONFIG, __FILE__, __LINE__,
-                              "%s:%zu: '%s' is a tag: write a plain value", name, line, (const char *)tag);
-        else if (documents > 1)
-            status = lam_fail(LAM_ERROR_CONFIG, __FILE__, __LINE__,
-                              "%s:%zu: a second document begins: one is allowed", name, line);
-        yaml_event_delete(&event);
-    }
-    yaml_parser_delete(&parser);
-    return status;
-}
-
 static bool is_section(const lam_config *config, const char *name) {
     size_t length = strlen(name);
     for (int i = 0; i < config->count; i++)
@@ -183,17 +125,6 @@ static bool is_section(const lam_config *config, const char *name) {
 }
 
 /* libyaml keeps both of two equal keys. NULL: `pair` is the first of its name. */
-static const yaml_node_t *same_key_before(yaml_document_t *document, const yaml_node_t *mapping,
-                                          const yaml_node_pair_t *pair) {
-    const yaml_node_t *key = yaml_document_get_node(document, pair->key);
-    for (const yaml_node_pair_t *p = mapping->data.mapping.pairs.start; p < pair; p++) {
-        const yaml_node_t *other = yaml_document_get_node(document, p->key);
-        if (!strcmp((const char *)other->data.scalar.value, (const char *)key->data.scalar.value))
-            return other;
-    }
-    return NULL;
-}
-
 static lam_status walk(lam_config *config, yaml_document_t *document, yaml_node_t *node, const char *prefix) {
     LAM_REQUIRE(node->type == YAML_MAPPING_NODE, LAM_ERROR_CONFIG,
                 "%s:%zu: %s is no section: write 'section: {key: value}'", config->name,
@@ -210,7 +141,7 @@ static lam_status walk(lam_config *config, yaml_document_t *document, yaml_node_
         snprintf(path, sizeof path, "%s%s%.200s", prefix, *prefix ? "." : "",
                  (const char *)key->data.scalar.value);
         if (!*prefix && is_section(config, path)) {
-            const yaml_node_t *before = same_key_before(document, node, pair);
+            const yaml_node_t *before = lam_yaml_same_key_before(document, node, pair);
             LAM_REQUIRE(!before, LAM_ERROR_CONFIG, "%s: duplicate key %s: it stands in line %zu already",
                         where, path, before->start_mark.line + 1);
             LAM_REQUIRE(child->type == YAML_MAPPING_NODE, LAM_ERROR_CONFIG,
@@ -238,24 +169,10 @@ static lam_status walk(lam_config *config, yaml_document_t *document, yaml_node_
 }
 
 static lam_status load(lam_config *config, const char *text, size_t size) {
-    LAM_TRY(refuse_fancy(text, size, config->name));
-    yaml_parser_t parser;
     yaml_document_t document;
-    LAM_REQUIRE(yaml_parser_initialize(&parser), LAM_ERROR_MEMORY, "out of memory: %s could not be parsed",
-                config->name);
-    yaml_parser_set_input_string(&parser, (const unsigned char *)text, size);
-    lam_status status = LAM_OK;
-    if (!yaml_parser_load(&parser, &document)) {
-        status = lam_fail(LAM_ERROR_CONFIG, __FILE__, __LINE__, "%s:%zu: not valid YAML: %s", config->name,
-                          parser.problem_mark.line + 1, parser.problem ? parser.problem : "out of memory");
-    } else {
-        yaml_node_t *root = yaml_document_get_root_node(&document);
-        status = root ? walk(config, &document, root, "")
-                      : lam_fail(LAM_ERROR_CONFIG, __FILE__, __LINE__,
-                                 "%s: the file is empty: a config has sections of keys", config->name);
-        yaml_document_delete(&document);
-    }
-    yaml_parser_delete(&parser);
+    LAM_TRY(lam_yaml_load(&document, text, size, config->name));
+    lam_status status = walk(config, &document, yaml_document_get_root_node(&document), "");
+    yaml_document_delete(&document);
     return status;
 }
 

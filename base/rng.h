@@ -26,7 +26,7 @@ typedef enum lam_rng_purpose {
     LAM_RNG_BOOTSTRAP = 7,
     LAM_RNG_EMBED = 8, /* crops drawn for inference */
     LAM_RNG_TEST = 9,
-    LAM_RNG_SAMPLE = 10, /* pairs drawn from all pairs of a map */
+    LAM_RNG_SAMPLE = 10,     /* pairs drawn from all pairs of a map */
     LAM_RNG_PERMUTATION = 11 /* labels shuffled: stream = permutation */
 } lam_rng_purpose;
 

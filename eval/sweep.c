@@ -1,0 +1,528 @@
+/* `lamella sweep`: lists of settings of other commands -> every combination run once, one table, one page. */
+#include <math.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/config_lists.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/page.h"
+#include "base/records.h"
+#include "base/threads.h"
+#include "eval/commands.h"
+#include "eval/jobs.h"
+
+#define MAXIMUM_RUNS 100000
+#define MAXIMUM_KEYS 64
+#define BARS 40 /* of a chart; the table holds all */
+
+typedef enum input_kind { EMBEDDINGS, ALIGNED, MAPS } input_kind;
+
+static const struct section {
+    const char *name;
+    const lam_command *command;
+    input_kind input;
+    bool is_file;         /* it leaves an embedding file that others read; else a folder of results */
+    const char *headline; /* of a chart: the first field that begins so */
+} sections[] = {{"align", &lam_command_map, EMBEDDINGS, true, NULL},
+                {"map", &lam_command_map, EMBEDDINGS, true, NULL},
+                {"relate", &lam_command_relate, MAPS, false, "recall_"},
+                {"probe", &lam_command_probe, ALIGNED, false, "balanced_accuracy"},
+                {"consistency", &lam_command_consistency, ALIGNED, false, "consistency_share"}};
+enum { SECTIONS = sizeof sections / sizeof *sections };
+
+/* What a run adds to those before it: a key of the file and which of its values. */
+typedef struct choice {
+    const lam_config_list *list;
+    int value;
+} choice;
+
+typedef struct planned {
+    int section, after;          /* after: run whose output is read; -1: an embedding file */
+    const lam_config_list *list; /* after -1: the embeddings, and which */
+    int embedding;
+    choice choices[MAXIMUM_KEYS]; /* of its own section */
+    int choice_count;
+    char *name, *output;
+    const char **arguments;
+} planned;
+
+typedef struct sweep {
+    lam_config_lists *lists;
+    const lam_config_list *embeddings;
+    const char *path, *out;
+    planned *runs;
+    int count;
+    lam_arena arena;
+} sweep;
+
+/* ---- the file ---- */
+
+static int section_of(const char *name) {
+    for (int s = 0; s < SECTIONS; s++)
+        if (!strcmp(sections[s].name, name)) return s;
+    return -1;
+}
+
+static lam_status unknown_section(const sweep *w, const lam_config_list *list) {
+    const char *names[SECTIONS + 1] = {"embeddings"}, *asked = *list->section ? list->section : list->key;
+    for (int s = 0; s < SECTIONS; s++) names[s + 1] = sections[s].name;
+    const char *nearest = lam_nearest_name(asked, names, SECTIONS + 1);
+    LAM_REQUIRE(!nearest, LAM_ERROR_CONFIG, "%s:%zu: unknown section '%s'; did you mean '%s'?", w->path,
+                list->line, asked, nearest);
+    LAM_FAIL(LAM_ERROR_CONFIG,
+             "%s:%zu: unknown section '%s', allowed are embeddings, align, map, relate, probe, consistency",
+             w->path, list->line, asked);
+}
+
+static lam_status check_value(const sweep *w, const lam_config_list *list, const lam_command *command,
+                              const lam_option *option, const lam_config_value *value) {
+    LAM_REQUIRE(value->count == 1 || option->kind == LAM_OPTION_LIST, LAM_ERROR_CONFIG,
+                "%s:%zu: %s.%s takes one value, not a list in a list", w->path, list->line, list->section,
+                list->key);
+    for (int k = 0; k < value->count; k++) {
+        const char *text = value->texts[k];
+        bool truth = !strcmp(text, "true") || !strcmp(text, "false");
+        LAM_REQUIRE(option->kind != LAM_OPTION_FLAG || truth, LAM_ERROR_CONFIG,
+                    "%s:%zu: %s.%s is '%s', allowed are true and false", w->path, list->line, list->section,
+                    list->key, text);
+        if (option->kind != LAM_OPTION_FLAG && lam_option_check(command, option, text) != LAM_OK)
+            return lam_fail_context(LAM_ERROR_CONFIG, "%s:%zu", w->path, list->line);
+    }
+    return LAM_OK;
+}
+
+static lam_status check_list(sweep *w, const lam_config_list *list) {
+    if (!*list->section && !strcmp(list->key, "embeddings")) {
+        w->embeddings = list;
+        return LAM_OK;
+    }
+    int s = section_of(list->section);
+    if (s < 0) return unknown_section(w, list);
+    const lam_command *command = sections[s].command;
+    const lam_option *option = strcmp(list->key, "out") ? lam_option_find(command, list->key) : NULL;
+    if (!option) {
+        const char *names[MAXIMUM_KEYS];
+        int count = 0;
+        for (const lam_option *o = command->options; o->name && count < MAXIMUM_KEYS; o++)
+            if (strcmp(o->name, "out") != 0) names[count++] = o->name;
+        const char *nearest = lam_nearest_name(list->key, names, count);
+        LAM_REQUIRE(!nearest, LAM_ERROR_CONFIG, "%s:%zu: unknown key %s.%s; did you mean %s?", w->path,
+                    list->line, list->section, list->key, nearest);
+        LAM_FAIL(LAM_ERROR_CONFIG, "%s:%zu: unknown key %s.%s: see lamella %s --help", w->path, list->line,
+                 list->section, list->key, command->name);
+    }
+    for (int v = 0; v < list->count; v++) LAM_TRY(check_value(w, list, command, option, &list->values[v]));
+    return LAM_OK;
+}
+
+static bool has_section(const sweep *w, int s) {
+    for (int k = 0; k < w->lists->count; k++)
+        if (!strcmp(w->lists->items[k].section, sections[s].name)) return true;
+    return false;
+}
+
+static lam_status check_file(sweep *w) {
+    bool results = false;
+    for (int k = 0; k < w->lists->count; k++) LAM_TRY(check_list(w, &w->lists->items[k]));
+    LAM_REQUIRE(w->embeddings, LAM_ERROR_CONFIG, "%s: the key embeddings is missing: the files to start from",
+                w->path);
+    for (int v = 0; v < w->embeddings->count; v++)
+        for (int k = 0; k < w->embeddings->values[v].count; k++)
+            LAM_REQUIRE(lam_path_exists(w->embeddings->values[v].texts[k]), LAM_ERROR_IO,
+                        "%s:%zu: %s: there is no such file", w->path, w->embeddings->line,
+                        w->embeddings->values[v].texts[k]);
+    for (int s = 0; s < SECTIONS; s++) {
+        results = results || (!sections[s].is_file && has_section(w, s));
+        LAM_REQUIRE(sections[s].input != MAPS || !has_section(w, s) || has_section(w, section_of("map")),
+                    LAM_ERROR_CONFIG, "%s: %s needs a section map, whose maps it reads", w->path,
+                    sections[s].name);
+    }
+    LAM_REQUIRE(results, LAM_ERROR_CONFIG, "%s: no section gives results: add relate, probe or consistency",
+                w->path);
+    return LAM_OK;
+}
+
+/* ---- the runs ---- */
+
+/* printf into the arena. */
+__attribute__((format(printf, 3, 4))) static lam_status keep_text(sweep *w, char **out, const char *format,
+                                                                  ...) {
+    char text[4096];
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    LAM_REQUIRE(length >= 0 && (size_t)length < sizeof text, LAM_ERROR_INPUT, "%s: the path is too long",
+                w->out);
+    return lam_arena_text(&w->arena, out, text, (size_t)length);
+}
+
+static lam_status give_arguments(sweep *w, planned *run) {
+    int words = 16;
+    char *word;
+    for (int k = 0; k < run->choice_count; k++)
+        words += 1 + run->choices[k].list->values[run->choices[k].value].count;
+    LAM_TRY(lam_arena_alloc(&w->arena, (void **)&run->arguments, (size_t)words * sizeof *run->arguments));
+    int n = 0;
+    run->arguments[n++] = sections[run->section].command->name;
+    run->arguments[n++] =
+        run->after >= 0 ? w->runs[run->after].output : run->list->values[run->embedding].texts[0];
+    for (int k = 0; k < run->choice_count; k++) {
+        const lam_config_list *list = run->choices[k].list;
+        const lam_config_value *value = &list->values[run->choices[k].value];
+        bool flag = lam_option_find(sections[run->section].command, list->key)->kind == LAM_OPTION_FLAG;
+        if (flag && !strcmp(value->texts[0], "false")) continue;
+        LAM_TRY(keep_text(w, &word, "--%s", list->key));
+        run->arguments[n++] = word;
+        for (int t = 0; t < value->count && !flag; t++) run->arguments[n++] = value->texts[t];
+    }
+    run->arguments[n++] = "--out";
+    run->arguments[n++] = run->output;
+    run->arguments[n++] = "--threads"; /* the runs themselves are what is parallel */
+    run->arguments[n++] = "1";
+    run->arguments[n++] = "--force";
+    run->arguments[n++] = "--json";
+    run->arguments[n] = NULL;
+    return LAM_OK;
+}
+
+/* Every combination of the section's values, the last key fastest, on one input. */
+static lam_status plan_input(sweep *w, int s, int after, int embedding) {
+    const lam_config_list *keys[MAXIMUM_KEYS];
+    int count = 0, at[MAXIMUM_KEYS] = {0};
+    for (int k = 0; k < w->lists->count; k++)
+        if (!strcmp(w->lists->items[k].section, sections[s].name)) keys[count++] = &w->lists->items[k];
+    for (bool more = true; more;) {
+        LAM_REQUIRE(w->count < MAXIMUM_RUNS, LAM_ERROR_CONFIG, "%s: more than %d runs", w->path,
+                    MAXIMUM_RUNS);
+        LAM_TRY(lam_grow((void **)&w->runs, (size_t)w->count * sizeof *w->runs,
+                         (size_t)(w->count + 1) * sizeof *w->runs));
+        planned *run = &w->runs[w->count];
+        *run = (planned){.section = s,
+                         .after = after,
+                         .list = w->embeddings,
+                         .embedding = embedding,
+                         .choice_count = count};
+        for (int k = 0; k < count; k++) run->choices[k] = (choice){keys[k], at[k]};
+        LAM_TRY(keep_text(w, &run->name, "%s-%d", sections[s].name, w->count + 1));
+        LAM_TRY(keep_text(w, &run->output, "%s/%s%s", w->out, run->name, sections[s].is_file ? ".h5ad" : ""));
+        w->count++;
+        LAM_TRY(give_arguments(w, run));
+        more = false;
+        for (int k = count; k-- > 0 && !more;) {
+            more = ++at[k] < keys[k]->count;
+            if (!more) at[k] = 0;
+        }
+    }
+    return LAM_OK;
+}
+
+static lam_status plan(sweep *w) {
+    bool aligned = has_section(w, section_of("align"));
+    for (int s = 0; s < SECTIONS; s++) {
+        if (!has_section(w, s)) continue;
+        const char *source = sections[s].input == MAPS                 ? "map"
+                             : sections[s].input == ALIGNED && aligned ? "align"
+                                                                       : NULL;
+        if (!source)
+            for (int e = 0; e < w->embeddings->count; e++) LAM_TRY(plan_input(w, s, -1, e));
+        for (int k = 0, before = w->count; source && k < before; k++)
+            if (!strcmp(sections[w->runs[k].section].name, source))
+                LAM_TRY(plan_input(w, s, k, w->runs[k].embedding));
+    }
+    return LAM_OK;
+}
+
+/* ---- the table ---- */
+
+static void value_text(const lam_config_value *value, char *text, size_t size) {
+    size_t length = 0;
+    text[0] = 0;
+    for (int t = 0; t < value->count && length < size; t++)
+        length += (size_t)snprintf(text + length, size - length, "%s%s", t ? " " : "", value->texts[t]);
+}
+
+/* The swept settings of a run and of those it reads: fields of the record, words of the label. */
+static void put_settings(const sweep *w, int run, lam_json *record, char *label, size_t size) {
+    const planned *p = &w->runs[run];
+    char key[256], text[512];
+    if (p->after >= 0) {
+        put_settings(w, p->after, record, label, size);
+    } else if (w->embeddings->count > 1) {
+        value_text(&w->embeddings->values[p->embedding], text, sizeof text);
+        lam_json_set_text(record, "embeddings", text);
+        snprintf(label, size, "%s", text);
+    }
+    for (int k = 0; k < p->choice_count; k++) {
+        const lam_config_list *list = p->choices[k].list;
+        if (list->count < 2) continue;
+        snprintf(key, sizeof key, "%s.%s", list->section, list->key);
+        value_text(&list->values[p->choices[k].value], text, sizeof text);
+        lam_json_set_text(record, key, text);
+        size_t length = strlen(label);
+        snprintf(label + length, size - length, "%s%s %s", length ? ", " : "", list->key, text);
+    }
+}
+
+/* The columns of all settings first, so that every record has the same ones. */
+static void put_columns(const sweep *w, lam_json *record) {
+    lam_json_set_text(record, "command", "");
+    lam_json_set_text(record, "run", "");
+    if (w->embeddings->count > 1) lam_json_set_text(record, "embeddings", "");
+    for (int k = 0; k < w->lists->count; k++) {
+        const lam_config_list *list = &w->lists->items[k];
+        char key[256];
+        if (!*list->section || list->count < 2) continue;
+        snprintf(key, sizeof key, "%s.%s", list->section, list->key);
+        lam_json_set_text(record, key, "");
+    }
+    lam_json_set_text(record, "name", "");
+}
+
+static void put_fields(const lam_json *result, lam_json *record) {
+    for (const char *key = NULL; (key = lam_json_key_after(result, key));) {
+        const lam_json *field = lam_json_get(result, key);
+        if (lam_json_is_text(field))
+            lam_json_set_text(record, "name", lam_json_text(field, ""));
+        else if (lam_json_is_integer(field))
+            lam_json_set_int(record, key, lam_json_int(field, 0));
+        else if (lam_json_is_number(field))
+            lam_json_set_float(record, key, lam_json_float(field, 0));
+    }
+}
+
+static lam_status read_result(const sweep *w, int run, lam_json **out) {
+    char *path, *text;
+    size_t size;
+    LAM_TRY(lam_text_format(&path, "%s/logs/%s.json", w->out, w->runs[run].name));
+    lam_status status = lam_file_read(path, &text, &size);
+    if (status == LAM_OK) {
+        status = lam_json_parse(out, text, size, path);
+        lam_free(text);
+    }
+    lam_free(path);
+    return status;
+}
+
+/* Records of all results; labels [records], of the arena. */
+static lam_status gather(sweep *w, const lam_job *jobs, lam_json *records, const char ***labels) {
+    for (int r = 0; r < w->count; r++) {
+        if (sections[w->runs[r].section].is_file || !jobs[r].done) continue;
+        lam_json *result;
+        LAM_TRY(read_result(w, r, &result));
+        size_t items = lam_json_is_array(result) ? lam_json_size(result) : 1;
+        lam_status status = LAM_OK;
+        for (size_t k = 0; k < items; k++) {
+            lam_json *record = lam_json_object();
+            char label[1024] = "", *kept;
+            size_t size = lam_json_size(records);
+            lam_json_append(records, record);
+            put_columns(w, record);
+            lam_json_set_text(record, "command", sections[w->runs[r].section].name);
+            lam_json_set_text(record, "run", w->runs[r].name);
+            put_settings(w, r, record, label, sizeof label);
+            put_fields(lam_json_is_array(result) ? lam_json_at(result, k) : result, record);
+            LAM_TRY_GOTO(lam_arena_text(&w->arena, &kept, *label ? label : w->runs[r].name,
+                                        strlen(*label ? label : w->runs[r].name)),
+                         next);
+            LAM_TRY_GOTO(lam_grow((void **)labels, size * sizeof **labels, (size + 1) * sizeof **labels),
+                         next);
+            (*labels)[size] = kept;
+        }
+    next:
+        lam_json_free(result);
+        LAM_TRY(status);
+    }
+    return LAM_OK;
+}
+
+/* ---- the page ---- */
+
+typedef struct bar {
+    const char *label;
+    double value, low, high;
+} bar;
+
+static int best_first(const void *a, const void *b) {
+    const bar *x = a, *y = b;
+    return (x->value < y->value) - (x->value > y->value);
+}
+
+static const char *headline_of(const lam_json *record, const char *start) {
+    for (const char *key = NULL; (key = lam_json_key_after(record, key));)
+        if (!strncmp(key, start, strlen(start)) && lam_json_is_number(lam_json_get(record, key))) return key;
+    return NULL;
+}
+
+static double beside(const lam_json *record, const char *key, const char *start, const char *which) {
+    char name[256];
+    snprintf(name, sizeof name, "%s%s_%s", start, which, key + strlen(start));
+    return lam_json_float(lam_json_get(record, name), NAN);
+}
+
+static lam_status draw(lam_page *page, const lam_json *records, const char *const *labels, int s,
+                       const char *name) {
+    int64_t count = 0, all = (int64_t)lam_json_size(records);
+    const char *key = NULL, *start = sections[s].headline;
+    bar *bars;
+    LAM_TRY(lam_alloc_array((void **)&bars, all, sizeof *bars));
+    for (int64_t r = 0; r < all; r++) {
+        const lam_json *record = lam_json_at(records, (size_t)r);
+        if (strcmp(lam_json_text(lam_json_get(record, "command"), ""), sections[s].name) != 0 ||
+            strcmp(lam_json_text(lam_json_get(record, "name"), ""), name) != 0)
+            continue;
+        if (!key) key = headline_of(record, start);
+        if (!key) continue;
+        bars[count++] = (bar){labels[r], lam_json_float(lam_json_get(record, key), NAN),
+                              beside(record, key, start, "low"), beside(record, key, start, "high")};
+    }
+    if (count) qsort(bars, (size_t)count, sizeof *bars, best_first);
+    int64_t shown = count < BARS ? count : BARS;
+    const char *names[BARS];
+    double values[BARS], low[BARS], high[BARS];
+    char title[256];
+    for (int64_t k = 0; k < shown; k++)
+        names[k] = bars[k].label, values[k] = bars[k].value, low[k] = bars[k].low, high[k] = bars[k].high;
+    snprintf(title, sizeof title, "%s%s%s%s", sections[s].name, *name ? ": " : "", name,
+             count > shown ? ", the best" : "");
+    lam_bars chart = {title, key ? key : "", shown, names, values, low, high, NAN, NULL};
+    if (shown) {
+        lam_page_bars(page, &chart);
+        lam_log_info("sweep: %s%s%s: best %s %.4g: %s", sections[s].name, *name ? " " : "", name, key,
+                     values[0], names[0]);
+    }
+    lam_free(bars);
+    return LAM_OK;
+}
+
+static lam_status write_page(const sweep *w, const lam_json *records, const char *const *labels) {
+    char *path;
+    lam_page *page;
+    LAM_TRY(lam_path_join(&path, w->out, "report.html"));
+    lam_status status = lam_page_create(&page, "lamella: sweep", "report_data");
+    if (status != LAM_OK) goto done;
+    lam_page_paragraph(page, "%d runs of %s; every number is in sweep.csv.", w->count, w->path);
+    for (int s = 0; s < SECTIONS && status == LAM_OK; s++) {
+        bool headed = false;
+        for (size_t r = 0; r < lam_json_size(records) && status == LAM_OK; r++) {
+            const lam_json *record = lam_json_at(records, r);
+            const char *name = lam_json_text(lam_json_get(record, "name"), "");
+            bool first = !strcmp(lam_json_text(lam_json_get(record, "command"), ""), sections[s].name);
+            for (size_t before = 0; before < r && first; before++) {
+                const lam_json *other = lam_json_at(records, before);
+                first = strcmp(lam_json_text(lam_json_get(other, "command"), ""), sections[s].name) != 0 ||
+                        strcmp(lam_json_text(lam_json_get(other, "name"), ""), name) != 0;
+            }
+            if (!first) continue;
+            if (!headed) lam_page_heading(page, sections[s].name);
+            headed = true;
+            status = draw(page, records, labels, s, name);
+        }
+    }
+    if (status == LAM_OK)
+        status = lam_page_write(&page, path);
+    else
+        lam_page_free(&page);
+done:
+    lam_free(path);
+    return status;
+}
+
+/* ---- the command ---- */
+
+/* The fields of all records in the first, so that the table has every column. */
+static void complete_first(lam_json *records) {
+    lam_json *first = lam_json_at(records, 0);
+    for (size_t r = 1; r < lam_json_size(records); r++) {
+        const lam_json *record = lam_json_at(records, r);
+        for (const char *key = NULL; (key = lam_json_key_after(record, key));)
+            if (!lam_json_get(first, key)) lam_json_set_float(first, key, NAN);
+    }
+}
+
+/* How many failed, and what the first of them said last. */
+static lam_status tell_failures(const sweep *w, const lam_job *jobs) {
+    int failed = 0, first = -1;
+    for (int r = 0; r < w->count; r++) {
+        if (jobs[r].done) continue;
+        if (first < 0) first = r;
+        failed++;
+    }
+    if (!failed) return LAM_OK;
+    char *path, *text = NULL, last[512] = "";
+    size_t size;
+    LAM_TRY(lam_text_format(&path, "%s/logs/%s.log", w->out, w->runs[first].name));
+    if (lam_file_read(path, &text, &size) == LAM_OK) {
+        while (size && (text[size - 1] == '\n' || text[size - 1] == '\r')) text[--size] = 0;
+        const char *line = strrchr(text, '\n');
+        snprintf(last, sizeof last, "%s", line ? line + 1 : text);
+        lam_free(text);
+    }
+    lam_free(path);
+    LAM_FAIL(LAM_ERROR_INPUT, "sweep: %d of %d runs failed, the others are in %s/sweep.csv; %s: %s", failed,
+             w->count, w->out, w->runs[first].name, last);
+}
+
+static lam_status go(sweep *w, const lam_arguments *arguments) {
+    lam_job *jobs = NULL;
+    lam_json *records = lam_json_array();
+    const char **labels = NULL;
+    char *logs = NULL;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_path_join(&logs, w->out, "logs"), done);
+    LAM_TRY_GOTO(lam_make_folders(logs), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&jobs, w->count, sizeof *jobs), done);
+    for (int r = 0; r < w->count; r++)
+        jobs[r] =
+            (lam_job){.arguments = w->runs[r].arguments, .name = w->runs[r].name, .after = w->runs[r].after};
+    LAM_TRY_GOTO(lam_jobs_run(jobs, w->count, lam_threads(), logs), done);
+    LAM_TRY_GOTO(gather(w, jobs, records, &labels), done);
+    if (lam_json_size(records)) {
+        complete_first(records);
+        LAM_TRY_GOTO(lam_records_write(records, w->out, "sweep.csv"), done);
+        LAM_TRY_GOTO(write_page(w, records, labels), done);
+        if (lam_option_json(arguments)) LAM_TRY_GOTO(lam_records_print(records), done);
+    }
+    status = tell_failures(w, jobs);
+done:
+    lam_json_free(records);
+    lam_free(labels);
+    lam_free(jobs);
+    lam_free(logs);
+    return status;
+}
+
+static lam_status run(const lam_arguments *arguments) {
+    sweep w = {.path = lam_positional(arguments, 0), .out = lam_option_text(arguments, "out")};
+    LAM_TRY(lam_require_absent(w.out, lam_option_force(arguments)));
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_config_lists_read(&w.lists, w.path), done);
+    LAM_TRY_GOTO(check_file(&w), done);
+    LAM_TRY_GOTO(plan(&w), done);
+    status = go(&w, arguments);
+done:
+    lam_config_lists_free(w.lists);
+    lam_free(w.runs);
+    lam_arena_free(&w.arena);
+    return status;
+}
+
+static const lam_option options[] = {{"out", LAM_OPTION_TEXT, "DIR", NULL,
+                                      "folder for sweep.csv, report.html, every map and result, and logs/", 0,
+                                      0, true},
+                                     {0}};
+
+const lam_command lam_command_sweep = {
+    "sweep",
+    "run every combination of settings of map, relate and others: one table, one page",
+    "SWEEP.yaml",
+    1,
+    1,
+    options,
+    "lamella sweep configs/sweep.yaml --out sweep",
+    run};
