@@ -163,7 +163,8 @@ static lam_status test_magnitude(const lam_screen *s, const settings *how, const
     return finish_metric(m, s);
 }
 
-/* Replicate against non-replicate cosines over the whole screen. */
+/* Replicate against non-replicate cosines over the whole screen. Pairs share rows, so the p values are nominal; the statistics are
+ * what models are compared by. */
 typedef struct contrast {
     int64_t same, different;
     lam_test_result ks, cvm;
@@ -355,15 +356,17 @@ static const lam_option options[] = {
     {"by", LAM_OPTION_TEXT, "COLUMN", NULL, "rows of one value are replicates of a perturbation", 0, 0, true},
     {"controls", LAM_OPTION_TEXT, "COLUMN=VALUE", NULL,
      "rows that magnitude is measured from (1,000 of them, by --seed); no perturbation", 0, 0, true},
-    {"out", LAM_OPTION_TEXT, "DIR", NULL, "folder for consistency.csv and summary.json", 0, 0, true},
+    {"out", LAM_OPTION_TEXT, "DIR", NULL,
+     "folder for consistency.csv (row summary: means, shares of p and q <= 0.05) and summary.json", 0, 0,
+     true},
     {"where", LAM_OPTION_TEXT, "EXPR", NULL, "rows that stay, as of lamella map", 0, 0, false},
     {"null-where", LAM_OPTION_TEXT, "EXPR", NULL,
      "null perturbations: those whose rows all satisfy it, e.g. 'expression < -3'", 0, 0, false},
     {"null-genes", LAM_OPTION_TEXT, "TABLE", NULL,
      "null perturbations by name: column --by of a table, else its first", 0, 0, false},
     {"method", LAM_OPTION_CHOICE, "cosine|angular", "cosine",
-     "consistency: mean cosine of replicates, p against the null perturbations (none named: permutations, "
-     "(1 + k) / (1 + P)); angular: mean angle, p = k / P of permutations, as first published",
+     "cosine: mean cosine of replicates, p against the null perturbations (none named: permutations over all rows but "
+     "controls, (1 + k) / (1 + P)); angular: mean angle, p = k / P of permutations, as first published",
      0, 0, false},
     {"magnitude-null", LAM_OPTION_CHOICE, "perturbations|label-shuffle", NULL,
      "p of magnitude: against the null perturbations (default where named), or labels of replicates and controls "

@@ -170,6 +170,7 @@ static void pools_free(pools *p) {
     lam_free(p->row);
     lam_free(p->counts);
     lam_free(p->profile);
+    memset(p, 0, sizeof *p);
 }
 
 static lam_status pools_make(pools *p, const lam_replicates *r, const int64_t *batch, int64_t batches) {
