@@ -14,7 +14,7 @@
 #include "base/records.h"
 #include "base/threads.h"
 #include "eval/commands.h"
-#include "eval/jobs.h"
+#include "eval/processes.h"
 
 #define MAXIMUM_RUNS 100000
 #define MAXIMUM_KEYS 64
@@ -310,7 +310,7 @@ static lam_status read_result(const sweep *w, int run, lam_json **out) {
 }
 
 /* Records of all results; labels [records], of the arena. */
-static lam_status gather(sweep *w, const lam_job *jobs, lam_json *records, const char ***labels) {
+static lam_status gather(sweep *w, const lam_process *jobs, lam_json *records, const char ***labels) {
     for (int r = 0; r < w->count; r++) {
         if (sections[w->runs[r].section].is_file || !jobs[r].done) continue;
         lam_json *result;
@@ -446,7 +446,7 @@ static void complete_first(lam_json *records) {
 }
 
 /* How many failed, and what the first of them said last. */
-static lam_status tell_failures(const sweep *w, const lam_job *jobs) {
+static lam_status tell_failures(const sweep *w, const lam_process *jobs) {
     int failed = 0, first = -1;
     for (int r = 0; r < w->count; r++) {
         if (jobs[r].done) continue;
@@ -469,7 +469,7 @@ static lam_status tell_failures(const sweep *w, const lam_job *jobs) {
 }
 
 static lam_status go(sweep *w, const lam_arguments *arguments) {
-    lam_job *jobs = NULL;
+    lam_process *jobs = NULL;
     lam_json *records = lam_json_array();
     const char **labels = NULL;
     char *logs = NULL;
@@ -478,9 +478,9 @@ static lam_status go(sweep *w, const lam_arguments *arguments) {
     LAM_TRY_GOTO(lam_make_folders(logs), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&jobs, w->count, sizeof *jobs), done);
     for (int r = 0; r < w->count; r++)
-        jobs[r] =
-            (lam_job){.arguments = w->runs[r].arguments, .name = w->runs[r].name, .after = w->runs[r].after};
-    LAM_TRY_GOTO(lam_jobs_run(jobs, w->count, lam_threads(), logs), done);
+        jobs[r] = (lam_process){
+            .arguments = w->runs[r].arguments, .name = w->runs[r].name, .after = w->runs[r].after};
+    LAM_TRY_GOTO(lam_processes_run(jobs, w->count, lam_threads(), logs), done);
     LAM_TRY_GOTO(gather(w, jobs, records, &labels), done);
     if (lam_json_size(records)) {
         complete_first(records);

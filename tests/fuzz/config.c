@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/config_lists.h"
 #include "base/memory.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
@@ -59,6 +60,27 @@ static void refused(lam_status status, const char *where) {
     require(strncmp(lam_last_error(), where, strlen(where)) == 0 && strchr(lam_last_error(), '\n') == NULL);
 }
 
+/* The same bytes as the lists of a sweep. */
+static void lists_of(const char *text, size_t size) {
+    lam_config_lists *lists = NULL;
+    lam_status status = lam_config_lists_parse(&lists, text, size, "fuzz");
+    if (status != LAM_OK) {
+        require(lists == NULL);
+        refused(status, "fuzz:");
+        return;
+    }
+    for (int k = 0; k < lists->count; k++) {
+        const lam_config_list *one = &lists->items[k];
+        require(one->count > 0 && strlen(one->section) + strlen(one->key) <= size);
+        for (int v = 0; v < one->count; v++) {
+            require(one->values[v].count > 0);
+            for (int t = 0; t < one->values[v].count; t++)
+                require(strlen(one->values[v].texts[t]) <= 4 * size);
+        }
+    }
+    lam_config_lists_free(lists);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
     if (size == 0) return 0;
     lam_config *config = NULL;
@@ -70,6 +92,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
         if (status != LAM_OK) refused(status, "command line: ");
         lam_free(assignment);
     } else {
+        lists_of((const char *)bytes + 1, size - 1);
         lam_status status = lam_config_parse(&config, keys, (const char *)bytes + 1, size - 1, "fuzz");
         if (status != LAM_OK) {
             require(config == NULL);

@@ -1,13 +1,13 @@
 /* Commands of this program run as processes of their own, several at once, each after the one whose result it reads.
  *
- *     lam_job jobs[2] = {{.arguments = map_words, .name = "map-1", .after = -1},
+ *     lam_process jobs[2] = {{.arguments = map_words, .name = "map-1", .after = -1},
  *                        {.arguments = relate_words, .name = "relate-1", .after = 0}};
- *     LAM_TRY(lam_jobs_run(jobs, 2, 4, "out/logs"));
+ *     LAM_TRY(lam_processes_run(jobs, 2, 4, "out/logs"));
  *
  * Standard error of a job goes to FOLDER/NAME.log, standard output to FOLDER/NAME.json. A job whose forerunner failed does not
  * start. TERM, INT and USR1 end the running jobs, and the call fails. */
-#ifndef LAMELLA_EVAL_JOBS_H
-#define LAMELLA_EVAL_JOBS_H
+#ifndef LAMELLA_EVAL_PROCESSES_H
+#define LAMELLA_EVAL_PROCESSES_H
 
 #include <stdbool.h>
 
@@ -17,15 +17,15 @@
 extern "C" {
 #endif
 
-typedef struct lam_job {
+typedef struct lam_process {
     const char *const *arguments; /* without the program's name; ends with NULL */
     const char *name;
     int after; /* index of an earlier job; -1: none */
     bool done; /* out: it ran and returned 0 */
-} lam_job;
+} lam_process;
 
 /* at_once >= 1. LAM_OK also where jobs failed: see `done`. */
-lam_status lam_jobs_run(lam_job *jobs, int count, int at_once, const char *folder);
+lam_status lam_processes_run(lam_process *jobs, int count, int at_once, const char *folder);
 
 #ifdef __cplusplus
 }

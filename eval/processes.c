@@ -1,4 +1,4 @@
-#include "eval/jobs.h"
+#include "eval/processes.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,12 +15,12 @@
 
 #define POLL_NANOSECONDS 2000000
 
-typedef enum job_state { WAITING, RUNNING, OVER } job_state;
+typedef enum run_state { WAITING, RUNNING, OVER } run_state;
 
-typedef struct process {
-    job_state state;
+typedef struct running {
+    run_state state;
     pid_t id;
-} process;
+} running;
 
 static lam_status redirect(posix_spawn_file_actions_t *actions, int stream, const char *folder,
                            const char *name, const char *end) {
@@ -32,7 +32,7 @@ static lam_status redirect(posix_spawn_file_actions_t *actions, int stream, cons
     return LAM_OK;
 }
 
-static lam_status start(const lam_job *job, const char *folder, const char *program, pid_t *id) {
+static lam_status start(const lam_process *job, const char *folder, const char *program, pid_t *id) {
     const char *words[512] = {program};
     int count = 0;
     for (; job->arguments[count]; count++) {
@@ -67,20 +67,20 @@ done:
 }
 
 /* Jobs that can never start count as over. */
-static int start_ready(lam_job *jobs, process *processes, int count, int at_once, const char *folder,
+static int start_ready(lam_process *jobs, running *processes, int count, int at_once, const char *folder,
                        const char *program, lam_status *status) {
-    int running = 0, over = 0;
-    for (int k = 0; k < count; k++) running += processes[k].state == RUNNING;
+    int busy = 0, over = 0;
+    for (int k = 0; k < count; k++) busy += processes[k].state == RUNNING;
     for (int k = 0; k < count; k++) {
-        const process *before = jobs[k].after >= 0 ? &processes[jobs[k].after] : NULL;
+        const running *before = jobs[k].after >= 0 ? &processes[jobs[k].after] : NULL;
         if (processes[k].state == WAITING && before && before->state == OVER && !jobs[jobs[k].after].done)
             processes[k].state = OVER;
         bool ready = processes[k].state == WAITING && (!before || before->state == OVER);
-        if (ready && running < at_once && *status == LAM_OK) {
+        if (ready && busy < at_once && *status == LAM_OK) {
             *status = start(&jobs[k], folder, program, &processes[k].id);
             if (*status == LAM_OK) {
                 processes[k].state = RUNNING;
-                running++;
+                busy++;
             }
         }
         over += processes[k].state == OVER;
@@ -88,7 +88,7 @@ static int start_ready(lam_job *jobs, process *processes, int count, int at_once
     return over;
 }
 
-static void reap(lam_job *jobs, process *processes, int count, bool wait_for_all) {
+static void reap(lam_process *jobs, running *processes, int count, bool wait_for_all) {
     for (int k = 0; k < count; k++) {
         int code = 0;
         if (processes[k].state != RUNNING) continue;
@@ -101,8 +101,8 @@ static void reap(lam_job *jobs, process *processes, int count, bool wait_for_all
     }
 }
 
-lam_status lam_jobs_run(lam_job *jobs, int count, int at_once, const char *folder) {
-    process *processes;
+lam_status lam_processes_run(lam_process *jobs, int count, int at_once, const char *folder) {
+    running *processes;
     char program[4096];
     ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
     LAM_REQUIRE(length > 0, LAM_ERROR_EXTERNAL, "/proc/self/exe cannot be read: %s", strerror(errno));
