@@ -3,6 +3,7 @@
 #include <fnmatch.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -304,6 +305,33 @@ lam_status lam_embeddings_read(lam_embeddings **out, const char *path, const cha
         return status;
     }
     *out = embeddings;
+    return LAM_OK;
+}
+
+/* Digits count as numbers, so that block_2 comes before block_10. */
+static int natural_order(const void *a, const void *b) {
+    return strverscmp(*(char *const *)a, *(char *const *)b);
+}
+
+lam_status lam_embeddings_matrices(const char *path, const char *glob, char ***names, int64_t *count) {
+    LAM_REQUIRE(ends_with(path, ".h5ad") || ends_with(path, ".h5"), LAM_ERROR_INPUT,
+                "%s: holds one matrix; several, in obsm, are held by .h5ad files", path);
+    int64_t all, kept = 0;
+    char here[300] = "";
+    LAM_TRY(lam_h5ad_matrices(path, names, &all));
+    qsort(*names, (size_t)all, sizeof **names, natural_order);
+    for (int64_t i = 0; i < all; i++) {
+        size_t used = strlen(here);
+        snprintf(here + used, sizeof here - used, "%s%s", i > 0 ? ", " : "", (*names)[i]);
+        if (fnmatch(glob, (*names)[i], 0) == 0) (*names)[kept++] = (*names)[i];
+    }
+    if (kept == 0) {
+        lam_free(*names);
+        *names = NULL;
+        LAM_FAIL(LAM_ERROR_INPUT, "%s: no matrix of obsm matches '%s'; obsm has: %s", path, glob,
+                 all > 0 ? here : "nothing");
+    }
+    *count = kept;
     return LAM_OK;
 }
 

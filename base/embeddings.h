@@ -28,6 +28,9 @@ typedef struct lam_embeddings {
 
 /* key: NULL or "X" = X; else layers/KEY or obsm/KEY. features: NULL or a glob of column names. */
 lam_status lam_embeddings_read(lam_embeddings **out, const char *path, const char *key, const char *features);
+/* Names of the matrices in obsm of a .h5ad that match `glob`, in natural order (block_2 before block_10), one block as
+ * lam_texts_pack makes it. None, or another kind of file: LAM_ERROR_INPUT that lists what is there. */
+lam_status lam_embeddings_matrices(const char *path, const char *glob, char ***names, int64_t *count);
 /* `count` texts as one block, the pointers and then the text: what `index` is. The caller frees the array alone. */
 lam_status lam_texts_pack(char ***out, const char *const *texts, int64_t count);
 void lam_embeddings_free(lam_embeddings *embeddings);

@@ -289,12 +289,10 @@ static lam_status read_provenance(lam_embeddings *out, const char *path, hid_t f
     return status;
 }
 
-lam_status lam_h5ad_read(lam_embeddings *out, char ***names, const char *path, const char *key) {
+static lam_status open_file(const char *path, hid_t *out) {
     lam_reader *probe = NULL;
     lam_status status = LAM_OK;
-    char *matrix = NULL;
     hid_t access = -1, file = -1;
-    *names = NULL;
     /* A missing file or permission is told in the words of base/files, not of HDF5. */
     LAM_TRY(lam_reader_open(&probe, path));
     lam_reader_close(&probe);
@@ -305,6 +303,40 @@ lam_status lam_h5ad_read(lam_embeddings *out, char ***names, const char *path, c
     H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
     H5Pset_file_locking(access, false, true); /* network folders often refuse locks */
     H5_READ(file = H5Fopen(path, H5F_ACC_RDONLY, access), "the file");
+    *out = file;
+done:
+    H5Pclose(access);
+    return status;
+}
+
+lam_status lam_h5ad_matrices(const char *path, char ***names, int64_t *count) {
+    texts links = {0};
+    lam_status status = LAM_OK;
+    hid_t file = -1, group = -1;
+    *names = NULL;
+    *count = 0;
+    LAM_TRY(open_file(path, &file));
+    if (lam_h5ad_is_kind(file, "obsm", H5I_GROUP)) {
+        H5_READ(group = H5Gopen2(file, "obsm", H5P_DEFAULT), "obsm");
+        LAM_REQUIRE_GOTO(H5Literate(group, H5_INDEX_NAME, H5_ITER_INC, NULL, add_link, &links) >= 0, done,
+                         LAM_ERROR_MEMORY, "%s: no memory for the names of the matrices", path);
+    }
+    LAM_TRY_GOTO(lam_texts_pack(names, links.items, links.count), done);
+    *count = links.count;
+done:
+    for (int64_t i = 0; i < links.count; i++) free((void *)(uintptr_t)links.items[i]);
+    lam_h5ad_free_texts(&links);
+    if (group >= 0) H5Gclose(group);
+    H5Fclose(file);
+    return status;
+}
+
+lam_status lam_h5ad_read(lam_embeddings *out, char ***names, const char *path, const char *key) {
+    lam_status status = LAM_OK;
+    char *matrix = NULL;
+    hid_t file = -1;
+    *names = NULL;
+    LAM_TRY(open_file(path, &file));
     LAM_TRY_GOTO(find_matrix(path, file, key, &matrix), done);
     if (lam_h5ad_is_kind(file, matrix, H5I_GROUP)) {
         LAM_TRY_GOTO(read_sparse(out, path, file, matrix), done);
@@ -316,7 +348,6 @@ lam_status lam_h5ad_read(lam_embeddings *out, char ***names, const char *path, c
     if (strncmp(matrix, "obsm/", 5) != 0) LAM_TRY_GOTO(read_var_names(path, file, out->columns, names), done);
 done:
     lam_free(matrix);
-    if (file >= 0) H5Fclose(file);
-    if (access >= 0) H5Pclose(access);
+    H5Fclose(file);
     return status;
 }

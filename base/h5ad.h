@@ -15,6 +15,8 @@ extern "C" {
 /* Fills `out` (zeroed by the caller, who also frees it where this fails). *names: of the columns, from var
  * where the matrix is X or a layer, else NULL; one block, freed with lam_free. */
 lam_status lam_h5ad_read(lam_embeddings *out, char ***names, const char *path, const char *key);
+/* Names in obsm, in the order of their bytes; one block, freed with lam_free. No obsm: none. */
+lam_status lam_h5ad_matrices(const char *path, char ***names, int64_t *count);
 /* As lam_embeddings_write, with `index` and `obs` not NULL. */
 lam_status lam_h5ad_write(const char *path, int64_t rows, int64_t columns, const double *values,
                           bool as_float32, const lam_table *obs, const char *const *index,

@@ -103,6 +103,37 @@ static void files_of_anndata(void **state) {
     lam_embeddings_free(e);
 }
 
+static void matrices_of_a_file(void **state) {
+    (void)state;
+    char path[512], **names = NULL;
+    int64_t count = 0;
+    snprintf(path, sizeof path, "%s/embeddings/blocks.h5ad", LAM_TEST_GOLDEN);
+    assert_int_equal(lam_embeddings_matrices(path, "block_*", &names, &count), LAM_OK);
+    assert_int_equal(count, 3);
+    assert_string_equal(names[0], "block_1");
+    assert_string_equal(names[1], "block_2");
+    assert_string_equal(names[2], "block_10");
+    lam_free(names);
+    assert_int_equal(lam_embeddings_matrices(path, "layer_*", &names, &count), LAM_ERROR_INPUT);
+    assert_non_null(strstr(lam_last_error(), "'layer_*'; obsm has: block_1, block_2, block_10, umap"));
+    assert_int_equal(lam_embeddings_matrices("e.csv", "*", &names, &count), LAM_ERROR_INPUT);
+    assert_int_equal(lam_embeddings_matrices(in_folder("absent.h5ad"), "*", &names, &count), LAM_ERROR_IO);
+    assert_int_equal(
+        lam_embeddings_write(in_folder("m.h5ad"), 1, 1, (const double[]){1}, true, NULL, NULL, NULL, NULL),
+        LAM_OK);
+    assert_int_equal(lam_embeddings_matrices(in_folder("m.h5ad"), "*", &names, &count), LAM_ERROR_INPUT);
+    assert_non_null(strstr(lam_last_error(), "obsm has: nothing"));
+    for (int kind = 0; kind < LAM_FAULT_WRITE; kind++)
+        for (int64_t n = 1;; n++) {
+            lam_fault_arm((lam_fault_kind)kind, n);
+            lam_status status = lam_embeddings_matrices(path, "*", &names, &count);
+            lam_fault_arm((lam_fault_kind)kind, 0);
+            if (status == LAM_OK) break;
+            assert_int_equal(status, kind == LAM_FAULT_ALLOC ? LAM_ERROR_MEMORY : LAM_ERROR_IO);
+        }
+    lam_free(names);
+}
+
 static void damaged_files(void **state) {
     (void)state;
     static const struct {
@@ -400,13 +431,10 @@ static void every_fault(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(files_of_anndata),
-        cmocka_unit_test(damaged_files),
-        cmocka_unit_test(ours_again),
-        cmocka_unit_test(text_tables),
-        cmocka_unit_test(published_embeddings),
-        cmocka_unit_test(every_fault),
-        cmocka_unit_test(text_of_another_encoding),
+        cmocka_unit_test(files_of_anndata), cmocka_unit_test(matrices_of_a_file),
+        cmocka_unit_test(damaged_files),    cmocka_unit_test(ours_again),
+        cmocka_unit_test(text_tables),      cmocka_unit_test(published_embeddings),
+        cmocka_unit_test(every_fault),      cmocka_unit_test(text_of_another_encoding),
     };
     snprintf(folder, sizeof folder, "/tmp/lamella-embeddings-%ld", (long)getpid());
     if (lam_make_folders(folder) != LAM_OK) return 1;
