@@ -1,26 +1,35 @@
-/* Multinomial logistic regression with an L2 penalty: scikit-learn's objective, C sum_i w_i loss_i + |W|^2 / 2 with the
+/* Logistic regression with an L2 penalty, scikit-learn's LogisticRegression: C sum_i w_i loss_i + |W|^2 / 2 with the
  * intercepts free, minimised by L-BFGS (liblbfgs).
  *
- *     LAM_TRY(lam_logistic_fit(x, n, d, label, weight, classes, 1.0, coefficients));    // [classes, d + 1]
- *     lam_logistic_predict(x, n, d, coefficients, classes, predicted);
- */
+ *     lam_standardised rows = {x, d, train, n_train, mean, scale};
+ *     LAM_TRY(lam_logistic_fit(&rows, label, weight, classes, 1.0, coefficients));    // [classes, d + 1]
+ *     LAM_TRY(lam_logistic_predict(&test_rows, coefficients, classes, predicted));
+ *
+ * Three classes or more: multinomial loss, a row of W a class. Two: scikit-learn penalises the one vector w that tells
+ * them apart; here W = (-w/2, w/2), and the penalty |W|^2 is the same |w|^2 / 2. Sums run over fixed pieces of the rows in
+ * a fixed order: the result does not depend on the number of threads. Calls on several threads are independent. */
 #ifndef LAMELLA_EVAL_LOGISTIC_H
 #define LAMELLA_EVAL_LOGISTIC_H
 
 #include <stdint.h>
 
 #include "base/status.h"
+#include "eval/standardise.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/* x [n, d] standardised by the caller; label [n] 0..classes-1; weight [n]; coefficients [classes, d + 1], intercept last.
- * LAM_ERROR_NUMERIC where the minimum is not reached. One thread; calls on several threads are independent. */
-lam_status lam_logistic_fit(const double *x, int64_t n, int64_t d, const int64_t *label, const double *weight,
+/* How many threads a fit of n rows can use. */
+int64_t lam_logistic_pieces(int64_t n);
+/* label [n] 0..classes-1 and weight [n] of the rows of the view in its order; coefficients [classes, d + 1], intercept
+ * last. They are read as the start (zeros, or the solution for a near C) and replaced. A class without rows gets the
+ * intercept -infinity: it is never predicted. LAM_ERROR_NUMERIC where the minimum is not reached. */
+lam_status lam_logistic_fit(const lam_standardised *rows, const int64_t *label, const double *weight,
                             int64_t classes, double c, double *coefficients);
-void lam_logistic_predict(const double *x, int64_t n, int64_t d, const double *coefficients, int64_t classes,
-                          int64_t *predicted);
+/* predicted [n]: the class of the largest score, the first of equal ones. */
+lam_status lam_logistic_predict(const lam_standardised *rows, const double *coefficients, int64_t classes,
+                                int64_t *predicted);
 
 #ifdef __cplusplus
 }

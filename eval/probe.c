@@ -1,4 +1,5 @@
-/* `lamella probe`: what a linear classifier reads out of embeddings. */
+/* `lamella probe`: what a simple model reads out of embeddings, in folds that keep groups whole. */
+#include <libgen.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -10,270 +11,261 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "eval/commands.h"
-#include "eval/folds.h"
-#include "eval/logistic.h"
+#include "eval/probe_parts.h"
 
-typedef struct probe {
-    double *x; /* [n, d], borrowed from the embeddings after rows without label are gone */
-    int64_t n, d, classes, groups, folds;
-    int64_t *label, *group, *fold, *predicted;
-    const char **class_names, **group_names;
-    double *accuracy; /* [folds] */
-    double c;
-    bool balanced;
-} probe;
+/* ---- what was asked for ---- */
 
-/* Mean and deviation of the training rows alone, so that nothing of the test fold is seen. */
-static void standardise(const probe *p, int64_t f, double *train, double *test) {
-    for (int64_t j = 0; j < p->d; j++) {
-        double sum = 0, squares = 0;
-        int64_t n = 0, at_train = 0, at_test = 0;
-        for (int64_t i = 0; i < p->n; i++)
-            if (p->fold[i] != f) sum += p->x[i * p->d + j], n++;
-        double mean = sum / (double)n;
-        for (int64_t i = 0; i < p->n; i++)
-            if (p->fold[i] != f) squares += (p->x[i * p->d + j] - mean) * (p->x[i * p->d + j] - mean);
-        double deviation = sqrt(squares / (double)n);
-        if (!(deviation > 0)) deviation = 1;
-        for (int64_t i = 0; i < p->n; i++) {
-            double value = (p->x[i * p->d + j] - mean) / deviation;
-            if (p->fold[i] != f)
-                train[at_train++ * p->d + j] = value;
-            else
-                test[at_test++ * p->d + j] = value;
-        }
-    }
+static int rising(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
 }
 
-static lam_status run_fold(probe *p, int64_t f) {
-    int64_t n_test = 0, n_train, seen = 0;
-    for (int64_t i = 0; i < p->n; i++) n_test += p->fold[i] == f;
-    n_train = p->n - n_test;
-    double *train = NULL, *test = NULL, *weight = NULL, *w = NULL;
-    int64_t *label = NULL, *guess = NULL, *counts = NULL, *right = NULL;
-    lam_status status = LAM_OK;
-    LAM_TRY_GOTO(lam_alloc_array((void **)&train, n_train * p->d, sizeof *train), done);
-    LAM_TRY_GOTO(lam_alloc_array((void **)&test, n_test * p->d, sizeof *test), done);
-    LAM_TRY_GOTO(lam_alloc_array((void **)&weight, n_train, sizeof *weight), done);
-    LAM_TRY_GOTO(lam_alloc_array((void **)&w, p->classes * (p->d + 1), sizeof *w), done);
-    LAM_TRY_GOTO(lam_alloc_array((void **)&label, n_train, sizeof *label), done);
-    LAM_TRY_GOTO(lam_alloc_array((void **)&guess, n_test, sizeof *guess), done);
-    LAM_TRY_GOTO(lam_alloc_array((void **)&counts, p->classes, sizeof *counts), done);
-    LAM_TRY_GOTO(lam_alloc_array((void **)&right, 2 * p->classes, sizeof *right), done);
-    standardise(p, f, train, test);
-    for (int64_t i = 0, at = 0; i < p->n; i++)
-        if (p->fold[i] != f) counts[label[at++] = p->label[i]]++;
-    for (int64_t k = 0; k < p->classes; k++) seen += counts[k] > 0;
-    for (int64_t i = 0; i < n_train; i++)
-        weight[i] = p->balanced ? (double)n_train / ((double)seen * (double)counts[label[i]]) : 1;
-    LAM_TRY_GOTO(lam_logistic_fit(train, n_train, p->d, label, weight, p->classes, p->c, w), done);
-    lam_logistic_predict(test, n_test, p->d, w, p->classes, guess);
-    for (int64_t i = 0, at = 0; i < p->n; i++) {
-        if (p->fold[i] != f) continue;
-        p->predicted[i] = guess[at++];
-        right[p->classes + p->label[i]]++;
-        right[p->label[i]] += p->predicted[i] == p->label[i];
+/* Distinct numbers above 0 and at most `largest`, separated by commas; sorted. */
+static lam_status read_numbers(const lam_arguments *arguments, const char *option, double largest,
+                               double **out, int64_t *count) {
+    const char *text = lam_option_text(arguments, option);
+    int64_t room = 1;
+    for (const char *p = text; *p; p++) room += *p == ',';
+    LAM_TRY(lam_alloc_array((void **)out, room, sizeof **out));
+    bool good = true;
+    for (const char *p = text; good; p++) {
+        char *end;
+        double value = strtod(p, &end);
+        good = end != p && (*end == ',' || *end == 0) && *p != ' ' && value > 0 && value <= largest;
+        if (good) (*out)[(*count)++] = value;
+        p = end;
+        if (*end == 0) break;
     }
-    double sum = 0;
-    int64_t present = 0;
-    for (int64_t k = 0; k < p->classes; k++)
-        if (right[p->classes + k]) sum += (double)right[k] / (double)right[p->classes + k], present++;
-    p->accuracy[f] = present ? sum / (double)present : (double)NAN;
-done:
-    lam_free(train);
-    lam_free(test);
-    lam_free(weight);
-    lam_free(w);
-    lam_free(label);
-    lam_free(guess);
-    lam_free(counts);
-    lam_free(right);
-    return status;
+    qsort(*out, (size_t)*count, sizeof **out, rising);
+    for (int64_t i = 1; i < *count; i++) good = good && (*out)[i] > (*out)[i - 1];
+    LAM_REQUIRE(good, LAM_ERROR_USAGE,
+                "probe: --%s is '%s': different numbers above 0, at most %g, separated by commas are needed",
+                option, text, largest);
+    return LAM_OK;
 }
 
-/* ---- rows ---- */
-
-static lam_status usable_rows(lam_embeddings *e, int column, const char *path) {
-    int64_t *rows = NULL, n = 0;
-    lam_table *obs = NULL;
-    LAM_TRY(lam_alloc_array((void **)&rows, e->rows, sizeof *rows));
-    lam_status status = LAM_OK;
-    for (int64_t i = 0; i < e->rows; i++) {
-        bool good = *lam_table_cell(e->obs, i, column) != 0;
-        for (int64_t j = 0; j < e->columns; j++) good &= isfinite(e->values[i * e->columns + j]) != 0;
-        if (good) rows[n++] = i;
-    }
-    if (n < e->rows)
-        lam_log_info("probe: %lld rows without a label or with values that are not finite are left out",
-                     (long long)(e->rows - n));
-    LAM_REQUIRE_GOTO(n > 0, done, LAM_ERROR_INPUT, "%s: no row has a label and finite features", path);
-    LAM_TRY_GOTO(lam_table_select(e->obs, rows, n, &obs), done);
-    for (int64_t k = 0; k < n; k++)
-        memmove(e->values + k * e->columns, e->values + rows[k] * e->columns,
-                (size_t)e->columns * sizeof(double));
-    lam_table_free(e->obs);
-    e->obs = obs;
-    e->rows = n;
-done:
-    lam_free(rows);
-    return status;
-}
-
-static lam_status make_folds(probe *p, const lam_arguments *arguments, const lam_table *obs) {
-    const char *group = lam_option_text(arguments, "group");
-    bool leave_one_out = lam_option_flag(arguments, "leave-one-group-out");
-    LAM_REQUIRE(group || !leave_one_out, LAM_ERROR_USAGE,
+static lam_status check_options(const lam_arguments *a) {
+    bool knn = lam_option_given(a, "knn"), ridge = lam_option_flag(a, "ridge");
+    LAM_REQUIRE(!knn || !ridge, LAM_ERROR_USAGE, "probe: --knn and --ridge are two models: give one");
+    static const char *const of_logistic[] = {"c", "class-weight"};
+    for (size_t i = 0; i < 2; i++)
+        LAM_REQUIRE(!(knn || ridge) || !lam_option_given(a, of_logistic[i]), LAM_ERROR_USAGE,
+                    "probe: --%s is of logistic regression: leave it out with --%s", of_logistic[i],
+                    knn ? "knn" : "ridge");
+    LAM_REQUIRE(ridge || !lam_option_given(a, "alpha"), LAM_ERROR_USAGE, "probe: --alpha is of --ridge");
+    LAM_REQUIRE(!lam_option_given(a, "blocks") || !lam_option_given(a, "key"), LAM_ERROR_USAGE,
+                "probe: --blocks and --key both name matrices: give one");
+    LAM_REQUIRE(lam_option_given(a, "group") || !lam_option_flag(a, "leave-one-group-out"), LAM_ERROR_USAGE,
                 "probe: --leave-one-group-out needs --group COLUMN");
-    LAM_TRY(lam_alloc_array((void **)&p->fold, p->n, sizeof *p->fold));
-    p->folds = lam_option_int(arguments, "folds");
-    if (group) {
-        int column;
-        LAM_TRY(lam_table_require(obs, group, &column));
-        LAM_TRY(lam_table_codes(obs, column, &p->group, &p->group_names, &p->groups));
-    } else {
-        LAM_TRY(lam_alloc_array((void **)&p->group, p->n, sizeof *p->group));
-        for (int64_t i = 0; i < p->n; i++) p->group[i] = i;
-        p->groups = p->n;
-    }
-    if (leave_one_out) {
-        LAM_REQUIRE(p->groups >= 2, LAM_ERROR_INPUT,
-                    "the group column has a single value: nothing can be left out");
-        p->folds = p->groups;
-        memcpy(p->fold, p->group, (size_t)p->n * sizeof *p->fold);
-        return LAM_OK;
-    }
-    return lam_folds_stratified(p->label, p->classes, p->group, p->groups, p->n, p->folds,
-                                (uint64_t)lam_option_int(arguments, "seed"), p->fold);
+    return LAM_OK;
 }
 
-/* ---- results ---- */
+static lam_status read_settings(const lam_arguments *a, lam_probe_settings *s) {
+    LAM_TRY(check_options(a));
+    s->path = lam_positional(a, 0);
+    s->label = lam_option_text(a, "label");
+    s->group = lam_option_text(a, "group");
+    s->ridge = lam_option_flag(a, "ridge");
+    s->leave_one_out = lam_option_flag(a, "leave-one-group-out");
+    LAM_TRY(read_numbers(a, "c", 1e12, &s->c, &s->c_count));
+    LAM_TRY(read_numbers(a, "alpha", 1e15, &s->alpha, &s->alpha_count));
+    if (lam_option_given(a, "learning-curve"))
+        LAM_TRY(read_numbers(a, "learning-curve", 1, &s->shares, &s->share_count));
+    bool several = s->ridge ? s->alpha_count > 1 : !lam_option_given(a, "knn") && s->c_count > 1;
+    LAM_REQUIRE(several || !lam_option_given(a, "inner-folds"), LAM_ERROR_USAGE,
+                "probe: --inner-folds chooses between several values of --c or --alpha: none are given");
+    s->classifier = (lam_classifier){.neighbours = lam_option_int(a, "knn"),
+                                     .c = s->c,
+                                     .c_count = s->c_count,
+                                     .balanced = !strcmp(lam_option_text(a, "class-weight"), "balanced")};
+    return LAM_OK;
+}
 
-static lam_status write_scores(const probe *p, const char *out, const char *label, const char *group,
-                               bool leave_one_out, double *mean) {
-    char *path;
-    LAM_TRY(lam_path_join(&path, out, "scores.csv"));
-    lam_writer *writer = NULL;
-    lam_status status = lam_writer_open(&writer, path);
-    lam_free(path);
-    LAM_TRY(status);
-    int64_t counted = 0;
-    *mean = 0;
-    LAM_TRY_GOTO(lam_writer_printf(writer, "label,group,fold,balanced_accuracy,n_train,n_test\n"), done);
-    for (int64_t f = 0; f < p->folds; f++) {
-        int64_t n_test = 0;
-        for (int64_t i = 0; i < p->n; i++) n_test += p->fold[i] == f;
-        char number[24];
-        snprintf(number, sizeof number, "%lld", (long long)f);
-        LAM_TRY_GOTO(lam_writer_printf(writer, "\"%s\",\"%s\",\"%s\",%.17g,%lld,%lld\n", label,
-                                       group ? group : "", leave_one_out ? p->group_names[f] : number,
-                                       p->accuracy[f], (long long)(p->n - n_test), (long long)n_test),
-                     done);
-        if (isfinite(p->accuracy[f])) *mean += p->accuracy[f], counted++;
+static void close_settings(lam_probe_settings *s) {
+    lam_free(s->c);
+    lam_free(s->alpha);
+    lam_free(s->shares);
+}
+
+/* ---- scores ---- */
+
+static lam_status score_regression(const lam_probe_rows *r, const lam_regression *g, lam_fold_score *scores) {
+    int64_t targets = r->targets.count;
+    double *r2 = NULL;
+    LAM_TRY(lam_alloc_array((void **)&r2, targets, sizeof *r2));
+    lam_status status = LAM_OK;
+    for (int64_t f = 0; f < r->design.folds && status == LAM_OK; f++) {
+        scores[f] = (lam_fold_score){.accuracy = (double)NAN};
+        for (int64_t c = 0; c < targets; c++) {
+            int64_t at = f * targets + c;
+            r2[c] = g->total[at] > 0 ? 1 - g->sse[at] / g->total[at] : (double)NAN;
+            if (g->n_train[at] > scores[f].n_train) scores[f].n_train = g->n_train[at];
+            if (g->n_test[at] > scores[f].n_test) scores[f].n_test = g->n_test[at];
+        }
+        status = lam_probe_median(r2, targets, &scores[f].score);
+        if (status == LAM_OK) status = lam_probe_median(g->alpha + f * targets, targets, &scores[f].setting);
     }
-    *mean /= (double)counted;
-    LAM_TRY_GOTO(lam_writer_printf(writer, "\"%s\",\"%s\",mean,%.17g,%lld,%lld\n", label, group ? group : "",
-                                   *mean, (long long)p->n, (long long)p->n),
-                 done);
-    status = lam_writer_commit(&writer);
-done:
-    lam_writer_abort(&writer);
+    lam_free(r2);
     return status;
 }
 
-static lam_status write_confusion(const probe *p, const char *out) {
-    char *path;
-    lam_table *table = NULL;
-    LAM_TRY(lam_path_join(&path, out, "confusion.csv"));
+/* One share of the training parts. predicted and regression: room for them, and of the last call. */
+static lam_status score_share(const lam_probe_settings *s, const lam_probe_rows *r, const double *x,
+                              int64_t d, double share, lam_jobs *jobs, lam_fold_score *scores,
+                              int64_t *predicted, lam_regression *regression) {
+    if (!s->ridge) return lam_classify(&r->design, x, d, &s->classifier, share, jobs, scores, predicted);
+    LAM_TRY(lam_regress(&r->design, x, d, &r->targets, s->alpha, s->alpha_count, share, jobs, regression));
+    return score_regression(r, regression, scores);
+}
+
+static lam_status score_block(const lam_probe_settings *s, const lam_probe_rows *r, const double *x,
+                              int64_t d, lam_jobs *jobs, lam_probe_outcome *o) {
+    int64_t folds = r->design.folds, *unused = NULL;
     lam_status status = LAM_OK;
-    int64_t *counts = NULL;
-    LAM_TRY_GOTO(lam_alloc_array((void **)&counts, p->classes * p->classes, sizeof *counts), done);
-    for (int64_t i = 0; i < p->n; i++) counts[p->label[i] * p->classes + p->predicted[i]]++;
-    LAM_TRY_GOTO(lam_table_create(&table, p->classes), done);
-    LAM_TRY_GOTO(lam_table_add(table, "label", p->class_names), done);
-    for (int64_t k = 0; k < p->classes; k++) {
-        LAM_TRY_GOTO(lam_table_add(table, p->class_names[k], NULL), done);
-        for (int64_t t = 0; t < p->classes; t++) {
-            char text[24];
-            snprintf(text, sizeof text, "%lld", (long long)counts[t * p->classes + k]);
-            LAM_TRY_GOTO(lam_table_set(table, t, (int)k + 1, text), done);
-        }
+    o->columns = d;
+    LAM_TRY(lam_alloc_array((void **)&o->scores, folds, sizeof *o->scores));
+    LAM_TRY(lam_alloc_array((void **)&o->predicted, r->design.n, sizeof *o->predicted));
+    LAM_TRY(lam_alloc_array((void **)&o->curve, s->share_count * folds, sizeof *o->curve));
+    LAM_TRY(score_share(s, r, x, d, 1, jobs, o->scores, o->predicted, &o->regression));
+    LAM_TRY(lam_alloc_array((void **)&unused, r->design.n, sizeof *unused));
+    for (int64_t i = 0; i < s->share_count && status == LAM_OK; i++) {
+        lam_regression regression = {0};
+        if (s->shares[i] < 1)
+            status = score_share(s, r, x, d, s->shares[i], jobs, o->curve + i * folds, unused, &regression);
+        else
+            memcpy(o->curve + i * folds, o->scores, (size_t)folds * sizeof *o->scores);
+        lam_regression_free(&regression);
     }
-    status = lam_table_write(table, path);
-done:
-    lam_table_free(table);
-    lam_free(counts);
-    lam_free(path);
+    lam_free(unused);
+    return status;
+}
+
+static lam_status score_all(lam_probe_blocks *b, const lam_arguments *arguments, const lam_probe_settings *s,
+                            const lam_probe_rows *r, lam_probe_outcome *outcomes) {
+    int64_t jobs_each = r->design.folds, runs = 1;
+    for (int64_t i = 0; i < s->share_count; i++) runs += s->shares[i] < 1;
+    if (s->ridge) LAM_TRY(lam_regress_jobs(&r->design, &r->targets, &jobs_each));
+    lam_jobs jobs = {.progress = lam_progress_start("probe", b->count * runs * jobs_each, "folds")};
+    lam_status status = LAM_OK;
+    for (int64_t i = 0; i < b->count && status == LAM_OK; i++) {
+        outcomes[i].block = b->names ? b->names[i] : lam_option_text(arguments, "key");
+        if (!outcomes[i].block) outcomes[i].block = "X";
+        status = lam_probe_block_read(b, arguments, i);
+        if (status != LAM_OK) break;
+        int64_t d = b->e->columns;
+        for (int64_t k = 0; k < r->design.n; k++)
+            memmove(b->e->values + k * d, b->e->values + b->rows[k] * d, (size_t)d * sizeof(double));
+        status = score_block(s, r, b->e->values, d, &jobs, &outcomes[i]);
+    }
+    lam_progress_finish(jobs.progress);
     return status;
 }
 
 /* ---- the command ---- */
 
-static lam_status score(probe *p, lam_embeddings *e, const lam_arguments *arguments) {
-    const char *path = lam_positional(arguments, 0), *label = lam_option_text(arguments, "label"),
-               *out = lam_option_text(arguments, "out");
-    int column;
-    LAM_TRY(lam_table_require(e->obs, label, &column));
-    LAM_TRY(usable_rows(e, column, path));
-    p->x = e->values;
-    p->n = e->rows;
-    p->d = e->columns;
-    p->c = lam_option_float(arguments, "c");
-    p->balanced = !strcmp(lam_option_text(arguments, "class-weight"), "balanced");
-    LAM_TRY(lam_table_codes(e->obs, column, &p->label, &p->class_names, &p->classes));
-    LAM_REQUIRE(p->classes >= 2, LAM_ERROR_INPUT,
-                "%s: label column '%s' has a single class: nothing can be told apart", path, label);
-    LAM_TRY(make_folds(p, arguments, e->obs));
-    LAM_TRY(lam_alloc_array((void **)&p->predicted, p->n, sizeof *p->predicted));
-    LAM_TRY(lam_alloc_array((void **)&p->accuracy, p->folds, sizeof *p->accuracy));
-    lam_progress *progress = lam_progress_start("probe", p->folds, "folds");
-    lam_status status = LAM_OK;
-    for (int64_t f = 0; f < p->folds && status == LAM_OK; f++) {
-        status = run_fold(p, f);
-        lam_progress_update(progress, f + 1, NULL);
+static lam_status tell(const lam_arguments *arguments, const lam_probe_settings *s, const lam_probe_rows *r,
+                       const lam_probe_outcome *outcomes, int64_t count) {
+    bool sweep = lam_option_given(arguments, "blocks");
+    int64_t best = 0;
+    double highest = (double)NAN, mean, deviation;
+    for (int64_t i = 0; i < count; i++) {
+        lam_probe_summary(outcomes[i].scores, r->design.folds, &mean, &deviation);
+        if (mean > highest || (isnan(highest) && !isnan(mean))) highest = mean, best = i;
     }
-    lam_progress_finish(progress);
-    LAM_TRY(status);
-    double mean;
-    LAM_TRY(lam_make_folders(out));
-    LAM_TRY(write_scores(p, out, label, lam_option_text(arguments, "group"),
-                         lam_option_flag(arguments, "leave-one-group-out"), &mean));
-    LAM_TRY(write_confusion(p, out));
-    lam_log_info("probe: balanced accuracy %.4f over %lld folds, %lld rows, %lld classes", mean,
-                 (long long)p->folds, (long long)p->n, (long long)p->classes);
-    if (lam_option_json(arguments))
-        printf("{\"balanced_accuracy\": %.17g, \"folds\": %lld}\n", mean, (long long)p->folds);
-    return LAM_OK;
+    LAM_TRY(lam_probe_write(lam_option_text(arguments, "out"), s, r, outcomes, count, sweep, best));
+    if (s->ridge)
+        lam_log_info("probe: R^2 %.4f over %lld folds, %lld rows, median of %lld columns", highest,
+                     (long long)r->design.folds, (long long)r->design.n, (long long)r->targets.count);
+    else
+        lam_log_info("probe: balanced accuracy %.4f over %lld folds, %lld rows, %lld classes", highest,
+                     (long long)r->design.folds, (long long)r->design.n, (long long)r->design.classes);
+    if (sweep)
+        lam_log_info("probe: best of %lld blocks: %s; chosen on these folds, so its score is a little high",
+                     (long long)count, outcomes[best].block);
+    return lam_option_json(arguments) ? lam_probe_print(s, r, outcomes, count, sweep, best) : LAM_OK;
+}
+
+static lam_status probe(const lam_arguments *arguments, const lam_probe_settings *s) {
+    lam_probe_blocks b = {.count = 1};
+    lam_probe_rows r = {0};
+    lam_probe_outcome *outcomes = NULL;
+    const char *glob = lam_option_text(arguments, "blocks");
+    lam_status status = LAM_OK;
+    if (glob) LAM_TRY(lam_embeddings_matrices(s->path, glob, &b.names, &b.count));
+    LAM_TRY_GOTO(lam_alloc_array((void **)&outcomes, b.count, sizeof *outcomes), done);
+    LAM_TRY_GOTO(lam_probe_rows_choose(&b, arguments, s, &r), done);
+    LAM_TRY_GOTO(score_all(&b, arguments, s, &r, outcomes), done);
+    LAM_TRY_GOTO(tell(arguments, s, &r, outcomes, b.count), done);
+done:
+    for (int64_t i = 0; outcomes && i < b.count; i++) {
+        lam_free(outcomes[i].scores);
+        lam_free(outcomes[i].curve);
+        lam_free(outcomes[i].predicted);
+        lam_regression_free(&outcomes[i].regression);
+    }
+    lam_free(outcomes);
+    lam_probe_rows_close(&r);
+    lam_probe_blocks_close(&b);
+    return status;
+}
+
+/* Before the work: the folder is new (or --force) and can be made, with those above it that are not there yet. */
+static lam_status require_folder(const char *out, bool force) {
+    char *path = NULL, *above = NULL;
+    LAM_TRY(lam_require_absent(out, force));
+    lam_status status = lam_path_join(&path, out, "scores.csv");
+    while (status == LAM_OK) {
+        lam_free(above);
+        above = NULL;
+        status = lam_text_copy(&above, path);
+        const char *parent = status == LAM_OK ? dirname(above) : "."; /* cuts its argument */
+        if (lam_path_exists(parent)) break;
+        lam_free(path);
+        path = NULL;
+        status = lam_text_copy(&path, parent);
+    }
+    if (status == LAM_OK) status = lam_require_new_file(path, true);
+    lam_free(path);
+    lam_free(above);
+    return status;
 }
 
 static lam_status run(const lam_arguments *arguments) {
-    LAM_TRY(lam_require_absent(lam_option_text(arguments, "out"), lam_option_force(arguments)));
-    lam_embeddings *e;
-    LAM_TRY(lam_embeddings_read(&e, lam_positional(arguments, 0), lam_option_text(arguments, "key"),
-                                lam_option_text(arguments, "features")));
-    probe p = {0};
-    lam_status status = score(&p, e, arguments);
-    lam_free(p.label);
-    lam_free(p.group);
-    lam_free(p.fold);
-    lam_free(p.predicted);
-    lam_free(p.accuracy);
-    lam_free(p.class_names);
-    lam_free(p.group_names);
-    lam_embeddings_free(e);
+    lam_probe_settings s = {0};
+    lam_status status = read_settings(arguments, &s);
+    if (status == LAM_OK)
+        status = require_folder(lam_option_text(arguments, "out"), lam_option_force(arguments));
+    if (status == LAM_OK) status = probe(arguments, &s);
+    close_settings(&s);
     return status;
 }
 
 static const lam_option options[] = {
-    {"label", LAM_OPTION_TEXT, "COLUMN", NULL, "what is predicted; rows where it is empty are left out", 0, 0,
-     true},
-    {"out", LAM_OPTION_TEXT, "DIR", NULL, "folder for scores.csv and confusion.csv", 0, 0, true},
+    {"label", LAM_OPTION_TEXT, "COLUMN", NULL,
+     "what is predicted (--ridge: a numeric column or a glob of them); rows where it is empty are left out",
+     0, 0, true},
+    {"out", LAM_OPTION_TEXT, "DIR", NULL,
+     "folder for scores.csv, confusion.csv or ridge.csv, blocks.csv, curve.csv", 0, 0, true},
     {"group", LAM_OPTION_TEXT, "COLUMN", NULL, "rows of one value stay on one side of a fold", 0, 0, false},
     {"leave-one-group-out", LAM_OPTION_FLAG, NULL, NULL, "a fold for each group", 0, 0, false},
     {"folds", LAM_OPTION_INT, "K", "5", "stratified folds", 2, 1000, false},
-    {"c", LAM_OPTION_FLOAT, "C", "1", "weight of the data against the L2 penalty, as scikit-learn's C", 1e-12,
-     1e12, false},
+    {"c", LAM_OPTION_TEXT, "C[,C...]", "1",
+     "weight of the data against the L2 penalty, as scikit-learn's C; of several the best on inner folds", 0,
+     0, false},
     {"class-weight", LAM_OPTION_CHOICE, "none|balanced", "balanced", "balanced: every class counts the same",
      0, 0, false},
+    {"knn", LAM_OPTION_INT, "K", NULL, "K nearest neighbours by cosine in place of logistic regression", 1,
+     100000, false},
+    {"ridge", LAM_OPTION_FLAG, NULL, NULL, "ridge regression of numbers: R^2 of each column", 0, 0, false},
+    {"alpha", LAM_OPTION_TEXT, "A[,A...]", "0.1,1,10,100,1000,10000,100000",
+     "penalty of --ridge; of several the best on inner folds, for each column", 0, 0, false},
+    {"inner-folds", LAM_OPTION_INT, "K", "3",
+     "folds within a training part (groups kept whole) that choose between several --c or --alpha", 2, 1000,
+     false},
+    {"learning-curve", LAM_OPTION_TEXT, "SHARE[,SHARE...]", NULL,
+     "also train on these shares of each training part (of its groups where --group is given)", 0, 0, false},
+    {"blocks", LAM_OPTION_TEXT, "GLOB", NULL, "score each matrix of obsm that matches and name the best", 0,
+     0, false},
     {"seed", LAM_OPTION_INT, "N", "0", "of the folds", 0, 9e15, false},
     {"key", LAM_OPTION_TEXT, "NAME", NULL, "matrix of the .h5ad: X (default), a layer or an obsm", 0, 0,
      false},
@@ -281,11 +273,14 @@ static const lam_option options[] = {
      "columns of a table that are features (default: d0, d1, ..., else every numeric one)", 0, 0, false},
     {0}};
 
-const lam_command lam_command_probe = {"probe",
-                                       "logistic regression on embeddings in grouped folds",
-                                       "EMB",
-                                       1,
-                                       1,
-                                       options,
-                                       "lamella probe embeddings.h5ad --label gene --group plate --out probe",
-                                       run};
+const lam_command lam_command_probe = {
+    "probe",
+    "logistic regression, neighbours or ridge regression on embeddings, in grouped folds",
+    "EMB",
+    1,
+    1,
+    options,
+    "lamella probe embeddings.h5ad --label gene --group plate --out probe\n"
+    "lamella probe blocks.h5ad --label gene --blocks 'block_*' --c 0.01,0.1,1 --out sweep\n"
+    "lamella probe embeddings.h5ad --label 'Nuclei_*' --ridge --group plate --out ridge",
+    run};

@@ -219,6 +219,24 @@ leaves_nothing res 1 'gnee.*gene' "$lamella" probe emb.h5ad --label gnee --out r
 printf 'kind,d0,d1\nA,1,2\nA,3,4\n' > oneclass.csv; leaves_nothing res 1 'single class' "$lamella" probe oneclass.csv --label kind --out res
 leaves_nothing res 2 'leave-one-group-out.*--group' "$lamella" probe emb.h5ad --label gene --leave-one-group-out --out res
 leaves_nothing res 1 'group|fold' "$lamella" probe emb.h5ad --label gene --group batch --folds 50 --out res
+leaves_nothing res 2 'c is .0\.1;1.*separated by commas' "$lamella" probe emb.h5ad --label gene --c '0.1;1' --out res
+leaves_nothing res 2 'c is .1,-1' "$lamella" probe emb.h5ad --label gene --c 1,-1 --out res
+leaves_nothing res 2 'knn is 0, allowed' "$lamella" probe emb.h5ad --label gene --knn 0 --out res
+leaves_nothing res 1 'rows to compare with, but 5000 neighbours' "$lamella" probe emb.h5ad --label gene --knn 5000 --out res
+leaves_nothing res 2 'knn and --ridge are two models' "$lamella" probe emb.h5ad --label gene --knn 3 --ridge --out res
+leaves_nothing res 2 'class-weight is of logistic' "$lamella" probe emb.h5ad --label gene --knn 3 --class-weight none --out res
+leaves_nothing res 1 "'gene' names no numeric column" "$lamella" probe emb.h5ad --label gene --ridge --out res
+leaves_nothing res 2 'alpha is of --ridge' "$lamella" probe emb.h5ad --label gene --alpha 1 --out res
+leaves_nothing res 2 'alpha is .0.' "$lamella" probe emb.h5ad --label gene --ridge --alpha 0 --out res
+leaves_nothing res 2 'learning-curve is .0.5,2.*at most 1' "$lamella" probe emb.h5ad --label gene --learning-curve 0.5,2 --out res
+leaves_nothing res 2 'inner-folds chooses between several' "$lamella" probe emb.h5ad --label gene --inner-folds 2 --out res
+leaves_nothing res 1 "no matrix of obsm matches 'block_\*'" "$lamella" probe emb.h5ad --label gene --blocks 'block_*' --out res
+leaves_nothing res 2 'blocks and --key both' "$lamella" probe emb.h5ad --label gene --blocks '*' --key X --out res
+printf 'kind,plate,d0\nA,1,1\nB,1,2\nA,2,3\nB,2,5\n' > twoplates.csv
+leaves_nothing res 1 'no setting can be chosen.*single value' "$lamella" probe twoplates.csv --label kind --group plate --leave-one-group-out --c 1,2 --out res
+printf 'size,plate,d0\n1,1,1\n,2,2\n2,3,3\n' > gaps.csv
+leaves_nothing res 1 'rows with a value to train on' "$lamella" probe gaps.csv --label size --ridge --alpha 1 --group plate --leave-one-group-out --out res
+expect 1 'twoplates.csv/res: cannot be written' "$lamella" probe twoplates.csv --label kind --folds 2 --out twoplates.csv/res
 leaves_nothing x.html 1 'nowhere' "$lamella" report nowhere --out x.html
 leaves_nothing x.html 1 'emptydir' "$lamella" report emptydir --out x.html
 leaves_nothing x.html 2 'out' "$lamella" report map.h5ad

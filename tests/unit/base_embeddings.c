@@ -128,10 +128,12 @@ static void matrices_of_a_file(void **state) {
             lam_fault_arm((lam_fault_kind)kind, n);
             lam_status status = lam_embeddings_matrices(path, "*", &names, &count);
             lam_fault_arm((lam_fault_kind)kind, 0);
-            if (status == LAM_OK) break;
+            if (status == LAM_OK) {
+                lam_free(names);
+                break;
+            }
             assert_int_equal(status, kind == LAM_FAULT_ALLOC ? LAM_ERROR_MEMORY : LAM_ERROR_IO);
         }
-    lam_free(names);
 }
 
 static void damaged_files(void **state) {
