@@ -281,6 +281,5 @@ const lam_command lam_command_probe = {
     1,
     options,
     "lamella probe embeddings.h5ad --label gene --group plate --out probe\n"
-    "lamella probe blocks.h5ad --label gene --blocks 'block_*' --c 0.01,0.1,1 --out sweep\n"
-    "lamella probe embeddings.h5ad --label 'Nuclei_*' --ridge --group plate --out ridge",
+    "lamella probe embeddings.h5ad --label gene --c 0.01,0.1,1 --learning-curve 0.1,0.5,1 --out curve",
     run};

@@ -9,6 +9,7 @@
 #include "base/memory.h"
 #include "base/table.h"
 #include "eval/probe_parts.h"
+#include "eval/ridge.h"
 
 void lam_probe_summary(const lam_fold_score *scores, int64_t folds, double *mean, double *deviation) {
     double sum = 0, squares = 0;
@@ -190,73 +191,98 @@ done:
     return status;
 }
 
-/* ---- ridge.csv ---- */
+/* ---- columns of a ridge regression ---- */
 
-/* R^2 of all predictions of a target together, each made by the fold that did not see its row. */
-static double pooled(const lam_targets *targets, const lam_regression *g, int64_t folds, int64_t c,
-                     int64_t *rows) {
-    double sse = 0, mean = 0, total = 0;
-    *rows = 0;
-    for (int64_t f = 0; f < folds; f++) sse += g->sse[f * targets->count + c];
-    for (int64_t i = 0; i < targets->n; i++)
-        if (!isnan(targets->y[i * targets->count + c])) mean += targets->y[i * targets->count + c], ++*rows;
-    mean /= (double)*rows;
-    for (int64_t i = 0; i < targets->n; i++) {
-        double value = targets->y[i * targets->count + c];
-        if (!isnan(value)) total += (value - mean) * (value - mean);
+typedef struct column_score {
+    double r2, deviation; /* over the folds */
+    double pooled;        /* of all predictions together, each made by the fold that did not see its row */
+    double alpha;         /* median of the folds */
+    int64_t rows;
+} column_score;
+
+/* What score_columns works with. */
+typedef struct column_room {
+    lam_fold_score *scores;
+    double *alpha, *values;
+    int64_t *rows;
+} column_room;
+
+static lam_status score_column(const lam_probe_rows *r, const lam_regression *g, int64_t c,
+                               const column_room *room, column_score *out) {
+    int64_t folds = r->design.folds, targets = r->targets.count;
+    double sse = 0, total;
+    out->rows = 0;
+    for (int64_t f = 0; f < folds; f++) {
+        int64_t at = f * targets + c;
+        room->scores[f].score = g->total[at] > 0 ? 1 - g->sse[at] / g->total[at] : (double)NAN;
+        room->alpha[f] = g->alpha[at];
+        sse += g->sse[at];
     }
-    return total > 0 ? 1 - sse / total : (double)NAN;
+    lam_probe_summary(room->scores, folds, &out->r2, &out->deviation);
+    for (int64_t i = 0; i < r->targets.n; i++) {
+        room->values[i] = r->targets.y[i * targets + c];
+        if (!isnan(room->values[i])) room->rows[out->rows++] = i;
+    }
+    LAM_TRY(lam_ridge_totals(room->values, 1, room->rows, out->rows, &total));
+    out->pooled = total > 0 ? 1 - sse / total : (double)NAN;
+    return lam_probe_median(room->alpha, folds, &out->alpha);
+}
+
+/* *out [targets], and the medians of R^2 and pooled R^2 behind them as column number `targets`. The caller frees. */
+static lam_status score_columns(const lam_probe_rows *r, const lam_regression *g, column_score **out) {
+    int64_t targets = r->targets.count;
+    column_room room = {0};
+    double *medians = NULL;
+    *out = NULL;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_alloc_array((void **)out, targets + 1, sizeof **out), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&room.scores, r->design.folds, sizeof *room.scores), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&room.alpha, r->design.folds, sizeof *room.alpha), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&room.values, r->targets.n, sizeof *room.values), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&room.rows, r->targets.n, sizeof *room.rows), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&medians, targets, sizeof *medians), done);
+    for (int64_t c = 0; c < targets; c++) LAM_TRY_GOTO(score_column(r, g, c, &room, &(*out)[c]), done);
+    column_score *whole = &(*out)[targets];
+    *whole = (column_score){.deviation = (double)NAN, .alpha = (double)NAN, .rows = r->design.n};
+    for (int64_t c = 0; c < targets; c++) medians[c] = (*out)[c].r2;
+    LAM_TRY_GOTO(lam_probe_median(medians, targets, &whole->r2), done);
+    for (int64_t c = 0; c < targets; c++) medians[c] = (*out)[c].pooled;
+    LAM_TRY_GOTO(lam_probe_median(medians, targets, &whole->pooled), done);
+done:
+    lam_free(room.scores);
+    lam_free(room.alpha);
+    lam_free(room.values);
+    lam_free(room.rows);
+    lam_free(medians);
+    return status;
 }
 
 static lam_status write_ridge(const char *out, const lam_probe_rows *r, const lam_probe_outcome *outcomes,
                               int64_t count) {
     const char *names[] = {"column", "r2", "standard_deviation", "r2_pooled", "alpha", "rows", "block", NULL};
-    int64_t folds = r->design.folds, targets = r->targets.count, row = 0;
+    int64_t targets = r->targets.count, row = 0;
     lam_table *table = NULL;
-    lam_fold_score *scores = NULL;
-    double *r2 = NULL, *all = NULL, *alpha = NULL, deviation, middle;
+    column_score *columns = NULL;
     lam_status status = LAM_OK;
-    LAM_TRY_GOTO(lam_alloc_array((void **)&scores, folds, sizeof *scores), done);
-    LAM_TRY_GOTO(lam_alloc_array((void **)&r2, targets, sizeof *r2), done);
-    LAM_TRY_GOTO(lam_alloc_array((void **)&all, targets, sizeof *all), done);
-    LAM_TRY_GOTO(lam_alloc_array((void **)&alpha, folds, sizeof *alpha), done);
     LAM_TRY_GOTO(lam_table_create(&table, count * (targets + 1)), done);
     LAM_TRY_GOTO(add_columns(table, names), done);
     for (int64_t b = 0; b < count; b++) {
-        const lam_regression *g = &outcomes[b].regression;
-        for (int64_t c = 0; c < targets; c++, row++) {
-            int64_t rows;
-            for (int64_t f = 0; f < folds; f++) {
-                int64_t at = f * targets + c;
-                scores[f].score = g->total[at] > 0 ? 1 - g->sse[at] / g->total[at] : (double)NAN;
-                alpha[f] = g->alpha[at];
-            }
-            lam_probe_summary(scores, folds, &r2[c], &deviation);
-            all[c] = pooled(&r->targets, g, folds, c, &rows);
-            LAM_TRY_GOTO(lam_probe_median(alpha, folds, &middle), done);
-            LAM_TRY_GOTO(lam_table_set(table, row, 0, r->target_names[c]), done);
-            LAM_TRY_GOTO(set_number(table, row, 1, r2[c]), done);
-            LAM_TRY_GOTO(set_number(table, row, 2, deviation), done);
-            LAM_TRY_GOTO(set_number(table, row, 3, all[c]), done);
-            LAM_TRY_GOTO(set_number(table, row, 4, middle), done);
-            LAM_TRY_GOTO(set_count(table, row, 5, rows), done);
+        lam_free(columns);
+        LAM_TRY_GOTO(score_columns(r, &outcomes[b].regression, &columns), done);
+        for (int64_t c = 0; c <= targets; c++, row++) {
+            LAM_TRY_GOTO(lam_table_set(table, row, 0, c < targets ? r->target_names[c] : "median"), done);
+            LAM_TRY_GOTO(set_number(table, row, 1, columns[c].r2), done);
+            LAM_TRY_GOTO(set_number(table, row, 2, columns[c].deviation), done);
+            LAM_TRY_GOTO(set_number(table, row, 3, columns[c].pooled), done);
+            LAM_TRY_GOTO(set_number(table, row, 4, columns[c].alpha), done);
+            LAM_TRY_GOTO(set_count(table, row, 5, columns[c].rows), done);
             LAM_TRY_GOTO(lam_table_set(table, row, 6, outcomes[b].block), done);
         }
-        LAM_TRY_GOTO(lam_table_set(table, row, 0, "median"), done);
-        LAM_TRY_GOTO(lam_probe_median(r2, targets, &middle), done);
-        LAM_TRY_GOTO(set_number(table, row, 1, middle), done);
-        LAM_TRY_GOTO(lam_probe_median(all, targets, &middle), done);
-        LAM_TRY_GOTO(set_number(table, row, 3, middle), done);
-        LAM_TRY_GOTO(set_count(table, row, 5, r->design.n), done);
-        LAM_TRY_GOTO(lam_table_set(table, row++, 6, outcomes[b].block), done);
     }
     status = write_table(table, out, "ridge.csv");
 done:
     lam_table_free(table);
-    lam_free(scores);
-    lam_free(r2);
-    lam_free(all);
-    lam_free(alpha);
+    lam_free(columns);
     return status;
 }
 
@@ -293,32 +319,77 @@ static void put_curve(lam_json *object, const lam_probe_settings *s, const lam_p
     lam_json_set(object, "learning_curve", curve);
 }
 
+/* The folds and the curve of a block. */
+static void put_block(lam_json *object, const lam_probe_settings *s, const lam_probe_rows *r,
+                      const lam_probe_outcome *o) {
+    int64_t folds = r->design.folds;
+    lam_json *scores = lam_json_array();
+    lam_json_set_text(object, "block", o->block);
+    put_score(object, s, o->scores, folds);
+    for (int64_t f = 0; f < folds; f++) {
+        lam_json *fold = lam_json_object();
+        if (s->leave_one_out)
+            lam_json_set_text(fold, "fold", r->group_names[f]);
+        else
+            lam_json_set_int(fold, "fold", f);
+        lam_json_set_float(fold, metric(s), o->scores[f].score);
+        lam_json_set_int(fold, "n_train", o->scores[f].n_train);
+        lam_json_set_int(fold, "n_test", o->scores[f].n_test);
+        if (s->classifier.neighbours > 0)
+            lam_json_set_int(fold, setting(s), s->classifier.neighbours);
+        else
+            lam_json_set_float(fold, setting(s), o->scores[f].setting);
+        lam_json_append(scores, fold);
+    }
+    lam_json_set(object, "scores", scores);
+    put_curve(object, s, o, folds);
+}
+
+static lam_status put_columns(lam_json *object, const lam_probe_rows *r, const lam_probe_outcome *o) {
+    int64_t targets = r->targets.count;
+    column_score *columns;
+    lam_status status = score_columns(r, &o->regression, &columns);
+    lam_json *list = lam_json_array();
+    for (int64_t c = 0; c < targets && status == LAM_OK; c++) {
+        lam_json *column = lam_json_object();
+        lam_json_set_text(column, "column", r->target_names[c]);
+        lam_json_set_float(column, "r2", columns[c].r2);
+        lam_json_set_float(column, "r2_pooled", columns[c].pooled);
+        lam_json_set_float(column, "alpha", columns[c].alpha);
+        lam_json_set_int(column, "rows", columns[c].rows);
+        lam_json_append(list, column);
+    }
+    lam_json_set(object, "columns", list);
+    if (status == LAM_OK) {
+        lam_json_set_float(object, "median_r2", columns[targets].r2);
+        lam_json_set_float(object, "median_r2_pooled", columns[targets].pooled);
+    }
+    lam_free(columns);
+    return status;
+}
+
 lam_status lam_probe_print(const lam_probe_settings *s, const lam_probe_rows *r,
                            const lam_probe_outcome *outcomes, int64_t count, bool sweep, int64_t best) {
-    int64_t folds = r->design.folds;
+    char *text = NULL;
+    lam_status status = LAM_OK;
     lam_json *result = lam_json_object();
-    put_score(result, s, outcomes[best].scores, folds);
-    lam_json_set_int(result, "folds", folds);
+    put_block(result, s, r, &outcomes[best]);
+    lam_json_set_int(result, "folds", r->design.folds);
     lam_json_set_int(result, "rows", r->design.n);
     if (s->ridge)
-        lam_json_set_int(result, "columns", r->targets.count);
+        status = put_columns(result, r, &outcomes[best]);
     else
         lam_json_set_int(result, "classes", r->design.classes);
-    lam_json_set_text(result, "block", outcomes[best].block);
-    put_curve(result, s, &outcomes[best], folds);
     if (sweep) {
         lam_json *blocks = lam_json_array();
         for (int64_t b = 0; b < count; b++) {
             lam_json *block = lam_json_object();
-            lam_json_set_text(block, "block", outcomes[b].block);
-            put_score(block, s, outcomes[b].scores, folds);
-            put_curve(block, s, &outcomes[b], folds);
+            put_block(block, s, r, &outcomes[b]);
             lam_json_append(blocks, block);
         }
         lam_json_set(result, "blocks", blocks);
     }
-    char *text;
-    lam_status status = lam_json_dump(result, false, &text);
+    if (status == LAM_OK) status = lam_json_dump(result, false, &text);
     lam_json_free(result);
     LAM_TRY(status);
     printf("%s\n", text);

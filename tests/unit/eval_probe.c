@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "base/files.h"
+#include "base/json.h"
 #include "base/memory.h"
 #include "base/threads.h"
 #include "eval/commands.h"
@@ -397,6 +398,55 @@ static void ridge(void **state) {
     assert_false(lam_path_exists("x"));
 }
 
+/* Standard output of a command, parsed. */
+static lam_json *printed(int count, const char *const *words) {
+    lam_json *json = NULL;
+    fflush(stdout);
+    int terminal = dup(STDOUT_FILENO);
+    FILE *file = freopen("printed.json", "w", stdout);
+    if (!file) fail();
+    int code = probe(count, words);
+    fflush(stdout);
+    dup2(terminal, STDOUT_FILENO);
+    close(terminal);
+    assert_int_equal(code, 0);
+    char *text = text_of("printed.json");
+    assert_int_equal(lam_json_parse(&json, text, strlen(text), "printed.json"), LAM_OK);
+    lam_free(text);
+    return json;
+}
+#define PRINTED(...)                                                                                         \
+    printed((int)(sizeof((const char *[]){__VA_ARGS__}) / sizeof(char *)), (const char *[]){__VA_ARGS__})
+
+static void json(void **state) {
+    (void)state;
+    const char *file = LAM_TEST_GOLDEN "/embeddings/blocks.h5ad";
+    lam_json *j = PRINTED(file, "--label", "kind", "--blocks", "block_*", "--knn", "3", "--group", "plate",
+                          "--leave-one-group-out", "--learning-curve", "0.5,1", "--json", "--out", "j1");
+    assert_string_equal(lam_json_text(lam_json_get(j, "block"), ""), "block_2");
+    assert_int_equal(lam_json_size(lam_json_get(j, "blocks")), 3);
+    assert_int_equal(lam_json_size(lam_json_get(j, "learning_curve")), 2);
+    const lam_json *fold = lam_json_at(lam_json_get(j, "scores"), 1);
+    assert_string_equal(lam_json_text(lam_json_get(fold, "fold"), ""), "p1");
+    assert_int_equal(lam_json_int(lam_json_get(fold, "k"), 0), 3);
+    assert_int_equal(lam_json_int(lam_json_get(j, "classes"), 0), 3);
+    double sum = 0;
+    for (size_t f = 0; f < 3; f++)
+        sum +=
+            lam_json_float(lam_json_get(lam_json_at(lam_json_get(j, "scores"), f), "balanced_accuracy"), 0);
+    assert_true(fabs(sum / 3 - lam_json_float(lam_json_get(j, "balanced_accuracy"), 0)) < 1e-15);
+    lam_json_free(j);
+    j = PRINTED(file, "--label", "size", "--ridge", "--alpha", "1", "--key", "block_2", "--json", "--out",
+                "j2");
+    const lam_json *column = lam_json_at(lam_json_get(j, "columns"), 0);
+    assert_string_equal(lam_json_text(lam_json_get(column, "column"), ""), "size");
+    assert_true(lam_json_float(lam_json_get(column, "r2_pooled"), 0) > 0.9);
+    assert_true(fabs(lam_json_float(lam_json_get(j, "r2"), 0) -
+                     lam_json_float(lam_json_get(j, "median_r2"), 1)) < 1e-15);
+    assert_null(lam_json_get(j, "blocks"));
+    lam_json_free(j);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scikit_learn),
@@ -410,6 +460,7 @@ int main(void) {
         cmocka_unit_test(command),
         cmocka_unit_test(blocks),
         cmocka_unit_test(ridge),
+        cmocka_unit_test(json),
     };
     return cmocka_run_group_tests(tests, enter, leave);
 }
