@@ -38,7 +38,8 @@ lam_status lam_classify_fit(const lam_design *design, const double *x, int64_t d
                             double share, int64_t f, lam_linear *out);
 void lam_linear_free(lam_linear *linear);
 
-/* scores [folds]; predicted [n] (all rows are in some test fold). x [n, d], finite. One job a fold. */
+/* scores [folds]; predicted [n] (all rows are in some test fold). x [n, d], finite. One job a fold.
+ * design->used is NULL. */
 lam_status lam_classify(const lam_design *design, const double *x, int64_t d, const lam_classifier *model,
                         double share, lam_jobs *jobs, lam_fold_score *scores, int64_t *predicted);
 

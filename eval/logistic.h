@@ -24,7 +24,8 @@ extern "C" {
 int64_t lam_logistic_pieces(int64_t n);
 /* label [n] 0..classes-1 and weight [n] of the rows of the view in its order; coefficients [classes, d + 1], intercept
  * last. They are read as the start (zeros, or the solution for a near C) and replaced. A class without rows gets the
- * intercept -infinity: it is never predicted. LAM_ERROR_NUMERIC where the minimum is not reached. */
+ * intercept -infinity: it is never predicted. Where classes are separable and C is huge
+ * the minimum is far: after 5000 iterations the point reached is taken. LAM_ERROR_NUMERIC where liblbfgs fails otherwise. */
 lam_status lam_logistic_fit(const lam_standardised *rows, const int64_t *label, const double *weight,
                             int64_t classes, double c, double *coefficients);
 /* predicted [n]: the class of the largest score, the first of equal ones. */

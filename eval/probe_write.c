@@ -286,9 +286,23 @@ done:
     return status;
 }
 
+/* Where --force writes over another result, what this one does not have must not stay beside it. */
+static lam_status remove_others(const char *out) {
+    static const char *const names[] = {"confusion.csv", "ridge.csv", "blocks.csv", "curve.csv"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char *path;
+        LAM_TRY(lam_path_join(&path, out, names[i]));
+        lam_status status = lam_remove_tree(path);
+        lam_free(path);
+        LAM_TRY(status);
+    }
+    return LAM_OK;
+}
+
 lam_status lam_probe_write(const char *out, const lam_probe_settings *s, const lam_probe_rows *r,
                            const lam_probe_outcome *outcomes, int64_t count, bool sweep, int64_t best) {
     LAM_TRY(lam_make_folders(out));
+    LAM_TRY(remove_others(out));
     LAM_TRY(write_scores(out, s, r, outcomes, count));
     if (sweep) LAM_TRY(write_blocks(out, s, r, outcomes, count, best));
     if (s->share_count > 0) LAM_TRY(write_curve(out, s, r, outcomes, count));

@@ -30,8 +30,8 @@ typedef struct lam_regression {
 } lam_regression;
 
 /* *out: allocated here, freed with lam_regression_free, also after a failure. alpha [alphas] rising, above 0; of several
- * the one with the best mean R^2 over the inner folds, of equal ones the largest. LAM_ERROR_INPUT where a fold leaves
- * fewer than two rows to train on. */
+ * the one with the best mean R^2 over the inner folds, of equal ones the largest. design->used is not read: the missing
+ * values say which rows count. LAM_ERROR_INPUT where a fold leaves fewer than two rows to train on. */
 lam_status lam_regress(const lam_design *design, const double *x, int64_t d, const lam_targets *targets,
                        const double *alpha, int64_t alphas, double share, lam_jobs *jobs,
                        lam_regression *out);

@@ -361,6 +361,10 @@ static void ridge(void **state) {
     assert_true(holds("r/ridge.csv", "column,r2,standard_deviation,r2_pooled,alpha,rows,block\nsize,"));
     assert_true(holds("r/ridge.csv", "\nmedian,0.999"));
     assert_false(lam_path_exists("r/confusion.csv"));
+    assert_int_equal(PROBE(file, "--label", "kind", "--out", "r", "--force"),
+                     0); /* and nothing of ridge stays */
+    assert_true(lam_path_exists("r/confusion.csv") && !lam_path_exists("r/ridge.csv"));
+    assert_false(lam_path_exists("r/blocks.csv") || lam_path_exists("r/curve.csv"));
     /* A glob: text is passed over, missing cells and a constant column are told from zero. */
     lam_writer *writer;
     assert_int_equal(lam_writer_open(&writer, "cells.csv"), LAM_OK);

@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "base/fault.h"
 #include "base/memory.h"
 #include "base/threads.h"
 #include "eval/regress.h"
@@ -175,6 +176,14 @@ static void test_fold_is_not_seen(void **state) {
     assert_memory_not_equal(before.alpha, after.alpha, 2 * TARGETS * sizeof(double));
     lam_regression_free(&before);
     lam_regression_free(&after);
+    for (int64_t n = 1;; n += 5) { /* out of memory, on any thread */
+        lam_fault_arm(LAM_FAULT_ALLOC, n);
+        lam_status status = lam_regress(&design, x, COLUMNS, &targets, alphas, 4, 0.5, &run, &after);
+        lam_fault_arm(LAM_FAULT_ALLOC, 0);
+        lam_regression_free(&after);
+        if (status == LAM_OK) break;
+        assert_int_equal(status, LAM_ERROR_MEMORY);
+    }
     /* A single group beside the test fold: nothing to choose with. A fixed alpha will do. */
     for (int i = 0; i < ROWS; i++) group[i] = fold[i] = i >= 40;
     design.groups = design.folds = 2;
