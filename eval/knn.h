@@ -4,7 +4,8 @@
  *     LAM_TRY(lam_directions_make(&u, x, n, d));
  *     LAM_TRY(lam_knn_classify(&u, label, classes, fold, folds, NULL, k, predicted));
  *
- * The neighbours are those of the k largest float64 cosines, of equal ones the first rows; the class with most of them
+ * The neighbours are those of the k largest float64 cosines, of equal ones the first rows (rows that are multiples of one
+ * another may differ in the last bit, which then decides); the class with most of them
  * wins, of equal ones that with the smallest summed distance, then the first. Products run in float32 over tiles, float64
  * decides wherever their bound leaves it open: the result does not depend on threads or instruction set, and no matrix of
  * all pairs is stored. */
