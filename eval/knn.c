@@ -80,8 +80,8 @@ static lam_status classify_strip(const search *s, const bench *b, int64_t row) {
     memset(b->held, 0, LAM_TILE_ROWS * sizeof *b->held);
     for (int64_t column = 0; column < u->rows; column += LAM_TILE_COLUMNS) {
         int64_t left = u->rows - column, columns = left < LAM_TILE_COLUMNS ? left : LAM_TILE_COLUMNS;
-        LAM_TRY(lam_gemm_f32(false, false, rows, columns, u->columns, u->rounded + row * u->columns,
-                             u->columns, u->turned + column * u->columns, LAM_TILE_COLUMNS, 0.0f, b->tile,
+        LAM_TRY(lam_gemm_f32(false, true, rows, columns, u->columns, u->rounded + row * u->columns,
+                             u->columns, u->rounded + column * u->columns, u->columns, 0.0f, b->tile,
                              LAM_TILE_COLUMNS));
         take_tile(s, b, row, rows, column);
     }
