@@ -18,6 +18,7 @@ int main(int argc, char **argv) {
         &lam_command_map,
         &lam_command_relate,
         &lam_command_consistency,
+        &lam_command_retrieve,
         &lam_command_probe,
         &lam_command_sweep,
         &lam_command_report,

@@ -11,6 +11,7 @@ extern "C" {
 extern const lam_command lam_command_map;
 extern const lam_command lam_command_relate;
 extern const lam_command lam_command_consistency;
+extern const lam_command lam_command_retrieve;
 extern const lam_command lam_command_probe;
 extern const lam_command lam_command_sweep;
 extern const lam_command lam_command_report;
