@@ -52,7 +52,7 @@ double lam_roc_auc(lam_ranked *items, int64_t count) {
 /* ---- rows ---- */
 
 /* The positives of one query, their cosines falling, and how many negatives stand before each of them but not before
- * the one above it. */
+ * the one above it; the last number counts those behind all. */
 typedef struct ranking {
     int64_t positives, negatives, capacity;
     double *cosine;
@@ -101,7 +101,7 @@ static lam_status begin(const job *t, int64_t i, ranking *r) {
         r->cosine = NULL;
         r->above = NULL;
         LAM_TRY(lam_alloc_array((void **)&r->cosine, t->scores[i].positives, sizeof *r->cosine));
-        LAM_TRY(lam_alloc_array((void **)&r->above, t->scores[i].positives, sizeof *r->above));
+        LAM_TRY(lam_alloc_array((void **)&r->above, t->scores[i].positives + 1, sizeof *r->above));
         r->capacity = t->scores[i].positives;
     }
     partners_of(t, i, &rows, &count);
@@ -110,36 +110,40 @@ static lam_status begin(const job *t, int64_t i, ranking *r) {
             r->cosine[r->positives++] = lam_directions_cosine(t->u, i, rows[k]);
     if (r->positives) {
         qsort(r->cosine, (size_t)r->positives, sizeof *r->cosine, falling);
-        memset(r->above, 0, (size_t)r->positives * sizeof *r->above);
+        memset(r->above, 0, (size_t)(r->positives + 1) * sizeof *r->above);
     }
     return LAM_OK;
 }
 
-/* The first positive that a negative of this cosine stands before; r->positives: it is behind all. */
+/* The first positive that a negative of this cosine stands before; r->positives: it is behind all. There is at least
+ * one. Without branches: which way a search turns cannot be foreseen. */
 static int64_t place(const ranking *r, double cosine, lam_ties ties) {
-    int64_t low = 0, high = r->positives;
-    while (low < high) {
-        int64_t middle = low + (high - low) / 2;
-        double positive = r->cosine[middle];
-        if (ties == LAM_TIES_POSITIVES_FIRST ? positive < cosine : positive <= cosine)
-            high = middle;
-        else
-            low = middle + 1;
+    const double *at = r->cosine;
+    int64_t left = r->positives;
+    if (ties == LAM_TIES_POSITIVES_FIRST) {
+        for (; left > 1; left -= left / 2) at += at[left / 2 - 1] >= cosine ? left / 2 : 0;
+        return at - r->cosine + (*at >= cosine);
     }
-    return low;
+    for (; left > 1; left -= left / 2) at += at[left / 2 - 1] > cosine ? left / 2 : 0;
+    return at - r->cosine + (*at > cosine);
 }
 
 static void compare(const job *t, int64_t i, const lam_rule_tile *tile, const float *near, ranking *r) {
-    double lowest = r->positives ? r->cosine[r->positives - 1] : (double)INFINITY;
+    int32_t negatives[LAM_TILE_COLUMNS]; /* of the tile */
+    int64_t count = 0;
     for (int64_t c = 0; c < tile->candidate_count; c++) {
-        int64_t j = tile->candidates[c];
-        if (!lam_rule_differs(t->negative, i, j)) continue;
-        r->negatives++;
-        if ((double)near[c] + t->slack < lowest) continue;
-        int64_t k = place(r, (double)near[c] + t->slack, t->ties);
-        if (k != place(r, (double)near[c] - t->slack, t->ties))
-            k = place(r, lam_directions_cosine(t->u, i, j), t->ties);
-        if (k < r->positives) r->above[k]++;
+        negatives[count] = (int32_t)c;
+        count += lam_rule_differs(t->negative, i, tile->candidates[c]);
+    }
+    r->negatives += count;
+    for (int64_t n = 0; n < count && r->positives; n++) {
+        double cosine = (double)near[negatives[n]];
+        int64_t k = place(r, cosine, t->ties);
+        bool near_above = k > 0 && r->cosine[k - 1] <= cosine + t->slack,
+             near_below = k < r->positives && r->cosine[k] >= cosine - t->slack;
+        if (near_above || near_below)
+            k = place(r, lam_directions_cosine(t->u, i, tile->candidates[negatives[n]]), t->ties);
+        r->above[k]++;
     }
 }
 

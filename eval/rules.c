@@ -64,19 +64,6 @@ done:
 
 /* ---- rules ---- */
 
-bool lam_rule_complete(const lam_rule *rule, int64_t i) {
-    if (rule->same && rule->same[i] < 0) return false;
-    for (int k = 0; k < rule->differences; k++)
-        if (rule->different[k][i] < 0) return false;
-    return true;
-}
-
-bool lam_rule_differs(const lam_rule *rule, int64_t i, int64_t j) {
-    for (int k = 0; k < rule->differences; k++)
-        if (rule->different[k][i] == rule->different[k][j]) return false;
-    return i != j;
-}
-
 static lam_status blocks_of(lam_rule_blocks *out, const lam_rule *rule, const bool *role) {
     memset(out, 0, sizeof *out);
     out->blocks = rule->same ? 0 : 1;

@@ -39,9 +39,17 @@ lam_status lam_rule_codes(const lam_table *table, const int *columns, int count,
                           int64_t *levels);
 
 /* Row i has all cells that the rule looks at. */
-bool lam_rule_complete(const lam_rule *rule, int64_t i);
+static inline bool lam_rule_complete(const lam_rule *rule, int64_t i) {
+    bool complete = !rule->same || rule->same[i] >= 0;
+    for (int k = 0; k < rule->differences; k++) complete &= rule->different[k][i] >= 0;
+    return complete;
+}
 /* i and j are two rows that differ in every column of `different`; both are complete. */
-bool lam_rule_differs(const lam_rule *rule, int64_t i, int64_t j);
+static inline bool lam_rule_differs(const lam_rule *rule, int64_t i, int64_t j) {
+    bool differs = i != j;
+    for (int k = 0; k < rule->differences; k++) differs &= rule->different[k][i] != rule->different[k][j];
+    return differs;
+}
 
 /* The complete candidates of each value of `same`. */
 typedef struct lam_rule_blocks {

@@ -213,6 +213,20 @@ leaves_nothing res 1 'two replicates' "$lamella" consistency single.csv --by gen
 printf 'gene,d0\nA,nan\nC,nan\n' > allnan.csv
 leaves_nothing res 1 'not finite|numeric' "$lamella" consistency allnan.csv --by gene --controls gene=C --features 'd*' --out res
 mkdir held; expect 2 'held.*exists already.*--force' "$lamella" consistency rep.csv --by gene --controls gene=C --out held
+# --- retrieve ------------------------------------------------------------------------------------------------
+leaves_nothing res 1 'nowhere' "$lamella" retrieve nowhere.h5ad --by gene --out res
+leaves_nothing res 2 'what is retrieved' "$lamella" retrieve emb.h5ad --out res
+leaves_nothing res 1 'gnee.*gene' "$lamella" retrieve emb.h5ad --by gnee --out res
+leaves_nothing res 1 'gnee.*gene' "$lamella" retrieve emb.h5ad --by gene --match gnee --not-same plate --out res
+leaves_nothing res 2 'column=value' "$lamella" retrieve emb.h5ad --by gene --controls nonsense --out res
+leaves_nothing res 1 'no row has gene=nothing' "$lamella" retrieve emb.h5ad --by gene --controls gene=nothing --out res
+leaves_nothing res 2 'needs --controls' "$lamella" retrieve emb.h5ad --by gene --against controls --out res
+leaves_nothing res 2 'positive and negative at once' "$lamella" retrieve emb.h5ad --by gene --negative-different plate --out res
+leaves_nothing res 1 'both a positive and a negative' "$lamella" retrieve map.h5ad --by gene --out res
+leaves_nothing res 2 '--match needs --not-same' "$lamella" retrieve emb.h5ad --match gene --out res
+leaves_nothing res 1 'nowhere.csv' "$lamella" retrieve emb.h5ad --pairs nowhere.csv --out res
+printf 'treatment,gene_symbol\nA,B\n' > novalue.csv; leaves_nothing res 1 'nM_value' "$lamella" retrieve emb.h5ad --pairs novalue.csv --compound gene --concentration plate --out res
+expect 2 'exists already.*--force' "$lamella" retrieve emb.h5ad --by gene --out shards
 
 # --- probe, report -------------------------------------------------------------------------------------------
 leaves_nothing res 1 'gnee.*gene' "$lamella" probe emb.h5ad --label gnee --out res
