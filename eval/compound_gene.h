@@ -6,7 +6,11 @@
  *
  * For each seed and compound max(2 actives, 20) negatives are drawn without replacement from its pool (all where the
  * pool is smaller). Genes are scored by |cosine| to each dose, and by the largest over the doses. AP = sum(precision x
- * label) / sum(label); AUC with ties half. The baseline scores the same genes by U(0, 1). */
+ * label) / sum(label); AUC with ties half. The baseline scores the same genes by U(0, 1).
+ *
+ * Of a table of activities (nM) the strongest value of a pair counts: up to LAM_ACTIVE_NM the gene is active, up to
+ * LAM_INACTIVE_NM it is left out, and all other genes that the table and the file share are the compound's pool, whether
+ * measured with it or not. */
 #ifndef LAMELLA_EVAL_COMPOUND_GENE_H
 #define LAMELLA_EVAL_COMPOUND_GENE_H
 

@@ -1,4 +1,15 @@
-/* `lamella retrieve`: do replicates, labels and targets find each other? */
+/* `lamella retrieve`: do replicates, labels and targets find each other?
+ *
+ * --by      average_precision.csv: profile, the --by columns, average_precision, positives, negatives; every row but the
+ *           controls, empty where there is nothing to rank. scores.csv: the --by columns, rows (ranked), their mean
+ *           average precision, chance (the same in random rankings), p, q (Benjamini and Hochberg over the groups); last
+ *           a summary: means over the groups, and the shares of groups with p <= 0.05 and q <= 0.05 in place of p and q.
+ *           Definitions: eval/average_precision.h, eval/rules.h.
+ * --match   matching.csv: profile, label, nearest_profile, nearest_label, cosine, same; confusion.csv: rows the label,
+ *           columns that of the nearest. Definitions: eval/matching.h.
+ * --pairs   compound_gene.csv: compound, concentration (or max), active and pool (numbers of genes), AP and AUC and those
+ *           of random scores, means over the seeds; last the mean and quantiles over compounds, and how far the mean
+ *           deviates from seed to seed. Definitions: eval/compound_gene.h. */
 #include <stdio.h>
 #include <string.h>
 

@@ -264,9 +264,9 @@ static lam_status write_compounds(const screen *s, lam_table *table) {
     return LAM_OK;
 }
 
-/* Mean and quantiles over compounds for each seed, then their mean over the seeds; of the largest |cosine| over doses. */
-static lam_status write_statistics(const screen *s, lam_table *table, lam_json *record) {
-    double *values, sums[STATISTIC_COUNT][LAM_COMPOUND_MEASURES] = {{0}};
+/* Of the largest |cosine| over doses: of[STATISTIC_COUNT, MEASURES, seeds], mean and quantiles over compounds. */
+static lam_status find_statistics(const screen *s, double *of) {
+    double *values;
     LAM_TRY(lam_alloc_array((void **)&values, s->scored_count, sizeof *values));
     for (int64_t seed = 0; seed < s->seeds; seed++) {
         for (int m = 0; m < LAM_COMPOUND_MEASURES; m++) {
@@ -276,46 +276,68 @@ static lam_status write_statistics(const screen *s, lam_table *table, lam_json *
                 values[k] = s->scores[(entry * s->seeds + seed) * LAM_COMPOUND_MEASURES + m];
             }
             for (int i = 0; i < STATISTIC_COUNT; i++)
-                sums[i][m] += STATISTICS[i].quantile < 0
-                                  ? mean_of(values, s->scored_count, 1)
-                                  : lam_quantile(values, s->scored_count, STATISTICS[i].quantile);
+                of[(i * LAM_COMPOUND_MEASURES + m) * s->seeds + seed] =
+                    STATISTICS[i].quantile < 0
+                        ? mean_of(values, s->scored_count, 1)
+                        : lam_quantile(values, s->scored_count, STATISTICS[i].quantile);
         }
     }
     lam_free(values);
-    for (int i = 0; i < STATISTIC_COUNT; i++) {
+    return LAM_OK;
+}
+
+/* Divided by seeds - 1. */
+static double deviation_of(const double *values, int64_t count) {
+    double mean = mean_of(values, count, 1), squares = 0;
+    for (int64_t k = 0; k < count; k++) squares += (values[k] - mean) * (values[k] - mean);
+    return count > 1 ? sqrt(squares / (double)(count - 1)) : (double)NAN;
+}
+
+/* Their means over the seeds, and the deviation of the mean over compounds: how far a draw of negatives moves it. */
+static lam_status write_statistics(const screen *s, const double *of, lam_table *table, lam_json *record) {
+    for (int i = 0; i <= STATISTIC_COUNT; i++) {
+        bool deviation = i == STATISTIC_COUNT;
+        const char *name = deviation ? "deviation_of_mean" : STATISTICS[i].name;
         lam_json *part = lam_json_object();
-        lam_json_set(record, STATISTICS[i].name, part);
-        LAM_TRY(lam_table_set(table, s->entries + i, 0, STATISTICS[i].name));
+        lam_json_set(record, name, part);
+        LAM_TRY(lam_table_set(table, s->entries + i, 0, name));
         LAM_TRY(lam_table_set(table, s->entries + i, 1, "max"));
         for (int m = 0; m < LAM_COMPOUND_MEASURES; m++) {
-            lam_json_set_float(part, MEASURES[m], sums[i][m] / (double)s->seeds);
-            LAM_TRY(
-                lam_result_number(table, s->entries + i, FIRST_MEASURE + m, sums[i][m] / (double)s->seeds));
+            const double *values = of + ((deviation ? 0 : i) * LAM_COMPOUND_MEASURES + m) * s->seeds;
+            double value = deviation ? deviation_of(values, s->seeds) : mean_of(values, s->seeds, 1);
+            lam_json_set_float(part, MEASURES[m], value);
+            LAM_TRY(lam_result_number(table, s->entries + i, FIRST_MEASURE + m, value));
         }
     }
     lam_log_info(
         "retrieve: %lld compounds: mean AP %.4f (random %.4f), mean AUC %.4f (random %.4f), %lld seeds",
-        (long long)s->scored_count, sums[0][0] / (double)s->seeds, sums[0][2] / (double)s->seeds,
-        sums[0][1] / (double)s->seeds, sums[0][3] / (double)s->seeds, (long long)s->seeds);
+        (long long)s->scored_count, mean_of(of, s->seeds, 1), mean_of(of + 2 * s->seeds, s->seeds, 1),
+        mean_of(of + s->seeds, s->seeds, 1), mean_of(of + 3 * s->seeds, s->seeds, 1), (long long)s->seeds);
     return LAM_OK;
 }
 
 static lam_status report(const screen *s, lam_json *result) {
     static const char *const columns[] = {"compound", "concentration", "active", "pool"};
     lam_table *table;
+    double *statistics = NULL;
     lam_json *record = lam_json_object();
     lam_json_set(result, "compound_gene", record);
     lam_json_set_int(record, "compounds", s->scored_count);
     lam_json_set_int(record, "seeds", s->seeds);
-    LAM_TRY(lam_table_create(&table, s->entries + STATISTIC_COUNT));
+    LAM_TRY(lam_table_create(&table, s->entries + STATISTIC_COUNT + 1));
     lam_status status = LAM_OK;
     for (int k = 0; k < FIRST_MEASURE; k++) LAM_TRY_GOTO(lam_table_add(table, columns[k], NULL), done);
     for (int m = 0; m < LAM_COMPOUND_MEASURES; m++)
         LAM_TRY_GOTO(lam_table_add(table, MEASURES[m], NULL), done);
     LAM_TRY_GOTO(write_compounds(s, table), done);
-    LAM_TRY_GOTO(write_statistics(s, table, record), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&statistics, STATISTIC_COUNT * LAM_COMPOUND_MEASURES * s->seeds,
+                                 sizeof *statistics),
+                 done);
+    LAM_TRY_GOTO(find_statistics(s, statistics), done);
+    LAM_TRY_GOTO(write_statistics(s, statistics, table, record), done);
     lam_results_add(s->r->results, "compound_gene.csv", &table);
 done:
+    lam_free(statistics);
     lam_table_free(table);
     return status;
 }

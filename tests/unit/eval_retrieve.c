@@ -171,7 +171,7 @@ static void compounds(void **state) {
     assert_int_equal(RETRIEVE("screen.csv", "--pairs", "truth.csv", "--seeds", "2", "--out", "pairs"), 0);
     lam_table *table;
     assert_int_equal(lam_table_read(&table, "pairs/compound_gene.csv"), LAM_OK);
-    assert_int_equal(lam_table_rows(table), 3 + 4);
+    assert_int_equal(lam_table_rows(table), 3 + 5);
     static const char *const first[3][6] = {{"k1", "9", "1", "2", "0.33333333333333331", "0"},
                                             {"k1", "10", "1", "2", "1", "1"},
                                             {"k1", "max", "1", "2", "1", "1"}};
@@ -179,6 +179,8 @@ static void compounds(void **state) {
         for (int c = 0; c < 6; c++) assert_string_equal(lam_table_cell(table, r, c), first[r][c]);
     assert_string_equal(lam_table_cell(table, 3, 0), "mean");
     assert_string_equal(lam_table_cell(table, 6, 0), "quantile_0.95");
+    assert_string_equal(lam_table_cell(table, 7, 0), "deviation_of_mean");
+    assert_string_equal(lam_table_cell(table, 7, 4), "0"); /* both seeds draw the whole pool */
     lam_table_free(table);
     write_text("bad.csv", "treatment,gene_symbol,nM_value\nk1,G1,>10\n");
     assert_int_equal(RETRIEVE("screen.csv", "--pairs", "bad.csv", "--out", "x"), 1);
