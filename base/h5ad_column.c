@@ -1,236 +1,32 @@
-#include "base/h5ad_parts.h"
-
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/h5ad_parts.h"
 #include "base/memory.h"
 
-static herr_t keep_innermost(unsigned n, const H5E_error2_t *error, void *text) {
-    if (n == 0 && error->desc != NULL) snprintf(text, 200, "%s", error->desc);
-    return 0;
+/* True where `text` reads back as `value`, a number of `bytes` bytes. */
+static bool reads_back(const char *text, double value, size_t bytes) {
+    double read = strtod(text, NULL);
+    if (bytes == 8 || isinf(value)) return read == value;
+    if (bytes == 4) return (double)(float)read == value;
+    int exponent;
+    frexp(value, &exponent);
+    /* float16 has 11 bits, and none below 2^-24; a quarter of a step is nearest on either side. */
+    return fabs(read - value) < ldexp(0.25, exponent < -13 ? -24 : exponent - 11);
 }
 
-lam_status lam_h5ad_fail(lam_status code, const char *path, const char *what) {
-    char text[200] = "no reason given";
-    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_innermost, text);
-    for (char *at = text; *at != '\0'; at++) {
-        if (*at == '\n') *at = ' ';
-    }
-    LAM_FAIL(code, "%s: %s (HDF5: %s)", path, what, text);
-}
-
-void lam_h5ad_free_texts(texts *t) {
-    lam_free(t->items);
-    lam_free(t->block);
-    *t = (texts){0};
-}
-
-lam_status lam_texts_pack(char ***out, const char *const *items, int64_t count) {
-    size_t bytes = 0, pointers = 0;
-    LAM_REQUIRE(!__builtin_mul_overflow((size_t)count, sizeof(char *), &pointers), LAM_ERROR_MEMORY,
-                "too many texts");
-    for (int64_t i = 0; i < count; i++) bytes += strlen(items[i]) + 1;
-    char **block = NULL;
-    LAM_TRY(lam_alloc((void **)&block, pointers + bytes));
-    char *text = (char *)block + pointers;
-    for (int64_t i = 0; i < count; i++) {
-        size_t length = strlen(items[i]) + 1;
-        block[i] = memcpy(text, items[i], length);
-        text += length;
-    }
-    *out = block;
-    return LAM_OK;
-}
-
-/* H5Lexists wants every part before the last to be there; a link may also lead nowhere. */
-bool lam_h5ad_exists(hid_t parent, const char *name) {
-    char prefix[512];
-    size_t length = strlen(name);
-    if (length == 0 || length >= sizeof prefix || name[0] == '/') return false;
-    for (size_t i = 1; i <= length; i++) {
-        if (name[i] != '/' && name[i] != '\0') continue;
-        memcpy(prefix, name, i);
-        prefix[i] = '\0';
-        if (H5Lexists(parent, prefix, H5P_DEFAULT) <= 0) return false;
-        if (H5Oexists_by_name(parent, prefix, H5P_DEFAULT) <= 0) return false;
-    }
-    return true;
-}
-
-bool lam_h5ad_is_kind(hid_t parent, const char *name, H5I_type_t kind) {
-    if (!lam_h5ad_exists(parent, name)) return false;
-    hid_t object = H5Oopen(parent, name, H5P_DEFAULT);
-    bool same = object >= 0 && H5Iget_type(object) == kind;
-    if (object >= 0) H5Oclose(object);
-    return same;
-}
-
-/* Strings of a dataset, or of an attribute; fixed or variable length. */
-static lam_status read_strings(const char *path, hid_t object, bool attribute, const char *label,
-                               int64_t count, hid_t type, hid_t space, texts *out) {
-    lam_status status = LAM_OK;
-    hid_t wanted = H5Tcopy(type);
-    char **variable = NULL, **packed = NULL, *fixed = NULL;
-    const char **pointers = NULL;
-    LAM_TRY_GOTO(lam_alloc_array((void **)&pointers, count, sizeof *pointers), done);
-    if (H5Tis_variable_str(type) > 0) {
-        LAM_TRY_GOTO(lam_alloc_array((void **)&variable, count, sizeof *variable), done);
-        if (count > 0) {
-            H5_READ(attribute ? H5Aread(object, wanted, variable)
-                              : H5Dread(object, wanted, H5S_ALL, H5S_ALL, H5P_DEFAULT, variable),
-                    label);
-        }
-        for (int64_t i = 0; i < count; i++) pointers[i] = variable[i] != NULL ? variable[i] : "";
-    } else {
-        size_t size = H5Tget_size(type), bytes = 0;
-        LAM_REQUIRE_GOTO(size < SIZE_MAX && !__builtin_mul_overflow((size_t)count, size + 1, &bytes), done,
-                         LAM_ERROR_FORMAT, "%s: %s: strings too long", path, label);
-        /* One byte more for each, so that texts which fill their field end. */
-        LAM_REQUIRE_GOTO(H5Tset_size(wanted, size + 1) >= 0 && H5Tset_strpad(wanted, H5T_STR_NULLTERM) >= 0,
-                         done, LAM_ERROR_EXTERNAL, "%s: %s: HDF5 has no such string type", path, label);
-        LAM_TRY_GOTO(lam_alloc((void **)&fixed, bytes + 1), done);
-        if (count > 0) {
-            H5_READ(attribute ? H5Aread(object, wanted, fixed)
-                              : H5Dread(object, wanted, H5S_ALL, H5S_ALL, H5P_DEFAULT, fixed),
-                    label);
-        }
-        for (int64_t i = 0; i < count; i++) {
-            pointers[i] = fixed + (size_t)i * (size + 1);
-            fixed[(size_t)(i + 1) * (size + 1) - 1] = '\0';
-        }
-    }
-    LAM_TRY_GOTO(lam_texts_pack(&packed, pointers, count), done);
-    *out = (texts){count, (const char **)packed, NULL};
-done:
-    if (variable != NULL) H5Dvlen_reclaim(wanted, space, H5P_DEFAULT, variable);
-    lam_free(variable);
-    lam_free(fixed);
-    lam_free(pointers);
-    if (wanted >= 0) H5Tclose(wanted);
-    return status;
-}
-
-lam_status lam_h5ad_attribute(const char *path, hid_t object, const char *name, bool *found, texts *out) {
-    lam_status status = LAM_OK;
-    hid_t attribute = -1, type = -1, space = -1;
-    *found = false;
-    if (H5Aexists(object, name) <= 0) return LAM_OK;
-    H5_READ(attribute = H5Aopen(object, name, H5P_DEFAULT), name);
-    H5_READ(type = H5Aget_type(attribute), name);
-    H5_READ(space = H5Aget_space(attribute), name);
-    hssize_t count = H5Sget_simple_extent_npoints(space);
-    if (H5Tget_class(type) == H5T_STRING && count >= 0) {
-        LAM_TRY_GOTO(read_strings(path, attribute, true, name, count, type, space, out), done);
-        *found = true;
-    }
-done:
-    if (space >= 0) H5Sclose(space);
-    if (type >= 0) H5Tclose(type);
-    if (attribute >= 0) H5Aclose(attribute);
-    return status;
-}
-
-lam_status lam_h5ad_attribute_is(const char *path, hid_t object, const char *name, const char *prefix,
-                                 bool *same) {
-    texts t = {0};
-    bool found = false;
-    *same = false;
-    LAM_TRY(lam_h5ad_attribute(path, object, name, &found, &t));
-    *same = found && t.count == 1 && strncmp(t.items[0], prefix, strlen(prefix)) == 0;
-    lam_h5ad_free_texts(&t);
-    return LAM_OK;
-}
-
-void lam_h5ad_close(dataset *d) {
-    if (d->space >= 0) H5Sclose(d->space);
-    if (d->type >= 0) H5Tclose(d->type);
-    if (d->id >= 0) H5Dclose(d->id);
-    *d = LAM_NO_DATASET;
-}
-
-lam_status lam_h5ad_open(const char *path, hid_t parent, const char *name, dataset *out) {
-    dataset d = LAM_NO_DATASET;
-    lam_status status = LAM_OK;
-    LAM_REQUIRE(lam_h5ad_is_kind(parent, name, H5I_DATASET), LAM_ERROR_FORMAT,
-                "%s: '%s' is missing or no array", path, name);
-    H5_READ(d.id = H5Dopen2(parent, name, H5P_DEFAULT), name);
-    H5_READ(d.type = H5Dget_type(d.id), name);
-    H5_READ(d.space = H5Dget_space(d.id), name);
-    d.rank = H5Sget_simple_extent_ndims(d.space);
-    LAM_REQUIRE_GOTO(d.rank >= 0 && d.rank <= 2, done, LAM_ERROR_FORMAT, "%s: '%s' has %d dimensions", path,
-                     name, d.rank);
-    if (d.rank > 0) H5_READ(H5Sget_simple_extent_dims(d.space, d.dims, NULL), name);
-    d.count = H5Sget_simple_extent_npoints(d.space);
-    LAM_REQUIRE_GOTO(d.count >= 0 && d.dims[0] <= INT64_MAX / 8 && d.dims[1] <= INT64_MAX / 8, done,
-                     LAM_ERROR_FORMAT, "%s: '%s' is too large", path, name);
-    /* Before memory is taken for it: plain storage cannot be longer than the file. */
-    hid_t file = H5Iget_file_id(d.id), plan = H5Dget_create_plist(d.id);
-    hsize_t file_bytes = 0, stored = H5Dget_storage_size(d.id);
-    bool plain = plan >= 0 && H5Pget_layout(plan) == H5D_CONTIGUOUS;
-    bool known = file >= 0 && H5Fget_filesize(file, &file_bytes) >= 0;
-    if (plan >= 0) H5Pclose(plan);
-    if (file >= 0) H5Fclose(file);
-    LAM_REQUIRE_GOTO(!plain || !known || stored <= file_bytes, done, LAM_ERROR_FORMAT,
-                     "%s: '%s' is longer than the file; it is damaged or cut short", path, name);
-    *out = d;
-    return LAM_OK;
-done:
-    lam_h5ad_close(&d);
-    return status;
-}
-
-lam_status lam_h5ad_numbers(const char *path, hid_t parent, const char *name, hid_t type, int64_t count,
-                            int64_t *found, void **out) {
-    dataset d = LAM_NO_DATASET;
-    void *numbers = NULL;
-    lam_status status = LAM_OK;
-    LAM_TRY(lam_h5ad_open(path, parent, name, &d));
-    H5T_class_t kind = H5Tget_class(d.type);
-    LAM_REQUIRE_GOTO(kind == H5T_INTEGER || kind == H5T_FLOAT, done, LAM_ERROR_FORMAT,
-                     "%s: '%s' holds no numbers", path, name);
-    LAM_REQUIRE_GOTO(count < 0 || d.count == count, done, LAM_ERROR_FORMAT,
-                     "%s: '%s' has %lld elements, not %lld", path, name, (long long)d.count,
-                     (long long)count);
-    LAM_TRY_GOTO(lam_alloc_array(&numbers, d.count, 8), done);
-    if (d.count > 0) H5_READ(H5Dread(d.id, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, numbers), name);
-    if (found != NULL) *found = d.count;
-    *out = numbers;
-    numbers = NULL;
-done:
-    lam_free(numbers);
-    lam_h5ad_close(&d);
-    return status;
-}
-
-/* h5py keeps booleans as an enumeration of one byte: FALSE 0, TRUE 1. */
-static lam_status read_booleans(const char *path, const dataset *d, const char *name, signed char **out) {
-    lam_status status = LAM_OK;
-    signed char *values = NULL;
-    hid_t native = H5Tget_native_type(d->type, H5T_DIR_ASCEND);
-    H5T_class_t kind = H5Tget_class(d->type);
-    LAM_REQUIRE_GOTO((kind == H5T_ENUM || kind == H5T_INTEGER) && native >= 0 && H5Tget_size(native) == 1,
-                     done, LAM_ERROR_FORMAT, "%s: '%s' holds no booleans", path, name);
-    LAM_TRY_GOTO(lam_alloc_array((void **)&values, d->count, 1), done);
-    if (d->count > 0) H5_READ(H5Dread(d->id, native, H5S_ALL, H5S_ALL, H5P_DEFAULT, values), name);
-    *out = values;
-    values = NULL;
-done:
-    lam_free(values);
-    if (native >= 0) H5Tclose(native);
-    return status;
-}
-
-/* The shortest of %.15g, %.16g, %.17g that reads back as the same double; "" for NaN, which stands for a gap.
- */
-static void print_number(char *text, size_t room, double value) {
+/* The shortest text that reads back as the same number of the file's type, so that 0.1 is not 0.1000000015;
+ * "" for NaN, which stands for a gap. */
+static void print_number(char *text, size_t room, double value, size_t bytes) {
+    int digits = bytes <= 2 ? 3 : bytes <= 4 ? 6 : 15;
     if (isnan(value)) {
         text[0] = '\0';
         return;
     }
-    for (int digits = 15; digits <= 17; digits++) {
+    for (int last = digits + 3; digits < last; digits++) {
         snprintf(text, room, "%.*g", digits, value);
-        if (strtod(text, NULL) == value) return;
+        if (reads_back(text, value, bytes)) return;
     }
 }
 
@@ -240,6 +36,7 @@ static lam_status read_number_texts(const char *path, hid_t parent, const char *
                                     texts *out) {
     bool real = H5Tget_class(type) == H5T_FLOAT, is_signed = !real && H5Tget_sign(type) != H5T_SGN_NONE;
     hid_t wanted = real ? H5T_NATIVE_DOUBLE : is_signed ? H5T_NATIVE_INT64 : H5T_NATIVE_UINT64;
+    size_t bytes = H5Tget_size(type) > 8 ? 8 : H5Tget_size(type);
     void *numbers = NULL;
     lam_status status = LAM_OK;
     LAM_TRY(lam_h5ad_numbers(path, parent, name, wanted, -1, &out->count, &numbers));
@@ -248,7 +45,7 @@ static lam_status read_number_texts(const char *path, hid_t parent, const char *
     for (int64_t i = 0; i < out->count; i++) {
         char *text = out->block + i * NUMBER_BYTES;
         if (real) {
-            print_number(text, NUMBER_BYTES, ((double *)numbers)[i]);
+            print_number(text, NUMBER_BYTES, ((double *)numbers)[i], bytes);
         } else if (is_signed) {
             snprintf(text, NUMBER_BYTES, "%lld", (long long)((int64_t *)numbers)[i]);
         } else {
@@ -258,6 +55,17 @@ static lam_status read_number_texts(const char *path, hid_t parent, const char *
     }
 done:
     lam_free(numbers);
+    return status;
+}
+
+static lam_status read_boolean_texts(const char *path, hid_t parent, const char *name, texts *out) {
+    int64_t *values = NULL;
+    lam_status status = LAM_OK;
+    LAM_TRY(lam_h5ad_numbers(path, parent, name, H5T_NATIVE_INT64, -1, &out->count, (void **)&values));
+    LAM_TRY_GOTO(lam_alloc_array((void **)&out->items, out->count, sizeof *out->items), done);
+    for (int64_t i = 0; i < out->count; i++) out->items[i] = values[i] ? "True" : "False";
+done:
+    lam_free(values);
     return status;
 }
 
@@ -289,33 +97,52 @@ done:
     return status;
 }
 
+static lam_status read_mask(const char *path, hid_t group, int64_t count, int64_t **mask) {
+    lam_status status = lam_h5ad_numbers(path, group, "mask", H5T_NATIVE_INT64, count, NULL, (void **)mask);
+    return status == LAM_OK ? LAM_OK : lam_fail_context(status, "the gaps of a column");
+}
+
 static lam_status apply_mask(const char *path, hid_t group, texts *out) {
-    dataset d = LAM_NO_DATASET;
-    signed char *mask = NULL;
-    lam_status status = LAM_OK;
-    LAM_TRY(lam_h5ad_open(path, group, "mask", &d));
-    LAM_REQUIRE_GOTO(d.count == out->count, done, LAM_ERROR_FORMAT, "%s: mask and values differ in length",
-                     path);
-    LAM_TRY_GOTO(read_booleans(path, &d, "mask", &mask), done);
+    int64_t *mask = NULL;
+    LAM_TRY(read_mask(path, group, out->count, &mask));
     for (int64_t i = 0; i < out->count; i++) {
         if (mask[i]) out->items[i] = "";
     }
-done:
     lam_free(mask);
-    lam_h5ad_close(&d);
-    return status;
+    return LAM_OK;
 }
 
-static lam_status read_group_column(const char *path, hid_t parent, const char *name, int depth, texts *out) {
+/* What the column is, in words, where no text can be made of it. */
+static void describe_type(hid_t type, int rank, char *unknown) {
+    H5T_class_t kind = H5Tget_class(type);
+    const char *words = kind == H5T_COMPOUND    ? "compound or complex"
+                        : kind == H5T_ENUM      ? "an enumeration"
+                        : kind == H5T_OPAQUE    ? "opaque, such as dates of NumPy"
+                        : kind == H5T_VLEN      ? "lists"
+                        : kind == H5T_REFERENCE ? "references"
+                                                : "another type";
+    if (rank > 1) {
+        snprintf(unknown, LAM_H5AD_WORD_BYTES, "%d dimensions", rank);
+    } else {
+        snprintf(unknown, LAM_H5AD_WORD_BYTES, "%s", words);
+    }
+}
+
+static lam_status read_group_column(const char *path, hid_t parent, const char *name, int depth,
+                                    char *unknown, texts *out) {
     lam_status status = LAM_OK;
-    bool categorical = false, nullable = false;
+    char encoding[LAM_H5AD_WORD_BYTES];
     hid_t group = -1;
     H5_READ(group = H5Gopen2(parent, name, H5P_DEFAULT), name);
-    LAM_TRY_GOTO(lam_h5ad_attribute_is(path, group, "encoding-type", "categorical", &categorical), done);
-    LAM_TRY_GOTO(lam_h5ad_attribute_is(path, group, "encoding-type", "nullable-", &nullable), done);
-    LAM_REQUIRE_GOTO((categorical || nullable) && depth < 2, done, LAM_ERROR_FORMAT,
-                     "%s: column '%s' has an encoding that is not known; write it as text", path, name);
-    LAM_TRY_GOTO(lam_h5ad_column(path, group, categorical ? "categories" : "values", depth + 1, out), done);
+    LAM_TRY_GOTO(lam_h5ad_word(path, group, "encoding-type", encoding), done);
+    bool categorical = strcmp(encoding, "categorical") == 0;
+    if ((!categorical && strncmp(encoding, "nullable-", 9) != 0) || depth >= 2) {
+        snprintf(unknown, LAM_H5AD_WORD_BYTES, "%s", encoding[0] ? encoding : "a group");
+        goto done;
+    }
+    LAM_TRY_GOTO(lam_h5ad_column(path, group, categorical ? "categories" : "values", depth + 1, unknown, out),
+                 done);
+    if (unknown[0]) goto done;
     LAM_TRY_GOTO(categorical ? apply_codes(path, group, "codes", out) : apply_mask(path, group, out), done);
 done:
     if (group >= 0) H5Gclose(group);
@@ -323,7 +150,7 @@ done:
 }
 
 /* anndata 0.7: codes in the column, which refers to its categories elsewhere in the file. */
-static lam_status read_referred_categories(const char *path, hid_t column, texts *out) {
+static lam_status read_referred_categories(const char *path, hid_t column, char *unknown, texts *out) {
     lam_status status = LAM_OK;
     hobj_ref_t reference = 0;
     char name[512] = "";
@@ -336,7 +163,7 @@ static lam_status read_referred_categories(const char *path, hid_t column, texts
     ssize_t length = H5Iget_name(target, name, sizeof name);
     LAM_REQUIRE_GOTO(length > 1 && length < (ssize_t)sizeof name && (file = H5Iget_file_id(target)) >= 0,
                      done, LAM_ERROR_FORMAT, "%s: the categories of a column are damaged", path);
-    LAM_TRY_GOTO(lam_h5ad_column(path, file, name + 1, 2, out), done);
+    LAM_TRY_GOTO(lam_h5ad_column(path, file, name + 1, 2, unknown, out), done);
 done:
     if (file >= 0) H5Fclose(file);
     if (target >= 0) H5Oclose(target);
@@ -345,40 +172,83 @@ done:
     return status;
 }
 
-static lam_status read_column_parts(const char *path, hid_t parent, const char *name, int depth, texts *out) {
+static lam_status read_column_parts(const char *path, hid_t parent, const char *name, int depth,
+                                    char *unknown, texts *out) {
     dataset d = LAM_NO_DATASET;
-    signed char *booleans = NULL;
     lam_status status = LAM_OK;
-    if (lam_h5ad_is_kind(parent, name, H5I_GROUP)) return read_group_column(path, parent, name, depth, out);
+    if (lam_h5ad_is_kind(parent, name, H5I_GROUP))
+        return read_group_column(path, parent, name, depth, unknown, out);
     LAM_TRY(lam_h5ad_open(path, parent, name, &d));
     H5T_class_t kind = H5Tget_class(d.type);
-    LAM_REQUIRE_GOTO(d.rank <= 1, done, LAM_ERROR_FORMAT, "%s: column '%s' is no list", path, name);
-    if (depth == 0 && H5Aexists(d.id, "categories") > 0) {
-        LAM_TRY_GOTO(read_referred_categories(path, d.id, out), done);
-        LAM_TRY_GOTO(apply_codes(path, parent, name, out), done);
+    if (d.rank > 1) {
+        describe_type(d.type, d.rank, unknown);
+    } else if (depth == 0 && H5Aexists(d.id, "categories") > 0) {
+        LAM_TRY_GOTO(read_referred_categories(path, d.id, unknown, out), done);
+        if (!unknown[0]) LAM_TRY_GOTO(apply_codes(path, parent, name, out), done);
     } else if (kind == H5T_STRING) {
-        LAM_TRY_GOTO(read_strings(path, d.id, false, name, d.count, d.type, d.space, out), done);
+        LAM_TRY_GOTO(lam_h5ad_strings(path, d.id, false, name, d.count, d.type, d.space, out), done);
     } else if (kind == H5T_INTEGER || kind == H5T_FLOAT) {
         LAM_TRY_GOTO(read_number_texts(path, parent, name, d.type, out), done);
-    } else if (kind == H5T_ENUM) {
-        LAM_TRY_GOTO(read_booleans(path, &d, name, &booleans), done);
-        LAM_TRY_GOTO(lam_alloc_array((void **)&out->items, d.count, sizeof *out->items), done);
-        out->count = d.count;
-        for (int64_t i = 0; i < d.count; i++) out->items[i] = booleans[i] ? "True" : "False";
+    } else if (lam_h5ad_is_boolean(d.type)) {
+        LAM_TRY_GOTO(read_boolean_texts(path, parent, name, out), done);
     } else {
-        status = lam_fail(LAM_ERROR_FORMAT, __FILE__, __LINE__,
-                          "%s: column '%s' has a type that is not known; write "
-                          "it as text",
-                          path, name);
+        describe_type(d.type, d.rank, unknown);
     }
 done:
-    lam_free(booleans);
     lam_h5ad_close(&d);
     return status;
 }
 
-lam_status lam_h5ad_column(const char *path, hid_t parent, const char *name, int depth, texts *out) {
-    lam_status status = read_column_parts(path, parent, name, depth, out);
-    if (status != LAM_OK) lam_h5ad_free_texts(out);
+lam_status lam_h5ad_column(const char *path, hid_t parent, const char *name, int depth, char *unknown,
+                           texts *out) {
+    unknown[0] = '\0';
+    lam_status status = read_column_parts(path, parent, name, depth, unknown, out);
+    if (status != LAM_OK || unknown[0]) lam_h5ad_free_texts(out);
+    return status;
+}
+
+lam_status lam_h5ad_column_numbers(const char *path, hid_t parent, const char *name, int64_t count,
+                                   char *unknown, double **out) {
+    lam_status status = LAM_OK;
+    char encoding[LAM_H5AD_WORD_BYTES];
+    int64_t *mask = NULL;
+    double *numbers = NULL;
+    dataset d = LAM_NO_DATASET;
+    hid_t group = -1;
+    const char *values = name;
+    unknown[0] = '\0';
+    if (lam_h5ad_is_kind(parent, name, H5I_GROUP)) {
+        H5_READ(group = H5Gopen2(parent, name, H5P_DEFAULT), name);
+        LAM_TRY_GOTO(lam_h5ad_word(path, group, "encoding-type", encoding), done);
+        bool nullable = strncmp(encoding, "nullable-", 9) == 0;
+        if (!nullable) snprintf(unknown, LAM_H5AD_WORD_BYTES, "%s", encoding[0] ? encoding : "a group");
+        if (!nullable) goto done;
+        values = "values";
+    }
+    LAM_TRY_GOTO(lam_h5ad_open(path, group >= 0 ? group : parent, values, &d), done);
+    H5T_class_t kind = H5Tget_class(d.type);
+    bool legacy = H5Aexists(d.id, "categories") > 0;
+    if (legacy || d.rank > 1 || (kind != H5T_INTEGER && kind != H5T_FLOAT && !lam_h5ad_is_boolean(d.type))) {
+        if (legacy || kind == H5T_STRING) {
+            snprintf(unknown, LAM_H5AD_WORD_BYTES, "%s", legacy ? "categorical" : "text");
+        } else {
+            describe_type(d.type, d.rank, unknown);
+        }
+        goto done;
+    }
+    LAM_TRY_GOTO(lam_h5ad_numbers(path, group >= 0 ? group : parent, values, H5T_NATIVE_DOUBLE, count, NULL,
+                                  (void **)&numbers),
+                 done);
+    if (group >= 0) LAM_TRY_GOTO(read_mask(path, group, count, &mask), done);
+    for (int64_t i = 0; mask != NULL && i < count; i++) {
+        if (mask[i]) numbers[i] = (double)NAN;
+    }
+    *out = numbers;
+    numbers = NULL;
+done:
+    lam_free(mask);
+    lam_free(numbers);
+    lam_h5ad_close(&d);
+    if (group >= 0) H5Gclose(group);
     return status;
 }
