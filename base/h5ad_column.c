@@ -10,21 +10,21 @@ static bool reads_back(const char *text, double value, size_t bytes) {
     double read = strtod(text, NULL);
     if (bytes == 8 || isinf(value)) return read == value;
     if (bytes == 4) return (double)(float)read == value;
+    /* float16 has 11 bits, and steps of 2^-24 at the least; below a power of two they are half as long. */
     int exponent;
-    frexp(value, &exponent);
-    /* float16 has 11 bits, and none below 2^-24; a quarter of a step is nearest on either side. */
-    return fabs(read - value) < ldexp(0.25, exponent < -13 ? -24 : exponent - 11);
+    double half_step = fabs(frexp(value, &exponent)) > 0.5 ? 0.5 : 0.25;
+    return fabs(read - value) < ldexp(half_step, exponent < -13 ? -24 : exponent - 11);
 }
 
 /* The shortest text that reads back as the same number of the file's type, so that 0.1 is not 0.1000000015;
  * "" for NaN, which stands for a gap. */
 static void print_number(char *text, size_t room, double value, size_t bytes) {
-    int digits = bytes <= 2 ? 3 : bytes <= 4 ? 6 : 15;
+    int digits = bytes <= 2 ? 3 : bytes <= 4 ? 6 : 15, enough = bytes <= 2 ? 5 : bytes <= 4 ? 9 : 17;
     if (isnan(value)) {
         text[0] = '\0';
         return;
     }
-    for (int last = digits + 3; digits < last; digits++) {
+    for (; digits <= enough; digits++) {
         snprintf(text, room, "%.*g", digits, value);
         if (reads_back(text, value, bytes)) return;
     }

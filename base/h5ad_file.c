@@ -148,9 +148,18 @@ lam_status lam_h5ad_open(const char *path, hid_t parent, const char *name, datas
     dataset d = LAM_NO_DATASET;
     lam_status status = LAM_OK;
     hid_t file = -1, plan = -1;
-    LAM_REQUIRE(lam_h5ad_is_kind(parent, name, H5I_DATASET), LAM_ERROR_FORMAT,
-                "%s: '%s' is missing or no array", path, name);
-    H5_READ(d.id = H5Dopen2(parent, name, H5P_DEFAULT), name);
+    LAM_REQUIRE(lam_h5ad_exists(parent, name), LAM_ERROR_FORMAT, "%s: '%s' is missing", path, name);
+    LAM_REQUIRE(!lam_h5ad_is_kind(parent, name, H5I_GROUP), LAM_ERROR_FORMAT, "%s: '%s' is no array", path,
+                name);
+    LAM_REQUIRE_GOTO(!lam_fault_hit(LAM_FAULT_READ), done, LAM_ERROR_IO, "%s: cannot read %s", path, name);
+    d.id = H5Dopen2(parent, name, H5P_DEFAULT);
+    if (d.id < 0) {
+        char message[160];
+        snprintf(message, sizeof message,
+                 "cannot open '%.60s'; it is damaged, or written for a newer HDF5 (libver='latest')", name);
+        status = lam_h5ad_fail(LAM_ERROR_FORMAT, path, message);
+        goto done;
+    }
     H5_READ(d.type = H5Dget_type(d.id), name);
     H5_READ(d.space = H5Dget_space(d.id), name);
     d.rank = H5Sget_simple_extent_ndims(d.space);
