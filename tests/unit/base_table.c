@@ -79,6 +79,34 @@ static void quotes_and_lines(void **state) {
     lam_table_free(t);
 }
 
+/* Lists of known relationships as people keep them: any header, other columns beside, both directions, a gene with
+ * itself. The pairs are the first two columns of text. */
+static void lists_of_relationships(void **state) {
+    (void)state;
+    static const char *const lists[] = {
+        "entity1,entity2\nTP53,MDM2\nMDM2,TP53\nA-1,A-1\n\"H,2\",C\n",
+        "Gene A,Gene B\r\nTP53,MDM2\r\n\r\nMDM2,TP53\r\nA-1,A-1\r\n\"H,2\",C",
+        "#a\tb\tscore\nTP53\tMDM2\t0.9\nMDM2\tTP53\t0.9\nA-1\tA-1\t1\nH,2\tC\t\n",
+        "\"\",\"protein 1\",\"n\",\"protein 2\"\n\"1\",\"TP53\",1,\"MDM2\"\n\"2\",\"MDM2\",2,\"TP53\"\n"
+        "\"3\",\"A-1\",3,\"A-1\"\n\"4\",\"H,2\",4,\"C\"\n", /* R's write.csv: row names without a name */
+        "\xef\xbb\xbfsource;1,target\nTP53,MDM2\nMDM2,TP53\nA-1,A-1\n\"H,2\",C\n",
+    };
+    static const char *const pairs[4][2] = {{"TP53", "MDM2"}, {"MDM2", "TP53"}, {"A-1", "A-1"}, {"H,2", "C"}};
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        lam_table *t = parse(lists[i]);
+        int texts[2] = {-1, -1}, found = 0;
+        for (int column = 0; column < lam_table_columns(t) && found < 2; column++) {
+            if (!lam_table_is_numeric(t, column)) texts[found++] = column;
+        }
+        assert_int_equal(found, 2);
+        assert_int_equal(lam_table_rows(t), 4);
+        for (int64_t row = 0; row < 4; row++) {
+            for (int k = 0; k < 2; k++) assert_string_equal(lam_table_cell(t, row, texts[k]), pairs[row][k]);
+        }
+        lam_table_free(t);
+    }
+}
+
 static void refusals(void **state) {
     (void)state;
     static const struct {
@@ -356,11 +384,17 @@ static void every_fault(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(forms_of_csv), cmocka_unit_test(quotes_and_lines),
-        cmocka_unit_test(refusals),     cmocka_unit_test(required_column),
-        cmocka_unit_test(numbers),      cmocka_unit_test(added_and_selected),
-        cmocka_unit_test(codes),        cmocka_unit_test(written_and_read_again),
-        cmocka_unit_test(gzip_members), cmocka_unit_test(every_fault),
+        cmocka_unit_test(forms_of_csv),
+        cmocka_unit_test(quotes_and_lines),
+        cmocka_unit_test(lists_of_relationships),
+        cmocka_unit_test(refusals),
+        cmocka_unit_test(required_column),
+        cmocka_unit_test(numbers),
+        cmocka_unit_test(added_and_selected),
+        cmocka_unit_test(codes),
+        cmocka_unit_test(written_and_read_again),
+        cmocka_unit_test(gzip_members),
+        cmocka_unit_test(every_fault),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

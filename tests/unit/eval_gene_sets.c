@@ -102,7 +102,7 @@ static void damaged_sets(void **state) {
          LAM_ERROR_INPUT, 0},
         {"a.tsv", "\n\tA B\n", "a.tsv:2: the set has no name", LAM_ERROR_INPUT, 0},
         {"a.tsv", "S\tA\nT\tB\nS\tA\n", "a.tsv:3: a set 'S' is there already, in line 1", LAM_ERROR_INPUT, 0},
-        {"a.gmt", "S\td\tA\nT\0\td\tB\n", "a.gmt:2: a zero byte", LAM_ERROR_FORMAT, 15},
+        {"a.gmt", "S\td\tA\nT\0\td\tB\n", "a.gmt:2: a zero byte", LAM_ERROR_FORMAT, 13},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         lam_gene_set *sets = NULL;
