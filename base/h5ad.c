@@ -114,7 +114,9 @@ lam_status lam_h5ad_read_open(lam_embeddings *out, char ***names, const char *pa
     LAM_TRY_GOTO(lam_h5ad_matrix(out, names, path, file, matrix), done);
     LAM_TRY_GOTO(lam_h5ad_obs(out, path, file), done);
     LAM_TRY_GOTO(read_provenance(out, path, file), done);
-    if (strncmp(matrix, "obsm/", 5) != 0) LAM_TRY_GOTO(read_var_names(path, file, out->columns, names), done);
+    /* A frame has names of its own. */
+    if (*names == NULL && strncmp(matrix, "obsm/", 5) != 0)
+        LAM_TRY_GOTO(read_var_names(path, file, out->columns, names), done);
 done:
     lam_free(matrix);
     if (status != LAM_OK) {
