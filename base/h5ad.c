@@ -90,21 +90,6 @@ static lam_status read_provenance(lam_embeddings *out, const char *path, hid_t f
     return status;
 }
 
-static herr_t add_link(hid_t group, const char *name, const H5L_info_t *information, void *data) {
-    (void)group;
-    (void)information;
-    texts *list = data;
-    size_t count = (size_t)list->count;
-    if (lam_grow((void **)&list->items, count * sizeof *list->items, (count + 1) * sizeof *list->items) !=
-        LAM_OK) {
-        return -1;
-    }
-    char *copy = NULL;
-    if (lam_text_copy(&copy, name) != LAM_OK) return -1;
-    list->items[list->count++] = copy;
-    return 0;
-}
-
 lam_status lam_h5ad_read_open(lam_embeddings *out, char ***names, const char *path, hid_t file,
                               const char *key) {
     char *matrix = NULL;
@@ -156,14 +141,12 @@ lam_status lam_h5ad_matrices(const char *path, char ***names, int64_t *count) {
     LAM_TRY(open_file(path, &file));
     if (lam_h5ad_is_kind(file, "obsm", H5I_GROUP)) {
         H5_READ(group = H5Gopen2(file, "obsm", H5P_DEFAULT), "obsm");
-        LAM_REQUIRE_GOTO(H5Literate(group, H5_INDEX_NAME, H5_ITER_INC, NULL, add_link, &links) >= 0, done,
-                         LAM_ERROR_MEMORY, "%s: no memory for the names of the matrices", path);
+        LAM_TRY_GOTO(lam_h5ad_links(path, group, &links), done);
     }
     LAM_TRY_GOTO(lam_texts_pack(names, links.items, links.count), done);
     *count = links.count;
 done:
-    for (int64_t i = 0; i < links.count; i++) free((void *)(uintptr_t)links.items[i]);
-    lam_h5ad_free_texts(&links);
+    lam_h5ad_free_links(&links);
     if (group >= 0) H5Gclose(group);
     H5Fclose(file);
     return status;

@@ -67,6 +67,17 @@ static herr_t add_link(hid_t group, const char *name, const H5L_info_t *informat
     return 0;
 }
 
+lam_status lam_h5ad_links(const char *path, hid_t group, texts *out) {
+    LAM_REQUIRE(H5Literate(group, H5_INDEX_NAME, H5_ITER_INC, NULL, add_link, out) >= 0, LAM_ERROR_MEMORY,
+                "%s: no memory for the names of a group", path);
+    return LAM_OK;
+}
+
+void lam_h5ad_free_links(texts *links) {
+    for (int64_t i = 0; i < links->count; i++) free((void *)(uintptr_t)links->items[i]);
+    lam_h5ad_free_texts(links);
+}
+
 /* The columns in the order of the frame; of a frame that does not say, by name. */
 static lam_status list_columns(const char *path, hid_t frame, texts *out) {
     bool found = false;
@@ -76,8 +87,7 @@ static lam_status list_columns(const char *path, hid_t frame, texts *out) {
     texts links = {0};
     char **packed = NULL, *index = NULL;
     lam_status status = LAM_OK;
-    LAM_REQUIRE_GOTO(H5Literate(frame, H5_INDEX_NAME, H5_ITER_INC, NULL, add_link, &links) >= 0, done,
-                     LAM_ERROR_MEMORY, "%s: no memory for the names of the columns", path);
+    LAM_TRY_GOTO(lam_h5ad_links(path, frame, &links), done);
     LAM_TRY_GOTO(index_name(path, frame, &index), done);
     int64_t kept = 0;
     for (int64_t i = 0; i < links.count; i++) {
@@ -90,8 +100,7 @@ static lam_status list_columns(const char *path, hid_t frame, texts *out) {
     LAM_TRY_GOTO(lam_texts_pack(&packed, links.items, kept), done);
     *out = (texts){kept, (const char **)packed, NULL};
 done:
-    for (int64_t i = 0; i < links.count; i++) free((void *)(uintptr_t)links.items[i]);
-    lam_h5ad_free_texts(&links);
+    lam_h5ad_free_links(&links);
     lam_free(index);
     return status;
 }

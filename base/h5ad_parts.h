@@ -42,6 +42,9 @@ typedef struct dataset {
 #define LAM_NO_DATASET ((dataset){-1, -1, -1, 0, {0, 0}, 0})
 
 void lam_h5ad_free_texts(texts *t);
+/* The names of what a group holds, sorted, each allocated by itself: freed with lam_h5ad_free_links, also after a failure. */
+lam_status lam_h5ad_links(const char *path, hid_t group, texts *out);
+void lam_h5ad_free_links(texts *links);
 bool lam_h5ad_exists(hid_t parent, const char *name); /* every part of a path with slashes */
 bool lam_h5ad_is_kind(hid_t parent, const char *name, H5I_type_t kind);
 

@@ -199,10 +199,13 @@ static lam_status check_queries(const lam_names *names, const char *const *queri
 
 static lam_status score(const lam_arguments *arguments, entity_map *map, entity_map *other,
                         const lam_relate_settings *s) {
-    int path_count, query_count;
+    int path_count, query_count, set_count;
     const char *const *paths = lam_option_list(arguments, "relationships", &path_count),
-                      *const *queries = lam_option_list(arguments, "neighbours", &query_count);
-    const char *out = lam_option_text(arguments, "out");
+                      *const *queries = lam_option_list(arguments, "neighbours", &query_count),
+                      *const *sets = lam_option_list(arguments, "clusters", &set_count);
+    const char *out = lam_option_text(arguments, "out"), *alias_path = lam_option_text(arguments, "aliases");
+    lam_aliases *aliases = NULL;
+    lam_clusters clusters = {0};
     lam_names *names = NULL;
     lam_relationships relationships = {0};
     lam_scored_map mine = {0}, others = {0};
@@ -211,7 +214,8 @@ static lam_status score(const lam_arguments *arguments, entity_map *map, entity_
     lam_status status = LAM_OK;
     if (other) LAM_TRY_GOTO(intersect(map, other), done);
     LAM_TRY_GOTO(lam_names_create(&names, map->entities, map->rows), done);
-    LAM_TRY_GOTO(lam_relationships_read(paths, path_count, names, map->rows, &relationships), done);
+    if (alias_path) LAM_TRY_GOTO(lam_aliases_read(alias_path, &aliases), done);
+    LAM_TRY_GOTO(lam_relationships_read(paths, path_count, names, aliases, map->rows, &relationships), done);
     if (genes && !lam_option_given(arguments, "genes"))
         LAM_TRY_GOTO(only_named(&relationships, map, other), done);
     else if (!genes)
@@ -219,6 +223,11 @@ static lam_status score(const lam_arguments *arguments, entity_map *map, entity_
     lam_names_free(names); /* rows may have gone */
     LAM_TRY_GOTO(lam_names_create(&names, map->entities, map->rows), done);
     LAM_TRY_GOTO(check_queries(names, queries, query_count), done);
+    if (set_count)
+        LAM_TRY_GOTO(lam_clusters_read(sets, set_count, names, aliases, map->rows,
+                                       lam_option_int(arguments, "min-genes"),
+                                       lam_option_int(arguments, "max-genes"), &clusters),
+                     done);
     LAM_TRY_GOTO(lam_scored_map_make(map->e->values, map->rows, map->e->columns, &relationships, s, &mine),
                  done);
     if (other)
@@ -230,8 +239,9 @@ static lam_status score(const lam_arguments *arguments, entity_map *map, entity_
     LAM_TRY_GOTO(lam_relate_histogram(out, &relationships, &mine), done);
     if (query_count)
         LAM_TRY_GOTO(lam_relate_neighbours(out, &mine, map->entities, names, queries, query_count,
-                                           lam_option_int(arguments, "top")),
+                                           lam_option_int(arguments, "top"), set_count ? &clusters : NULL),
                      done);
+    if (set_count) LAM_TRY_GOTO(lam_relate_clusters(out, &mine, &clusters), done);
     if (other) LAM_TRY_GOTO(lam_relate_against(out, &relationships, &mine, &others, s), done);
     if (lam_option_json(arguments)) status = lam_records_print(records);
 done:
@@ -239,6 +249,8 @@ done:
     lam_scored_map_free(&mine);
     lam_scored_map_free(&others);
     lam_relationships_free(&relationships);
+    lam_clusters_free(&clusters);
+    lam_aliases_free(aliases);
     lam_names_free(names);
     return status;
 }
@@ -266,8 +278,9 @@ static lam_status run(const lam_arguments *arguments) {
 }
 
 static const lam_option options[] = {
-    {"relationships", LAM_OPTION_LIST, "DIR_OR_FILE", NULL, "tables with columns entity1 and entity2", 0, 0,
-     true},
+    {"relationships", LAM_OPTION_LIST, "DIR_OR_FILE", NULL,
+     "tables of pairs (columns entity1 and entity2, else the first two) or sets of genes (.gmt: all pairs of a set), or folders of them",
+     0, 0, true},
     {"out", LAM_OPTION_TEXT, "DIR", NULL, "folder for scores.csv, histogram.csv (and against.csv)", 0, 0,
      true},
     {"entity", LAM_OPTION_TEXT, "COLUMN", NULL,
@@ -282,6 +295,14 @@ static const lam_option options[] = {
     {"bootstrap", LAM_OPTION_INT, "B", "0", "draws of genes for 95 % intervals", 0, 1000000, false},
     {"permutations", LAM_OPTION_INT, "P", "0", "shuffles of the genes' names for p values", 0, 1000000,
      false},
+    {"aliases", LAM_OPTION_TEXT, "TABLE", NULL,
+     "two columns, another name and the name in the map, for genes of the files above that the map lacks", 0,
+     0, false},
+    {"clusters", LAM_OPTION_LIST, "FILE", NULL,
+     "sets of genes (.gmt, or name TAB genes): clusters.csv, cosines within against those to the rest (KS, Cramer-von Mises)",
+     0, 0, false},
+    {"min-genes", LAM_OPTION_INT, "N", "10", "genes in the map that a cluster needs", 2, 1000000, false},
+    {"max-genes", LAM_OPTION_INT, "N", "1000", "genes in the map that a cluster may have", 2, 1000000, false},
     {"neighbours", LAM_OPTION_LIST, "NAME", NULL, "entities whose nearest rows go to neighbours.csv", 0, 0,
      false},
     {"top", LAM_OPTION_INT, "N", "10", "rows listed for each of --neighbours", 1, 1000000, false},

@@ -42,12 +42,40 @@ lam_status lam_relate_scores(const char *out, const lam_relationships *relations
                              lam_json **records);
 lam_status lam_relate_histogram(const char *out, const lam_relationships *relationships,
                                 const lam_scored_map *map);
-/* neighbours.csv: the `top` rows nearest to each of the queries, which are in the map. entities [rows of the map]. */
-lam_status lam_relate_neighbours(const char *out, const lam_scored_map *map, const char *const *entities,
-                                 const lam_names *names, const char *const *queries, int query_count,
-                                 int64_t top);
 lam_status lam_relate_against(const char *out, const lam_relationships *relationships,
                               const lam_scored_map *map, const lam_scored_map *other,
                               const lam_relate_settings *settings);
+
+/* ---- what lies near what ---- */
+
+/* Sets of genes, as far as they are in the map. */
+typedef struct lam_cluster {
+    const char *source, *name; /* borrowed from the sets */
+    int64_t listed, count;     /* genes of the set; of these in the map */
+    int32_t *rows;             /* [count], rising */
+} lam_cluster;
+
+typedef struct lam_clusters {
+    lam_gene_set **sets; /* one list a file */
+    int64_t *set_counts;
+    char **sources; /* the files' names without folder and endings */
+    int files;
+    lam_cluster *clusters; /* those with minimum to maximum genes in the map */
+    int64_t count;
+} lam_clusters;
+
+/* LAM_ERROR_INPUT where no set has so many genes in the map. */
+lam_status lam_clusters_read(const char *const *paths, int path_count, const lam_names *names,
+                             const lam_aliases *aliases, int64_t rows, int64_t minimum, int64_t maximum,
+                             lam_clusters *out);
+void lam_clusters_free(lam_clusters *clusters);
+
+/* clusters.csv: each cluster's cosines within against those between it and the rest (lam_cluster_compare), q over all of them. */
+lam_status lam_relate_clusters(const char *out, const lam_scored_map *map, const lam_clusters *clusters);
+/* neighbours.csv: the `top` rows nearest to each of the queries, which are in the map; with clusters enrichment.csv: those in
+ * which these rows lie more often than by chance (EFAAR: hypergeometric, Bonferroni over the clusters). entities [rows]. */
+lam_status lam_relate_neighbours(const char *out, const lam_scored_map *map, const char *const *entities,
+                                 const lam_names *names, const char *const *queries, int query_count,
+                                 int64_t top, const lam_clusters *clusters);
 
 #endif

@@ -1,5 +1,6 @@
 #include "eval/relationships.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,8 +17,8 @@ static int by_pair(const void *a, const void *b) {
     return (x->j > y->j) - (x->j < y->j);
 }
 
-static lam_status stem(const char *path, char **name) {
-    static const char *const endings[] = {".gz", ".zst", ".txt", ".csv", ".tsv"};
+lam_status lam_source_name(const char *path, char **name) {
+    static const char *const endings[] = {".gz", ".zst", ".txt", ".csv", ".tsv", ".gmt"};
     const char *slash = strrchr(path, '/');
     LAM_TRY(lam_text_copy(name, slash ? slash + 1 : path));
     for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
@@ -30,11 +31,20 @@ static lam_status stem(const char *path, char **name) {
 /* What all files are read with. */
 typedef struct reading {
     const lam_names *names;
+    const lam_aliases *aliases;
     lam_relationships *out;
 } reading;
 
+int64_t lam_entity_find(const lam_names *names, const lam_aliases *aliases, const char *name) {
+    int64_t row = lam_names_find(names, name);
+    const char *other = row < 0 && aliases ? lam_aliases_find(aliases, name) : NULL;
+    return other ? lam_names_find(names, other) : row;
+}
+
+/* `pairs` has room for it. */
 static void add_pair(const reading *r, lam_source *source, const char *first, const char *second) {
-    int64_t a = lam_names_find(r->names, first), b = lam_names_find(r->names, second);
+    int64_t a = lam_entity_find(r->names, r->aliases, first),
+            b = lam_entity_find(r->names, r->aliases, second);
     if (a >= 0) r->out->named[a] = true;
     if (b >= 0) r->out->named[b] = true;
     source->listed++;
@@ -70,6 +80,13 @@ static lam_status entity_columns(const lam_table *table, int *first, int *second
     return LAM_OK;
 }
 
+/* Sets of genes, no pairs. */
+static bool is_sets(const char *path) {
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    size_t n = strlen(name);
+    return strstr(name, "_clusters") || (n > 4 && !strcmp(name + n - 4, ".gmt")) || strstr(name, ".gmt.");
+}
+
 static lam_status read_table(const char *path, const reading *r, lam_source *source) {
     lam_table *table;
     LAM_TRY(lam_table_read(&table, path));
@@ -87,13 +104,40 @@ done:
 
 /* ---- files and folders ---- */
 
-static bool is_table(const char *name) {
-    static const char *const endings[] = {".txt", ".csv", ".tsv", ".txt.gz", ".csv.gz", ".tsv.gz"};
+static bool is_listed(const char *name) {
+    static const char *const endings[] = {".txt",    ".csv",    ".tsv",    ".gmt",
+                                          ".txt.gz", ".csv.gz", ".tsv.gz", ".gmt.gz"};
     for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
         size_t n = strlen(name), m = strlen(endings[i]);
         if (n > m && !strcmp(name + n - m, endings[i])) return true;
     }
     return false;
+}
+
+/* Each set's genes that are in the map, paired; the pairs of the others are counted. */
+static lam_status read_sets(const char *path, const reading *r, lam_source *source) {
+    lam_gene_set *sets = NULL;
+    int64_t count = 0, room = 0;
+    LAM_TRY(lam_gene_sets_read(path, &sets, &count));
+    lam_status status = LAM_OK;
+    for (int64_t s = 0; s < count; s++) {
+        int64_t known = 0, all = sets[s].count;
+        for (int64_t g = 0; g < all; g++)
+            known += lam_entity_find(r->names, r->aliases, sets[s].genes[g]) >= 0;
+        int64_t need = source->count + known * (known - 1) / 2;
+        if (need > room) {
+            int64_t larger = need > 2 * room ? need : 2 * room;
+            LAM_TRY_GOTO(lam_grow((void **)&source->pairs, (size_t)room * sizeof *source->pairs,
+                                  (size_t)larger * sizeof *source->pairs),
+                         done);
+            room = larger;
+        }
+        for (int64_t a = 0; a < all; a++)
+            for (int64_t b = a + 1; b < all; b++) add_pair(r, source, sets[s].genes[a], sets[s].genes[b]);
+    }
+done:
+    lam_gene_sets_free(sets, count);
+    return status;
 }
 
 static void free_source(lam_source *source) {
@@ -107,8 +151,8 @@ static lam_status add_source(const char *path, const reading *r) {
                      (size_t)(all->count + 1) * sizeof *all->sources));
     lam_source *source = &all->sources[all->count++];
     memset(source, 0, sizeof *source);
-    LAM_TRY(stem(path, &source->name));
-    LAM_TRY(read_table(path, r, source));
+    LAM_TRY(lam_source_name(path, &source->name));
+    LAM_TRY(is_sets(path) ? read_sets(path, r, source) : read_table(path, r, source));
     drop_repeated(source);
     lam_log_info(
         "%s: %lld of %lld pairs are used; dropped: %lld with an entity that is not in the map, %lld that stand there "
@@ -131,7 +175,8 @@ static lam_status add_path(const char *path, const reading *r) {
     for (int64_t i = 0; i < total && status == LAM_OK; i++) {
         char *inner = NULL;
         /* In the published folder CORUM's clusters, another kind of table, and a README lie beside the pairs. */
-        if (!is_table(files[i]) || strstr(files[i], "_clusters") || !strncmp(files[i], "README", 6)) continue;
+        if (!is_listed(files[i]) || strstr(files[i], "_clusters") || !strncmp(files[i], "README", 6))
+            continue;
         tables++;
         status = lam_path_join(&inner, path, files[i]);
         if (status == LAM_OK) status = add_source(inner, r);
@@ -139,14 +184,14 @@ static lam_status add_path(const char *path, const reading *r) {
     }
     lam_free_texts(files, total);
     LAM_REQUIRE(status != LAM_OK || tables, LAM_ERROR_INPUT,
-                "%s: holds no .txt, .csv or .tsv file of relationships", path);
+                "%s: holds no .txt, .csv, .tsv or .gmt file of relationships", path);
     return status;
 }
 
 lam_status lam_relationships_read(const char *const *paths, int path_count, const lam_names *names,
-                                  int64_t rows, lam_relationships *out) {
+                                  const lam_aliases *aliases, int64_t rows, lam_relationships *out) {
     *out = (lam_relationships){0};
-    reading r = {names, out};
+    reading r = {names, aliases, out};
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_alloc_array((void **)&out->named, rows, sizeof *out->named), done);
     for (int i = 0; i < path_count; i++) LAM_TRY_GOTO(add_path(paths[i], &r), done);

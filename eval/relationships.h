@@ -5,13 +5,14 @@
  *     lam_relationships_free(&relationships);
  *
  * A table (CSV or TSV, .gz): the columns entity1 and entity2 (EFAAR's form) where they stand, else the first two, which a log
- * line names. */
+ * line names. Gene sets (.gmt, or a name with _clusters; eval/gene_sets.h): all pairs within a set. */
 #ifndef LAMELLA_EVAL_RELATIONSHIPS_H
 #define LAMELLA_EVAL_RELATIONSHIPS_H
 
 #include <stdbool.h>
 
 #include "base/status.h"
+#include "eval/gene_sets.h"
 #include "eval/names.h"
 #include "eval/recall.h"
 
@@ -34,10 +35,15 @@ typedef struct lam_relationships {
     bool *named; /* [rows] stands in a pair of some file, whether the other one is in the map or not */
 } lam_relationships;
 
-/* `paths`: files, or folders of .txt, .csv, .tsv (.gz) files. Says in a log line for each source how many pairs are used, how many are not,
+/* The file's name without folder and endings. Caller frees. */
+lam_status lam_source_name(const char *path, char **name);
+/* The row of a name, of what it is an alias of where the map lacks it; -1: in neither way. aliases NULL: none. */
+int64_t lam_entity_find(const lam_names *names, const lam_aliases *aliases, const char *name);
+
+/* `paths`: files, or folders of .txt, .csv, .tsv, .gmt (.gz) files; in a folder, names with _clusters and READMEs are passed over. Says in a log line for each source how many pairs are used, how many are not,
  * and why. Sources without a pair in the map are left out; none left is LAM_ERROR_INPUT. */
 lam_status lam_relationships_read(const char *const *paths, int path_count, const lam_names *names,
-                                  int64_t rows, lam_relationships *out);
+                                  const lam_aliases *aliases, int64_t rows, lam_relationships *out);
 void lam_relationships_free(lam_relationships *relationships);
 
 #ifdef __cplusplus

@@ -176,6 +176,11 @@ leaves_nothing res 1 'map --by' "$lamella" relate emb.h5ad --entity gene --relat
 printf 'a,b\nA,B\n' > wrong.txt; leaves_nothing res 1 'do the names agree' "$lamella" relate map.h5ad --relationships wrong.txt --out res
 printf 'entity1,entity2\nQQ1,QQ2\n' > none.txt; leaves_nothing res 1 'none.txt|none|pair' "$lamella" relate map.h5ad --relationships none.txt --out res
 printf 'a\nA\n' > single.txt; leaves_nothing res 1 'single.txt.*two are needed' "$lamella" relate map.h5ad --relationships single.txt --out res
+leaves_nothing res 1 'nowhere' "$lamella" relate map.h5ad --relationships screen/relationships --out res --clusters nowhere.gmt
+printf 'one\n' > nogenes.gmt; leaves_nothing res 1 'nogenes.gmt:1' "$lamella" relate map.h5ad --relationships screen/relationships --out res --clusters nogenes.gmt
+printf 'one\tx\tG001\tG002\n' > small.gmt; leaves_nothing res 1 'no cluster has 10' "$lamella" relate map.h5ad --relationships screen/relationships --out res --clusters small.gmt
+printf 'a\nb\n' > onecolumn.csv; leaves_nothing res 1 'onecolumn.csv' "$lamella" relate map.h5ad --relationships screen/relationships --out res --aliases onecolumn.csv
+printf 'a,b\nX,Y\nY,X\n' > circle.csv; leaves_nothing res 1 'circle.csv' "$lamella" relate map.h5ad --relationships screen/relationships --out res --aliases circle.csv
 leaves_nothing res 1 'NOSUCH: no row' "$lamella" relate map.h5ad --relationships screen/relationships --out res --neighbours NOSUCH
 leaves_nothing res 2 'top' "$lamella" relate map.h5ad --relationships screen/relationships --out res --neighbours G1 --top 0
 leaves_nothing res 2 'null genes' "$lamella" relate map.h5ad --relationships screen/relationships --out res --genes 'gene != x'

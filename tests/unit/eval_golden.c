@@ -65,7 +65,7 @@ static void check_recall(const double *map, int64_t columns, const lam_json *rec
         lam_names *names;
         lam_relationships r;
         ok(lam_names_create(&names, genes, GENES));
-        ok(lam_relationships_read(&path, 1, names, GENES, &r));
+        ok(lam_relationships_read(&path, 1, names, NULL, GENES, &r));
         assert_int_equal(r.sources[0].count, lam_json_int(lam_json_get(golden, "n_rel"), -1));
         double expected[2];
         recall_of(map, GENES, columns, &r.sources[0], expected);
@@ -319,7 +319,7 @@ static void real_embeddings(void **unused) {
                 lam_relationships r;
                 double recall[2];
                 ok(lam_names_create(&names, (const char *const *)e->index, e->rows));
-                ok(lam_relationships_read(&path, 1, names, e->rows, &r));
+                ok(lam_relationships_read(&path, 1, names, NULL, e->rows, &r));
                 const lam_source *source = &r.sources[0];
                 assert_int_equal(e->rows * (e->rows - 1) / 2,
                                  lam_json_int(lam_json_get(expected, "null"), -1));
