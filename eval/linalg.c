@@ -14,6 +14,8 @@
 /* LAPACK's Fortran interface as OpenBLAS exports it. */
 extern void dsyevd_(const char *jobz, const char *uplo, const int *n, double *a, const int *lda, double *w,
                     double *work, const int *lwork, int *iwork, const int *liwork, int *info);
+extern void dposv_(const char *uplo, const int *n, const int *nrhs, double *a, const int *lda, double *b,
+                   const int *ldb, int *info);
 
 void lam_gemm_f64(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const double *a,
                   int64_t lda, const double *b, int64_t ldb, double beta, double *c, int64_t ldc) {
@@ -49,6 +51,14 @@ done:
     lam_free(work);
     lam_free(integers);
     return status;
+}
+
+lam_status lam_solve_positive(double *a, int64_t n, double *b, int64_t m) {
+    int size = (int)n, sides = (int)m, info = 0;
+    dposv_("U", &size, &sides, a, &size, b, &size, &info);
+    LAM_REQUIRE(info == 0, LAM_ERROR_NUMERIC, "a %lld x %lld matrix is not positive definite (LAPACK: %d)",
+                (long long)n, (long long)n, info);
+    return LAM_OK;
 }
 
 lam_status lam_covariance(const double *x, int64_t d, const int64_t *rows, int64_t count, int ddof,

@@ -20,6 +20,10 @@ void lam_gemm_f64(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int6
  * converge. */
 lam_status lam_eigen_symmetric(double *a, int64_t n, double *values);
 
+/* Solves a x = b for each row of b [m, n], which x replaces; a [n, n] is symmetric, positive definite and lost. LAM_ERROR_NUMERIC
+ * where it is not. */
+lam_status lam_solve_positive(double *a, int64_t n, double *b, int64_t m);
+
 /* Mean [d] and covariance [d, d] (divided by count - ddof) of the rows of x that `rows` lists. */
 lam_status lam_covariance(const double *x, int64_t d, const int64_t *rows, int64_t count, int ddof,
                           double *mean, double *covariance);

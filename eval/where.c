@@ -1,6 +1,7 @@
 #include "eval/where.h"
 
 #include <ctype.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -10,7 +11,7 @@
 
 typedef struct parser {
     const lam_table *table;
-    const char *text, *at;
+    const char *option, *text, *at;
     int64_t row;
     int nesting;
     lam_status status;
@@ -18,8 +19,8 @@ typedef struct parser {
 
 static bool fail(parser *p, const char *what) {
     if (p->status == LAM_OK)
-        p->status = lam_fail(LAM_ERROR_USAGE, __FILE__, __LINE__, "--where: %s at position %d of '%s'", what,
-                             (int)(p->at - p->text) + 1, p->text);
+        p->status = lam_fail(LAM_ERROR_USAGE, __FILE__, __LINE__, "%s: %s at position %d of '%s'", p->option,
+                             what, (int)(p->at - p->text) + 1, p->text);
     return false;
 }
 
@@ -112,10 +113,10 @@ static bool either(parser *p) {
     return result;
 }
 
-lam_status lam_where(const lam_table *table, const char *expression, bool **keep) {
+static lam_status evaluate(const lam_table *table, const char *option, const char *expression, bool **keep) {
     LAM_TRY(lam_alloc_array((void **)keep, lam_table_rows(table), sizeof **keep));
     for (int64_t row = 0; row < lam_table_rows(table); row++) {
-        parser p = {table, expression, expression, row, 0, LAM_OK};
+        parser p = {table, option, expression, expression, row, 0, LAM_OK};
         (*keep)[row] = either(&p);
         skip(&p);
         if (p.status == LAM_OK && *p.at) fail(&p, "something is left over");
@@ -126,4 +127,60 @@ lam_status lam_where(const lam_table *table, const char *expression, bool **keep
         }
     }
     return LAM_OK;
+}
+
+lam_status lam_where(const lam_table *table, const char *expression, bool **keep) {
+    return evaluate(table, "--where", expression, keep);
+}
+
+typedef struct entry {
+    const char *name;
+    bool keep;
+} entry;
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const entry *)a)->name, ((const entry *)b)->name);
+}
+
+static lam_status look_up(const lam_table *table, int column, const bool *keep, const char *const *genes,
+                          int64_t count, lam_expression *out) {
+    int64_t n = lam_table_rows(table), unique = 0;
+    entry *entries;
+    LAM_TRY(lam_alloc_array((void **)&entries, n, sizeof *entries));
+    for (int64_t i = 0; i < n; i++) entries[i] = (entry){lam_table_cell(table, i, column), !keep || keep[i]};
+    qsort(entries, (size_t)n, sizeof *entries, by_name);
+    for (int64_t i = 0; i < n; i++) {
+        if (unique && !strcmp(entries[unique - 1].name, entries[i].name))
+            entries[unique - 1].keep |= entries[i].keep;
+        else
+            entries[unique++] = entries[i];
+    }
+    for (int64_t i = 0; i < count; i++) {
+        entry key = {genes[i], false};
+        const entry *found = bsearch(&key, entries, (size_t)unique, sizeof *entries, by_name);
+        if (found)
+            out[i] = found->keep ? LAM_EXPRESSED : LAM_UNEXPRESSED;
+        else
+            out[i] = keep ? LAM_EXPRESSION_UNKNOWN : LAM_UNEXPRESSED;
+    }
+    lam_free(entries);
+    return LAM_OK;
+}
+
+lam_status lam_expressed(const char *path, const char *expression, const char *gene_column,
+                         const char *const *genes, int64_t count, lam_expression *out) {
+    lam_table *table = NULL;
+    bool *keep = NULL;
+    int column;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_table_read(&table, path), done);
+    column = lam_table_column(table, gene_column);
+    if (column < 0) LAM_TRY_GOTO(lam_table_require(table, "gene", &column), done);
+    LAM_REQUIRE_GOTO(lam_table_rows(table) > 0, done, LAM_ERROR_INPUT, "%s: has no rows", path);
+    if (expression) LAM_TRY_GOTO(evaluate(table, "--expressed-where", expression, &keep), done);
+    status = look_up(table, column, keep, genes, count, out);
+done:
+    lam_free(keep);
+    lam_table_free(table);
+    return status;
 }

@@ -1,4 +1,4 @@
-/* Expressions over the metadata: which rows stay.
+/* Expressions over the metadata: which rows stay; and which genes a table says are expressed.
  *
  *     bool *keep;
  *     LAM_TRY(lam_where(obs, "plate != p3 and (dose >= 0.5 or gene in (A|B))", &keep));   // [rows], caller frees
@@ -18,6 +18,17 @@ extern "C" {
 #endif
 
 lam_status lam_where(const lam_table *table, const char *expression, bool **keep);
+
+typedef enum lam_expression {
+    LAM_EXPRESSION_UNKNOWN, /* not in the table */
+    LAM_UNEXPRESSED,
+    LAM_EXPRESSED
+} lam_expression;
+
+/* out [count]: of each gene by the table at `path`, whose column of genes is named gene_column, else `gene`. A gene is expressed where the
+ * expression holds in one of its rows. Expression NULL: the table lists the expressed genes, any other is not expressed. */
+lam_status lam_expressed(const char *path, const char *expression, const char *gene_column,
+                         const char *const *genes, int64_t count, lam_expression *out);
 
 #ifdef __cplusplus
 }

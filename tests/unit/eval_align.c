@@ -51,13 +51,13 @@ static void ledoit_wolf(void **state) {
           -0.13248385709443794, 0.9648876565257994, -0.13248385709443766, 1.1106350545592085}},
     };
     for (size_t g = 0; g < sizeof golden / sizeof golden[0]; g++) {
-        int64_t n = golden[g].controls, rows = n + 3, columns = golden[g].columns, d = columns, list[ROWS];
+        int64_t n = golden[g].controls, rows = n + 3, columns = golden[g].columns, d = columns;
         double x[ROWS * COLUMNS], raw[ROWS * COLUMNS];
         bool controls[ROWS];
-        for (int64_t i = 0; i < rows; i++) controls[i] = i < n, list[i] = i;
+        for (int64_t i = 0; i < rows; i++) controls[i] = i < n;
         fill(x, rows, d, golden[g].common);
         memcpy(raw, x, sizeof raw);
-        lam_transform_fit fit;
+        lam_transform fit;
         lam_alignment how = {.method = LAM_ALIGN_TVN, .controls = controls, .shrinkage = true};
         if (lam_align(&how, x, rows, &columns, &fit) != LAM_OK) fail_msg("%s", lam_last_error());
         assert_int_equal(columns, d); /* nothing is dropped, however few controls */
@@ -76,15 +76,15 @@ static void ledoit_wolf(void **state) {
             assert_true(fabs(sum - x[n * d + k]) < 1e-9);
         }
         /* The share alone, on the standardised controls. */
-        double zero[COLUMNS] = {0}, covariance[COLUMNS * COLUMNS] = {0};
+        double covariance[COLUMNS * COLUMNS] = {0};
         for (int64_t i = 0; i < n; i++)
             for (int64_t j = 0; j < d; j++) raw[i * d + j] = (raw[i * d + j] - fit.mean[j]) / fit.scale[j];
         for (int64_t i = 0; i < n; i++)
             for (int64_t j = 0; j < d; j++)
                 for (int64_t k = 0; k < d; k++)
                     covariance[j * d + k] += raw[i * d + j] * raw[i * d + k] / (double)n;
-        assert_true(fabs(lam_ledoit_wolf(raw, d, list, n, zero, covariance) - golden[g].share) < 1e-12);
-        lam_transform_fit_free(&fit);
+        assert_true(fabs(lam_ledoit_wolf(raw, d, n, covariance) - golden[g].share) < 1e-12);
+        lam_transform_free(&fit);
     }
 }
 

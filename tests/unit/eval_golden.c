@@ -141,7 +141,7 @@ static void alignments(void **unused) {
             codes[rows] = s->gene[i];
             memcpy(kept + rows++ * D, s->x + i * D, D * sizeof(double));
         }
-        ok(lam_aggregate(kept, rows, D, codes, GENES, false, map, counts));
+        ok(lam_aggregate(kept, rows, D, codes, GENES, LAM_AGGREGATE_MEAN, map, counts));
         assert_int_equal(counts[7], BATCHES * REPLICATES);
         const lam_json *expected = lam_json_get(lam_json_get(golden, "alignments"), cases[c].name);
         assert_non_null(expected);
