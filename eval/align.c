@@ -23,6 +23,8 @@ typedef struct fitting {
     int64_t *rows;  /* [n] which rows of x */
     int64_t *start; /* [batches + 1] of each batch in rows and z */
     double *z;      /* [n, d] the controls as far as they are aligned; NULL for methods that need no copy */
+    double *
+        largest; /* [d] largest absolute value of each column of z before anything was taken off: rounding is measured by it */
 } fitting;
 
 static lam_status list_controls(fitting *f, int64_t rows) {
@@ -79,9 +81,10 @@ static lam_status require_controls(const fitting *f) {
 }
 
 /* Mean and deviation (ddof 0) of rows of x, those listed or (NULL) 0..n-1; returns how many columns do not vary: their scale is 1. As in
- * scikit-learn's StandardScaler, a column whose variance rounding alone could make does not vary. scale may be NULL. */
-static int64_t moments(const double *x, int64_t d, const int64_t *list, int64_t n, double *mean,
-                       double *scale) {
+ * scikit-learn's StandardScaler, a column whose variance rounding alone could make does not vary; `largest` [d], where given, is what
+ * was rounded. scale may be NULL. */
+static int64_t moments(const double *x, int64_t d, const int64_t *list, int64_t n, const double *largest,
+                       double *mean, double *scale) {
     int64_t constant = 0;
 #pragma omp parallel for schedule(static) reduction(+ : constant) num_threads(lam_threads())
     for (int64_t from = 0; from < d; from += TILE) {
@@ -99,7 +102,8 @@ static int64_t moments(const double *x, int64_t d, const int64_t *list, int64_t 
         }
         for (int64_t j = 0; j < width; j++) {
             double variance = squares[j] / (double)n, rounding = 0x1p-52 * (double)n;
-            bool varies = variance > rounding * variance + rounding * sum[j] * (rounding * sum[j]);
+            double size = rounding * fmax(fabs(sum[j]), largest ? largest[from + j] : 0);
+            bool varies = variance > rounding * variance + size * size;
             scale[from + j] = varies ? sqrt(variance) : 1;
             constant += !varies;
         }
@@ -124,8 +128,8 @@ static lam_status by_batch(fitting *f, const double *x, bool scaled) {
     for (int64_t b = 0; b < batches; b++) {
         int64_t n = f->start[b + 1] - f->start[b], found;
         double *mean = t->batch_mean + b * d, *scale = t->batch_scale + b * d;
-        found = moments(f->z ? f->z + f->start[b] * d : x, d, f->z ? NULL : f->rows + f->start[b], n, mean,
-                        scaled ? scale : NULL);
+        found = moments(f->z ? f->z + f->start[b] * d : x, d, f->z ? NULL : f->rows + f->start[b], n,
+                        f->largest, mean, scaled ? scale : NULL);
         for (int64_t j = 0; !scaled && j < d; j++) scale[j] = 1;
         if (scaled && found && !with++) first = b;
         if (scaled && found > constant) constant = found;
@@ -218,6 +222,16 @@ static int64_t components_kept(const lam_alignment *how, const double *values, i
     return kept;
 }
 
+/* Largest absolute value of each column of z; from scores it is that of all columns, as rounding is shared by them. */
+static void measure_size(fitting *f, bool scores) {
+    double all = 0;
+    memset(f->largest, 0, (size_t)f->d * sizeof *f->largest);
+    for (int64_t i = 0; i < f->n; i++)
+        for (int64_t j = 0; j < f->d; j++) f->largest[j] = fmax(f->largest[j], fabs(f->z[i * f->d + j]));
+    for (int64_t j = 0; j < f->d; j++) all = fmax(all, f->largest[j]);
+    for (int64_t j = 0; scores && j < f->d; j++) f->largest[j] = all;
+}
+
 /* Principal components of `spread` [n, d] (z, or its variation among replicates; its mean is taken off), most variance first, null
  * directions dropped; z becomes its scores. deviation, where given: [d] of each score by the covariance, shrunk as `how` says; a
  * shrunk one has no null directions. */
@@ -225,12 +239,13 @@ static lam_status rotate(fitting *f, double *spread, double *deviation) {
     const lam_alignment *how = f->how;
     lam_transform *t = f->t;
     int64_t d = f->d, n = f->n;
-    double *covariance = NULL, *values = NULL, *scores = NULL, share = 0, mean_variance = 0;
+    double *covariance = NULL, *values = NULL, *scores = NULL, share = 0, mean_variance = 0, noise = 0;
     lam_status status = LAM_OK;
+    for (int64_t j = 0; !t->mean && j < d; j++) noise = fmax(noise, 0x1p-52 * (double)n * f->largest[j]);
     LAM_TRY_GOTO(lam_alloc_array((void **)&t->rotation_mean, d, sizeof(double)), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&covariance, d * d, sizeof(double)), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&values, d, sizeof(double)), done);
-    moments(spread, d, NULL, n, t->rotation_mean, NULL);
+    moments(spread, d, NULL, n, NULL, t->rotation_mean, NULL);
     subtract(f->z, d, n, t->rotation_mean, NULL);
     if (spread != f->z) subtract(spread, d, n, t->rotation_mean, NULL);
     products(spread, d, n, (double)(deviation ? n : n - 1), covariance);
@@ -242,7 +257,7 @@ static lam_status rotate(fitting *f, double *spread, double *deviation) {
     }
     LAM_TRY_GOTO(eigen(covariance, d, values), done);
     int64_t kept = share > 0 ? d : rank_of(values, d, n);
-    LAM_REQUIRE_GOTO(kept > 0 && values[d - 1] > 0, done, LAM_ERROR_NUMERIC,
+    LAM_REQUIRE_GOTO(kept > 0 && values[d - 1] > noise * noise, done, LAM_ERROR_NUMERIC,
                      "the %s do not vary: nothing can be aligned on them", controls_or_rows(how));
     if (kept < d)
         lam_log_info("align: %lld %s span %lld of %lld dimensions; the others are dropped", (long long)n,
@@ -343,18 +358,20 @@ static lam_status standardise(fitting *f, double *spread) {
     lam_transform *t = f->t;
     LAM_TRY(lam_alloc_array((void **)&t->mean, f->d, sizeof(double)));
     LAM_TRY(lam_alloc_array((void **)&t->scale, f->d, sizeof(double)));
-    int64_t constant = moments(f->z, f->d, NULL, f->n, t->mean, t->scale);
+    int64_t constant = moments(f->z, f->d, NULL, f->n, f->largest, t->mean, t->scale);
     if (spread) {
         double *mean;
         LAM_TRY(among_replicates(f, spread));
         LAM_TRY(lam_alloc_array((void **)&mean, f->d, sizeof *mean));
-        constant = moments(spread, f->d, NULL, f->n, mean, t->scale);
+        constant = moments(spread, f->d, NULL, f->n, f->largest, mean, t->scale);
         subtract(spread, f->d, f->n, mean, t->scale);
         lam_free(mean);
     }
     if (constant)
         lam_log_info("align: %lld of %lld columns do not vary among the %s: centred, not scaled",
                      (long long)constant, (long long)f->d, spread ? "replicates" : controls_or_rows(f->how));
+    LAM_REQUIRE(constant < f->d, LAM_ERROR_NUMERIC, "the %s do not vary: nothing can be aligned on them",
+                controls_or_rows(f->how));
     subtract(f->z, f->d, f->n, t->mean, t->scale);
     return LAM_OK;
 }
@@ -370,7 +387,7 @@ static lam_status whiten(fitting *f) {
     LAM_TRY_GOTO(standardise(f, spread), done);
     LAM_TRY_GOTO(rotate(f, spread ? spread : f->z, by_covariance ? scale : NULL), done);
     /* The second centre-scale is folded into the rotation; the mean of the scores is zero to rounding already. */
-    if (!by_covariance) moments(f->z, f->d, NULL, f->n, mean, scale);
+    if (!by_covariance) moments(f->z, f->d, NULL, f->n, NULL, mean, scale);
     memset(mean, 0, (size_t)d * sizeof *mean);
     subtract(f->z, f->d, f->n, mean, scale);
     for (int64_t k = 0; k < f->d; k++)
@@ -396,8 +413,6 @@ static lam_status spherize(fitting *f) {
     products(f->z, d, n, 1, products_of);
     LAM_TRY_GOTO(eigen(products_of, d, values), done);
     int64_t rank = rank_of(values, d, n);
-    LAM_REQUIRE_GOTO(rank > 0 && values[d - 1] > 0, done, LAM_ERROR_NUMERIC,
-                     "the %s do not vary: nothing can be aligned on them", controls_or_rows(f->how));
     if (rank < d)
         lam_log_info(
             "align: %lld %s span %lld of %lld dimensions; the others are scaled like the weakest of these",
@@ -431,12 +446,14 @@ lam_status lam_align_fit(const lam_alignment *how, const double *x, int64_t rows
     LAM_TRY_GOTO(lam_alloc_array((void **)&f.z, f.n * columns, sizeof *f.z), done);
     for (int64_t i = 0; i < f.n; i++)
         memcpy(f.z + i * columns, x + f.rows[i] * columns, (size_t)columns * sizeof *f.z);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&f.largest, columns, sizeof *f.largest), done);
+    measure_size(&f, false);
     if (how->batch_center) {
         LAM_TRY_GOTO(lam_alloc_array((void **)&out->center, out->batches * columns, sizeof(double)), done);
         for (int64_t b = 0; b < out->batches; b++) {
             double *center = out->center + b * columns, *z = f.z + f.start[b] * columns;
             int64_t n = f.start[b + 1] - f.start[b];
-            moments(z, columns, NULL, n, center, NULL);
+            moments(z, columns, NULL, n, NULL, center, NULL);
             subtract(z, columns, n, center, NULL);
         }
     }
@@ -444,12 +461,14 @@ lam_status lam_align_fit(const lam_alignment *how, const double *x, int64_t rows
     if (how->method == LAM_ALIGN_SPHERIZE) LAM_TRY_GOTO(spherize(&f), done);
     if (how->method == LAM_ALIGN_PCA_CS) {
         LAM_TRY_GOTO(rotate(&f, f.z, NULL), done);
+        measure_size(&f, true);
         LAM_TRY_GOTO(by_batch(&f, NULL, true), done);
     }
 done:
     lam_free(f.rows);
     lam_free(f.start);
     lam_free(f.z);
+    lam_free(f.largest);
     if (status != LAM_OK) lam_transform_free(out);
     return status;
 }

@@ -11,7 +11,8 @@
 
 #define MAX_ROWS 10000
 #define SHRINKAGE 0.1
-#define TILE 64 /* columns that one thread takes at a time */
+#define NO_VARIATION 1e-12 /* of the largest deviation: what rounding leaves of a column that was taken off */
+#define TILE 64            /* columns that one thread takes at a time */
 enum { FOLDS = 5 };
 
 typedef struct chosen {
@@ -59,25 +60,31 @@ static int64_t choose(chosen *rows, int64_t n, int64_t batches, int64_t *classes
     return kept;
 }
 
-static void standardise(study *s) {
+static lam_status standardise(study *s) {
     int64_t n = s->n, d = s->d;
+    double *mean, *scale, largest = 0, rounding = 0x1p-52 * (double)n;
+    LAM_TRY(lam_alloc_array((void **)&mean, 2 * d, sizeof *mean));
+    scale = mean + d;
 #pragma omp parallel for schedule(static) num_threads(lam_threads())
     for (int64_t from = 0; from < d; from += TILE) {
-        int64_t width = d - from < TILE ? d - from : TILE;
-        double mean[TILE] = {0}, variance[TILE] = {0}, rounding = 0x1p-52 * (double)n;
-        double *z = s->z + from;
+        int64_t end = d - from < TILE ? d : from + TILE;
         for (int64_t i = 0; i < n; i++)
-            for (int64_t j = 0; j < width; j++) mean[j] += z[i * d + j] / (double)n;
+            for (int64_t j = from; j < end; j++) mean[j] += s->z[i * d + j] / (double)n;
         for (int64_t i = 0; i < n; i++)
-            for (int64_t j = 0; j < width; j++)
-                variance[j] += (z[i * d + j] - mean[j]) * (z[i * d + j] - mean[j]) / (double)n;
-        for (int64_t j = 0; j < width; j++) {
-            bool varies = variance[j] > rounding * variance[j] + rounding * mean[j] * (rounding * mean[j]);
-            variance[j] = varies ? sqrt(variance[j]) : (double)INFINITY; /* divides to zero */
-        }
-        for (int64_t i = 0; i < n; i++)
-            for (int64_t j = 0; j < width; j++) z[i * d + j] = (z[i * d + j] - mean[j]) / variance[j];
+            for (int64_t j = from; j < end; j++)
+                scale[j] += (s->z[i * d + j] - mean[j]) * (s->z[i * d + j] - mean[j]) / (double)n;
     }
+    for (int64_t j = 0; j < d; j++) largest = fmax(largest, sqrt(scale[j]));
+    for (int64_t j = 0; j < d; j++) {
+        scale[j] = sqrt(scale[j]);
+        if (scale[j] <= fmax(rounding * fabs(mean[j]), NO_VARIATION * largest))
+            scale[j] = (double)INFINITY; /* divides to zero */
+    }
+#pragma omp parallel for schedule(static) num_threads(lam_threads())
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < d; j++) s->z[i * d + j] = (s->z[i * d + j] - mean[j]) / scale[j];
+    lam_free(mean);
+    return LAM_OK;
 }
 
 /* Trains on the other folds, tells the rows of fold f. */
@@ -188,7 +195,7 @@ lam_status lam_batch_left(const double *x, int64_t rows, int64_t columns, const 
     }
     for (int f = 1; f <= FOLDS; f++) /* folds without a row */
         if (s.start[f] < s.start[f - 1]) s.start[f] = s.start[f - 1];
-    standardise(&s);
+    LAM_TRY_GOTO(standardise(&s), done);
     LAM_TRY_GOTO(run_folds(&s), done);
     out->accuracy = 0;
     for (int64_t c = 0; c < s.classes; c++) {

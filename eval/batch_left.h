@@ -7,7 +7,8 @@
  * accuracy, the mean over batches of the share of their rows that are told right; chance is 1 / batches. Exactly:
  * - Rows: the controls, or every row where none are named. Batches with one row are left out; of a large batch the
  *   max(5, 10000 / batches) rows with the smallest lam_mix64(row number) are taken.
- * - Columns are centred and scaled on these rows (ddof 0); columns that do not vary count nothing.
+ * - Columns are centred and scaled on these rows (ddof 0); columns that do not vary (by less than 1e-12 of the one that
+ *   varies most) count nothing.
  * - The r-th row of a batch, in the order of lam_mix64(row number), is in fold r mod 5.
  * - S: covariance within batches of the training rows (divided by their count), shrunk: 0.9 S + 0.1 trace(S) / d I.
  * - A row goes to the batch c with the largest x S^-1 m_c - m_c S^-1 m_c / 2, m_c its mean over training rows; of equals the first.

@@ -256,8 +256,9 @@ static lam_status same_setting(const map_work *work, const lam_json *fitted, con
     const char *here = lam_option_text(work->arguments, option),
                *there = lam_json_text(lam_json_get(fitted, option), NULL);
     LAM_REQUIRE(!here || (there && !strcmp(here, there)), LAM_ERROR_INPUT,
-                "%s was fitted %s%s %s, not with --%s %s: give what it was fitted with, or leave it out",
-                path, there ? "with --" : "without --", option, there ? there : "", option, here);
+                "%s was fitted %s%s%s%s, not with --%s %s: give what it was fitted with, or leave it out",
+                path, there ? "with --" : "without --", option, there ? " " : "", there ? there : "", option,
+                here);
     return LAM_OK;
 }
 
@@ -275,10 +276,10 @@ static lam_status apply_file(map_work *work, const char *path) {
                      (long long)e->columns);
     LAM_TRY_GOTO(same_setting(work, fitted, "controls", path), done);
     LAM_TRY_GOTO(same_setting(work, fitted, "batch", path), done);
-    if (lam_transform_by_batch(&t) || (notes.batch_names && t.batches == 1)) {
+    if (notes.batch_names && (t.center || t.batch_mean || t.batch_matrix)) {
         const char *column = lam_json_text(lam_json_get(fitted, "batch"), NULL);
-        LAM_REQUIRE_GOTO(column && notes.batch_names, done, LAM_ERROR_FORMAT,
-                         "%s: the names of its batches are missing", path);
+        LAM_REQUIRE_GOTO(column, done, LAM_ERROR_FORMAT, "%s: which column its batches stand in is missing",
+                         path);
         LAM_TRY_GOTO(known_batches(work, &t, &notes, column, path, &batch), done);
     }
     LAM_TRY_GOTO(lam_transform_apply(&t, e->values, e->rows, batch), done);

@@ -81,6 +81,7 @@ static void apply_block(const lam_transform *t, double *x, const int64_t *list, 
 /* Rows are taken batch by batch in blocks that depend on nothing but the rows, each block by one thread (a BLAS call inside a
  * parallel region is serial): the same bits on any number of threads. */
 lam_status lam_transform_apply(const lam_transform *t, double *x, int64_t rows, const int64_t *batch) {
+    if (!lam_transform_by_batch(t)) batch = NULL; /* the same blocks whether batches are named or not */
     int64_t d = t->columns, k = t->components, batches = batch ? t->batches : 1, blocks = 0;
     int64_t *start = NULL, *order = NULL, *block_at = NULL;
     double *space = NULL;
