@@ -206,14 +206,19 @@ static lam_status score(const lam_arguments *arguments, entity_map *map, entity_
     const char *out = lam_option_text(arguments, "out"), *alias_path = lam_option_text(arguments, "aliases");
     lam_aliases *aliases = NULL;
     lam_clusters clusters = {0};
+    lam_arms *arms = NULL;
     lam_names *names = NULL;
     lam_relationships relationships = {0};
     lam_scored_map mine = {0}, others = {0};
     lam_json *records = NULL;
-    bool genes = !strcmp(lam_option_text(arguments, "null"), "genes");
+    bool genes = !strcmp(lam_option_text(arguments, "null"), "genes"), made = false;
     lam_status status = LAM_OK;
     if (other) LAM_TRY_GOTO(intersect(map, other), done);
     LAM_TRY_GOTO(lam_names_create(&names, map->entities, map->rows), done);
+    if (lam_option_given(arguments, "arm"))
+        LAM_TRY_GOTO(lam_arms_read(&arms, lam_option_text(arguments, "arm"),
+                                   lam_option_text(arguments, "centromeres")),
+                     done);
     if (alias_path) LAM_TRY_GOTO(lam_aliases_read(alias_path, &aliases), done);
     LAM_TRY_GOTO(lam_relationships_read(paths, path_count, names, aliases, map->rows, &relationships), done);
     if (genes && !lam_option_given(arguments, "genes"))
@@ -234,6 +239,7 @@ static lam_status score(const lam_arguments *arguments, entity_map *map, entity_
         LAM_TRY_GOTO(
             lam_scored_map_make(other->e->values, other->rows, other->e->columns, &relationships, s, &others),
             done);
+    made = !lam_path_exists(out);
     LAM_TRY_GOTO(lam_make_folders(out), done);
     LAM_TRY_GOTO(lam_relate_scores(out, &relationships, &mine, s, &records), done);
     LAM_TRY_GOTO(lam_relate_histogram(out, &relationships, &mine), done);
@@ -242,13 +248,16 @@ static lam_status score(const lam_arguments *arguments, entity_map *map, entity_
                                            lam_option_int(arguments, "top"), set_count ? &clusters : NULL),
                      done);
     if (set_count) LAM_TRY_GOTO(lam_relate_clusters(out, &mine, &clusters), done);
+    if (arms) LAM_TRY_GOTO(lam_relate_arms(out, &relationships, &mine, map->entities, arms), done);
     if (other) LAM_TRY_GOTO(lam_relate_against(out, &relationships, &mine, &others, s), done);
     if (lam_option_json(arguments)) status = lam_records_print(records);
 done:
+    if (status != LAM_OK && made) (void)lam_remove_tree(out); /* half of the tables are no result */
     lam_json_free(records);
     lam_scored_map_free(&mine);
     lam_scored_map_free(&others);
     lam_relationships_free(&relationships);
+    lam_arms_free(arms);
     lam_clusters_free(&clusters);
     lam_aliases_free(aliases);
     lam_names_free(names);
@@ -306,6 +315,11 @@ static const lam_option options[] = {
     {"neighbours", LAM_OPTION_LIST, "NAME", NULL, "entities whose nearest rows go to neighbours.csv", 0, 0,
      false},
     {"top", LAM_OPTION_INT, "N", "10", "rows listed for each of --neighbours", 1, 1000000, false},
+    {"arm", LAM_OPTION_TEXT, "TABLE", NULL,
+     "arms.csv, recall of pairs on one chromosome arm and on two; positions as of lamella map --arm", 0, 0,
+     false},
+    {"centromeres", LAM_OPTION_TEXT, "TABLE", NULL, "BED or table of centromeres, or UCSC's cytoBand", 0, 0,
+     false},
     {"against", LAM_OPTION_TEXT, "OTHER_MAP", NULL,
      "another map: differences on the shared entities, paired intervals", 0, 0, false},
     {"seed", LAM_OPTION_INT, "N", "0", "of the bootstrap and the permutations", 0, 9e15, false},

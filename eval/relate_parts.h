@@ -6,6 +6,7 @@
 
 #include "base/json.h"
 #include "base/status.h"
+#include "eval/arms.h"
 #include "eval/recall.h"
 #include "eval/relationships.h"
 
@@ -45,6 +46,10 @@ lam_status lam_relate_histogram(const char *out, const lam_relationships *relati
 lam_status lam_relate_against(const char *out, const lam_relationships *relationships,
                               const lam_scored_map *map, const lam_scored_map *other,
                               const lam_relate_settings *settings);
+
+/* arms.csv: recall of pairs on one chromosome arm and on two, beside the share of all such pairs that the cuts take. */
+lam_status lam_relate_arms(const char *out, const lam_relationships *relationships, const lam_scored_map *map,
+                           const char *const *entities, const lam_arms *arms);
 
 /* ---- what lies near what ---- */
 

@@ -5,7 +5,9 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/records.h"
+#include "base/table.h"
 #include "eval/relate_parts.h"
+#include "eval/strata.h"
 
 #define LOW_QUANTILE 0.025
 #define HIGH_QUANTILE 0.975
@@ -236,5 +238,75 @@ done:
     lam_json_free(records);
     lam_free(lows);
     lam_free(highs);
+    return status;
+}
+
+/* ---- chromosome arms ---- */
+
+/* Codes of the arms; *placed: rows that have one. */
+static lam_status code_arms(const char *const *entities, int64_t rows, const lam_arms *arms, int32_t *code,
+                            int64_t *placed) {
+    lam_table *table = NULL;
+    int64_t *codes = NULL, levels = 0;
+    const char **names = NULL, **cells = NULL;
+    lam_status status = LAM_OK;
+    *placed = 0;
+    LAM_TRY_GOTO(lam_alloc_array((void **)&cells, rows, sizeof *cells), done);
+    for (int64_t i = 0; i < rows; i++) *placed += *(cells[i] = lam_arms_of(arms, entities[i])) != 0;
+    LAM_TRY_GOTO(lam_table_create(&table, rows), done);
+    LAM_TRY_GOTO(lam_table_add(table, "arm", cells), done);
+    LAM_TRY_GOTO(lam_table_codes(table, 0, &codes, &names, &levels), done);
+    for (int64_t i = 0; i < rows; i++) code[i] = *cells[i] ? (int32_t)codes[i] : -1;
+done:
+    lam_table_free(table);
+    lam_free(codes);
+    lam_free(names);
+    lam_free(cells);
+    return status;
+}
+
+static double share_of(const lam_stratum_share *s, int threshold, int side) {
+    return s->pairs ? (double)s->hits[threshold][side] / (double)s->pairs : (double)NAN;
+}
+
+lam_status lam_relate_arms(const char *out, const lam_relationships *relationships, const lam_scored_map *m,
+                           const char *const *entities, const lam_arms *arms) {
+    static const char *const names[LAM_STRATA] = {"within_arm", "between_arms"};
+    int64_t rows = m->directions.rows, placed;
+    int32_t *code = NULL;
+    lam_stratum_share *known = NULL, null[LAM_STRATA];
+    lam_json *records = lam_json_array();
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_alloc_array((void **)&code, rows, sizeof *code), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&known, relationships->count * LAM_STRATA, sizeof *known), done);
+    LAM_TRY_GOTO(code_arms(entities, rows, arms, code, &placed), done);
+    LAM_REQUIRE_GOTO(placed, done, LAM_ERROR_INPUT, "relate: --arm: no row of the map has a chromosome arm");
+    LAM_TRY_GOTO(lam_strata_shares(&m->directions, &m->problem, code, known, null), done);
+    for (int64_t i = 0; i < relationships->count; i++)
+        for (int s = 0; s < LAM_STRATA; s++) {
+            const lam_stratum_share *one = &known[i * LAM_STRATA + s];
+            lam_json *record = lam_json_object();
+            lam_json_append(records, record);
+            lam_json_set_text(record, "source", relationships->sources[i].name);
+            lam_json_set_text(record, "stratum", names[s]);
+            lam_json_set_int(record, "null_distribution_size", null[s].pairs);
+            lam_json_set_int(record, "query_distribution_size", one->pairs);
+            for (int t = 0; t < m->problem.thresholds; t++)
+                for (int side = 0; side < LAM_RECALL_SIDES; side++) {
+                    put(record, "recall", &m->tails[t], side, share_of(one, t, side));
+                    put(record, "null", &m->tails[t], side, share_of(&null[s], t, side));
+                }
+            lam_log_info("relate: %s, %s: recall %.3f of %lld pairs; %.3f of all such pairs",
+                         relationships->sources[i].name,
+                         s == LAM_STRATUM_WITHIN ? "on one arm" : "on two arms",
+                         share_of(one, 0, LAM_RECALL_BOTH), (long long)one->pairs,
+                         share_of(&null[s], 0, LAM_RECALL_BOTH));
+        }
+    lam_log_info("relate: %lld of %lld rows have a chromosome arm", (long long)placed, (long long)rows);
+    status = lam_records_write(records, out, "arms.csv");
+done:
+    lam_json_free(records);
+    lam_free(code);
+    lam_free(known);
     return status;
 }

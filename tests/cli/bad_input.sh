@@ -181,6 +181,9 @@ printf 'one\n' > nogenes.gmt; leaves_nothing res 1 'nogenes.gmt:1' "$lamella" re
 printf 'one\tx\tG001\tG002\n' > small.gmt; leaves_nothing res 1 'no cluster has 10' "$lamella" relate map.h5ad --relationships screen/relationships --out res --clusters small.gmt
 printf 'a\nb\n' > onecolumn.csv; leaves_nothing res 1 'onecolumn.csv' "$lamella" relate map.h5ad --relationships screen/relationships --out res --aliases onecolumn.csv
 printf 'a,b\nX,Y\nY,X\n' > circle.csv; leaves_nothing res 1 'circle.csv' "$lamella" relate map.h5ad --relationships screen/relationships --out res --aliases circle.csv
+printf 'gene,chromosome,start,end\nQ,1,1,2\n' > away.csv; printf '1\t5\t6\n' > centromeres.bed
+leaves_nothing res 1 'no row of the map has a chromosome arm' "$lamella" relate map.h5ad --relationships screen/relationships --out res --arm away.csv --centromeres centromeres.bed
+leaves_nothing res 1 'nowhere' "$lamella" relate map.h5ad --relationships screen/relationships --out res --arm nowhere.csv
 leaves_nothing res 1 'NOSUCH: no row' "$lamella" relate map.h5ad --relationships screen/relationships --out res --neighbours NOSUCH
 leaves_nothing res 2 'top' "$lamella" relate map.h5ad --relationships screen/relationships --out res --neighbours G1 --top 0
 leaves_nothing res 2 'null genes' "$lamella" relate map.h5ad --relationships screen/relationships --out res --genes 'gene != x'

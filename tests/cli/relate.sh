@@ -76,3 +76,12 @@ printf 'entity1,entity2\nG00,G01\nG01,G05\nG13,Q\n' > few.csv
 "${relate[@]}" --relationships few.csv --null genes --out f
 [ "$(cell f/scores.csv source=few null_distribution_size)" = 6 ] || fail "the null of the 4 named genes has not 6 pairs"
 echo "ok: a null of genes"
+
+# Two arms of one chromosome and a gene on none; G00 and G02 lie on one arm, G01 on the other.
+{ echo 'gene,chromosome,start,end'; echo 'G00,7,100,200'; echo 'G01,7,9000,9100'; echo 'G02,7,300,400'; echo 'G04,X,1,2'; } > genes.csv
+printf '7\t4000\t5000\n' > centromeres.bed
+"${relate[@]}" --relationships sets.csv --arm genes.csv --centromeres centromeres.bed --out g
+[ "$(cell g/arms.csv source=sets stratum=within_arm query_distribution_size)" = 1 ] || fail "G00 and G02 are not the one pair on one arm"
+[ "$(cell g/arms.csv source=sets stratum=between_arms query_distribution_size)" = 2 ] || fail "not two pairs on two arms"
+[ "$(cell g/arms.csv source=sets stratum=between_arms null_distribution_size)" = 2 ] || fail "the null of two arms has not two pairs"
+echo "ok: arms"

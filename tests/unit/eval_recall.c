@@ -15,6 +15,7 @@
 #include "base/memory.h"
 #include "base/rng.h"
 #include "base/threads.h"
+#include "eval/strata.h"
 
 static void ok(lam_status status) {
     if (status != LAM_OK) fail_msg("%s", lam_last_error());
@@ -166,6 +167,46 @@ static void permutations(void **unused) {
                 as_many[k] += weighted(&w, k, NULL, order) >= weighted(&w, k, NULL, NULL);
         }
         for (int k = 0; k < RESULTS; k++) assert_true(p[k] == (1.0 + as_many[k]) / (1.0 + P));
+        lam_directions_free(&w.directions);
+    }
+}
+
+/* Pairs on one arm and on two, of the sources and of the whole map, against the definition. */
+static void strata(void **unused) {
+    (void)unused;
+    for (uint64_t seed = 30; seed < 34; seed++) {
+        world w;
+        int32_t arm[ROWS];
+        lam_stratum_share known[SOURCES * LAM_STRATA], null[LAM_STRATA], again[SOURCES * LAM_STRATA],
+            null_again[LAM_STRATA];
+        make_world(&w, seed);
+        lam_rng r = lam_rng_stream(seed, LAM_RNG_TEST, 5);
+        for (int i = 0; i < ROWS; i++) arm[i] = (int32_t)lam_rng_below(&r, 5) - 1;
+        lam_threads_set(1);
+        ok(lam_strata_shares(&w.directions, &w.problem, arm, known, null));
+        lam_threads_set(2);
+        ok(lam_strata_shares(&w.directions, &w.problem, arm, again, null_again));
+        assert_memory_equal(known, again, sizeof known);
+        assert_memory_equal(null, null_again, sizeof null);
+        for (int source = -1; source < SOURCES; source++)
+            for (int stratum = 0; stratum < LAM_STRATA; stratum++)
+                for (int k = 0; k < THRESHOLDS * LAM_RECALL_SIDES; k++) {
+                    int64_t pairs = 0, hits = 0, count = source < 0 ? ROWS * ROWS : w.known[source].count;
+                    for (int64_t at = 0; at < count; at++) {
+                        int i = source < 0 ? (int)(at / ROWS) : w.known[source].pairs[at].i,
+                            j = source < 0 ? (int)(at % ROWS) : w.known[source].pairs[at].j;
+                        if (i >= j || arm[i] < 0 || arm[j] < 0 ||
+                            (arm[i] == arm[j]) != (stratum == LAM_STRATUM_WITHIN))
+                            continue;
+                        pairs++;
+                        hits += recovered_by_rank(&w, &w.tails[k / LAM_RECALL_SIDES], k % LAM_RECALL_SIDES,
+                                                  lam_directions_cosine(&w.directions, i, j));
+                    }
+                    const lam_stratum_share *got =
+                        source < 0 ? &null[stratum] : &known[source * LAM_STRATA + stratum];
+                    assert_int_equal(got->pairs, pairs);
+                    assert_int_equal(got->hits[k / LAM_RECALL_SIDES][k % LAM_RECALL_SIDES], hits);
+                }
         lam_directions_free(&w.directions);
     }
 }
@@ -339,8 +380,8 @@ static void held_thresholds(void **unused) {
 
 int main(void) {
     lam_log_set_quiet(true);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_side), cmocka_unit_test(bootstrap),
-                                       cmocka_unit_test(permutations), cmocka_unit_test(coverage),
-                                       cmocka_unit_test(held_thresholds)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_side),   cmocka_unit_test(bootstrap),
+                                       cmocka_unit_test(permutations), cmocka_unit_test(strata),
+                                       cmocka_unit_test(coverage),     cmocka_unit_test(held_thresholds)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
