@@ -185,7 +185,10 @@ static lam_status eigen(double *a, int64_t d, double *values) {
 static void recompose(double *vectors, int64_t d, const double *factor, double *out) {
     for (int64_t k = 0; k < d; k++)
         for (int64_t j = 0; j < d; j++) vectors[k * d + j] *= sqrt(factor[k]);
-    lam_gemm_f64(true, false, d, d, d, vectors, d, vectors, d, 0.0, out, d);
+#pragma omp parallel for schedule(static) num_threads(lam_threads())
+    for (int64_t from = 0; from < d; from += TILE)
+        lam_gemm_f64(true, false, d, d - from < TILE ? d - from : TILE, d, vectors, d, vectors + from, d, 0.0,
+                     out + from, d);
 }
 
 /* |x x^T - S|^2 = |x|^4 - 2 x^T S x + |S|^2, and the sum of x^T S x over the rows is n |S|^2. */

@@ -327,8 +327,9 @@ static void mean_cosines(const double *x, int64_t rows, int64_t columns, const i
         n_all += n;
     }
     for (int64_t j = 0; j < columns; j++) all += of_all[j] * of_all[j];
-    *within = one / one_pairs;
-    *between = ((all - n_all) / 2 - one) / (n_all * (n_all - 1) / 2 - one_pairs);
+    double two_pairs = n_all * (n_all - 1) / 2 - one_pairs;
+    *within = one_pairs > 0 ? one / one_pairs : (double)NAN;
+    *between = two_pairs > 0 ? ((all - n_all) / 2 - one) / two_pairs : (double)NAN;
 }
 
 static void take_off_mean(double *x, int64_t rows, int64_t columns, const int64_t *code, int64_t arm,

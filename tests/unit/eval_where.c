@@ -1,15 +1,18 @@
-/* Expressions over the metadata: precedence, numbers and texts, quotes, and errors with their position. */
+/* Expressions over the metadata: precedence, numbers and texts, quotes, and errors with their position; tables of expressed genes. */
 #include "eval/where.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "base/fault.h"
+#include "base/files.h"
 #include "base/memory.h"
 
 static lam_table *table;
@@ -117,7 +120,40 @@ static void refused(void **state) {
     lam_fault_arm(LAM_FAULT_ALLOC, 0);
 }
 
+static void expressed(void **state) {
+    (void)state;
+    static const char *const genes[] = {"A", "B", "C", "D", ""};
+    static const struct {
+        const char *text, *expression, *column, *expected; /* a digit of lam_expression for each gene */
+        lam_status status;
+    } cases[] = {
+        {"gene,zfpkm\nA,-2\nB,-3.5\nB,-4\nC,-9\nC,-3\n", "zfpkm >= -3", "symbol", "21200", LAM_OK},
+        {"symbol,gene,zfpkm\nA,x,-2\nB,y,nan\nC,z,\n", "zfpkm >= -3", "symbol", "21100", LAM_OK},
+        {"gene\nA\nC\n", NULL, "gene", "21211", LAM_OK}, /* a list: what is not in it is not expressed */
+        {"gene,tpm\nA,1\n", "tpm >", "gene", "--expressed-where", LAM_ERROR_USAGE},
+        {"gene,tpm\nA,1\n", "tmp > 0", "gene", "tpm", LAM_ERROR_INPUT},
+        {"name,tpm\nA,1\n", "tpm > 0", "symbol", "gene", LAM_ERROR_INPUT},
+        {"gene,tpm\n", "tpm > 0", "gene", "no rows", LAM_ERROR_INPUT},
+    };
+    char path[] = "/tmp/lamella_expressed_XXXXXX";
+    int file = mkstemp(path);
+    assert_true(file >= 0);
+    close(file);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        lam_expression out[5];
+        assert_int_equal(lam_file_write(path, cases[i].text, strlen(cases[i].text)), LAM_OK);
+        assert_int_equal(lam_expressed(path, cases[i].expression, cases[i].column, genes, 5, out),
+                         cases[i].status);
+        if (cases[i].status != LAM_OK && !strstr(lam_last_error(), cases[i].expected))
+            fail_msg("%s", lam_last_error());
+        for (int g = 0; cases[i].status == LAM_OK && g < 5; g++)
+            assert_int_equal(out[g], cases[i].expected[g] - '0');
+    }
+    unlink(path);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(kept), cmocka_unit_test(refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(kept), cmocka_unit_test(refused),
+                                       cmocka_unit_test(expressed)};
     return cmocka_run_group_tests(tests, enter, leave);
 }
