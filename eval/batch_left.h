@@ -11,7 +11,10 @@
  *   varies most) count nothing.
  * - The r-th row of a batch, in the order of lam_mix64(row number), is in fold r mod 5.
  * - S: covariance within batches of the training rows (divided by their count), shrunk: 0.9 S + 0.1 trace(S) / d I.
- * - A row goes to the batch c with the largest x S^-1 m_c - m_c S^-1 m_c / 2, m_c its mean over training rows; of equals the first.
+ * - A row goes to the batch c with the largest x S^-1 m_c - m_c S^-1 m_c / 2, m_c its mean over training rows; of equals the first. Where
+ *   no row differs from its batch's mean, S is I.
+ * Where the means of batches were taken off on these very rows, the training rows of a batch lie opposite to its test rows, and the
+ * measure falls below chance: no batch is left in the means.
  * Linear maps of all rows hardly change the measure; taking off the means of batches does: it says what is left for a classifier, not
  * how much it weighs in a cosine. Rows that are not independent (crops of one well) make it too large: aggregate them first.
  * The result does not depend on the number of threads. */

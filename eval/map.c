@@ -17,17 +17,34 @@
 
 /* ---- rows ---- */
 
-static lam_status filter(lam_embeddings *e, const char *expression, const char *path) {
-    bool *keep = NULL;
+/* --not-finite columns: columns with a NaN or an infinity leave. */
+static lam_status drop_columns(lam_embeddings *e, const char *path) {
+    bool *keep;
+    int64_t kept = 0;
+    LAM_TRY(lam_alloc_array((void **)&keep, e->columns, sizeof *keep));
+    for (int64_t j = 0; j < e->columns; j++) keep[j] = true;
+    for (int64_t i = 0; i < e->rows; i++)
+        for (int64_t j = 0; j < e->columns; j++) keep[j] &= isfinite(e->values[i * e->columns + j]) != 0;
+    for (int64_t j = 0; j < e->columns; j++) kept += keep[j];
     lam_status status = LAM_OK;
-    if (expression) {
-        LAM_TRY(lam_where(e->obs, expression, &keep));
-        status = lam_keep_rows(e, keep);
-        lam_free(keep);
-        LAM_TRY(status);
-        LAM_REQUIRE(e->rows > 0, LAM_ERROR_INPUT, "%s: no row is left after --where '%s'", path, expression);
-    }
-    LAM_REQUIRE(e->rows > 0, LAM_ERROR_INPUT, "%s: has no rows", path);
+    LAM_REQUIRE_GOTO(
+        kept > 0, done, LAM_ERROR_INPUT,
+        "%s: every column holds a value that is not finite; leave out rows with --not-finite rows", path);
+    if (kept == e->columns) goto done;
+    lam_log_warning("%s: %lld of %lld columns hold values that are not finite; they are left out", path,
+                    (long long)(e->columns - kept), (long long)e->columns);
+    double *to = e->values; /* never ahead of what is read */
+    for (int64_t i = 0; i < e->rows; i++)
+        for (int64_t j = 0; j < e->columns; j++)
+            if (keep[j]) *to++ = e->values[i * e->columns + j];
+    e->columns = kept;
+done:
+    lam_free(keep);
+    return status;
+}
+
+static lam_status drop_rows(lam_embeddings *e, const char *path) {
+    bool *keep;
     LAM_TRY(lam_alloc_array((void **)&keep, e->rows, sizeof *keep));
     int64_t bad = 0;
     for (int64_t i = 0; i < e->rows; i++) {
@@ -35,16 +52,32 @@ static lam_status filter(lam_embeddings *e, const char *expression, const char *
         for (int64_t j = 0; j < e->columns; j++) keep[i] &= isfinite(e->values[i * e->columns + j]) != 0;
         bad += !keep[i];
     }
-    if (bad == e->rows)
-        status = lam_fail(LAM_ERROR_INPUT, __FILE__, __LINE__,
-                          "%s: every row holds a value that is not finite", path);
-    else if (bad) {
-        lam_log_warning("%s: %lld of %lld rows hold values that are not finite; they are left out", path,
-                        (long long)bad, (long long)e->rows);
-        status = lam_keep_rows(e, keep);
-    }
+    lam_status status = LAM_OK;
+    LAM_REQUIRE_GOTO(
+        bad < e->rows, done, LAM_ERROR_INPUT,
+        "%s: every row holds a value that is not finite; leave out columns with --not-finite columns", path);
+    if (!bad) goto done;
+    lam_log_warning("%s: %lld of %lld rows hold values that are not finite; they are left out", path,
+                    (long long)bad, (long long)e->rows);
+    status = lam_keep_rows(e, keep);
+done:
     lam_free(keep);
     return status;
+}
+
+static lam_status filter(lam_embeddings *e, const lam_arguments *arguments, const char *path) {
+    const char *expression = lam_option_text(arguments, "where");
+    if (expression) {
+        bool *keep;
+        LAM_TRY(lam_where(e->obs, expression, &keep));
+        lam_status status = lam_keep_rows(e, keep);
+        lam_free(keep);
+        LAM_TRY(status);
+        LAM_REQUIRE(e->rows > 0, LAM_ERROR_INPUT, "%s: no row is left after --where '%s'", path, expression);
+    }
+    LAM_REQUIRE(e->rows > 0, LAM_ERROR_INPUT, "%s: has no rows", path);
+    bool columns = !strcmp(lam_option_text(arguments, "not-finite"), "columns");
+    return columns ? drop_columns(e, path) : drop_rows(e, path);
 }
 
 /* `guide,gene`: first by (guide, gene), then by gene alone. */
@@ -107,7 +140,7 @@ static lam_status make_map(map_work *work) {
     const char *path = lam_positional(arguments, 0), *by = lam_option_text(arguments, "by");
     LAM_TRY(lam_embeddings_read(&work->e, path, lam_option_text(arguments, "key"),
                                 lam_option_text(arguments, "features")));
-    LAM_TRY(filter(work->e, lam_option_text(arguments, "where"), path));
+    LAM_TRY(filter(work->e, arguments, path));
     LAM_TRY(map_find_controls(work));
     LAM_TRY(map_align(work));
     if (by) {
@@ -156,6 +189,8 @@ static const lam_option options[] = {
     {"where", LAM_OPTION_TEXT, "EXPR", NULL,
      "rows that stay, e.g. 'plate != p3 and dose >= 0.5'; ==, !=, <, <=, >, >=, in (A|B), and, or, not", 0, 0,
      false},
+    {"not-finite", LAM_OPTION_CHOICE, "rows|columns", "rows",
+     "what leaves where a value is NaN or infinite: its row or its column", 0, 0, false},
     {"align", LAM_OPTION_CHOICE, "none|center|centerscale|pca-cs|tvn|spherize", "none",
      "how plates and batches are made comparable", 0, 0, false},
     {"controls", LAM_OPTION_TEXT, "COLUMN=VALUE|all", NULL,

@@ -75,6 +75,11 @@ lam_status map_check_align(const lam_arguments *arguments) {
             LAM_REQUIRE(!lam_option_given(arguments, of_fit[i]), LAM_ERROR_USAGE,
                         "map: --transform brings a fitted alignment: leave out --%s", of_fit[i]);
     }
+    LAM_REQUIRE(
+        strcmp(lam_option_text(arguments, "not-finite"), "columns") != 0 ||
+            (!lam_option_text(arguments, "transform") && !lam_option_text(arguments, "save-transform")),
+        LAM_ERROR_USAGE,
+        "map: a transform is of the same columns every time: choose them with --features, not with --not-finite columns");
     LAM_TRY(read_how(arguments, &how));
     for (size_t i = 0; i < sizeof belong / sizeof *belong; i++)
         LAM_REQUIRE(!lam_option_given(arguments, belong[i].option) || belong[i].methods >> how.method & 1,
@@ -285,6 +290,7 @@ static lam_status apply_file(map_work *work, const char *path) {
     LAM_TRY_GOTO(lam_transform_apply(&t, e->values, e->rows, batch), done);
     e->columns = t.components;
     lam_json_set_text(work->results, "align", notes.align);
+    lam_json_set_text(work->results, "transform", path);
     lam_log_info("map: aligned as '%s' fitted before: %s", path, notes.align);
 done:
     lam_free(batch);

@@ -165,8 +165,70 @@ leaves_nothing x.h5ad 1 'no column|nothing' "$lamella" map emb.h5ad --out x.h5ad
 leaves_nothing x.h5ad 1 'batsh.*batch' "$lamella" map emb.h5ad --out x.h5ad --by gene --align center --batch batsh
 leaves_nothing x.h5ad 2 'where|position' "$lamella" map emb.h5ad --out x.h5ad --by gene --where 'gene ==='
 leaves_nothing x.h5ad 1 'no row' "$lamella" map emb.h5ad --out x.h5ad --by gene --where 'gene == nothing'
+printf 'gene,d0,d1\nA,nan,nan\nB,nan,1\n' > nan.csv
+refuse() { leaves_nothing x.h5ad "$1" "$2" "$lamella" map emb.h5ad --out x.h5ad "${@:3}"; }
+refuse 2 'needs --batch' --align tvn --controls all --batch-center
+refuse 2 'needs --batch' --align center --min-controls 3
+refuse 2 'min-controls' --align center --batch plate --min-controls 0
+refuse 1 'no batch has 9999 rows' --align center --batch plate --min-controls 9999
+refuse 2 'batch-center belongs to --align pca-cs, tvn and spherize' --align center --batch plate --batch-center
+refuse 2 'components belongs to --align pca-cs and tvn' --align spherize --controls all --components 3
+refuse 2 'regularization belongs to --align spherize' --align tvn --controls all --regularization 1
+refuse 2 'regularization' --align spherize --controls all --regularization -1
+refuse 2 'save-transform belongs to' --save-transform t.safetensors
+for bad in 1.5 1.0 -1 3x '' nan 2000000; do refuse 2 'a count or a share' --align tvn --controls all --components "$bad"; done
+refuse 2 'names .gene. twice' --by gene,gene
+refuse 2 '1 to 16' --by "$(printf 'a%d,' {1..17})"
+refuse 1 'guied.*guide|no column' --by guied,gene
+refuse 2 'mean.*median.*robust' --by gene --aggregate trimmed
+refuse 2 'choose them with --features' --align center --not-finite columns --save-transform t.safetensors
+leaves_nothing x.h5ad 1 'every column.*--not-finite rows' "$lamella" map nan.csv --out x.h5ad --not-finite columns --features 'd*'
+# batches without controls: named, and what to do
+printf 'gene,plate,d0,d1\nnt,p1,1,2\nnt,p1,2,1\nA,p1,3,3\nA,p2,1,1\nnt,p3,0,1\nA,p3,4,4\n' > few.csv
+for method in 'centerscale' 'pca-cs' 'tvn'; do
+  leaves_nothing x.h5ad 1 "batch 'p2' has 0 controls, 'p3' 1: at least 2.*--min-controls 2" "$lamella" map few.csv --out x.h5ad --align $method --controls gene=nt --batch plate
+done
+leaves_nothing x.h5ad 1 "batch 'p2' has 0 controls: at least 1" "$lamella" map few.csv --out x.h5ad --align spherize --controls gene=nt --batch plate --batch-center
+leaves_nothing x.h5ad 1 '1 controls: at least 2' "$lamella" map few.csv --out x.h5ad --align tvn --controls gene=nt --where "plate == p3"
+printf 'gene,d0,d1\nnt,1,2\nnt,1,2\nA,3,3\n' > same.csv
+for method in pca-cs tvn spherize; do
+  leaves_nothing x.h5ad 1 'controls do not vary' "$lamella" map same.csv --out x.h5ad --align $method --controls gene=nt
+done
+# tables of genes
+printf 'gene,tpm\nA,1\n' > tpm.csv; printf 'gene,arm\nA,1p\n' > arm.csv
+refuse 2 'expressed-where needs --expressed' --by gene --expressed-where 'tpm > 0'
+refuse 2 'means over unexpressed genes' --by gene --arm arm.csv
+refuse 2 'centromeres needs --arm' --by gene --expressed tpm.csv --centromeres arm.csv
+refuse 2 'arm-genes needs --arm' --by gene --expressed tpm.csv --arm-genes 5
+refuse 2 'keep-unexpressed needs --arm' --by gene --expressed tpm.csv --keep-unexpressed
+refuse 2 'gene belongs to --expressed' --gene gene
+refuse 1 'nowhere.csv' --by gene --expressed nowhere.csv
+refuse 2 'expressed-where: .*position' --by gene --expressed tpm.csv --expressed-where 'tpm >'
+refuse 1 'no row of the map is an expressed gene of tpm.csv' --by gene --expressed tpm.csv
+refuse 1 'gnee.*gene' --by gene --expressed tpm.csv --gene gnee
+leaves_nothing x.h5ad 1 "gene 'A' stands in several rows.*--by" "$lamella" map few.csv --out x.h5ad --expressed tpm.csv --arm arm.csv
+leaves_nothing x.h5ad 1 'no gene of the map has a chromosome arm' "$lamella" map few.csv --out x.h5ad --by plate --expressed tpm.csv --arm arm.csv
+leaves_nothing x.h5ad 2 'leave out --centromeres' "$lamella" map few.csv --out x.h5ad --by gene --expressed tpm.csv --arm arm.csv --centromeres arm.csv
+printf 'chr1\t5\t4\tA\n' > back.bed; leaves_nothing x.h5ad 1 'back.bed:1: start' "$lamella" map few.csv --out x.h5ad --by gene --expressed tpm.csv --arm back.bed --centromeres back.bed
+printf 'chr1\t5\t6\tA\n' > one.bed; leaves_nothing x.h5ad 2 'name the centromeres' "$lamella" map few.csv --out x.h5ad --by gene --expressed tpm.csv --arm one.bed
+# transforms
+"$lamella" map few.csv --out fit.h5ad --align centerscale --controls gene=nt --batch plate --min-controls 2 --save-transform t.safetensors --quiet || exit 1
+apply() { leaves_nothing x.h5ad "$1" "$2" "$lamella" map "$3" --out x.h5ad --transform "${@:4}"; }
+apply 1 "does not know 2 of 3 batches by column 'plate', 'p2' the first" few.csv t.safetensors
+apply 1 'takes 2 columns, the embeddings have' emb.h5ad t.safetensors
+apply 1 'fitted with --controls gene=nt, not with --controls gene=A' few.csv t.safetensors --controls gene=A
+apply 1 'fitted with --batch plate, not with --batch gene' few.csv t.safetensors --batch gene
+apply 1 "no column.*plate|plate.*column" same.csv t.safetensors
+apply 2 'leave out --align' few.csv t.safetensors --align tvn
+apply 2 'leave out --min-controls' few.csv t.safetensors --batch plate --min-controls 2
+apply 2 'leave out --save-transform' few.csv t.safetensors --save-transform u.safetensors
+apply 1 'nowhere.safetensors' few.csv nowhere.safetensors
+head -c 200 t.safetensors > cut.safetensors; apply 1 'cut.safetensors' few.csv cut.safetensors
+apply 1 "format 'pt', lamella-transform-1 is read here" few.csv "$(ls run/checkpoints/step_*/model.safetensors | head -1)"
+expect 2 "'t.safetensors' exists already.*--force" "$lamella" map few.csv --out x.h5ad --align center --save-transform t.safetensors
+absent x.h5ad u.safetensors
 touch x.parquet; leaves_nothing x.h5ad 1 'parquet.*pandas' "$lamella" map x.parquet --out x.h5ad --by gene
-printf 'gene,d0,d1\nA,nan,nan\nB,nan,1\n' > nan.csv; leaves_nothing x.h5ad 1 'nan.csv|finite|numeric' "$lamella" map nan.csv --out x.h5ad --by gene
+leaves_nothing x.h5ad 1 'nan.csv|finite|numeric' "$lamella" map nan.csv --out x.h5ad --by gene
 printf 'gene,plate\nA,x\n' > nonumbers.csv; leaves_nothing x.h5ad 1 'numeric|feature' "$lamella" map nonumbers.csv --out x.h5ad --by gene
 leaves_nothing nofolder/x.h5ad 1 'nofolder' "$lamella" map emb.h5ad --out nofolder/x.h5ad --by gene
 
