@@ -166,6 +166,9 @@ static void copy_text(char *target, size_t size, const lam_json *json, const cha
 
 /* ---- a folder ---- */
 
+#define STEP_NAME "step_%08" PRId64
+#define ASIDE ".aside"
+
 static void test_delay(void) {
     /* Tests make a checkpoint last, to send a signal or a kill into it. */
     const char *text = getenv("LAMELLA_CHECKPOINT_DELAY_MS");
@@ -206,52 +209,86 @@ done:
     return status;
 }
 
-lam_status lam_checkpoint_write(const char *run, const lam_network *network,
-                                const lam_optimizer_state *optimizer, const lam_run_state *state,
-                                int64_t epoch) {
-    char name[48];
-    snprintf(name, sizeof name, "step_%08" PRId64 "\n", state->step);
-    char *folders = NULL, *final = NULL, *partial = NULL, *latest = NULL;
-    lam_status status = LAM_OK;
-    LAM_TRY_GOTO(lam_path_join(&folders, run, "checkpoints"), done);
-    LAM_TRY_GOTO(lam_text_format(&final, "%s/%.*s", folders, (int)strlen(name) - 1, name), done);
-    LAM_TRY_GOTO(lam_text_format(&partial, "%s.partial", final), done);
-    LAM_TRY_GOTO(lam_path_join(&latest, folders, "latest"), done);
-    if (lam_path_exists(partial)) LAM_TRY_GOTO(lam_remove_tree(partial), done);
-    LAM_TRY_GOTO(fill_folder(partial, network, optimizer, state, epoch), done);
-    /* A damaged checkpoint of the same step may lie there from before a resume. */
-    if (lam_path_exists(final)) LAM_TRY_GOTO(lam_remove_tree(final), done);
-    LAM_REQUIRE_GOTO(!lam_fault_hit(LAM_FAULT_WRITE) && rename(partial, final) == 0, done, LAM_ERROR_IO,
-                     "%s: cannot be renamed to its final name: %s", partial, strerror(errno));
-    sync_folder(folders);
-    LAM_TRY_GOTO(lam_file_write(latest, name, strlen(name)), done);
-done:
-    lam_free(folders);
-    lam_free(final);
-    lam_free(partial);
+static lam_status step_path(char **path, const char *folders, int64_t step) {
+    return lam_text_format(path, "%s/" STEP_NAME, folders, step);
+}
+
+static lam_status write_latest(const char *folders, int64_t step) {
+    char name[48], *latest = NULL;
+    snprintf(name, sizeof name, STEP_NAME "\n", step);
+    LAM_TRY(lam_path_join(&latest, folders, "latest"));
+    lam_status status = lam_file_write(latest, name, strlen(name));
     lam_free(latest);
     return status;
 }
 
-/* The step in "step_00001000"; -1: another name. */
-static int64_t step_of(const char *name) {
-    if (strncmp(name, "step_", 5) != 0 || name[5] < '0' || name[5] > '9') return -1;
-    char *end = NULL;
-    long long step = strtoll(name + 5, &end, 10);
-    return *end ? -1 : step;
-}
-
-lam_status lam_checkpoint_prune(const char *run, int64_t keep_last, int64_t keep_every) {
-    char *folders = NULL, **names = NULL, *path = NULL;
-    int64_t count = 0, kept = 0;
+lam_status lam_checkpoint_write(const char *run, const lam_network *network,
+                                const lam_optimizer_state *optimizer, const lam_run_state *state,
+                                int64_t epoch) {
+    char *folders = NULL, *final = NULL, *partial = NULL;
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_path_join(&folders, run, "checkpoints"), done);
-    LAM_TRY_GOTO(lam_list_folder(folders, "", &names, &count), done);
-    for (int64_t i = count - 1; i >= 0; i--) {
-        int64_t step = step_of(names[i]);
-        bool partial = strncmp(names[i], "step_", 5) == 0 && strstr(names[i], ".partial");
-        if (step < 0 && !partial) continue;
-        if (step >= 0 && (kept++ < keep_last || (keep_every > 0 && step % keep_every == 0))) continue;
+    LAM_TRY_GOTO(step_path(&final, folders, state->step), done);
+    LAM_TRY_GOTO(lam_text_format(&partial, "%s.partial", final), done);
+    LAM_TRY_GOTO(lam_remove_tree(partial), done);
+    LAM_TRY_GOTO(fill_folder(partial, network, optimizer, state, epoch), done);
+    LAM_REQUIRE_GOTO(!lam_fault_hit(LAM_FAULT_WRITE) && rename(partial, final) == 0, done, LAM_ERROR_IO,
+                     "%s: cannot be renamed to its final name: %s", partial, strerror(errno));
+    sync_folder(folders);
+    LAM_TRY_GOTO(write_latest(folders, state->step), done);
+done:
+    lam_free(folders);
+    lam_free(final);
+    lam_free(partial);
+    return status;
+}
+
+/* The step in "step_00001000"; -1: another name, which is none of ours. */
+static int64_t step_of(const char *name) {
+    char ours[48];
+    if (strncmp(name, "step_", 5) != 0 || strlen(name) >= sizeof ours) return -1;
+    long long step = strtoll(name + 5, NULL, 10);
+    snprintf(ours, sizeof ours, STEP_NAME, (int64_t)step);
+    return step >= 0 && strcmp(name, ours) == 0 ? step : -1;
+}
+
+static int newer_first(const void *a, const void *b) {
+    const int64_t *x = a, *y = b;
+    return (*x < *y) - (*x > *y);
+}
+
+/* The steps that have a folder, the highest first: as numbers, since step_100000000 sorts before step_99999999. */
+static lam_status list_steps(const char *folders, int64_t **steps, int64_t *count) {
+    char **names = NULL;
+    int64_t entries = 0;
+    *steps = NULL;
+    *count = 0;
+    LAM_TRY(lam_list_folder(folders, "", &names, &entries));
+    lam_status status = lam_alloc_array((void **)steps, entries, sizeof **steps);
+    for (int64_t i = 0; i < entries && status == LAM_OK; i++)
+        if (step_of(names[i]) >= 0) (*steps)[(*count)++] = step_of(names[i]);
+    if (status == LAM_OK) qsort(*steps, (size_t)*count, sizeof **steps, newer_first);
+    lam_free_texts(names, entries);
+    return status;
+}
+
+static lam_status remove_step(const char *folders, int64_t step) {
+    char *path = NULL;
+    LAM_TRY(step_path(&path, folders, step));
+    lam_status status = lam_remove_tree(path);
+    lam_free(path);
+    return status;
+}
+
+/* What killed writes and earlier resumes left beside the checkpoints. */
+static lam_status remove_leftovers(const char *folders) {
+    char **names = NULL, *path = NULL;
+    int64_t count = 0;
+    LAM_TRY(lam_list_folder(folders, "", &names, &count));
+    lam_status status = LAM_OK;
+    for (int64_t i = 0; i < count; i++) {
+        if (strncmp(names[i], "step_", 5) != 0 || !(strstr(names[i], ".partial") || strstr(names[i], ASIDE)))
+            continue;
         LAM_TRY_GOTO(lam_path_join(&path, folders, names[i]), done);
         LAM_TRY_GOTO(lam_remove_tree(path), done);
         lam_free(path);
@@ -260,6 +297,52 @@ lam_status lam_checkpoint_prune(const char *run, int64_t keep_last, int64_t keep
 done:
     lam_free(path);
     lam_free_texts(names, count);
+    return status;
+}
+
+lam_status lam_checkpoint_prune(const char *run, int64_t step, int64_t keep_last, int64_t keep_every) {
+    char *folders = NULL;
+    int64_t *steps = NULL, count = 0, kept = 0;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_path_join(&folders, run, "checkpoints"), done);
+    LAM_TRY_GOTO(list_steps(folders, &steps, &count), done);
+    for (int64_t i = 0; i < count; i++) {
+        if (steps[i] > step || kept++ < keep_last || (keep_every > 0 && steps[i] % keep_every == 0)) continue;
+        LAM_TRY_GOTO(remove_step(folders, steps[i]), done);
+    }
+    status = remove_leftovers(folders);
+done:
+    lam_free(steps);
+    lam_free(folders);
+    return status;
+}
+
+static lam_status set_aside(const char *folders, int64_t step) {
+    char *from = NULL, *to = NULL;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(step_path(&from, folders, step), done);
+    LAM_TRY_GOTO(lam_text_format(&to, "%s" ASIDE, from), done);
+    LAM_TRY_GOTO(lam_remove_tree(to), done);
+    LAM_REQUIRE_GOTO(rename(from, to) == 0, done, LAM_ERROR_IO, "%s: cannot be renamed: %s", from,
+                     strerror(errno));
+    lam_log_warning("%s is newer than what the run goes on from: set aside, removed at the next checkpoint",
+                    from);
+done:
+    lam_free(from);
+    lam_free(to);
+    return status;
+}
+
+lam_status lam_checkpoint_go_on_from(const char *run, int64_t step) {
+    char *folders = NULL;
+    int64_t *steps = NULL, count = 0;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_path_join(&folders, run, "checkpoints"), done);
+    LAM_TRY_GOTO(write_latest(folders, step), done);
+    LAM_TRY_GOTO(list_steps(folders, &steps, &count), done);
+    for (int64_t i = 0; i < count && steps[i] > step; i++) LAM_TRY_GOTO(set_aside(folders, steps[i]), done);
+done:
+    lam_free(steps);
     lam_free(folders);
     return status;
 }
@@ -290,8 +373,8 @@ done:
     return status;
 }
 
-static lam_status try_folder(const char *folders, const char *name, char **folder, char **tried) {
-    LAM_TRY(lam_path_join(folder, folders, name));
+static lam_status try_folder(const char *folders, int64_t step, char **folder, char **tried) {
+    LAM_TRY(step_path(folder, folders, step));
     lam_status status = check_folder(*folder);
     if (status == LAM_OK) return LAM_OK;
     if (!*tried) LAM_TRY(lam_text_copy(tried, lam_last_error()));
@@ -302,9 +385,9 @@ static lam_status try_folder(const char *folders, const char *name, char **folde
 }
 
 lam_status lam_checkpoint_find(const char *run, char **folder) {
-    char *folders = NULL, *latest = NULL, *text = NULL, **names = NULL, *tried = NULL;
+    char *folders = NULL, *latest = NULL, *text = NULL, *tried = NULL;
     size_t size = 0;
-    int64_t count = 0;
+    int64_t *steps = NULL, count = 0, named = -1;
     *folder = NULL;
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_path_join(&folders, run, "checkpoints"), done);
@@ -313,13 +396,12 @@ lam_status lam_checkpoint_find(const char *run, char **folder) {
     if (lam_path_exists(latest)) {
         LAM_TRY_GOTO(lam_file_read(latest, &text, &size), done);
         text[strcspn(text, "\r\n")] = 0;
+        named = step_of(text);
     }
-    LAM_TRY_GOTO(lam_list_folder(folders, "", &names, &count), done);
-    if (text && step_of(text) >= 0) LAM_TRY_GOTO(try_folder(folders, text, folder, &tried), done);
-    for (int64_t i = count - 1; i >= 0 && !*folder; i--) {
-        if (step_of(names[i]) < 0 || (text && !strcmp(names[i], text))) continue;
-        LAM_TRY_GOTO(try_folder(folders, names[i], folder, &tried), done);
-    }
+    LAM_TRY_GOTO(list_steps(folders, &steps, &count), done);
+    if (named >= 0) LAM_TRY_GOTO(try_folder(folders, named, folder, &tried), done);
+    for (int64_t i = 0; i < count && !*folder; i++)
+        if (steps[i] != named) LAM_TRY_GOTO(try_folder(folders, steps[i], folder, &tried), done);
     LAM_REQUIRE_GOTO(*folder || !tried, done, LAM_ERROR_FORMAT,
                      "%s: every checkpoint is damaged (%s); --force starts anew", run, tried);
 done:
@@ -327,7 +409,7 @@ done:
     lam_free(latest);
     lam_free(text);
     lam_free(tried);
-    lam_free_texts(names, count);
+    lam_free(steps);
     return status;
 }
 

@@ -35,8 +35,12 @@ typedef struct lam_optimizer_state {
 lam_status lam_checkpoint_write(const char *run, const lam_network *network,
                                 const lam_optimizer_state *optimizer, const lam_run_state *state,
                                 int64_t epoch);
-/* Removes all but the newest keep_last and those of steps divisible by keep_every (0: none); and what killed writes left. */
-lam_status lam_checkpoint_prune(const char *run, int64_t keep_last, int64_t keep_every);
+/* After the checkpoint of `step`, which stays: removes older ones but for the newest keep_last (that of `step` counted) and
+ * those of steps divisible by keep_every (0: none); what killed writes left, and what was set aside. */
+lam_status lam_checkpoint_prune(const char *run, int64_t step, int64_t keep_last, int64_t keep_every);
+/* A run goes on from `step`: `latest` names it, and newer checkpoints (damaged, or of a run that was taken back) are set
+ * aside as step_N.aside, so that none counts as this run's until lam_checkpoint_prune removes them. */
+lam_status lam_checkpoint_go_on_from(const char *run, int64_t step);
 /* Newest valid checkpoint of a run; *folder NULL where the run has none at all. A damaged one is passed over with a
  * warning; damaged ones only: LAM_ERROR_FORMAT. Caller frees. */
 lam_status lam_checkpoint_find(const char *run, char **folder);

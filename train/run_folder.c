@@ -214,6 +214,7 @@ static lam_status open_files(lam_trainer *t, const lam_start *start, bool resume
     LAM_TRY_GOTO(lam_file_write(config, text, strlen(text)), done);
     LAM_TRY_GOTO(lam_metrics_open(metrics, path, t->state.metrics_bytes), done);
     if (!resumed) LAM_TRY_GOTO(write_first_line(t, start, limit, *metrics), done);
+    if (resumed) LAM_TRY_GOTO(lam_checkpoint_go_on_from(run, t->state.step), done);
 done:
     lam_free(checkpoints);
     lam_free(config);
@@ -250,7 +251,7 @@ lam_status lam_run_checkpoint(lam_trainer *t, lam_metrics *metrics) {
             status =
                 lam_checkpoint_write(run, t->network, &t->optimizer, &state, state.step / t->steps_per_epoch);
         if (status == LAM_OK)
-            status = lam_checkpoint_prune(run, t->settings->keep_last, t->settings->keep_every);
+            status = lam_checkpoint_prune(run, state.step, t->settings->keep_last, t->settings->keep_every);
     }
     return lam_dist_agree(t->dist, status);
 }

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Checkpoints that are damaged, taken back or pruned: a good one is always left, and `latest` names it.
+# Usage: checkpoints.sh LAMELLA
+. "$(dirname "$(realpath "$0")")/common.sh" "$1"
+"$lamella" train tiny.yaml train.out=run --quiet # leaves 28, 35, 40
+train() { "$lamella" train tiny.yaml train.out=r --resume "$@" 2> log; }
+again() { rm -rf r; cp -r run r; }
+damage() { printf X | dd of="r/checkpoints/step_000000$1/$2" bs=1 seek="$3" conv=notrunc status=none; }
+left() { # expected steps, what
+  local got; got=$(cd r/checkpoints && echo step_* | sed 's/step_0*//g')
+  [ "$got" = "$1" ] || fail "$2: left '$got', expected '$1'"
+  [ -d "r/checkpoints/$(cat r/checkpoints/latest)" ] || fail "$2: latest names $(cat r/checkpoints/latest), which is gone"
+  "$lamella" embed r shards --out r/x.h5ad --force --quiet 2> warnings || fail "$2: the run cannot be embedded"
+  [ ! -s warnings ] || fail "$2: $(cat warnings)"
+  echo "ok: $2"
+}
+
+# The newest is damaged, and the run is not to reach it again: it neither counts as kept nor stays.
+again; damage 40 model.safetensors 3000
+train train.keep_last=1 train.checkpoint_every=1 train.steps=39; left 39 "a damaged newest checkpoint, one kept"
+again; damage 40 model.safetensors 3000
+train train.keep_last=2 train.checkpoint_every=1 train.steps=39; left "38 39" "a damaged newest checkpoint, two kept"
+# Taken back by hand: what was newer does not count either, and the run comes out the same.
+again; echo step_00000028 > r/checkpoints/latest
+train train.keep_last=1 train.checkpoint_every=1 train.steps=30; left 30 "a run taken back to step 28, one kept"
+again; echo step_00000028 > r/checkpoints/latest
+train; left "28 35 40" "a run taken back to step 28"
+same_run run r "the same run again from step 28"
