@@ -104,6 +104,7 @@ static lam_status read_options(packing *p, const lam_arguments *a) {
     p->dataset.group = lam_option_text(a, "group");
     p->dataset.shard_bytes = lam_option_int(a, "shard-size") << 20;
     p->dataset.resume = lam_option_flag(a, "resume");
+    p->dataset.force = lam_option_force(a);
     return LAM_OK;
 }
 
@@ -247,8 +248,9 @@ static lam_status pack_images(packing *p, lam_dataset *d, lam_progress *progress
         uint64_t stored = 0, pixels = 0;
         char rate[48];
         LAM_REQUIRE_GOTO(!lam_stop_requested(), done, LAM_STOPPED,
-                         "stopped by %s after %lld of %lld images: run again with --resume",
-                         lam_stop_signal_name(), (long long)first, (long long)images);
+                         "stopped by %s after %lld of %lld images: run again with --resume%s",
+                         lam_stop_signal_name(), (long long)first, (long long)images,
+                         p->dataset.force ? " --force" : "");
         encode_batch(&p->settings, first, count, slots);
         status = store_batch(d, slots, count, alpha_dropped);
         for (int64_t i = 0; i < count; i++) lam_encoded_free(&slots[i].encoded);
@@ -316,12 +318,31 @@ done:
     return status;
 }
 
+/* A folder that is there needs --force, or --resume where a packing was stopped in it. */
+static lam_status require_new_or_chosen(const lam_dataset_config *c) {
+    char **names = NULL, *listed = NULL;
+    int64_t count = 0;
+    if (c->resume || c->force || !lam_path_is_folder(c->folder))
+        return lam_require_absent(c->folder, c->resume || c->force);
+    LAM_TRY(lam_list_folder(c->folder, "", &names, &count));
+    bool begun = false;
+    for (int64_t i = 0; i < count; i++) begun = begun || strncmp(names[i], "shard_", 6) == 0;
+    lam_free_texts(names, count);
+    LAM_TRY(lam_path_join(&listed, c->folder, "dataset.json"));
+    bool finished = lam_path_exists(listed);
+    lam_free(listed);
+    LAM_REQUIRE(!begun || finished, LAM_ERROR_USAGE,
+                "'%s' holds a packing that was stopped: --resume goes on with it, --force begins anew",
+                c->folder);
+    return lam_require_absent(c->folder, false);
+}
+
 static lam_status run_pack(const lam_arguments *arguments) {
     packing p = {0};
     lam_status status = LAM_OK;
     LAM_TRY(lam_signals_install());
     LAM_TRY_GOTO(read_options(&p, arguments), done);
-    LAM_TRY_GOTO(lam_require_absent(p.dataset.folder, lam_option_force(arguments) || p.dataset.resume), done);
+    LAM_TRY_GOTO(require_new_or_chosen(&p.dataset), done);
     LAM_TRY_GOTO(prepare(&p), done);
     LAM_TRY_GOTO(pack_all(&p, lam_option_json(arguments)), done);
 done:

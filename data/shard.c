@@ -11,6 +11,7 @@
 #include "base/files.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "base/sealed.h"
 #include "data/shard_format.h"
 
 /* What one decoding needs; kept in a list and used again. */
@@ -265,8 +266,7 @@ lam_status lam_shards_open_listed(lam_shards **out, const char *folder, const la
 }
 
 lam_status lam_shards_open(lam_shards **out, const char *folder) {
-    char *path = NULL, *text = NULL;
-    size_t size = 0;
+    char *path = NULL;
     lam_json *json = NULL;
     lam_status status = LAM_OK;
     *out = NULL;
@@ -276,12 +276,10 @@ lam_status lam_shards_open(lam_shards **out, const char *folder) {
     LAM_REQUIRE_GOTO(lam_path_exists(path), done, LAM_ERROR_INPUT,
                      "%s: not a complete shard folder (no dataset.json): run pack again with --resume",
                      folder);
-    LAM_TRY_GOTO(lam_file_read(path, &text, &size), done);
-    LAM_TRY_GOTO(lam_json_parse(&json, text, size, path), done);
+    LAM_TRY_GOTO(lam_sealed_read(&json, path), done);
     LAM_TRY_GOTO(lam_shards_open_listed(out, folder, json), done);
 done:
     lam_json_free(json);
-    lam_free(text);
     lam_free(path);
     return status;
 }

@@ -230,6 +230,23 @@ done:
     return status;
 }
 
+lam_status lam_shard_frames_check(const lam_shard_index *x, const char *path) {
+    lam_reader *reader = NULL;
+    unsigned char *stored = NULL;
+    lam_status status = LAM_OK;
+    LAM_TRY(lam_reader_open(&reader, path));
+    LAM_TRY_GOTO(lam_alloc((void **)&stored, LAM_SHARD_MAX_FRAME), done);
+    for (int64_t f = 0; f < x->frames; f++) {
+        LAM_TRY_GOTO(lam_reader_at(reader, x->frame[f].offset, stored, x->frame[f].bytes), done);
+        LAM_REQUIRE_GOTO(XXH64(stored, x->frame[f].bytes, 0) == x->frame[f].hash, done, LAM_ERROR_FORMAT,
+                         "%s: damaged frame %lld (its checksum differs)", path, (long long)f);
+    }
+done:
+    lam_free(stored);
+    lam_reader_close(&reader);
+    return status;
+}
+
 void lam_shard_index_free(lam_shard_index *x) {
     lam_free(x->channel_maximum);
     lam_free(x->present);

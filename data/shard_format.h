@@ -76,6 +76,8 @@ lam_status lam_shard_index_parse_plain(lam_shard_index *out, const unsigned char
 /* Opens `path`, reads and checks its index. */
 lam_status lam_shard_index_read(lam_shard_index *out, const char *path);
 void lam_shard_index_free(lam_shard_index *index);
+/* Reads every frame of the file and compares its checksum; LAM_ERROR_FORMAT. */
+lam_status lam_shard_frames_check(const lam_shard_index *index, const char *path);
 
 /* First frame of a channel that is present. */
 const lam_shard_frame *lam_shard_frames_of(const lam_shard_index *index, int64_t image, int64_t channel);

@@ -47,12 +47,15 @@ typedef struct lam_dataset_config {
     const char *group;      /* column that is the group; NULL: plate and well where both are there */
     int bit_depth;          /* 0: found */
     int64_t shard_bytes;    /* a shard is closed when it holds as many; 0: 256 MiB */
-    bool resume;            /* keep the shards that are there and fit */
+    bool resume; /* keep the shards that are there, fit and are whole: every frame is read and checked */
+    bool force;  /* with resume: a finished dataset of another packing is replaced, not refused */
 } lam_dataset_config;
 
 typedef struct lam_dataset lam_dataset;
 
-/* Without resume, shards that are there are removed (dataset.json first). */
+/* A finished dataset in the folder stays as it is until lam_dataset_finish has the new one in its place; of an unfinished one
+ * the shards that are not kept are removed. With resume and without force a finished dataset of another table, group or
+ * settings is LAM_ERROR_USAGE. */
 lam_status lam_dataset_create(lam_dataset **out, const lam_dataset_config *config);
 /* Images kept by resume: the next to be added is this row. */
 int64_t lam_dataset_images(const lam_dataset *dataset);

@@ -312,8 +312,12 @@ static void test_killed_and_resumed(void **state) {
 
 static void test_resume_sees_changes(void **state) {
     (void)state;
-    /* Other settings: nothing of the old shards stays. */
-    assert_int_equal(pack("%s/stack.csv --out %s/killed --shard-size 2 --resume"), 0);
+    /* Other settings: a finished dataset is not touched without --force; then nothing of the old shards stays. */
+    assert_int_equal(pack("%s/stack.csv --out %s/killed --shard-size 2 --resume"), 2);
+    assert_non_null(strstr(lam_last_error(), "--force"));
+    assert_int_equal(pack("%s/stack.csv --out %s/killed --shard-size 1 --group plate --resume"), 2);
+    same_folders("one", "killed");
+    assert_int_equal(pack("%s/stack.csv --out %s/killed --shard-size 2 --resume --force"), 0);
     assert_int_equal(pack("%s/stack.csv --out %s/two --shard-size 2 --force"), 0);
     same_folders("two", "killed");
     /* Another table from some row on. */
@@ -324,8 +328,9 @@ static void test_resume_sees_changes(void **state) {
     for (char *at = last; at != NULL; at = strstr(at + 1, "p2\n")) last = at;
     last[1] = '7';
     write_text("stack.csv", text);
-    lam_free(text);
-    assert_int_equal(pack("%s/stack.csv --out %s/killed --shard-size 2 --resume"), 0);
+    assert_int_equal(pack("%s/stack.csv --out %s/killed --shard-size 2 --resume"), 2);
+    same_folders("two", "killed");
+    assert_int_equal(pack("%s/stack.csv --out %s/killed --shard-size 2 --resume --force"), 0);
     assert_int_equal(pack("%s/stack.csv --out %s/two --shard-size 2 --force"), 0);
     same_folders("two", "killed");
     lam_shards *s = open_packed("killed");
@@ -333,6 +338,51 @@ static void test_resume_sees_changes(void **state) {
     lam_shards_plates(s, &plates);
     assert_int_equal(plates, 4);
     lam_shards_close(&s);
+    /* Rows that were added are packed behind the others. */
+    char *end = strrchr(text, 's');
+    *end = 0;
+    write_text("stack.csv", text);
+    assert_int_equal(pack("%s/stack.csv --out %s/killed --shard-size 2 --force"), 0);
+    *end = 's';
+    write_text("stack.csv", text);
+    lam_free(text);
+    assert_int_equal(pack("%s/stack.csv --out %s/killed --shard-size 2 --resume"), 0);
+    s = open_packed("killed");
+    assert_int_equal(lam_shards_images(s), 240);
+    lam_shards_close(&s);
+}
+
+/* What is there stays whole until the new dataset is: images that cannot be read, a kill, a resume after it. */
+static void test_replaced_when_complete(void **state) {
+    (void)state;
+    write_stack();
+    assert_int_equal(pack("%s/stack.csv --out %s/old --shard-size 1"), 0);
+    same_folders("one", "old");
+    write_text("lies.csv", "file,plate\na.png,p\nlies.png,p\n");
+    write_text("lies.png", "no picture");
+    assert_int_equal(pack("%s/lies.csv --out %s/old --force"), 1);
+    same_folders("one", "old");
+    assert_int_equal(pack("%s/lies.csv --out %s/old --resume"), 2);
+    same_folders("one", "old");
+    /* Another packing of the same folder, killed after its first whole shard and gone on with. */
+    pid_t child = fork();
+    if (child == 0) {
+        char table[256], out[256];
+        snprintf(table, sizeof table, "%s/stack.csv", folder);
+        snprintf(out, sizeof out, "%s/old", folder);
+        execl("/proc/self/exe", "test_data_pack", "pack", table, "--out", out, "--shard-size", "2", "--quiet",
+              "--force", (char *)NULL);
+        _exit(127);
+    }
+    assert_true(child > 0);
+    for (int wait = 0; wait < 20000 && !lam_path_exists(in("old/shard_00000b.lam")); wait++) usleep(500);
+    kill(child, SIGKILL);
+    assert_true(waitpid(child, NULL, 0) == child);
+    lam_shards *s = open_packed("old");
+    lam_shards_close(&s);
+    assert_int_equal(pack("%s/stack.csv --out %s/old --shard-size 2 --resume --force"), 0);
+    assert_int_equal(pack("%s/stack.csv --out %s/new --shard-size 2"), 0);
+    same_folders("new", "old");
 }
 
 /* ---- real images, where they are ---- */
@@ -415,6 +465,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_threads_do_not_change_bytes),
         cmocka_unit_test(test_killed_and_resumed),
         cmocka_unit_test(test_resume_sees_changes),
+        cmocka_unit_test(test_replaced_when_complete),
         cmocka_unit_test(test_real_cells),
         cmocka_unit_test(test_real_fields),
     };
