@@ -23,6 +23,16 @@ static lam_status remove_run(const char *run) {
     return LAM_OK;
 }
 
+/* Before anything in the folder is read or removed: a second training there would take this one's files apart. */
+static lam_status take_lock(lam_trainer *t) {
+    char *path = NULL;
+    LAM_TRY(lam_make_folders(t->settings->out));
+    LAM_TRY(lam_path_join(&path, t->settings->out, "lock"));
+    lam_status status = lam_lock_take(&t->lock, path);
+    lam_free(path);
+    return status;
+}
+
 static lam_status begins_anew(const char *run, const lam_start *start) {
     if (start->resume) return LAM_OK;
     char *config = NULL;
@@ -227,7 +237,8 @@ lam_status lam_run_begin(lam_trainer *t, const lam_start *start, double limit, l
     int64_t found = 0;
     lam_status status = LAM_OK;
     if (t->rank == 0) {
-        status = begins_anew(t->settings->out, start);
+        status = take_lock(t);
+        if (status == LAM_OK) status = begins_anew(t->settings->out, start);
         if (status == LAM_OK && start->resume) status = read_checkpoint(t, start, &found);
     }
     LAM_TRY(lam_dist_agree(t->dist, status));

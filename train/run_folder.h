@@ -1,7 +1,8 @@
 /* A run folder from a start or a resume to its metrics file.
  *
  * Without --resume a folder that holds a run is an error; with --force that run is removed. With --resume the newest valid
- * checkpoint is read by rank 0 and given to all; a folder without one starts fresh. */
+ * checkpoint is read by rank 0 and given to all; a folder without one starts fresh. One training at a time: rank 0 holds
+ * the lock of RUN/lock (base/lock.h) from lam_run_begin until the trainer is closed. */
 #ifndef LAMELLA_TRAIN_RUN_FOLDER_H
 #define LAMELLA_TRAIN_RUN_FOLDER_H
 

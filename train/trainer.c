@@ -175,6 +175,7 @@ void lam_trainer_close(lam_trainer *t) {
     lam_free(t->optimizer.v);
     lam_network_free(&t->network);
     lam_shards_close(&t->shards);
+    lam_lock_release(&t->lock);
     memset(t, 0, sizeof *t);
 }
 

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/lock.h"
 #include "data/loader.h"
 #include "dist/dist.h"
 #include "train/checkpoint.h"
@@ -37,6 +38,7 @@ typedef struct lam_trainer {
     lam_status sent_status; /* of the first start that failed */
     lam_batch *pictured;    /* rank 0: crops that are drawn at every picture */
     int64_t picture_crops;
+    lam_lock *lock; /* rank 0: of the run folder, from lam_run_begin on */
 } lam_trainer;
 
 /* Takes over `config` in every case. */

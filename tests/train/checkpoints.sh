@@ -26,3 +26,17 @@ train train.keep_last=1 train.checkpoint_every=1 train.steps=30; left 30 "a run 
 again; echo step_00000028 > r/checkpoints/latest
 train; left "28 35 40" "a run taken back to step 28"
 same_run run r "the same run again from step 28"
+
+# One training a folder: the second is refused before it touches anything; kill -9 leaves no lock behind.
+again; echo step_00000028 > r/checkpoints/latest
+LAMELLA_CHECKPOINT_DELAY_MS=60000 "$lamella" train tiny.yaml train.out=r --resume --quiet & pid=$!
+while [ -z "$(find r/checkpoints -name '*.partial')" ]; do kill -0 $pid || fail "the slow training ended"; sleep 0.02; done
+find r -type f ! -name lock -exec cksum {} + | sort > before
+for option in --resume --force; do
+  code=0; "$lamella" train tiny.yaml train.out=r $option --quiet 2> log || code=$?
+  [ "$code" = 1 ] && [ "$(wc -l < log)" = 1 ] && grep -q "r/lock: held by process .*another folder" log ||
+    fail "a second training with $option: $code, $(cat log)"
+done
+find r -type f ! -name lock -exec cksum {} + | sort | cmp - before || fail "a refused training changed files"
+kill -9 $pid; wait $pid 2> none || true
+train; same_run run r "refused beside another training, and resumed after kill -9"
