@@ -13,7 +13,6 @@
 
 #include "base/fault.h"
 #include "base/files.h"
-#include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/safetensors.h"
@@ -112,58 +111,6 @@ done:
     return status;
 }
 
-/* ---- state.json ---- */
-
-static void set_hash(lam_json *json, const char *key, uint64_t hash) {
-    char text[24];
-    snprintf(text, sizeof text, "%016" PRIx64, hash);
-    lam_json_set_text(json, key, text);
-}
-
-static uint64_t get_hash(const lam_json *json, const char *key) {
-    return strtoull(lam_json_text(lam_json_get(json, key), "0"), NULL, 16);
-}
-
-static lam_status write_state(const char *path, const lam_run_state *s, int64_t epoch, uint64_t model_hash,
-                              uint64_t optimizer_hash) {
-    lam_json *json = lam_json_object();
-    char *text = NULL;
-    lam_json_set_int(json, "step", s->step);
-    lam_json_set_int(json, "epoch", epoch);
-    lam_json_set_int(json, "updates", s->updates);
-    lam_json_set_int(json, "skipped", s->skipped);
-    lam_json_set_int(json, "skipped_in_row", s->skipped_in_row);
-    lam_json_set_int(json, "damaged_samples", s->damaged_samples);
-    lam_json_set_int(json, "seed", (int64_t)s->seed);
-    lam_json_set_int(json, "world_size", s->world_size);
-    lam_json_set_int(json, "threads", s->threads);
-    lam_json_set_text(json, "isa", s->isa);
-    lam_json_set_text(json, "mpi", s->mpi);
-    lam_json_set_text(json, "version", s->version);
-    set_hash(json, "shards", s->shards_hash);
-    lam_json_set_int(json, "metrics_bytes", s->metrics_bytes);
-    set_hash(json, "model.safetensors", model_hash);
-    set_hash(json, "optimizer.safetensors", optimizer_hash);
-    lam_status status = lam_json_dump(json, true, &text);
-    if (status == LAM_OK) status = lam_file_write(path, text, strlen(text));
-    lam_free(text);
-    lam_json_free(json);
-    return status;
-}
-
-static lam_status read_json(const char *path, lam_json **json) {
-    char *text = NULL;
-    size_t size = 0;
-    LAM_TRY(lam_file_read(path, &text, &size));
-    lam_status status = lam_json_parse(json, text, size, path);
-    lam_free(text);
-    return status;
-}
-
-static void copy_text(char *target, size_t size, const lam_json *json, const char *key) {
-    snprintf(target, size, "%s", lam_json_text(lam_json_get(json, key), ""));
-}
-
 /* ---- a folder ---- */
 
 #define STEP_NAME "step_%08" PRId64
@@ -189,7 +136,7 @@ static lam_status fill_folder(const char *folder, const lam_network *network,
                               const lam_optimizer_state *optimizer, const lam_run_state *state,
                               int64_t epoch) {
     char *model = NULL, *moments = NULL, *json = NULL;
-    uint64_t model_hash = 0, optimizer_hash = 0;
+    lam_state_hashes hashes = {0, 0};
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_make_folders(folder), done);
     LAM_TRY_GOTO(lam_path_join(&model, folder, "model.safetensors"), done);
@@ -198,9 +145,9 @@ static lam_status fill_folder(const char *folder, const lam_network *network,
     LAM_TRY_GOTO(lam_network_write(network, model, state->step), done);
     test_delay();
     LAM_TRY_GOTO(write_optimizer(moments, network->parameters, optimizer, state->updates), done);
-    LAM_TRY_GOTO(lam_file_hash(model, &model_hash), done);
-    LAM_TRY_GOTO(lam_file_hash(moments, &optimizer_hash), done);
-    LAM_TRY_GOTO(write_state(json, state, epoch, model_hash, optimizer_hash), done);
+    LAM_TRY_GOTO(lam_file_hash(model, &hashes.model), done);
+    LAM_TRY_GOTO(lam_file_hash(moments, &hashes.optimizer), done);
+    LAM_TRY_GOTO(lam_run_state_write(json, state, epoch, &hashes), done);
     sync_folder(folder);
 done:
     lam_free(model);
@@ -347,35 +294,33 @@ done:
     return status;
 }
 
-static lam_status check_file(const char *folder, const char *name, const lam_json *state) {
+static lam_status check_file(const char *folder, const char *name, uint64_t expected) {
     char *path = NULL;
     uint64_t hash = 0;
     LAM_TRY(lam_path_join(&path, folder, name));
     lam_status status = lam_file_hash(path, &hash);
     lam_free(path);
     LAM_TRY(status);
-    LAM_REQUIRE(hash == get_hash(state, name), LAM_ERROR_FORMAT,
-                "%s/%s: its hash is not the one in state.json", folder, name);
+    LAM_REQUIRE(hash == expected, LAM_ERROR_FORMAT, "%s/%s: its hash is not the one in state.json", folder,
+                name);
     return LAM_OK;
 }
 
-static lam_status check_folder(const char *folder) {
+static lam_status check_folder(const char *folder, int64_t step) {
     char *path = NULL;
-    lam_json *state = NULL;
-    lam_status status = LAM_OK;
-    LAM_TRY_GOTO(lam_path_join(&path, folder, "state.json"), done);
-    LAM_TRY_GOTO(read_json(path, &state), done);
-    LAM_TRY_GOTO(check_file(folder, "model.safetensors", state), done);
-    LAM_TRY_GOTO(check_file(folder, "optimizer.safetensors", state), done);
-done:
+    lam_run_state state;
+    lam_state_hashes hashes;
+    LAM_TRY(lam_path_join(&path, folder, "state.json"));
+    lam_status status = lam_run_state_read(path, step, &state, &hashes);
     lam_free(path);
-    lam_json_free(state);
-    return status;
+    LAM_TRY(status);
+    LAM_TRY(check_file(folder, "model.safetensors", hashes.model));
+    return check_file(folder, "optimizer.safetensors", hashes.optimizer);
 }
 
 static lam_status try_folder(const char *folders, int64_t step, char **folder, char **tried) {
     LAM_TRY(step_path(folder, folders, step));
-    lam_status status = check_folder(*folder);
+    lam_status status = check_folder(*folder, step);
     if (status == LAM_OK) return LAM_OK;
     if (!*tried) LAM_TRY(lam_text_copy(tried, lam_last_error()));
     lam_log_warning("checkpoint passed over: %s", lam_last_error());
@@ -416,28 +361,12 @@ done:
 lam_status lam_checkpoint_read(const char *folder, lam_network *network, lam_optimizer_state *optimizer,
                                lam_run_state *s) {
     char *path = NULL, *model = NULL, *moments = NULL;
-    lam_json *json = NULL;
+    lam_state_hashes hashes;
     lam_status status = LAM_OK;
-    memset(s, 0, sizeof *s);
     LAM_TRY_GOTO(lam_path_join(&path, folder, "state.json"), done);
     LAM_TRY_GOTO(lam_path_join(&model, folder, "model.safetensors"), done);
     LAM_TRY_GOTO(lam_path_join(&moments, folder, "optimizer.safetensors"), done);
-    LAM_TRY_GOTO(read_json(path, &json), done);
-    s->step = lam_json_int(lam_json_get(json, "step"), -1);
-    s->updates = lam_json_int(lam_json_get(json, "updates"), -1);
-    s->skipped = lam_json_int(lam_json_get(json, "skipped"), 0);
-    s->skipped_in_row = lam_json_int(lam_json_get(json, "skipped_in_row"), 0);
-    s->damaged_samples = lam_json_int(lam_json_get(json, "damaged_samples"), 0);
-    s->metrics_bytes = lam_json_int(lam_json_get(json, "metrics_bytes"), -1);
-    s->seed = (uint64_t)lam_json_int(lam_json_get(json, "seed"), 0);
-    s->shards_hash = get_hash(json, "shards");
-    s->world_size = (int)lam_json_int(lam_json_get(json, "world_size"), 0);
-    s->threads = (int)lam_json_int(lam_json_get(json, "threads"), 0);
-    copy_text(s->isa, sizeof s->isa, json, "isa");
-    copy_text(s->mpi, sizeof s->mpi, json, "mpi");
-    copy_text(s->version, sizeof s->version, json, "version");
-    LAM_REQUIRE_GOTO(s->step >= 0 && s->updates >= 0 && s->updates <= s->step && s->metrics_bytes >= 0, done,
-                     LAM_ERROR_FORMAT, "%s: step, updates or metrics_bytes is missing or cannot be", path);
+    LAM_TRY_GOTO(lam_run_state_read(path, -1, s, &hashes), done);
     LAM_TRY_GOTO(lam_network_read_weights(network, model), done);
     LAM_TRY_GOTO(read_optimizer(moments, network->parameters, optimizer), done);
     network->step = s->step;
@@ -445,7 +374,6 @@ done:
     lam_free(path);
     lam_free(model);
     lam_free(moments);
-    lam_json_free(json);
     return status;
 }
 

@@ -11,22 +11,11 @@
 #include <stdint.h>
 
 #include "train/network.h"
+#include "train/run_state.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-/* What goes into state.json, and what a resume needs to be bit-exact. */
-typedef struct lam_run_state {
-    int64_t step;    /* steps done */
-    int64_t updates; /* steps that were not skipped */
-    int64_t skipped, skipped_in_row;
-    int64_t damaged_samples;
-    int64_t metrics_bytes;
-    uint64_t seed, shards_hash;
-    int world_size, threads;
-    char isa[16], mpi[128], version[32];
-} lam_run_state;
 
 typedef struct lam_optimizer_state {
     float *m, *v; /* [trainable] as the gradients; v NULL: the rule has one moment */

@@ -31,6 +31,12 @@ static lam_status open_file(lam_metrics *m, const char *path, int64_t keep_bytes
                 "%s: is shorter (%lld bytes) than the checkpoint says (%" PRId64
                 "): put the whole file back, or take --force",
                 path, (long long)info.st_size, keep_bytes);
+    char end = '\n';
+    LAM_REQUIRE(keep_bytes == 0 || (pread(descriptor, &end, 1, keep_bytes - 1) == 1 && end == '\n'),
+                LAM_ERROR_FORMAT,
+                "%s: no line ends at byte %" PRId64
+                ", where the checkpoint says: put the whole file back, or take --force",
+                path, keep_bytes);
     LAM_REQUIRE(ftruncate(descriptor, keep_bytes) == 0 && fseek(m->file, 0, SEEK_END) == 0, LAM_ERROR_IO,
                 "%s: cannot be cut to %" PRId64 " bytes: %s", path, keep_bytes, strerror(errno));
     m->bytes = keep_bytes;

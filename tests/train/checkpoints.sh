@@ -27,9 +27,23 @@ again; echo step_00000028 > r/checkpoints/latest
 train; left "28 35 40" "a run taken back to step 28"
 same_run run r "the same run again from step 28"
 
+# state.json: whatever is changed in it, the older checkpoint is taken and the run comes out the same.
+damaged_state() { # expression for sed, pattern of the warning
+  local file=r/checkpoints/step_00000040/state.json
+  again; sed -i "$1" $file
+  train --quiet; grep -qE "passed over: .*step_00000040/state.json.*$2" log || fail "state.json, $1: $(cat log)"
+  same_run run r "state.json, $1"
+}
+damaged_state 's/"updates": 40/"updates": 0/' 'checksum'
+damaged_state 's/"metrics_bytes": [0-9]*/"metrics_bytes": 5/' 'checksum'
+damaged_state '/xxh64/d; s/\("optimizer.safetensors".*\),/\1/' 'checksum'
+again; cp -r r/checkpoints/step_00000040 r/checkpoints/step_00000041; echo step_00000041 > r/checkpoints/latest
+train --quiet; grep -q 'passed over: .*step_00000041.*folder' log || fail "a renamed checkpoint: $(cat log)"
+same_run run r "a renamed checkpoint"
+
 # One training a folder: the second is refused before it touches anything; kill -9 leaves no lock behind.
 again; echo step_00000028 > r/checkpoints/latest
-LAMELLA_CHECKPOINT_DELAY_MS=60000 "$lamella" train tiny.yaml train.out=r --resume --quiet & pid=$!
+LAMELLA_CHECKPOINT_DELAY_MS=60000 "$lamella" train tiny.yaml train.out=r --resume --quiet 2> none & pid=$!
 while [ -z "$(find r/checkpoints -name '*.partial')" ]; do kill -0 $pid || fail "the slow training ended"; sleep 0.02; done
 find r -type f ! -name lock -exec cksum {} + | sort > before
 for option in --resume --force; do
