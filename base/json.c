@@ -98,6 +98,7 @@ size_t lam_json_size(const lam_json *json) {
     return json_is_array(unwrap(json)) ? json_array_size(unwrap(json)) : json_object_size(unwrap(json));
 }
 
+bool lam_json_is_null(const lam_json *json) { return json_is_null(unwrap(json)); }
 bool lam_json_is_text(const lam_json *json) { return json_is_string(unwrap(json)); }
 bool lam_json_is_number(const lam_json *json) { return json_is_number(unwrap(json)); }
 bool lam_json_is_integer(const lam_json *json) { return json_is_integer(unwrap(json)); }

@@ -44,6 +44,7 @@ lam_json *lam_json_get(const lam_json *object, const char *key); /* NULL: absent
 const char *lam_json_key_after(const lam_json *object, const char *key);
 lam_json *lam_json_at(const lam_json *array, size_t index); /* NULL: beyond the end */
 size_t lam_json_size(const lam_json *array_or_object);
+bool lam_json_is_null(const lam_json *json); /* null; an absent key is none */
 bool lam_json_is_text(const lam_json *json);
 bool lam_json_is_number(const lam_json *json);
 bool lam_json_is_integer(const lam_json *json);

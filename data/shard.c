@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -44,20 +45,41 @@ struct lam_shards {
     scratch *free_scratch;
 };
 
+/* What dataset.json says of `what` (a shard, a channel; NULL: the folder) is what the shards themselves say. */
+static lam_status expect_text(const lam_shards *s, const char *what, const char *key, const lam_json *entry,
+                              const char *expected) {
+    const char *text = lam_json_text(lam_json_get(entry, key), NULL);
+    LAM_REQUIRE(text != NULL && strcmp(text, expected) == 0, LAM_ERROR_FORMAT,
+                "%s/dataset.json: %s%s%s is '%s', where '%s' is due: pack again", s->path,
+                what != NULL ? what : "", what != NULL ? ": " : "", key, text != NULL ? text : "no text",
+                expected);
+    return LAM_OK;
+}
+
+static lam_status expect_int(const lam_shards *s, const char *what, const char *key, const lam_json *entry,
+                             int64_t expected) {
+    int64_t number = lam_json_int(lam_json_get(entry, key), -1);
+    LAM_REQUIRE(number == expected, LAM_ERROR_FORMAT,
+                "%s/dataset.json: %s%s%s is %lld, where %lld is due: pack again", s->path,
+                what != NULL ? what : "", what != NULL ? ": " : "", key, (long long)number,
+                (long long)expected);
+    return LAM_OK;
+}
+
 static lam_status open_shard(lam_shards *s, int64_t i, const lam_json *entry) {
     shard_file *shard = &s->shard[i];
     const char *name = lam_json_text(lam_json_get(entry, "file"), "");
-    const char *hash = lam_json_text(lam_json_get(entry, "hash"), "");
+    char hash[17];
     LAM_REQUIRE(name[0] != 0 && strchr(name, '/') == NULL, LAM_ERROR_FORMAT,
                 "%s/dataset.json: shard %lld has no file name", s->path, (long long)i);
     LAM_TRY(lam_path_join(&shard->path, s->path, name));
     shard->name = strrchr(shard->path, '/') + 1;
     LAM_TRY(lam_shard_index_read(&shard->index, shard->path));
     LAM_TRY(lam_reader_open(&shard->reader, shard->path));
-    LAM_REQUIRE(strtoull(hash, NULL, 16) == shard->index.hash, LAM_ERROR_FORMAT,
-                "%s: not the shard that dataset.json names (hash %016" PRIx64
-                ", there %s): pack again with --force",
-                shard->path, shard->index.hash, hash);
+    snprintf(hash, sizeof hash, "%016" PRIx64, shard->index.hash);
+    LAM_TRY(expect_text(s, name, "hash", entry, hash));
+    LAM_TRY(expect_int(s, name, "images", entry, shard->index.images));
+    LAM_TRY(expect_int(s, name, "bytes", entry, (int64_t)lam_reader_size(shard->reader)));
     const lam_shard_index *x = &shard->index, *first = &s->shard[0].index;
     bool same = x->channels == first->channels && x->columns == first->columns;
     for (int64_t c = 0; same && c < x->channels; c++)
@@ -77,17 +99,42 @@ static lam_status open_shard(lam_shards *s, int64_t i, const lam_json *entry) {
 static lam_status read_channels(lam_shards *s, const lam_json *list) {
     const lam_shard_index *first = &s->shard[0].index;
     s->channels = first->channels;
-    LAM_REQUIRE((int64_t)lam_json_size(list) == s->channels, LAM_ERROR_FORMAT,
+    LAM_REQUIRE(lam_json_is_array(list) && (int64_t)lam_json_size(list) == s->channels, LAM_ERROR_FORMAT,
                 "%s/dataset.json: %zu channels, but the shards have %lld", s->path, lam_json_size(list),
                 (long long)s->channels);
     LAM_TRY(lam_alloc_array((void **)&s->bits, s->channels, sizeof *s->bits));
     for (int64_t c = 0; c < s->channels; c++) {
-        int64_t bits = lam_json_int(lam_json_get(lam_json_at(list, (size_t)c), "bits"), 0);
-        LAM_REQUIRE(bits == 8 || bits == 10 || bits == 12 || bits == 14 || bits == 16, LAM_ERROR_FORMAT,
-                    "%s/dataset.json: channel %s has %lld bits; 8, 10, 12, 14 or 16 can be", s->path,
-                    first->channel_names[c], (long long)bits);
+        const lam_json *one = lam_json_at(list, (size_t)c);
+        const char *name = first->channel_names[c];
+        int64_t bits = lam_json_int(lam_json_get(one, "bits"), 0);
+        uint32_t maximum = 0;
+        for (int64_t k = 0; k < s->shards; k++)
+            if (s->shard[k].index.channel_maximum[c] > maximum)
+                maximum = s->shard[k].index.channel_maximum[c];
+        LAM_TRY(expect_text(s, name, "name", one, name));
+        LAM_TRY(expect_int(s, name, "maximum", one, maximum));
+        bool known = bits == 8 || bits == 10 || bits == 12 || bits == 14 || bits == 16;
+        LAM_REQUIRE(known && bits >= lam_bits_for(maximum) && (s->type == LAM_PIXEL_U16 || bits == 8),
+                    LAM_ERROR_FORMAT,
+                    "%s/dataset.json: %s: bits is %lld, for pixels up to %u of %d bytes: pack again", s->path,
+                    name, (long long)bits, maximum, (int)s->type);
         s->bits[c] = (int)bits;
     }
+    return LAM_OK;
+}
+
+/* The fields that every version has come first: what another version says of the rest is not known here. */
+static lam_status check_kind(const lam_shards *s, const lam_json *json) {
+    LAM_TRY(expect_text(s, NULL, "format", json, "lamella shards"));
+    const lam_json *version = lam_json_get(json, "version");
+    LAM_REQUIRE(lam_json_is_integer(version), LAM_ERROR_FORMAT,
+                "%s/dataset.json: version is no number: pack again", s->path);
+    LAM_REQUIRE(lam_json_int(version, 0) == LAM_SHARD_VERSION, LAM_ERROR_FORMAT,
+                "%s/dataset.json: version %lld; this program reads version %d", s->path,
+                (long long)lam_json_int(version, 0), LAM_SHARD_VERSION);
+    const lam_json *group = lam_json_get(json, "group");
+    LAM_REQUIRE(lam_json_is_null(group) || lam_json_is_text(group), LAM_ERROR_FORMAT,
+                "%s/dataset.json: group is neither a column nor null: pack again", s->path);
     return LAM_OK;
 }
 
@@ -238,16 +285,16 @@ static lam_status open_listed(lam_shards *s, const char *folder, const lam_json 
     const lam_json *list = lam_json_get(json, "shards");
     int64_t shards = (int64_t)lam_json_size(list);
     LAM_TRY(lam_text_copy(&s->path, folder));
+    LAM_TRY(check_kind(s, json));
     LAM_REQUIRE(lam_json_is_array(list) && shards >= 1, LAM_ERROR_FORMAT,
                 "%s/dataset.json: it names no shards", folder);
     LAM_TRY(lam_alloc_array((void **)&s->shard, shards, sizeof *s->shard));
     s->shards = shards;
     LAM_TRY(open_shards(s, list));
-    LAM_REQUIRE(lam_json_int(lam_json_get(json, "images"), -1) == s->images, LAM_ERROR_FORMAT,
-                "%s/dataset.json: the shards hold %lld images, it says another number", folder,
-                (long long)s->images);
-    LAM_TRY(read_channels(s, lam_json_get(json, "channels")));
+    LAM_TRY(expect_int(s, NULL, "images", json, s->images));
     LAM_TRY(gather_metadata(s));
+    LAM_TRY(expect_text(s, NULL, "pixel_type", json, s->type == LAM_PIXEL_U8 ? "uint8" : "uint16"));
+    LAM_TRY(read_channels(s, lam_json_get(json, "channels")));
     LAM_TRY(make_groups(s, lam_json_text(lam_json_get(json, "group"), NULL)));
     return make_plates(s);
 }

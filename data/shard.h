@@ -51,7 +51,15 @@
  *                      T  texts, each ended by a zero byte: C channel names, M column names, P plate names, then the
  *                         cells column by column, N each
  * Limits checked on opening: C <= 1024, M <= 4096, height and width <= 1,000,000, an index <= 2 GiB; every offset and
- * count against the file. A folder is complete when it holds dataset.json, which is written last. */
+ * count against the file.
+ *
+ * dataset.json, written last: a folder is complete when it holds it. Its last key "xxh64" is the checksum of its own text
+ * (base/sealed.h), so edits by hand are refused; beyond that every field that the shards hold too is compared with them:
+ *     format "lamella shards"    version 1    images N    pixel_type "uint8" | "uint16"    group column | null
+ *     channels [{name, bits, maximum, statistics {none, sqrt, log: {mean, deviation}}}]
+ *     shards [{file, bytes, images, hash: of the footer, 16 hexadecimal digits}]
+ *     plates [{plate, channels {name: statistics}}]
+ * Statistics are for people and other programs: they are made anew from the sums in the shards. */
 #ifndef LAMELLA_DATA_SHARD_H
 #define LAMELLA_DATA_SHARD_H
 

@@ -113,6 +113,12 @@ cp -r shards noindex; printf 'X' | dd of=noindex/shard_00000.lam bs=1 seek=$(($(
 expect 1 'noindex' "$lamella" inspect noindex
 cp -r shards nojson; rm nojson/dataset.json; expect 1 'nojson' "$lamella" inspect nojson
 cp -r shards badjson; echo '{' > badjson/dataset.json; expect 1 'dataset.json' "$lamella" inspect badjson
+cp -r shards edited; sed -i '0,/"bits": [0-9]*/s//"bits": 8/' edited/dataset.json; expect 1 'dataset.json.*checksum' "$lamella" inspect edited
+# A finished dataset stays: of another table, with an image that cannot be read, without --force.
+head -3 screen/images.csv > screen/few.csv; expect 2 'finished dataset of another table.*--force' "$lamella" pack screen/few.csv --out shards --resume
+printf 'file,plate,well\nimages.csv,p,A01\n' > screen/lies.csv; expect 1 'images.csv' "$lamella" pack screen/lies.csv --out shards --force
+"$lamella" inspect shards > /dev/null 2>&1 || { failed=$((failed + 1)); echo 'FAILED: a pack that failed took the old dataset away'; }
+mkdir stopped; cp shards/shard_00000.lam stopped; expect 2 'stopped.*--resume' "$lamella" pack screen/images.csv --out stopped
 
 # --- train ---------------------------------------------------------------------------------------------------
 expect 1 'none.yaml' "$lamella" train none.yaml

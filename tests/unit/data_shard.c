@@ -14,6 +14,7 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/sealed.h"
 #include "data/shard.h"
 #include "data/shard_format.h"
 #include "data/shard_write.h"
@@ -314,6 +315,96 @@ static void test_damage_is_found(void **state) {
     lam_free(folder);
 }
 
+/* The object that `key` ends in, as in "channels.0.bits"; its last word in *last. */
+static lam_json *field_of(lam_json *root, const char *key, const char **last) {
+    static char words[64];
+    snprintf(words, sizeof words, "%s", key);
+    *last = words;
+    for (char *dot; (dot = strchr(*last, '.')) != NULL; *last = dot + 1) {
+        *dot = 0;
+        bool is_index = lam_json_is_array(root);
+        root = is_index ? lam_json_at(root, (size_t)strtol(*last, NULL, 10)) : lam_json_get(root, *last);
+    }
+    return root;
+}
+
+/* A value that the shards contradict is refused even where the checksum of dataset.json was made anew. */
+static void refused_json(const char *folder, const char *key, const char *value, const char *words) {
+    char *path = NULL;
+    const char *last;
+    lam_json *json = NULL, *child = NULL, *object;
+    lam_shards *s = NULL;
+    assert_int_equal(lam_path_join(&path, folder, "dataset.json"), LAM_OK);
+    assert_int_equal(write_folder(folder, 2000, true, IMAGES), LAM_OK);
+    assert_int_equal(lam_sealed_read(&json, path), LAM_OK);
+    assert_int_equal(lam_json_parse(&child, value, strlen(value), "value"), LAM_OK);
+    object = field_of(json, key, &last);
+    lam_json_set(object, last, child);
+    assert_int_equal(lam_sealed_write(path, json), LAM_OK);
+    lam_status status = lam_shards_open(&s, folder);
+    if (status != LAM_ERROR_FORMAT) fail_msg("%s = %s was taken", key, value);
+    if (strstr(lam_last_error(), words) == NULL) fail_msg("%s: %s", key, lam_last_error());
+    lam_json_free(json);
+    lam_free(path);
+}
+
+static void test_dataset_json(void **state) {
+    (void)state;
+    char *folder = folder_of("json"), *path = NULL, *text = NULL;
+    size_t size = 0;
+    lam_shards *s = NULL;
+    /* In brackets: jansson parses no bare number or text. */
+    const char *const cases[][3] = {{"format", "[]", "format"},
+                                    {"version", "[]", "version is no number"},
+                                    {"images", "[]", "images is -1"},
+                                    {"pixel_type", "[]", "pixel_type"},
+                                    {"group", "[]", "group"},
+                                    {"channels", "{}", "channels"},
+                                    {"channels.0.name", "[]", "name"},
+                                    {"channels.0.bits", "[]", "bits is 0"},
+                                    {"channels.0.maximum", "[]", "maximum"},
+                                    {"shards", "[]", "no shards"},
+                                    {"shards.0.file", "[]", "no file name"},
+                                    {"shards.0.hash", "[]", "hash"},
+                                    {"shards.0.bytes", "[]", "bytes"},
+                                    {"shards.1.images", "[]", "images"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        refused_json(folder, cases[i][0], cases[i][1], cases[i][2]);
+    assert_int_equal(write_folder(folder, 2000, true, IMAGES), LAM_OK);
+    assert_int_equal(lam_path_join(&path, folder, "dataset.json"), LAM_OK);
+    assert_int_equal(lam_file_read(path, &text, &size), LAM_OK);
+    const char *const edits[][3] = {{"\"version\": 1", "\"version\": 2", "version 2"},
+                                    {"lamella shards", "another shards", "format"},
+                                    {"\"uint16\"", "\"uint8\" ", "pixel_type"},
+                                    {"\"group\": null", "\"group\": \"no\"", "group column 'no'"},
+                                    {"\"name\": \"", "\"name\": \"X", "name"},
+                                    {"\"bits\": 1", "\"bits\": 8, \"a\": 1", "bits is 8"},
+                                    {"\"maximum\": ", "\"maximum\": 1", "maximum"},
+                                    {"\"images\": ", "\"images\": -", "images is -"}};
+    for (size_t i = 0; i < sizeof edits / sizeof edits[0]; i++) {
+        char *at = strstr(text, edits[i][0]), *edited = NULL;
+        lam_json *json = NULL;
+        if (at == NULL) fail_msg("no %s in dataset.json", edits[i][0]);
+        assert_int_equal(lam_text_format(&edited, "%.*s%s%s", (int)(at - text), text, edits[i][1],
+                                         at + strlen(edits[i][0])),
+                         LAM_OK);
+        assert_int_equal(lam_file_write(path, edited, strlen(edited)), LAM_OK);
+        assert_int_equal(lam_shards_open(&s, folder), LAM_ERROR_FORMAT);
+        assert_non_null(strstr(lam_last_error(), "checksum"));
+        assert_int_equal(lam_json_parse(&json, edited, strlen(edited), "edited"), LAM_OK);
+        assert_int_equal(lam_sealed_write(path, json), LAM_OK);
+        lam_status status = lam_shards_open(&s, folder);
+        if (status != LAM_ERROR_FORMAT || strstr(lam_last_error(), edits[i][2]) == NULL)
+            fail_msg("%s: status %d, %s", edits[i][1], (int)status, lam_last_error());
+        lam_json_free(json);
+        lam_free(edited);
+    }
+    lam_free(text);
+    lam_free(path);
+    assert_int_equal(lam_remove_tree(folder), LAM_OK);
+    lam_free(folder);
+}
+
 static void test_faults(void **state) {
     (void)state;
     char *folder = folder_of("faults");
@@ -353,6 +444,7 @@ int main(void) {
         cmocka_unit_test(test_sums_do_not_depend_on_order),
         cmocka_unit_test(test_resume_gives_the_same_bytes),
         cmocka_unit_test(test_damage_is_found),
+        cmocka_unit_test(test_dataset_json),
         cmocka_unit_test(test_faults),
     };
     lam_log_set_quiet(true);
