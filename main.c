@@ -2,6 +2,7 @@
 #include <stddef.h>
 
 #include "base/cli.h"
+#include "base/signals.h"
 #include "base/threads.h"
 #include "data/commands.h"
 #include "eval/commands.h"
@@ -27,6 +28,7 @@ int main(int argc, char **argv) {
         &lam_command_bench_relate,
         NULL};
     /* clang-format on */
+    lam_signals_hold();
     lam_threads_wait_briefly(argv);
     return lam_cli_main(commands, argc, argv);
 }

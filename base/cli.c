@@ -12,6 +12,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/signals.h"
 #include "base/threads.h"
 
 const lam_option lam_common_options[] = {
@@ -318,7 +319,9 @@ static int run(const lam_command *command, int words, int argc, char **argv) {
         if (status == LAM_OK) {
             lam_threads_set((int)lam_option_int(&a, "threads"));
             lam_log_set_quiet(lam_option_flag(&a, "quiet"));
-            status = command->run(&a);
+            status = find_value(&a, "resume", strlen("resume")) ? lam_signals_install()
+                                                                : lam_signals_end_cleanly();
+            if (status == LAM_OK) status = command->run(&a);
         }
         if (status == LAM_OK) status = flush_output();
     }

@@ -49,6 +49,7 @@ typedef struct lam_command {
     int minimum_positionals, maximum_positionals; /* maximum -1: any */
     const lam_option *options;                    /* ended by {0} */
     const char *example;                          /* one or more lines that work as they are */
+    /* With an option "resume", TERM, INT and USR1 stop it at a checkpoint; else they end it (base/signals.h). */
     lam_status (*run)(const lam_arguments *arguments);
 } lam_command;
 

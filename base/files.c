@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,9 +14,10 @@
 #include "base/fault.h"
 #include "base/memory.h"
 
-static const char *why(int error) {
+const char *lam_why(int error) {
     return error == ENOSPC   ? "the disk is full"
            : error == EDQUOT ? "the disk quota is used up"
+           : error == EFBIG  ? "it would be larger than files may be here (ulimit -f)"
                              : strerror(error);
 }
 
@@ -36,9 +38,10 @@ lam_status lam_reader_open(lam_reader **out, const char *path) {
     LAM_TRY_GOTO(lam_text_copy(&reader->path, path), fail);
     reader->descriptor = lam_fault_hit(LAM_FAULT_READ) ? (errno = EIO, -1) : open(path, O_RDONLY | O_CLOEXEC);
     LAM_REQUIRE_GOTO(reader->descriptor >= 0, fail, LAM_ERROR_IO, "%s: cannot be opened: %s", path,
-                     why(errno));
+                     lam_why(errno));
     struct stat info;
-    LAM_REQUIRE_GOTO(fstat(reader->descriptor, &info) == 0, fail, LAM_ERROR_IO, "%s: %s", path, why(errno));
+    LAM_REQUIRE_GOTO(fstat(reader->descriptor, &info) == 0, fail, LAM_ERROR_IO, "%s: %s", path,
+                     lam_why(errno));
     LAM_REQUIRE_GOTO(!S_ISDIR(info.st_mode), fail, LAM_ERROR_IO, "%s: is a folder, a file is needed", path);
     LAM_REQUIRE_GOTO(S_ISREG(info.st_mode), fail, LAM_ERROR_IO, "%s: is not a regular file", path);
     reader->size = (uint64_t)info.st_size;
@@ -60,7 +63,7 @@ lam_status lam_reader_at(lam_reader *reader, uint64_t offset, void *bytes, size_
         ssize_t got = lam_fault_hit(LAM_FAULT_READ) ? (errno = EIO, -1)
                                                     : pread(reader->descriptor, to, size, (off_t)offset);
         if (got < 0 && errno == EINTR) continue;
-        LAM_REQUIRE(got >= 0, LAM_ERROR_IO, "%s: cannot be read: %s", reader->path, why(errno));
+        LAM_REQUIRE(got >= 0, LAM_ERROR_IO, "%s: cannot be read: %s", reader->path, lam_why(errno));
         LAM_REQUIRE(got > 0, LAM_ERROR_FORMAT, "%s: has become shorter while it was read", reader->path);
         to += got;
         size -= (size_t)got;
@@ -97,9 +100,35 @@ done:
 
 /* ---- writing ---- */
 
+static pthread_mutex_t partials_mutex = PTHREAD_MUTEX_INITIALIZER;
+static lam_partial *partials;
+
+void lam_partial_add(lam_partial *partial) {
+    pthread_mutex_lock(&partials_mutex);
+    partial->next = partials;
+    partials = partial;
+    pthread_mutex_unlock(&partials_mutex);
+}
+
+void lam_partial_drop(lam_partial *partial) {
+    pthread_mutex_lock(&partials_mutex);
+    for (lam_partial **at = &partials; *at; at = &(*at)->next)
+        if (*at == partial) {
+            *at = partial->next;
+            break;
+        }
+    pthread_mutex_unlock(&partials_mutex);
+}
+
+void lam_partials_remove(void) {
+    pthread_mutex_lock(&partials_mutex); /* for good: the process ends */
+    for (const lam_partial *at = partials; at; at = at->next) unlink(at->path);
+}
+
 struct lam_writer {
     FILE *file;
     char *path, *partial;
+    lam_partial entry;
     uint64_t position;
 };
 
@@ -117,8 +146,10 @@ lam_status lam_writer_open(lam_writer **out, const char *path) {
     LAM_TRY(lam_alloc((void **)&writer, sizeof *writer));
     LAM_TRY_GOTO(lam_text_copy(&writer->path, path), fail);
     LAM_TRY_GOTO(lam_text_format(&writer->partial, "%s.partial-%ld", path, (long)getpid()), fail);
+    writer->entry.path = writer->partial;
+    lam_partial_add(&writer->entry);
     writer->file = write_fault() ? NULL : fopen(writer->partial, "wbe");
-    LAM_REQUIRE_GOTO(writer->file, fail, LAM_ERROR_IO, "%s: cannot be written: %s", path, why(errno));
+    LAM_REQUIRE_GOTO(writer->file, fail, LAM_ERROR_IO, "%s: cannot be written: %s", path, lam_why(errno));
     *out = writer;
     return LAM_OK;
 fail:
@@ -129,7 +160,7 @@ fail:
 lam_status lam_writer_append(lam_writer *writer, const void *bytes, size_t size) {
     if (!size) return LAM_OK;
     size_t put = write_fault() ? (size_t)0 : fwrite(bytes, 1, size, writer->file);
-    LAM_REQUIRE(put == size, LAM_ERROR_IO, "%s: cannot be written: %s", writer->path, why(errno));
+    LAM_REQUIRE(put == size, LAM_ERROR_IO, "%s: cannot be written: %s", writer->path, lam_why(errno));
     writer->position += size;
     return LAM_OK;
 }
@@ -139,7 +170,7 @@ lam_status lam_writer_printf(lam_writer *writer, const char *format, ...) {
     va_start(arguments, format);
     int put = write_fault() ? -1 : vfprintf(writer->file, format, arguments);
     va_end(arguments);
-    LAM_REQUIRE(put >= 0, LAM_ERROR_IO, "%s: cannot be written: %s", writer->path, why(errno));
+    LAM_REQUIRE(put >= 0, LAM_ERROR_IO, "%s: cannot be written: %s", writer->path, lam_why(errno));
     writer->position += (uint64_t)put;
     return LAM_OK;
 }
@@ -151,7 +182,7 @@ lam_status lam_writer_patch(lam_writer *writer, uint64_t offset, const void *byt
                 "%s: a patch reaches past the end", writer->path);
     bool good = !write_fault() && fseeko(writer->file, (off_t)offset, SEEK_SET) == 0 &&
                 fwrite(bytes, 1, size, writer->file) == size && fseeko(writer->file, 0, SEEK_END) == 0;
-    LAM_REQUIRE(good, LAM_ERROR_IO, "%s: cannot be written: %s", writer->path, why(errno));
+    LAM_REQUIRE(good, LAM_ERROR_IO, "%s: cannot be written: %s", writer->path, lam_why(errno));
     return LAM_OK;
 }
 
@@ -166,13 +197,15 @@ lam_status lam_writer_commit(lam_writer **out) {
     lam_writer *writer = *out;
     lam_status status = LAM_OK;
     bool good = !write_fault() && fflush(writer->file) == 0 && fsync(fileno(writer->file)) == 0;
-    LAM_REQUIRE_GOTO(good, fail, LAM_ERROR_IO, "%s: cannot be written: %s", writer->path, why(errno));
+    LAM_REQUIRE_GOTO(good, fail, LAM_ERROR_IO, "%s: cannot be written: %s", writer->path, lam_why(errno));
     int closed = fclose(writer->file);
     writer->file = NULL;
-    LAM_REQUIRE_GOTO(closed == 0, fail, LAM_ERROR_IO, "%s: cannot be written: %s", writer->path, why(errno));
+    LAM_REQUIRE_GOTO(closed == 0, fail, LAM_ERROR_IO, "%s: cannot be written: %s", writer->path,
+                     lam_why(errno));
     LAM_REQUIRE_GOTO(rename(writer->partial, writer->path) == 0, fail, LAM_ERROR_IO,
-                     "%s: cannot be put in place: %s", writer->path, why(errno));
+                     "%s: cannot be put in place: %s", writer->path, lam_why(errno));
     sync_folder_of(writer->path);
+    lam_partial_drop(&writer->entry);
     lam_free(writer->partial);
     writer->partial = NULL;
 fail:
@@ -184,6 +217,7 @@ void lam_writer_abort(lam_writer **out) {
     lam_writer *writer = *out;
     if (!writer) return;
     if (writer->file) fclose(writer->file);
+    lam_partial_drop(&writer->entry);
     if (writer->partial) unlink(writer->partial);
     lam_free(writer->partial);
     lam_free(writer->path);
@@ -222,7 +256,7 @@ lam_status lam_make_folders(const char *path) {
         *p = 0;
         if (copy[0] && mkdir(copy, 0777) != 0 && !(errno == EEXIST && lam_path_is_folder(copy)))
             status = lam_fail(LAM_ERROR_IO, __FILE__, __LINE__, "%s: the folder cannot be made: %s", copy,
-                              why(errno));
+                              lam_why(errno));
         *p = kept;
         if (!kept) break;
     }
@@ -233,11 +267,11 @@ lam_status lam_make_folders(const char *path) {
 lam_status lam_remove_tree(const char *path) {
     struct stat info;
     if (lstat(path, &info) != 0) {
-        LAM_REQUIRE(errno == ENOENT, LAM_ERROR_IO, "%s: cannot be removed: %s", path, why(errno));
+        LAM_REQUIRE(errno == ENOENT, LAM_ERROR_IO, "%s: cannot be removed: %s", path, lam_why(errno));
         return LAM_OK;
     }
     if (!S_ISDIR(info.st_mode)) {
-        LAM_REQUIRE(unlink(path) == 0, LAM_ERROR_IO, "%s: cannot be removed: %s", path, why(errno));
+        LAM_REQUIRE(unlink(path) == 0, LAM_ERROR_IO, "%s: cannot be removed: %s", path, lam_why(errno));
         return LAM_OK;
     }
     char **names;
@@ -251,7 +285,8 @@ lam_status lam_remove_tree(const char *path) {
         lam_free(inner);
     }
     if (status == LAM_OK && rmdir(path) != 0)
-        status = lam_fail(LAM_ERROR_IO, __FILE__, __LINE__, "%s: cannot be removed: %s", path, why(errno));
+        status =
+            lam_fail(LAM_ERROR_IO, __FILE__, __LINE__, "%s: cannot be removed: %s", path, lam_why(errno));
 done:
     lam_free_texts(names, count);
     return status;
@@ -271,7 +306,7 @@ lam_status lam_list_folder(const char *folder, const char *suffix, char ***names
     *names = NULL;
     *count = 0;
     DIR *stream = lam_fault_hit(LAM_FAULT_READ) ? (errno = EIO, NULL) : opendir(folder);
-    LAM_REQUIRE(stream, LAM_ERROR_IO, "%s: cannot be listed: %s", folder, why(errno));
+    LAM_REQUIRE(stream, LAM_ERROR_IO, "%s: cannot be listed: %s", folder, lam_why(errno));
     lam_status status = LAM_OK;
     int64_t capacity = 0;
     size_t suffix_length = strlen(suffix);
@@ -290,7 +325,7 @@ lam_status lam_list_folder(const char *folder, const char *suffix, char ***names
         LAM_TRY_GOTO(lam_text_copy(&(*names)[*count], entry->d_name), done);
         ++*count;
     }
-    LAM_REQUIRE_GOTO(errno == 0, done, LAM_ERROR_IO, "%s: cannot be listed: %s", folder, why(errno));
+    LAM_REQUIRE_GOTO(errno == 0, done, LAM_ERROR_IO, "%s: cannot be listed: %s", folder, lam_why(errno));
     if (*count) qsort(*names, (size_t)*count, sizeof **names, compare_texts);
 done:
     closedir(stream);

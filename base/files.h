@@ -14,6 +14,9 @@
 extern "C" {
 #endif
 
+/* strerror, with the full disk and the quota in plain words. */
+const char *lam_why(int error);
+
 lam_status lam_file_read(const char *path, char **bytes,
                          size_t *size); /* one zero byte follows; caller frees */
 /* Writes beside (path.partial-PID), fsyncs, renames: the old file stays whole until the new one is. */
@@ -30,6 +33,16 @@ uint64_t lam_writer_position(const lam_writer *writer);
 lam_status lam_writer_patch(lam_writer *writer, uint64_t offset, const void *bytes, size_t size);
 lam_status lam_writer_commit(lam_writer **writer); /* flush, fsync, rename; frees in every case */
 void lam_writer_abort(lam_writer **writer);        /* removes the partial file; NULL is fine */
+
+/* A file being written that is of no use before it is whole; lam_writer keeps its own. Between add and drop
+ * lam_partials_remove unlinks it: called by the thread that ends the process on a signal; no file is begun after it. */
+typedef struct lam_partial {
+    const char *path; /* borrowed */
+    struct lam_partial *next;
+} lam_partial;
+void lam_partial_add(lam_partial *partial);
+void lam_partial_drop(lam_partial *partial); /* one that was not added is fine */
+void lam_partials_remove(void);
 
 /* Random-access reading: lam_reader_at is thread-safe (pread). */
 typedef struct lam_reader lam_reader;

@@ -20,13 +20,25 @@ typedef struct file {
     lam_arena converted; /* text that was not UTF-8 */
 } file;
 
+/* A file that could not be written cannot be closed either, and HDF5 1.10 ends the process by a fault when it tries again at
+ * exit. Every file of ours is closed by us. */
+__attribute__((constructor)) static void leave_exit_alone(void) { H5dont_atexit(); }
+
+/* HDF5 describes a write that failed by file, time and address; the reason is what a user can do something about. */
+static lam_status write_failed(const char *path, const char *what) {
+    lam_status status = lam_h5ad_fail(LAM_ERROR_IO, path, what);
+    const char *number = strstr(lam_last_error(), "errno = ");
+    if (number == NULL) return status;
+    LAM_FAIL(status, "%s: cannot be written: %s", path, lam_why((int)strtol(number + 8, NULL, 10)));
+}
+
 /* Every HDF5 call that may write: fault first, then the call. */
 #define H5_WRITE(call, what)                                                                                 \
     do {                                                                                                     \
         LAM_REQUIRE_GOTO(!lam_fault_hit(LAM_FAULT_WRITE), done, LAM_ERROR_IO, "%s: cannot write (%s)",       \
                          f->path, what);                                                                     \
         if ((call) < 0) {                                                                                    \
-            status = lam_h5ad_fail(LAM_ERROR_IO, f->path, "cannot write " what);                             \
+            status = write_failed(f->path, "cannot write " what);                                            \
             goto done;                                                                                       \
         }                                                                                                    \
     } while (0)
@@ -332,11 +344,14 @@ lam_status lam_h5ad_write(const char *path, int64_t rows, int64_t columns, const
     lam_status status = LAM_OK;
     lam_writer *probe = NULL;
     char *partial = NULL;
+    lam_partial entry = {NULL, NULL};
     hid_t creation = -1, access = -1;
     /* A missing folder or permission is told in the words of base/files, not of HDF5. */
     LAM_TRY(lam_writer_open(&probe, path));
     lam_writer_abort(&probe);
     LAM_TRY(lam_text_format(&partial, "%s.partial-%ld", path, (long)getpid()));
+    entry.path = partial;
+    lam_partial_add(&entry);
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     f->text = H5Tcopy(H5T_C_S1);
     f->group_plan = H5Pcreate(H5P_GROUP_CREATE);
@@ -367,6 +382,7 @@ done:
     if (access >= 0) H5Pclose(access);
     lam_arena_free(&f->converted);
     if (status != LAM_OK) unlink(partial);
+    lam_partial_drop(&entry);
     lam_free(partial);
     return status;
 }

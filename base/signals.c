@@ -5,6 +5,8 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
+#include "base/files.h"
+
 static atomic_int received;
 static bool installed;
 
@@ -19,7 +21,7 @@ static void count(int number) {
     if (atomic_exchange(&received, number)) _exit(128 + number);
 }
 
-static void *wait_for_signals(void *unused) {
+static void *wait_to_stop(void *unused) {
     (void)unused;
     sigset_t set;
     wanted(&set);
@@ -27,24 +29,52 @@ static void *wait_for_signals(void *unused) {
     return NULL;
 }
 
-lam_status lam_signals_install(void) {
-    if (installed) return LAM_OK;
+/* Ends the process by the signal itself, so that a shell or scheduler sees which it was. */
+static void *wait_to_end(void *unused) {
+    (void)unused;
+    sigset_t set;
+    int number;
+    wanted(&set);
+    while (sigwait(&set, &number) == 0 && number == SIGUSR1) continue;
+    lam_partials_remove();
+    signal(number, SIG_DFL);
+    sigemptyset(&set);
+    sigaddset(&set, number);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    raise(number);
+    return NULL;
+}
+
+static lam_status start(void *(*wait)(void *)) {
     sigset_t set;
     pthread_t thread;
-    /* A library's thread that is older than this call may get the signal instead: there the handler counts it. */
-    struct sigaction action = {.sa_handler = count, .sa_flags = SA_RESTART};
     wanted(&set);
-    action.sa_mask = set;
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGUSR1, &action, NULL);
-    LAM_REQUIRE(pthread_sigmask(SIG_BLOCK, &set, NULL) == 0 &&
-                    pthread_create(&thread, NULL, wait_for_signals, NULL) == 0,
+    LAM_REQUIRE(pthread_sigmask(SIG_BLOCK, &set, NULL) == 0 && pthread_create(&thread, NULL, wait, NULL) == 0,
                 LAM_ERROR_EXTERNAL, "cannot start a thread that waits for signals");
     pthread_detach(thread);
     installed = true;
     return LAM_OK;
 }
+
+void lam_signals_hold(void) {
+    sigset_t set;
+    wanted(&set);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    signal(SIGXFSZ, SIG_IGN);
+}
+
+lam_status lam_signals_install(void) {
+    if (installed) return LAM_OK;
+    /* A library's thread that is older than this call may get the signal instead: there the handler counts it. */
+    struct sigaction action = {.sa_handler = count, .sa_flags = SA_RESTART};
+    wanted(&action.sa_mask);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL);
+    return start(wait_to_stop);
+}
+
+lam_status lam_signals_end_cleanly(void) { return installed ? LAM_OK : start(wait_to_end); }
 
 bool lam_stop_requested(void) { return atomic_load_explicit(&received, memory_order_relaxed) != 0; }
 

@@ -10,7 +10,7 @@ extern "C" {
 void lam_threads_set(int threads); /* 0: the default above; sets OpenMP's count too, and OpenBLAS' to 1 */
 int lam_threads(void);
 
-/* First thing in main: idle OpenMP threads sleep after a short spin (GOMP_SPINCOUNT, unless it or OMP_WAIT_POLICY is
+/* At the start of main: idle OpenMP threads sleep after a short spin (GOMP_SPINCOUNT, unless it or OMP_WAIT_POLICY is
  * set). Spinning for milliseconds, libgomp's default, is as fast on an idle machine and costs a multiple on a shared one.
  * libgomp reads it before main, so the program starts itself once more; returns where that is done or not possible. */
 void lam_threads_wait_briefly(char **argv);

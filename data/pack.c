@@ -340,7 +340,6 @@ static lam_status require_new_or_chosen(const lam_dataset_config *c) {
 static lam_status run_pack(const lam_arguments *arguments) {
     packing p = {0};
     lam_status status = LAM_OK;
-    LAM_TRY(lam_signals_install());
     LAM_TRY_GOTO(read_options(&p, arguments), done);
     LAM_TRY_GOTO(require_new_or_chosen(&p.dataset), done);
     LAM_TRY_GOTO(prepare(&p), done);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/fault.h"
+#include "base/files.h"
 #include "base/memory.h"
 
 typedef struct png_sink {
@@ -73,11 +74,11 @@ lam_status lam_png_write_grey16(const char *path, int64_t height, int64_t width,
     bool fault = lam_fault_hit(LAM_FAULT_WRITE);
     if (fault) errno = ENOSPC;
     file = fault ? NULL : fopen(path, "wb");
-    LAM_REQUIRE_GOTO(file, done, LAM_ERROR_IO, "%s cannot be written: %s", path, strerror(errno));
+    LAM_REQUIRE_GOTO(file, done, LAM_ERROR_IO, "%s: cannot be written: %s", path, lam_why(errno));
     size_t written = fwrite(sink.bytes, 1, sink.size, file);
     bool closed = fclose(file) == 0;
-    LAM_REQUIRE_GOTO(written == sink.size && closed, done, LAM_ERROR_IO, "%s could not be written whole: %s",
-                     path, strerror(errno));
+    LAM_REQUIRE_GOTO(written == sink.size && closed, done, LAM_ERROR_IO, "%s: cannot be written: %s", path,
+                     lam_why(errno));
 done:
     lam_free(sink.bytes);
     return status;

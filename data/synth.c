@@ -1,6 +1,7 @@
 /* lamella synth: a simulated screen on disk. */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cli.h"
 #include "base/files.h"
@@ -197,11 +198,23 @@ done:
     return status;
 }
 
+/* What a screen is made of; parameters.csv, which says that the folder is one, goes last. */
+static lam_status remove_screen(const char *folder) {
+    static const char *const ours[] = {"images.csv",    "truth.csv", "pathways.csv",
+                                       "relationships", "images",    "parameters.csv"};
+    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++) {
+        char *path = NULL;
+        LAM_TRY(lam_path_join(&path, folder, ours[i]));
+        lam_status status = lam_remove_tree(path);
+        lam_free(path);
+        LAM_TRY(status);
+    }
+    return LAM_OK;
+}
+
 /* With --force an older screen is removed first, but nothing else is: parameters.csv says that the folder is
  * one. */
 static lam_status prepare_folder(const char *folder, bool force) {
-    static const char *const ours[] = {"images.csv",    "truth.csv", "pathways.csv",
-                                       "relationships", "images",    "parameters.csv"};
     char *path = NULL, **entries = NULL;
     int64_t count = 0;
     lam_status status = LAM_OK;
@@ -213,12 +226,7 @@ static lam_status prepare_folder(const char *folder, bool force) {
         LAM_TRY_GOTO(lam_path_join(&path, folder, "parameters.csv"), done);
         LAM_REQUIRE_GOTO(count == 0 || lam_path_exists(path), done, LAM_ERROR_USAGE,
                          "%s holds other things than a simulated screen: name another folder", folder);
-        for (size_t i = 0; count > 0 && i < sizeof ours / sizeof *ours; i++) {
-            lam_free(path);
-            path = NULL;
-            LAM_TRY_GOTO(lam_path_join(&path, folder, ours[i]), done);
-            if (lam_path_exists(path)) LAM_TRY_GOTO(lam_remove_tree(path), done);
-        }
+        if (count > 0) LAM_TRY_GOTO(remove_screen(folder), done);
     }
     for (int i = 0; i < 2; i++) {
         lam_free(path);
@@ -248,12 +256,14 @@ static lam_status run_synth(const lam_arguments *arguments) {
         config.batches = config.plates;
     lam_synth_screen *screen = NULL;
     lam_status status = LAM_OK;
+    bool was_there = lam_path_exists(folder), begun = false;
     LAM_TRY(lam_synth_screen_create(&screen, &config));
     int64_t related = 0, pairs = config.genes * (config.genes - 1) / 2;
     for (int64_t a = 0; a < config.genes; a++)
         for (int64_t b = a + 1; b < config.genes; b++) related += lam_synth_related(screen, a, b);
     double started = lam_now();
     LAM_TRY_GOTO(prepare_folder(folder, lam_option_force(arguments)), done);
+    begun = true;
     LAM_TRY_GOTO(write_table(screen, folder, "parameters.csv", write_parameters), done);
     LAM_TRY_GOTO(render_images(screen, folder), done);
     LAM_TRY_GOTO(write_table(screen, folder, "truth.csv", write_truth), done);
@@ -274,6 +284,10 @@ static lam_status run_synth(const lam_arguments *arguments) {
     LAM_REQUIRE_GOTO(printed >= 0 && fflush(stdout) == 0, done, LAM_ERROR_IO,
                      "standard output cannot be written");
 done:
+    if (status != LAM_OK && begun) {
+        remove_screen(folder); /* half a screen, on a full disk mostly */
+        if (!was_there) rmdir(folder);
+    }
     lam_synth_screen_free(screen);
     return status;
 }

@@ -145,6 +145,15 @@ static lam_status loop(lam_trainer *t, lam_metrics *metrics, double limit) {
     return status;
 }
 
+/* Collective. What came while the program loaded: nothing is written yet, and no step is worth its checkpoint. */
+static lam_status stopped_before_the_first_step(const lam_trainer *t) {
+    double stops = lam_stop_requested();
+    LAM_TRY(lam_dist_sum_f64(t->dist, &stops, 1));
+    LAM_REQUIRE(stops == 0, LAM_STOPPED, "stopped before the first step, %s is as it was: run it again",
+                t->settings->out);
+    return LAM_OK;
+}
+
 static lam_status train(lam_trainer *t, const lam_start *start, bool json) {
     lam_metrics *metrics = NULL;
     double limit = 0;
@@ -160,6 +169,7 @@ static lam_status train(lam_trainer *t, const lam_start *start, bool json) {
                  t->split.train_count, t->split.validation_count, t->state.isa, t->state.threads,
                  t->world_size, t->state.mpi, limit / 1e9);
     print_memory(t);
+    LAM_TRY_GOTO(stopped_before_the_first_step(t), done);
     LAM_TRY_GOTO(lam_run_begin(t, start, limit, &metrics), done);
     if (t->state.step >= t->steps) {
         lam_log_info("%s: the run is complete at step %" PRId64, s->out, t->state.step);
@@ -204,7 +214,6 @@ static lam_status run(const lam_arguments *a) {
     lam_trainer trainer;
     lam_start start = {lam_option_flag(a, "resume") || lam_option_flag(a, "strict-resume"),
                        lam_option_flag(a, "strict-resume"), lam_option_force(a), lam_command_line(a)};
-    LAM_TRY(lam_signals_install()); /* before MPI starts, which may take seconds */
     LAM_TRY(lam_dist_open(&dist));
     if (lam_dist_rank(dist) != 0) lam_log_set_silent(true);
     lam_status status = lam_dist_agree(dist, read_config(a, &config));

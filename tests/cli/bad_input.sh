@@ -336,6 +336,17 @@ if [ "$(id -u)" != 0 ]; then
   mkdir readonly; chmod a-w readonly
   leaves_nothing readonly/x.h5ad 1 'readonly.*ermission' "$lamella" map emb.h5ad --out readonly/x.h5ad --by gene
 fi
+# A limit on the size of files, as a full disk: one line, nothing left, what was there stays.
+limited() { local blocks=$1; shift; (ulimit -f "$blocks"; "$@"); }
+leaves_nothing x.h5ad 1 'x.h5ad: cannot be written: .*larger' limited 8 "$lamella" embed run shards --out x.h5ad
+leaves_nothing x.npy 1 'x.(npy|csv): cannot be written: .*larger' limited 8 "$lamella" embed run shards --out x.npy
+leaves_nothing small 1 'images/.*cannot be written: .*larger' limited 8 "$lamella" synth small --genes 20 --image-size 192
+cp map.h5ad kept.h5ad; expect 1 'kept.h5ad: cannot be written: .*larger' limited 8 "$lamella" map emb.h5ad --out kept.h5ad --by gene --force
+cmp -s map.h5ad kept.h5ad || { failed=$((failed + 1)); echo 'FAILED: a map that could not be written took the old one away'; }
+if ls ./*.partial* > /dev/null 2>&1; then failed=$((failed + 1)); echo "FAILED: left behind: $(ls ./*.partial*)"; fi
+# USR1 asks for a checkpoint: a command that has none goes on.
+"$lamella" synth usr1 --genes 20 --image-size 64 --quiet & pid=$!
+sleep 0.1; kill -USR1 $pid; wait $pid || { failed=$((failed + 1)); echo 'FAILED: USR1 ended synth'; }
 expect 1 'standard output' bash -c "'$lamella' relate map.h5ad --relationships screen/relationships --out ok --json > /dev/full"
 for n in 1 2 3 5 8 13 21 34 55 89 144; do
   for kind in alloc read write; do

@@ -54,3 +54,17 @@ done
 find r -type f ! -name lock -exec cksum {} + | sort | cmp - before || fail "a refused training changed files"
 kill -9 $pid; wait $pid 2> none || true
 train; same_run run r "refused beside another training, and resumed after kill -9"
+
+# A stop that comes before the first step: 75, and the run folder is as it was. Before the program itself runs (its libraries are
+# being loaded) a signal ends it, with as little lost.
+early=0
+for wait in 0.005 0.01 0.02 0.04 0.08; do
+  code=0; "$lamella" train tiny.yaml train.out=early --quiet 2> log & pid=$!
+  sleep $wait; kill -TERM $pid; wait $pid || code=$?
+  [ "$code" = 75 ] || [ "$code" = 143 ] || fail "TERM after $wait s: $code, $(cat log)"
+  if [ -e early/checkpoints/latest ]; then rm -r early; fi # a fast machine had begun
+  [ ! -e early ] || fail "TERM after $wait s: a run folder without a checkpoint is left"
+  if [ "$code" = 75 ]; then early=$((early + 1)); fi
+done
+[ $early -gt 0 ] || fail "TERM never gave 75"
+echo "ok: TERM at the start"

@@ -1,12 +1,15 @@
 /* Signals: none reaches a computing thread, the first sets the flag, the second ends the process. */
 #include "base/signals.h"
 
+#include "base/files.h"
+
 #include <omp.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -56,7 +59,49 @@ static void first_and_second(void **state) {
     }
 }
 
+/* Held while it loads; then USR1 does nothing, TERM and INT remove what is being written and end the process. */
+static void ending_child(int number, int go) {
+    lam_writer *writer;
+    lam_signals_hold();
+    kill(getpid(), SIGUSR1);
+    if (lam_signals_end_cleanly() != LAM_OK || lam_writer_open(&writer, "half.csv") != LAM_OK) _exit(1);
+    if (lam_writer_printf(writer, "a,b\n") != LAM_OK) _exit(2);
+    kill(getpid(), SIGUSR1);
+    for (int i = 0; i < 50; i++) nap();
+    if (write(go, "x", 1) != 1) _exit(3);
+    kill(getpid(), number);
+    for (int i = 0; i < 5000; i++) nap();
+    _exit(4);
+}
+
+static void ends_cleanly(void **state) {
+    (void)state;
+    char folder[] = "/tmp/lamella_signals.XXXXXX";
+    assert_true(mkdtemp(folder) && chdir(folder) == 0);
+    const int numbers[] = {SIGTERM, SIGINT};
+    for (size_t i = 0; i < 2; i++) {
+        int go[2], status = 0;
+        char byte;
+        assert_int_equal(pipe(go), 0);
+        pid_t pid = fork();
+        assert_true(pid >= 0);
+        if (pid == 0) ending_child(numbers[i], go[1]);
+        close(go[1]);
+        assert_int_equal(read(go[0], &byte, 1), 1); /* USR1 did not end it */
+        close(go[0]);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(WIFSIGNALED(status));
+        assert_int_equal(WTERMSIG(status), numbers[i]);
+        char **names;
+        int64_t count;
+        assert_int_equal(lam_list_folder(".", "", &names, &count), LAM_OK);
+        assert_int_equal(count, 0);
+        lam_free_texts(names, count);
+    }
+    assert_int_equal(lam_remove_tree(folder), LAM_OK);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(first_and_second)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(first_and_second), cmocka_unit_test(ends_cleanly)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
