@@ -36,7 +36,9 @@ lam_status lam_reader_open(lam_reader **out, const char *path) {
     LAM_TRY(lam_alloc((void **)&reader, sizeof *reader));
     reader->descriptor = -1;
     LAM_TRY_GOTO(lam_text_copy(&reader->path, path), fail);
-    reader->descriptor = lam_fault_hit(LAM_FAULT_READ) ? (errno = EIO, -1) : open(path, O_RDONLY | O_CLOEXEC);
+    /* O_NONBLOCK: opening a pipe that nobody writes to would wait for ever; a file takes no notice of it. */
+    reader->descriptor =
+        lam_fault_hit(LAM_FAULT_READ) ? (errno = EIO, -1) : open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     LAM_REQUIRE_GOTO(reader->descriptor >= 0, fail, LAM_ERROR_IO, "%s: cannot be opened: %s", path,
                      lam_why(errno));
     struct stat info;
@@ -350,6 +352,7 @@ lam_status lam_require_absent(const char *path, bool force) {
 
 lam_status lam_require_new_file(const char *path, bool force) {
     LAM_TRY(lam_require_absent(path, force));
+    LAM_REQUIRE(!lam_path_is_folder(path), LAM_ERROR_USAGE, "'%s' is a folder: name a file", path);
     char *copy;
     LAM_TRY(lam_text_copy(&copy, path));
     const char *folder = dirname(copy);

@@ -127,14 +127,15 @@ static lam_status check_files(packing *p) {
                 continue;
             }
             int failed = lam_fault_hit(LAM_FAULT_READ) ? (errno = EIO, -1) : stat(paths[i], &info);
-            LAM_REQUIRE(failed == 0 && !S_ISDIR(info.st_mode), LAM_ERROR_IO, "%s:%lld: %s%s: %s%s",
+            LAM_REQUIRE(failed == 0 && S_ISREG(info.st_mode), LAM_ERROR_IO, "%s:%lld: %s%s: %s%s",
                         lam_table_path(list->table),
                         (long long)lam_table_line(list->table, list->rows[k / sources]),
                         list->one_file ? "file" : "channel ",
                         list->one_file ? "" : list->channel_names[k % sources], paths[i],
-                        failed == 0       ? ": a folder"
-                        : errno == ENOENT ? ": no such file"
-                                          : ": cannot be read");
+                        failed == 0 && S_ISDIR(info.st_mode) ? ": a folder"
+                        : failed == 0                        ? ": not a regular file"
+                        : errno == ENOENT                    ? ": no such file"
+                                                             : ": cannot be read");
             double when = (double)info.st_mtim.tv_sec + 1e-9 * (double)info.st_mtim.tv_nsec;
             if (when > p->changed[k / sources]) p->changed[k / sources] = when;
         }

@@ -105,6 +105,17 @@ printf 'file_A,file_B\nsmall.npy,large.npy\n' > a.csv; leaves_nothing bad 1 'siz
 printf 'file,plate\nsmall.npy,a\nstack.npy,b\n' > a.csv; leaves_nothing bad 1 'stack.npy' "$lamella" pack a.csv --out bad
 printf 'scan.xyz' > scan.xyz; one_image a.csv scan.xyz; leaves_nothing bad 1 'scan.xyz' "$lamella" pack a.csv --out bad
 
+# --- a pipe that nobody writes to is no file, whatever reads it ------------------------------------------------
+for pipe in pipe.png pipe.npy pipe.csv pipe.yaml pipe.safetensors pipe.h5ad; do mkfifo $pipe; done
+one_image a.csv pipe.png; leaves_nothing bad 1 'pipe.png: not a regular file' timeout 20 "$lamella" pack a.csv --out bad
+one_image a.csv pipe.npy; leaves_nothing bad 1 'pipe.npy: not a regular file' timeout 20 "$lamella" pack a.csv --out bad
+leaves_nothing bad 1 'pipe.csv: is not a regular file' timeout 20 "$lamella" pack pipe.csv --out bad
+expect 1 'pipe.yaml: is not a regular file' timeout 20 "$lamella" train pipe.yaml train.out=badrun
+leaves_nothing x.h5ad 1 'pipe.safetensors: is not a regular file' timeout 20 "$lamella" embed pipe.safetensors shards --out x.h5ad
+for pipe in pipe.h5ad pipe.npy pipe.csv; do
+  leaves_nothing x.h5ad 1 "$pipe: is not a regular file" timeout 20 "$lamella" map $pipe --out x.h5ad --by gene
+done
+
 # --- shards --------------------------------------------------------------------------------------------------
 expect 1 'nowhere' "$lamella" inspect nowhere
 mkdir emptydir; expect 1 'emptydir' "$lamella" inspect emptydir

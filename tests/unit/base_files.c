@@ -112,6 +112,8 @@ static void refused(void **state) {
     assert_int_equal(lam_require_absent("free", false), LAM_OK);
     assert_int_equal(lam_require_new_file("free", false), LAM_OK);
     assert_int_equal(lam_require_new_file("taken", false), LAM_ERROR_USAGE);
+    assert_int_equal(lam_require_new_file("taken", true), LAM_ERROR_USAGE);
+    assert_non_null(strstr(lam_last_error(), "is a folder"));
     assert_int_equal(lam_require_new_file("absent/file", false), LAM_ERROR_IO);
     assert_int_equal(lam_require_new_file("/dev/null/file", false), LAM_ERROR_IO);
     assert_int_equal(lam_remove_tree("taken"), LAM_OK);
