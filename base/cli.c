@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 
 #include "base/cli_text.h"
 #include "base/fault.h"
+#include "base/files.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/signals.h"
@@ -74,6 +76,18 @@ const char *lam_nearest_name(const char *name, const char *const *names, int cou
     return nearest;
 }
 
+const char *lam_number_text(char text[32], double number) {
+    if (fabs(number) < 1e16 && number == floor(number)) {
+        snprintf(text, 32, "%.0f", number);
+        return text;
+    }
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(text, 32, "%.*g", digits, number);
+        if (!(strtod(text, NULL) < number || strtod(text, NULL) > number)) break;
+    }
+    return text;
+}
+
 /* ---- parsing ---- */
 
 static value *find_value(const lam_arguments *a, const char *name, size_t length) {
@@ -112,9 +126,11 @@ const lam_option *lam_option_find(const lam_command *command, const char *name) 
 }
 
 lam_status lam_option_check(const lam_command *command, const lam_option *option, const char *text) {
-    char *end;
+    char *end, low[32], high[32];
     double number = 0;
     errno = 0;
+    LAM_REQUIRE(option->kind != LAM_OPTION_TEXT || text[0], LAM_ERROR_USAGE, "%s: --%s is empty: %s",
+                command->name, option->name, option->help);
     if (option->kind == LAM_OPTION_CHOICE)
         LAM_REQUIRE(is_choice(option->value_name, text), LAM_ERROR_USAGE, "%s: --%s is '%s', allowed are %s",
                     command->name, option->name, text, option->value_name);
@@ -132,8 +148,8 @@ lam_status lam_option_check(const lam_command *command, const lam_option *option
     bool bounded = option->minimum < option->maximum || option->minimum > option->maximum;
     if ((option->kind == LAM_OPTION_INT || option->kind == LAM_OPTION_FLOAT) && bounded)
         LAM_REQUIRE(number >= option->minimum && number <= option->maximum, LAM_ERROR_USAGE,
-                    "%s: --%s is %s, allowed is %g to %g", command->name, option->name, text, option->minimum,
-                    option->maximum);
+                    "%s: --%s is %s, allowed is %s to %s", command->name, option->name, text,
+                    lam_number_text(low, option->minimum), lam_number_text(high, option->maximum));
     return LAM_OK;
 }
 
@@ -157,6 +173,8 @@ static lam_status parse(lam_arguments *a, int argc, char **argv) {
     for (int i = 0; i < argc; i++) {
         const char *word = argv[i];
         if (options_over || word[0] != '-' || word[1] == 0 || isdigit((unsigned char)word[1])) {
+            LAM_REQUIRE(word[0], LAM_ERROR_USAGE, "%s: an empty word where %s is due", a->command->name,
+                        a->command->positionals[0] ? a->command->positionals : "an option");
             LAM_TRY(append(&a->positionals, &a->positional_count, word, strlen(word)));
             continue;
         }
@@ -300,15 +318,29 @@ static int report(lam_status status) {
 
 /* Standard output may be a full disk or a closed pipe: what was printed counts only once it is out. */
 static lam_status flush_output(void) {
-    errno = 0;
-    LAM_REQUIRE(fflush(stdout) == 0 && !ferror(stdout), LAM_ERROR_IO, "standard output cannot be written: %s",
-                strerror(errno));
+    bool failed_before = ferror(stdout); /* of which errno knows no more */
+    LAM_REQUIRE(fflush(stdout) == 0, LAM_ERROR_IO, "standard output cannot be written: %s", lam_why(errno));
+    LAM_REQUIRE(!failed_before, LAM_ERROR_IO, "standard output cannot be written: it is full or closed");
+    return LAM_OK;
+}
+
+/* A closed standard stream would be the next file that is opened, and text meant for people would go into it. The other
+ * direction: what is read or written there fails as it did. */
+static lam_status keep_standard_streams(bool *output_closed) {
+    for (int stream = 0; stream < 3; stream++) {
+        if (fcntl(stream, F_GETFD) >= 0) continue;
+        *output_closed = *output_closed || stream == 1;
+        LAM_REQUIRE(open("/dev/null", stream ? O_RDONLY : O_WRONLY) == stream, LAM_ERROR_IO,
+                    "/dev/null: cannot be opened: %s", strerror(errno));
+    }
     return LAM_OK;
 }
 
 static int run(const lam_command *command, int words, int argc, char **argv) {
     lam_arguments a = {0};
-    lam_status status = start(&a, command, argc, argv);
+    bool output_closed = false;
+    lam_status status = keep_standard_streams(&output_closed);
+    if (status == LAM_OK) status = start(&a, command, argc, argv);
     if (status == LAM_OK) status = parse(&a, argc - 1 - words, argv + 1 + words);
     if (status == LAM_OK && lam_option_flag(&a, "help")) {
         lam_cli_print_help(command);
@@ -316,6 +348,8 @@ static int run(const lam_command *command, int words, int argc, char **argv) {
     } else {
         if (status == LAM_OK) status = check_complete(&a);
         if (status == LAM_OK) status = fill_defaults(&a);
+        if (status == LAM_OK && output_closed && lam_option_json(&a))
+            status = lam_fail(LAM_ERROR_IO, __FILE__, __LINE__, "--json: standard output is closed");
         if (status == LAM_OK) {
             lam_threads_set((int)lam_option_int(&a, "threads"));
             lam_log_set_quiet(lam_option_flag(&a, "quiet"));
@@ -388,9 +422,13 @@ static bool print_family(const lam_command *const *commands, const char *word) {
 
 int lam_cli_main(const lam_command *const *commands, int argc, char **argv) {
     lam_fault_from_environment();
-    const char *name = argc > 1 ? argv[1] : "--help";
+    if (argc < 2) {
+        lam_cli_print_overview(stderr, commands);
+        return lam_exit_code(LAM_ERROR_USAGE);
+    }
+    const char *name = argv[1];
     if (!strcmp(name, "--help") || !strcmp(name, "-h") || (!strcmp(name, "help") && argc == 2)) {
-        lam_cli_print_overview(commands);
+        lam_cli_print_overview(stdout, commands);
         return report(flush_output());
     }
     if (!strcmp(name, "--version")) {

@@ -75,6 +75,8 @@ int lam_cli_main(const lam_command *const *commands, int argc, char **argv);
 const lam_option *lam_option_find(const lam_command *command, const char *name);
 /* LAM_ERROR_USAGE "command: --name is ..." where the option would refuse the text as its value. */
 lam_status lam_option_check(const lam_command *command, const lam_option *option, const char *text);
+/* The shortest text that reads back as this number, whole ones in full: "1000000", "0.9999999". */
+const char *lam_number_text(char text[32], double number);
 /* The name of `names` (count) nearest to `name` by edit distance; NULL where none is near. */
 const char *lam_nearest_name(const char *name, const char *const *names, int count);
 

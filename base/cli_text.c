@@ -4,13 +4,15 @@
 #include <stdio.h>
 #include <string.h>
 
-void lam_cli_print_overview(const lam_command *const *commands) {
-    printf(
+void lam_cli_print_overview(FILE *to, const lam_command *const *commands) {
+    fprintf(
+        to,
         "lamella %s: self-supervised representation learning on microscope images\n\nUsage: lamella COMMAND ...\n\n",
         lam_version);
-    for (const lam_command *const *c = commands; *c; c++) printf("  %-13s %s\n", (*c)->name, (*c)->summary);
-    printf("\nlamella COMMAND --help shows every option with its default, and an example.\n"
-           "lamella --version, --man (roff), --completion (bash)\n");
+    for (const lam_command *const *c = commands; *c; c++)
+        fprintf(to, "  %-13s %s\n", (*c)->name, (*c)->summary);
+    fprintf(to, "\nlamella COMMAND --help shows every option with its default, and an example.\n"
+                "lamella --version, --man (roff), --completion (bash)\n");
 }
 
 static void print_options(const lam_option *options) {
@@ -19,7 +21,10 @@ static void print_options(const lam_option *options) {
         snprintf(head, sizeof head, "--%s%s%s%s", o->name, o->kind == LAM_OPTION_FLAG ? "" : " ",
                  o->kind == LAM_OPTION_FLAG ? "" : o->value_name, o->kind == LAM_OPTION_LIST ? " ..." : "");
         printf(strlen(head) > 30 ? "  %s\n  %-30s %s" : "  %-30s%s %s", head, "", o->help);
-        if (o->minimum < o->maximum || o->minimum > o->maximum) printf("; %g to %g", o->minimum, o->maximum);
+        if (o->minimum < o->maximum || o->minimum > o->maximum) {
+            char low[32], high[32];
+            printf("; %s to %s", lam_number_text(low, o->minimum), lam_number_text(high, o->maximum));
+        }
         if (o->required) printf(" (required)");
         if (o->default_value) printf(" [%s]", *o->default_value ? o->default_value : "none");
         printf("\n");

@@ -2,6 +2,8 @@
 #ifndef LAMELLA_BASE_CLI_TEXT_H
 #define LAMELLA_BASE_CLI_TEXT_H
 
+#include <stdio.h>
+
 #include "base/cli.h"
 
 #ifdef __cplusplus
@@ -10,7 +12,7 @@ extern "C" {
 
 extern const lam_option lam_common_options[]; /* ended by {0} */
 
-void lam_cli_print_overview(const lam_command *const *commands);
+void lam_cli_print_overview(FILE *to, const lam_command *const *commands);
 void lam_cli_print_help(const lam_command *command);
 void lam_cli_print_man(const lam_command *const *commands);        /* roff */
 void lam_cli_print_completion(const lam_command *const *commands); /* bash */

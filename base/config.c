@@ -25,6 +25,7 @@ struct lam_config {
 
 static const char *type_words(const lam_config_key *key, char *buffer, size_t size) {
     bool bounded = key->minimum < key->maximum || key->minimum > key->maximum;
+    char low[32], high[32];
     switch (key->type) {
     case LAM_CONFIG_INT:
         if (bounded)
@@ -34,7 +35,8 @@ static const char *type_words(const lam_config_key *key, char *buffer, size_t si
         break;
     case LAM_CONFIG_FLOAT:
         if (bounded)
-            snprintf(buffer, size, "a number from %g to %g", key->minimum, key->maximum);
+            snprintf(buffer, size, "a number from %s to %s", lam_number_text(low, key->minimum),
+                     lam_number_text(high, key->maximum));
         else
             snprintf(buffer, size, "a number");
         break;
@@ -103,6 +105,9 @@ static lam_status set_value(lam_config *config, const char *where, size_t line, 
     char words[256];
     LAM_REQUIRE(lam_utf8_is_valid(text), LAM_ERROR_CONFIG,
                 "%s: %s is not UTF-8, as YAML must be: write it in UTF-8", where, path);
+    bool needed = config->keys[i].type == LAM_CONFIG_TEXT && !config->keys[i].default_value;
+    LAM_REQUIRE(text[0] || !needed, LAM_ERROR_CONFIG, "%s: %s is empty: %s", where, path,
+                config->keys[i].help);
     LAM_REQUIRE(is_valid(&config->keys[i], text), LAM_ERROR_CONFIG, "%s: %s is '%s', allowed is %s", where,
                 path, text, type_words(&config->keys[i], words, sizeof words));
     char *copy;

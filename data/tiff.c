@@ -49,7 +49,12 @@ static int on_error(TIFF *tiff, void *user, const char *module, const char *form
     (void)tiff;
     (void)module;
     source *s = user;
-    if (s->message[0] == 0) vsnprintf(s->message, sizeof s->message, format, list);
+    if (s->message[0] != 0) return 1;
+    vsnprintf(s->message, sizeof s->message, format, list);
+    /* libtiff counts no rows where it reads a strip whole, and prints -1 as if it were one. */
+    static const char no_row[] = " at scanline 4294967295";
+    char *at = strstr(s->message, no_row);
+    if (at != NULL) memmove(at, at + sizeof no_row - 1, strlen(at + sizeof no_row - 1) + 1);
     return 1;
 }
 

@@ -266,9 +266,10 @@ static lam_status holds(const char *folder, const char *name, bool *found) {
 static lam_status run(const lam_arguments *a) {
     const char *path = lam_positional(a, 0);
     LAM_REQUIRE(lam_path_exists(path), LAM_ERROR_IO, "%s: does not exist", path);
-    bool shards = false;
+    bool shards = false, begun = false;
     if (lam_path_is_folder(path)) LAM_TRY(holds(path, "dataset.json", &shards));
-    if (shards) return inspect_shards(a, path);
+    if (lam_path_is_folder(path)) LAM_TRY(holds(path, "shard_00000.lam", &begun));
+    if (shards || begun) return inspect_shards(a, path); /* which says what an unfinished packing lacks */
     LAM_REQUIRE(!lam_option_given(a, "image"), LAM_ERROR_USAGE, "--image: %s is not a folder of shards",
                 path);
     if (lam_path_is_folder(path) || ends_with(path, ".safetensors")) return inspect_weights(a, path);

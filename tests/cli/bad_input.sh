@@ -43,6 +43,17 @@ one_image() { # NAME CELLS...: a table with one row
 
 # --- command line --------------------------------------------------------------------------------------------
 expect 2 'unknown command.*pack' "$lamella" pakc
+"$lamella" > out.txt 2> err.txt; code=$?
+[ $code = 2 ] && [ ! -s out.txt ] && grep -q 'Usage: lamella COMMAND' err.txt || { failed=$((failed + 1)); echo "FAILED: no command: exit $code"; }
+expect 2 'empty.*EMB' "$lamella" map '' --out x.h5ad
+expect 2 '--out is empty' "$lamella" map emb.h5ad --out ''
+expect 2 'allowed is 0 to 9007199254740992$' "$lamella" synth x --seed -1
+expect 2 'beta2 is .1., allowed is a number from 0 to 0.9999999$' "$lamella" train good.yaml optim.beta2=1 train.out=badrun
+expect 2 'data.path is empty: folder of shards' "$lamella" train good.yaml data.path= train.out=badrun
+expect 1 'standard output cannot be written' bash -c "'$lamella' --man > /dev/full"
+if grep -q Success err.txt; then failed=$((failed + 1)); echo 'FAILED: an error named Success'; fi
+leaves_nothing x.h5ad 1 'standard output is closed' bash -c "'$lamella' map emb.h5ad --out x.h5ad --by gene --json >&-"
+expect 2 'shards.*is a folder' "$lamella" report map.h5ad --out shards --force
 expect 2 'unknown option.*--out' "$lamella" pack screen/images.csv --oot x
 expect 2 '--out.*missing' "$lamella" pack screen/images.csv
 expect 2 'IMAGES' "$lamella" pack --out x
@@ -80,6 +91,11 @@ printf 'hello, this is no picture' > text.png; one_image a.csv text.png; leaves_
 (head -c 20 "$png"; printf '\377'; tail -c +22 "$png") > lie.png; one_image a.csv lie.png; leaves_nothing bad 1 'lie.png' "$lamella" pack a.csv --out bad
 printf 'II*\0\377\377\377\377' > cut.tif; one_image a.csv cut.tif; leaves_nothing bad 1 'cut.tif' "$lamella" pack a.csv --out bad
 printf 'II*\0\010\0\0\0\0\0\0\0\0\0' > empty.tif; one_image a.csv empty.tif; leaves_nothing bad 1 'empty.tif' "$lamella" pack a.csv --out bad
+tag() { printf "$(printf '\\x%02x\\x%02x\\x%02x\\0\\1\\0\\0\\0\\x%02x\\0\\0\\0' $(($1 % 256)) $(($1 / 256)) "$2" "$3")"; } # one number
+(printf 'II*\0\010\0\0\0\010\0'; tag 256 3 8; tag 257 3 8; tag 258 3 8; tag 259 3 1; tag 262 3 1; tag 273 4 110; tag 278 3 8; tag 279 4 64
+  printf '\0\0\0\0short of pixels') > strip.tif
+one_image a.csv strip.tif; leaves_nothing bad 1 'strip.tif: damaged TIFF: Read error' "$lamella" pack a.csv --out bad
+if grep -q 4294967295 err.txt; then failed=$((failed + 1)); echo "FAILED: a row that is none: $(cat err.txt)"; fi
 printf 'no tiff' > text.tif; one_image a.csv text.tif; leaves_nothing bad 1 'text.tif' "$lamella" pack a.csv --out bad
 printf '\0\0\0\014jP  \015\012\207\012' > cut.jp2; one_image a.csv cut.jp2; leaves_nothing bad 1 'cut.jp2' "$lamella" pack a.csv --out bad
 printf 'no jp2' > text.jp2; one_image a.csv text.jp2; leaves_nothing bad 1 'text.jp2' "$lamella" pack a.csv --out bad
@@ -129,7 +145,8 @@ cp -r shards edited; sed -i '0,/"bits": [0-9]*/s//"bits": 8/' edited/dataset.jso
 head -3 screen/images.csv > screen/few.csv; expect 2 'finished dataset of another table.*--force' "$lamella" pack screen/few.csv --out shards --resume
 printf 'file,plate,well\nimages.csv,p,A01\n' > screen/lies.csv; expect 1 'images.csv' "$lamella" pack screen/lies.csv --out shards --force
 "$lamella" inspect shards > /dev/null 2>&1 || { failed=$((failed + 1)); echo 'FAILED: a pack that failed took the old dataset away'; }
-mkdir stopped; cp shards/shard_00000.lam stopped; expect 2 'stopped.*--resume' "$lamella" pack screen/images.csv --out stopped
+mkdir stopped; cp shards/shard_00000.lam stopped; expect 1 'not a complete shard folder.*--resume' "$lamella" inspect stopped
+expect 2 'stopped.*--resume' "$lamella" pack screen/images.csv --out stopped
 
 # --- train ---------------------------------------------------------------------------------------------------
 expect 1 'none.yaml' "$lamella" train none.yaml

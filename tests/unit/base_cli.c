@@ -106,8 +106,8 @@ static void accepted(void **state) {
          "out=o=p align=tvn seed=0/1 rate=-2.5 dry=1 json=0 force=0 threads=0 by=[plate][well] e f"},
         {"map e --by a b --out o --by=c --threads 2 --json --force --quiet",
          "out=o align=none seed=7/0 rate=0.5 dry=0 json=1 force=1 threads=2 by=[a][b][c] e"},
-        {"map --out '' --dry --dry -- --out -x",
-         "out= align=none seed=7/0 rate=0.5 dry=1 json=0 force=0 threads=0 by=[plate][well] --out -x"},
+        {"map --out o --dry --dry -- --out -x",
+         "out=o align=none seed=7/0 rate=0.5 dry=1 json=0 force=0 threads=0 by=[plate][well] --out -x"},
         {"map - -5 --out -o",
          "out=-o align=none seed=7/0 rate=0.5 dry=0 json=0 force=0 threads=0 by=[plate][well] - -5"},
     };
@@ -133,6 +133,8 @@ static void refused(void **state) {
         {"map --out o", "map: EMB [MORE] is missing"},
         {"map a b c --out o", "map: unexpected argument 'c'"},
         {"map e --out", "map: --out needs a value (FILE)"},
+        {"map e --out ''", "map: --out is empty: where it goes"},
+        {"map '' --out o", "map: an empty word where EMB [MORE] is due"},
         {"map e --out --dry", "map: --out needs a value (FILE)"},
         {"map e --out o --by", "map: --by needs a value (NAME)"},
         {"map e --out o --by a --by --dry", "map: --by needs a value (NAME)"},
@@ -155,6 +157,19 @@ static void refused(void **state) {
         assert_string_equal(out_text, "");
         assert_ptr_equal(strchr(error_text, '\n'), error_text + strlen(error_text) - 1); /* one line */
     }
+}
+
+static void numbers(void **state) {
+    (void)state;
+    static const struct {
+        double number;
+        const char *text;
+    } cases[] = {
+        {0, "0"},       {1e6, "1000000"},  {9007199254740992.0, "9007199254740992"}, {0.9999999, "0.9999999"},
+        {-2.5, "-2.5"}, {1e300, "1e+300"}, {1.0 / 3, "0.3333333333333333"},          {1e-8, "1e-08"}};
+    char text[32];
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        assert_string_equal(lam_number_text(text, cases[i].number), cases[i].text);
 }
 
 static void exit_codes(void **state) {
@@ -182,12 +197,15 @@ static void help(void **state) {
         assert_non_null(strstr(out_text, "where it goes (required)"));
         assert_non_null(strstr(out_text, "--threads N"));
     }
-    static const char *const overviews[] = {"", "--help", "-h", "help"};
+    static const char *const overviews[] = {"--help", "-h", "help"};
     for (size_t i = 0; i < sizeof overviews / sizeof overviews[0]; i++) {
         assert_int_equal(lamella(overviews[i]), 0);
         assert_non_null(strstr(
             out_text, "  map           aggregate embeddings\n  pack          pack images\n  bench step    "));
     }
+    assert_int_equal(lamella(""), 2);
+    assert_string_equal(out_text, "");
+    assert_non_null(strstr(error_text, "  map           aggregate embeddings\n"));
     assert_int_equal(lamella("--version"), 0);
     assert_memory_equal(out_text + strlen("lamella "), lam_version, strlen(lam_version));
     assert_int_equal(lamella("--man"), 0);
@@ -238,8 +256,9 @@ static void nearest(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(accepted),   cmocka_unit_test(refused),
-                                       cmocka_unit_test(exit_codes), cmocka_unit_test(help),
-                                       cmocka_unit_test(family),     cmocka_unit_test(nearest)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(accepted), cmocka_unit_test(refused),
+                                       cmocka_unit_test(numbers),  cmocka_unit_test(exit_codes),
+                                       cmocka_unit_test(help),     cmocka_unit_test(family),
+                                       cmocka_unit_test(nearest)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
