@@ -321,18 +321,11 @@ done:
 
 /* A folder that is there needs --force, or --resume where a packing was stopped in it. */
 static lam_status require_new_or_chosen(const lam_dataset_config *c) {
-    char **names = NULL, *listed = NULL;
-    int64_t count = 0;
+    bool unfinished = false;
     if (c->resume || c->force || !lam_path_is_folder(c->folder))
         return lam_require_absent(c->folder, c->resume || c->force);
-    LAM_TRY(lam_list_folder(c->folder, "", &names, &count));
-    bool begun = false;
-    for (int64_t i = 0; i < count; i++) begun = begun || strncmp(names[i], "shard_", 6) == 0;
-    lam_free_texts(names, count);
-    LAM_TRY(lam_path_join(&listed, c->folder, "dataset.json"));
-    bool finished = lam_path_exists(listed);
-    lam_free(listed);
-    LAM_REQUIRE(!begun || finished, LAM_ERROR_USAGE,
+    LAM_TRY(lam_shards_unfinished(c->folder, &unfinished));
+    LAM_REQUIRE(!unfinished, LAM_ERROR_USAGE,
                 "'%s' holds a packing that was stopped: --resume goes on with it, --force begins anew",
                 c->folder);
     return lam_require_absent(c->folder, false);

@@ -331,6 +331,20 @@ done:
     return status;
 }
 
+lam_status lam_shards_unfinished(const char *folder, bool *unfinished) {
+    char **names = NULL;
+    int64_t count = 0;
+    bool begun = false, finished = false;
+    LAM_TRY(lam_list_folder(folder, "", &names, &count));
+    for (int64_t i = 0; i < count; i++) {
+        begun = begun || strncmp(names[i], "shard_", 6) == 0;
+        finished = finished || strcmp(names[i], "dataset.json") == 0;
+    }
+    lam_free_texts(names, count);
+    *unfinished = begun && !finished;
+    return LAM_OK;
+}
+
 void lam_shards_close(lam_shards **shards) {
     lam_shards *s = *shards;
     *shards = NULL;

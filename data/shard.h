@@ -87,6 +87,8 @@ typedef enum lam_transform {
 typedef struct lam_shards lam_shards;
 
 lam_status lam_shards_open(lam_shards **out, const char *folder);
+/* Whether a packing was begun in the folder and not finished. */
+lam_status lam_shards_unfinished(const char *folder, bool *unfinished);
 void lam_shards_close(lam_shards **shards);
 
 const char *lam_shards_path(const lam_shards *shards);

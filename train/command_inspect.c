@@ -268,7 +268,7 @@ static lam_status run(const lam_arguments *a) {
     LAM_REQUIRE(lam_path_exists(path), LAM_ERROR_IO, "%s: does not exist", path);
     bool shards = false, begun = false;
     if (lam_path_is_folder(path)) LAM_TRY(holds(path, "dataset.json", &shards));
-    if (lam_path_is_folder(path)) LAM_TRY(holds(path, "shard_00000.lam", &begun));
+    if (lam_path_is_folder(path)) LAM_TRY(lam_shards_unfinished(path, &begun));
     if (shards || begun) return inspect_shards(a, path); /* which says what an unfinished packing lacks */
     LAM_REQUIRE(!lam_option_given(a, "image"), LAM_ERROR_USAGE, "--image: %s is not a folder of shards",
                 path);

@@ -145,7 +145,7 @@ cp -r shards edited; sed -i '0,/"bits": [0-9]*/s//"bits": 8/' edited/dataset.jso
 head -3 screen/images.csv > screen/few.csv; expect 2 'finished dataset of another table.*--force' "$lamella" pack screen/few.csv --out shards --resume
 printf 'file,plate,well\nimages.csv,p,A01\n' > screen/lies.csv; expect 1 'images.csv' "$lamella" pack screen/lies.csv --out shards --force
 "$lamella" inspect shards > /dev/null 2>&1 || { failed=$((failed + 1)); echo 'FAILED: a pack that failed took the old dataset away'; }
-mkdir stopped; cp shards/shard_00000.lam stopped; expect 1 'not a complete shard folder.*--resume' "$lamella" inspect stopped
+mkdir stopped; touch stopped/shard_00000.lam.partial-1; expect 1 'not a complete shard folder.*--resume' "$lamella" inspect stopped
 expect 2 'stopped.*--resume' "$lamella" pack screen/images.csv --out stopped
 
 # --- train ---------------------------------------------------------------------------------------------------
