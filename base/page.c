@@ -29,8 +29,9 @@ static const char style[] =
     "border-top:1px solid var(--line);padding-top:1em}p{max-width:46rem}.verdict{border-left:4px solid var(--a);padding:.5em 1em;background:var(--panel);"
     "font-size:1.05rem}figure{margin:1.2em 0;background:var(--panel);border:1px solid var(--line);border-radius:8px;padding:.8em;overflow-x:auto}"
     "figcaption{font-weight:600;margin-bottom:.4em}figure svg,figure img{width:100%;height:auto;display:block}figure img{image-rendering:pixelated}"
-    "@media(max-width:40rem){figure svg{min-width:36rem}}@media screen and (max-width:40rem){main{padding:1rem .7rem 3rem}}svg .small{fill:var(--soft);font-size:9px}"
-    "svg text{fill:var(--ink);font:12px system-ui,sans-serif}svg .soft{fill:var(--soft)}svg .grid{stroke:var(--line);stroke-width:1}svg .axis{stroke:var(--soft)}"
+    "@media(max-width:40rem){figure svg{min-width:36rem}}@media screen and (max-width:40rem){main{padding:1rem .7rem 3rem}}"
+    "@media screen{figure.wide{position:relative;left:50%;transform:translateX(-50%);width:calc(100vw - 3rem);max-width:82rem}}"
+    "svg text{fill:var(--ink);font:12px system-ui,sans-serif}svg text.small{fill:var(--soft);font-size:9px}svg text.tiny{font-size:8.5px}svg .soft{fill:var(--soft)}svg .grid{stroke:var(--line);stroke-width:1}svg .axis{stroke:var(--soft)}"
     "table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem}th,td{padding:.25em .8em .25em 0;border-bottom:1px solid var(--line);"
     "text-align:left}td.n,th.n{text-align:right}small{color:var(--soft)}@media print{body{background:#fff;color:#000}figure{break-inside:avoid}}";
 
@@ -197,6 +198,15 @@ static bool is_number(const char *text) {
     return !*end || !strcmp(end, " %") || !strcmp(end, " s");
 }
 
+/* %.17g is for programs. */
+static const char *shortened(const char *cell, char text[32]) {
+    char *end;
+    double value = strtod(cell, &end);
+    if (strlen(cell) <= 8 || *end || !isfinite(value) || !strpbrk(cell, ".e")) return cell;
+    snprintf(text, 32, "%.4g", value);
+    return text;
+}
+
 void lam_page_table(lam_page *page, const char *title, int columns, const char *const *names, int64_t rows,
                     const char *const *cells) {
     lam_writer *csv = lam_page_csv(page, title);
@@ -214,8 +224,9 @@ void lam_page_table(lam_page *page, const char *title, int columns, const char *
         lam_page_raw(page, "<tr>");
         for (int c = 0; c < columns; c++) {
             const char *cell = cells[r * columns + c];
+            char text[32];
             lam_page_raw(page, is_number(cell) ? "<td class=\"n\">" : "<td>");
-            lam_page_escaped(page, cell);
+            lam_page_escaped(page, shortened(cell, text));
             lam_page_raw(page, "</td>");
             lam_page_csv_text(page, csv, cell, c + 1 < columns ? "," : "\n");
         }

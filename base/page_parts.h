@@ -1,4 +1,4 @@
-/* What page.c and page_charts.c share. */
+/* What page.c, page_charts.c, page_scatter.c and page_heat.c share. */
 #ifndef LAMELLA_BASE_PAGE_PARTS_H
 #define LAMELLA_BASE_PAGE_PARTS_H
 
@@ -18,6 +18,30 @@ void lam_page_csv_text(lam_page *page, lam_writer *csv, const char *text,
 void lam_page_csv_number(lam_page *page, lam_writer *csv, double value, const char *after);
 void lam_page_csv_end(lam_page *page, lam_writer *csv);
 void lam_page_remember(lam_page *page, lam_status status);
+
+/* ---- drawing: charts are LAM_PAGE_WIDTH units wide ---- */
+
+#define LAM_PAGE_WIDTH 760.0
+#define LAM_PAGE_LEFT 70.0
+#define LAM_PAGE_RIGHT 20.0
+#define LAM_PAGE_LETTER 6.6 /* about the width of a letter of the charts' text */
+
+typedef struct lam_axis {
+    double low, high, step;
+} lam_axis;
+/* Ticks at 1, 2 or 5 times a power of ten. */
+lam_axis lam_page_axis(double low, double high, int ticks);
+double lam_page_place(lam_axis axis, double value, double from, double to);
+void lam_page_axes(lam_page *page, lam_axis x, lam_axis y, double top, double bottom, const char *x_name,
+                   const char *y_name);
+/* Wider than LAM_PAGE_WIDTH: set as wide as the window allows. */
+void lam_page_open_figure(lam_page *page, const char *title, double width, double height);
+void lam_page_label(lam_page *page, double x, double y, const char *anchor, const char *css,
+                    const char *text);
+/* Cut with an ellipsis where it would be longer than `width` (the whole text is its tool tip). */
+void lam_page_label_within(lam_page *page, double x, double y, double width, const char *anchor,
+                           const char *css, const char *text);
+extern const char *const lam_page_colours[6];
 
 #ifdef __cplusplus
 }

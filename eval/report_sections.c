@@ -322,7 +322,7 @@ lam_status lam_report_map(lam_page *page, const lam_report_input *input, const c
     snprintf(title, sizeof title, "Map: %s", input->label);
     lam_scatter scatter = {
         title, "first principal component",   "second principal component",          e->rows, x,
-        y,     (const char *const *)e->index, pathways || colour ? categories : NULL};
+        y,     (const char *const *)e->index, pathways || colour ? categories : NULL, false, 0, NULL};
     lam_page_scatter(page, &scatter);
 done:
     lam_free(x);

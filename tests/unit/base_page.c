@@ -82,11 +82,24 @@ static void fill(lam_page *page) {
     lam_page_bars(page, &(lam_bars){"no bars", "x", 0, labels, values, NULL, NULL, NAN, NULL});
     lam_series series[] = {{"s", 3, values, bad}, {"t", 0, values, values}, {"u", 3, values, high}};
     lam_page_lines(page, "lines", "x", "y", 3, series);
-    lam_page_scatter(page, &(lam_scatter){"scatter", "x", "y", 3, values, low, labels, kinds});
-    lam_page_scatter(page, &(lam_scatter){"plain", "x", "y", 3, values, values, labels, NULL});
-    lam_page_scatter(page, &(lam_scatter){"holes", "x", "y", 3, values, away, labels, kinds});
+    lam_page_scatter(page,
+                     &(lam_scatter){"scatter", "x", "y", 3, values, low, labels, kinds, false, 0, NULL});
+    lam_page_scatter(page,
+                     &(lam_scatter){"plain", "x", "y", 3, values, values, labels, NULL, false, 0, NULL});
+    lam_page_scatter(page, &(lam_scatter){"holes", "x", "y", 3, values, away, labels, kinds, false, 0, NULL});
     lam_page_bars(page, &(lam_bars){"no value", "x", 3, labels, away, low, high, NAN, NULL});
     lam_page_heat(page, "heat", "true", "told", 2, names, square);
+    static const double cosines[] = {1, -0.004, -0.87, NAN};
+    lam_page_heat_signed(page, "signed", 2, names, cosines);
+    lam_guide guides[] = {{0.3, "left <"}, {9, "outside"}};
+    lam_page_lines_guided(page, "guided", "x", "y", 1, series, 2, guides);
+    lam_page_scatter(page,
+                     &(lam_scatter){"named", "x", "y", 3, values, values, labels, kinds, true, 2, guides});
+    static const char *const numbers[] = {"0.12345678901234567", "12345678901"};
+    lam_page_table(page, "long numbers", 2, names, 1, numbers);
+    static const char *const tall[] = {
+        "a very long name that would run out of the figure at its left end, and over the axis"};
+    lam_page_bars(page, &(lam_bars){"long label", "x", 1, tall, values, NULL, NULL, NAN, NULL});
 }
 
 static void whole(void **state) {
@@ -102,6 +115,16 @@ static void whole(void **state) {
     assert_non_null(strstr(html, "3 &lt; &#39;4&#39;"));
     assert_null(strstr(html, "<script"));
     assert_non_null(strstr(html, "data:image/png;base64,iVBORw==\""));
+    assert_non_null(strstr(html, ">-87</text>")); /* signed cells */
+    assert_non_null(strstr(html, ">0</text>"));
+    assert_null(strstr(html, ">-0</text>"));
+    assert_non_null(strstr(html, ">left &lt;</text>"));
+    assert_null(strstr(html, ">outside</text>"));
+    assert_non_null(strstr(html, ">&lt;script&gt;</text>")); /* a named point */
+    assert_non_null(strstr(html, "<td class=\"n\">0.1235</td><td class=\"n\">12345678901</td>"));
+    assert_non_null(
+        strstr(html, ">a very long name that woul\xE2\x80\xA6</text>")); /* cut, whole in the tool tip */
+    assert_non_null(strstr(html, "over the axis</title>"));
     for (char *p = html; (p = strstr(p, "=\"")); p++) { /* no coordinate is a NaN */
         assert_int_not_equal(strncmp(p + 2, "nan", 3), 0);
         assert_int_not_equal(strncmp(p + 2, "-nan", 4), 0);
@@ -116,6 +139,12 @@ static void whole(void **state) {
     assert_string_equal(
         html,
         "label,x (%),low,high\n<script>,0.5,0.40000000000000002,0.59999999999999998\nb,-0.25,-0.5,0\nc,1,,\n");
+    lam_free(html);
+    html = text_of("data/10_signed.csv");
+    assert_string_equal(html, "name,a <b>,n & m\na <b>,1,-0.0040000000000000001\nn & m,-0.87,\n");
+    lam_free(html);
+    html = text_of("data/13_long_numbers.csv");
+    assert_string_equal(html, "a <b>,n & m\n0.12345678901234567,12345678901\n");
     lam_free(html);
     html = text_of("data/05_scatter.csv");
     assert_non_null(strstr(html, "label,category,x,y\n<script>,one,0.5,0.4"));
