@@ -29,11 +29,13 @@ static const char style[] =
     "border-top:1px solid var(--line);padding-top:1em}p{max-width:46rem}.verdict{border-left:4px solid var(--a);padding:.5em 1em;background:var(--panel);"
     "font-size:1.05rem}figure{margin:1.2em 0;background:var(--panel);border:1px solid var(--line);border-radius:8px;padding:.8em;overflow-x:auto}"
     "figcaption{font-weight:600;margin-bottom:.4em}figure svg,figure img{width:100%;height:auto;display:block}figure img{image-rendering:pixelated}"
-    "@media(max-width:40rem){figure svg{min-width:36rem}}@media screen and (max-width:40rem){main{padding:1rem .7rem 3rem}}"
-    "@media screen{figure.wide{position:relative;left:50%;transform:translateX(-50%);width:calc(100vw - 3rem);max-width:82rem}}"
+    "figure svg{max-width:46rem;margin:0 auto}figure.natural svg{max-width:none}"
+    "@media screen and (min-width:40.01rem){figure.wide{position:relative;left:50%;transform:translateX(-50%);width:calc(100vw - 3rem);max-width:82rem}}"
     "svg text{fill:var(--ink);font:12px system-ui,sans-serif}svg text.small{fill:var(--soft);font-size:9px}svg text.tiny{font-size:8.5px}svg .soft{fill:var(--soft)}svg .grid{stroke:var(--line);stroke-width:1}svg .axis{stroke:var(--soft)}"
     "table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem}th,td{padding:.25em .8em .25em 0;border-bottom:1px solid var(--line);"
-    "text-align:left}td.n,th.n{text-align:right}small{color:var(--soft)}@media print{body{background:#fff;color:#000}figure{break-inside:avoid}}";
+    "text-align:left}td.n,th.n{text-align:right;white-space:nowrap}small{color:var(--soft)}"
+    "@media screen and (max-width:40rem){main{padding:1rem .7rem 3rem}figure{padding:.6em}figure:not(.natural) svg text{font-size:14px}"
+    "figure:not(.natural) svg text.small{font-size:11px}table{font-size:.8rem}th,td{padding-right:.5em}}@media print{body{background:#fff;color:#000}figure{break-inside:avoid}}";
 
 void lam_page_remember(lam_page *page, lam_status status) {
     if (page->status != LAM_OK || status == LAM_OK) return;
@@ -214,7 +216,7 @@ void lam_page_table(lam_page *page, const char *title, int columns, const char *
     lam_page_escaped(page, title);
     lam_page_raw(page, "</figcaption><table><thead><tr>");
     for (int c = 0; c < columns; c++) {
-        lam_page_raw(page, "<th>");
+        lam_page_raw(page, rows && is_number(cells[c]) ? "<th class=\"n\">" : "<th>");
         lam_page_escaped(page, names[c]);
         lam_page_raw(page, "</th>");
         lam_page_csv_text(page, csv, names[c], c + 1 < columns ? "," : "\n");

@@ -30,15 +30,14 @@ double lam_page_place(lam_axis a, double value, double from, double to) {
     return from + (value - a.low) / (a.high - a.low) * (to - from);
 }
 
-void lam_page_open_figure(lam_page *page, const char *title, double width, double height) {
-    bool wide =
-        width > LAM_PAGE_WIDTH; /* as wide as the window allows, and scrolled beyond: numbers stay readable */
-    lam_page_raw(page, wide ? "<figure class=\"wide\"><figcaption>" : "<figure><figcaption>");
+void lam_page_open_figure(lam_page *page, const char *title, double width, double height, bool natural) {
+    lam_page_raw(page, natural ? "<figure class=\"natural%s\"><figcaption>" : "<figure%s><figcaption>",
+                 natural && width > 900 ? " wide" : "");
     lam_page_escaped(page, title);
     lam_page_raw(page, "</figcaption><svg viewBox=\"0 0 %.0f %.0f\" role=\"img\" aria-label=\"", width,
                  height);
     lam_page_escaped(page, title);
-    if (wide) lam_page_raw(page, "\" style=\"min-width:%.0fpx", width);
+    if (natural) lam_page_raw(page, "\" style=\"width:%.0fpx", width);
     lam_page_raw(page, "\">\n");
 }
 
@@ -86,9 +85,9 @@ void lam_page_axes(lam_page *page, lam_axis x, lam_axis y, double top, double bo
     for (double v = x.low; v <= x.high + x.step / 2; v += x.step) {
         snprintf(text, sizeof text, "%.4g", fabs(v) < x.step * 1e-6 ? 0 : v);
         lam_page_label(page, lam_page_place(x, v, LAM_PAGE_LEFT, LAM_PAGE_WIDTH - LAM_PAGE_RIGHT),
-                       bottom + 16, "middle", "soft", text);
+                       bottom + 18, "middle", "soft", text);
     }
-    lam_page_label(page, (LAM_PAGE_LEFT + LAM_PAGE_WIDTH - LAM_PAGE_RIGHT) / 2, bottom + 34, "middle", "",
+    lam_page_label(page, (LAM_PAGE_LEFT + LAM_PAGE_WIDTH - LAM_PAGE_RIGHT) / 2, bottom + 36, "middle", "",
                    x_name);
     lam_page_raw(page, "<text transform=\"translate(14 %.1f) rotate(-90)\" text-anchor=\"middle\">",
                  (top + bottom) / 2);
@@ -102,8 +101,9 @@ void lam_page_bars(lam_page *page, const lam_bars *b) {
     lam_writer *csv = lam_page_csv(page, b->title);
     lam_page_csv_text(page, csv, "label", ",");
     lam_page_csv_text(page, csv, b->axis, b->low ? ",low,high\n" : "\n");
-    double least = 0, most = 0;
+    double least = 0, most = 0, longest = 0;
     for (int64_t i = 0; i < b->count; i++) {
+        longest = fmax(longest, (double)strlen(b->labels[i]));
         double low = b->low && isfinite(b->low[i]) ? b->low[i] : b->values[i],
                high = b->high && isfinite(b->high[i]) ? b->high[i] : b->values[i];
         if (isfinite(b->values[i])) {
@@ -120,16 +120,16 @@ void lam_page_bars(lam_page *page, const lam_bars *b) {
     lam_page_csv_end(page, csv);
     if (isfinite(b->reference)) most = fmax(most, b->reference), least = fmin(least, b->reference);
     lam_axis x = lam_page_axis(least, most, 6);
-    double left = 190, row = 34, top = 24, bottom = top + row * (double)b->count,
-           zero = lam_page_place(x, 0, left, LAM_PAGE_WIDTH - 70);
-    lam_page_open_figure(page, b->title, LAM_PAGE_WIDTH, bottom + 44);
+    double left = fmax(60, fmin(220, longest * LAM_PAGE_LETTER + 16)), row = 34, top = 24,
+           bottom = top + row * (double)b->count, zero = lam_page_place(x, 0, left, LAM_PAGE_WIDTH - 70);
+    lam_page_open_figure(page, b->title, LAM_PAGE_WIDTH, bottom + 44, false);
     char text[64];
     for (double v = x.low; v <= x.high + x.step / 2; v += x.step) {
         double at = lam_page_place(x, v, left, LAM_PAGE_WIDTH - 70);
         snprintf(text, sizeof text, "%.4g", fabs(v) < x.step * 1e-6 ? 0 : v);
         lam_page_raw(page, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>\n", at, at,
                      top, bottom);
-        lam_page_label(page, at, bottom + 16, "middle", "soft", text);
+        lam_page_label(page, at, bottom + 18, "middle", "soft", text);
     }
     for (int64_t i = 0; i < b->count; i++) {
         double y = top + row * (double)i + 6, h = row - 12;
@@ -163,7 +163,7 @@ void lam_page_bars(lam_page *page, const lam_bars *b) {
             at, at, top - 6, bottom);
         lam_page_label(page, at, top - 10, "middle", "soft", b->reference_label);
     }
-    lam_page_label(page, (left + LAM_PAGE_WIDTH - 70) / 2, bottom + 34, "middle", "", b->axis);
+    lam_page_label(page, (left + LAM_PAGE_WIDTH - 70) / 2, bottom + 36, "middle", "", b->axis);
     lam_page_raw(page, "</svg></figure>\n");
 }
 
@@ -214,7 +214,7 @@ void lam_page_lines_guided(lam_page *page, const char *title, const char *x_axis
     lam_page_csv_end(page, csv);
     lam_axis x = lam_page_axis(x0, x1, 6), y = lam_page_axis(y0, y1, 5);
     double top = legend(NULL, count, series) + (guides ? 32 : 18), bottom = top + 230;
-    lam_page_open_figure(page, title, LAM_PAGE_WIDTH, bottom + 44);
+    lam_page_open_figure(page, title, LAM_PAGE_WIDTH, bottom + 44, false);
     lam_page_axes(page, x, y, top, bottom, x_axis, y_axis);
     for (int s = 0; s < count; s++) {
         lam_page_raw(

@@ -18,9 +18,9 @@ void lam_page_heat(lam_page *page, const char *title, const char *row_axis, cons
         lam_page_csv_text(page, csv, names[c], "");
     }
     lam_page_csv_text(page, csv, "", "\n");
-    double left = 190, cell = fmin(44.0, (LAM_PAGE_WIDTH - left - 20) / (double)count), top = 30,
+    double left = 150, cell = fmin(44.0, (LAM_PAGE_WIDTH - left - 20) / (double)count), top = 30,
            bottom = top + cell * (double)count;
-    lam_page_open_figure(page, title, LAM_PAGE_WIDTH, bottom + 150);
+    lam_page_open_figure(page, title, LAM_PAGE_WIDTH, bottom + 150, false);
     for (int64_t r = 0; r < count; r++) {
         lam_page_csv_text(page, csv, names[r], "");
         lam_page_label_within(page, left - 8, top + cell * ((double)r + 0.6), left - 10, "end", "", names[r]);
@@ -74,16 +74,18 @@ static void signed_cell(lam_page *page, double x, double y, double cell, double 
 void lam_page_heat_signed(lam_page *page, const char *title, int64_t count, const char *const *names,
                           const double *values) {
     lam_writer *csv = lam_page_csv(page, title);
+    double longest = 0;
     lam_page_csv_text(page, csv, "name", "");
     for (int64_t c = 0; c < count; c++) {
         lam_page_csv_text(page, csv, "", ",");
         lam_page_csv_text(page, csv, names[c], "");
+        longest = fmax(longest, (double)strlen(names[c]));
     }
     lam_page_csv_text(page, csv, "", "\n");
-    double left = 110, cell = fmax(19, fmin(34, (LAM_PAGE_WIDTH - left - 20) / (double)count)), top = 44,
+    double left = 96, cell = fmax(18, fmin(34, (LAM_PAGE_WIDTH - left - 12) / (double)count)), top = 44,
            bottom = top + cell * (double)count,
-           width = fmax(LAM_PAGE_WIDTH, left + cell * (double)count + 20);
-    lam_page_open_figure(page, title, width, bottom + 100);
+           width = fmax(left + 26.0 * 9 + 150, left + cell * (double)count + 12);
+    lam_page_open_figure(page, title, width, bottom + 20 + fmin(84, longest * LAM_PAGE_LETTER), true);
     for (int k = 0; k <= 8; k++) signed_cell(page, left + 26.0 * k, 6, 26, 0.25 * k - 1);
     lam_page_label(page, left + 26.0 * 9 + 10, 23, "start", "soft", "cosine in hundredths");
     for (int64_t r = 0; r < count; r++) {
@@ -102,7 +104,7 @@ void lam_page_heat_signed(lam_page *page, const char *title, int64_t count, cons
     for (int64_t c = 0; c < count; c++) {
         lam_page_raw(page, "<g transform=\"translate(%.1f %.1f) rotate(-70)\">",
                      left + cell * ((double)c + 0.5) + 4, bottom + 8);
-        lam_page_label_within(page, 0, 0, 88, "end", "", names[c]);
+        lam_page_label_within(page, 0, 0, 84, "end", "", names[c]);
         lam_page_raw(page, "</g>\n");
     }
     lam_page_raw(page, "</svg></figure>\n");

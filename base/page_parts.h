@@ -2,6 +2,8 @@
 #ifndef LAMELLA_BASE_PAGE_PARTS_H
 #define LAMELLA_BASE_PAGE_PARTS_H
 
+#include <stdbool.h>
+
 #include "base/files.h"
 #include "base/page.h"
 
@@ -21,10 +23,10 @@ void lam_page_remember(lam_page *page, lam_status status);
 
 /* ---- drawing: charts are LAM_PAGE_WIDTH units wide ---- */
 
-#define LAM_PAGE_WIDTH 760.0
-#define LAM_PAGE_LEFT 70.0
+#define LAM_PAGE_WIDTH 600.0
+#define LAM_PAGE_LEFT 74.0
 #define LAM_PAGE_RIGHT 20.0
-#define LAM_PAGE_LETTER 6.6 /* about the width of a letter of the charts' text */
+#define LAM_PAGE_LETTER 9.0 /* about the width of a letter of the charts' text, which is larger on phones */
 
 typedef struct lam_axis {
     double low, high, step;
@@ -34,8 +36,8 @@ lam_axis lam_page_axis(double low, double high, int ticks);
 double lam_page_place(lam_axis axis, double value, double from, double to);
 void lam_page_axes(lam_page *page, lam_axis x, lam_axis y, double top, double bottom, const char *x_name,
                    const char *y_name);
-/* Wider than LAM_PAGE_WIDTH: set as wide as the window allows. */
-void lam_page_open_figure(lam_page *page, const char *title, double width, double height);
+/* natural: as many pixels wide as units, scrolled where the window is narrower; else fitted to the window. */
+void lam_page_open_figure(lam_page *page, const char *title, double width, double height, bool natural);
 void lam_page_label(lam_page *page, double x, double y, const char *anchor, const char *css,
                     const char *text);
 /* Cut with an ellipsis where it would be longer than `width` (the whole text is its tool tip). */

@@ -57,24 +57,31 @@ typedef struct box {
     double left, top, right, bottom;
 } box;
 
+/* A name and how it is set against its place. */
+typedef struct sign {
+    box box;
+    double x;
+    const char *anchor;
+} sign;
+
 static bool overlap(box a, box b) {
     return a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
 }
 
 /* A place beside the mark at (x, y) that covers no name and no mark with a category; false where there is none. */
 static bool find_room(double x, double y, double width, box frame, const box *taken, int64_t count,
-                      box *out) {
-    const box places[] = {{x + 6, y - 6, x + 6 + width, y + 5},
-                          {x - 6 - width, y - 6, x - 6, y + 5},
-                          {x - width / 2, y - 18, x + width / 2, y - 7},
-                          {x - width / 2, y + 7, x + width / 2, y + 18}};
+                      sign *out) {
+    const sign places[] = {{{x + 6, y - 6, x + 6 + width, y + 5}, x + 6, "start"},
+                           {{x - 6 - width, y - 6, x - 6, y + 5}, x - 6, "end"},
+                           {{x - width / 2, y - 18, x + width / 2, y - 7}, x, "middle"},
+                           {{x - width / 2, y + 7, x + width / 2, y + 18}, x, "middle"}};
     for (size_t k = 0; k < sizeof places / sizeof *places; k++) {
-        box b = places[k];
+        box b = places[k].box;
         bool room =
             b.left >= frame.left && b.right <= frame.right && b.top >= frame.top && b.bottom <= frame.bottom;
         for (int64_t i = 0; i < count && room; i++) room = !overlap(b, taken[i]);
         if (!room) continue;
-        *out = b;
+        *out = places[k];
         return true;
     }
     return false;
@@ -92,9 +99,11 @@ static void write_names(lam_page *page, const lam_scatter *s, const int *ranks, 
             taken[count++] = (box){at[2 * i] - 4, at[2 * i + 1] - 4, at[2 * i] + 4, at[2 * i + 1] + 4};
     for (int64_t i = 0; i < s->count && names < NAMES; i++) {
         if (ranks[i] < 0 || isnan(at[2 * i])) continue;
-        double width = 5.4 * (double)strlen(s->labels[i]);
-        if (!find_room(at[2 * i], at[2 * i + 1], width, frame, taken, count, &taken[count])) continue;
-        lam_page_label(page, taken[count].left, taken[count].bottom - 2, "start", "small", s->labels[i]);
+        double width = 6.4 * (double)strlen(s->labels[i]);
+        sign name;
+        if (!find_room(at[2 * i], at[2 * i + 1], width, frame, taken, count, &name)) continue;
+        lam_page_label(page, name.x, name.box.bottom - 2, name.anchor, "small", s->labels[i]);
+        taken[count] = name.box;
         count++;
         names++;
     }
@@ -102,6 +111,28 @@ static void write_names(lam_page *page, const lam_scatter *s, const int *ranks, 
 }
 
 /* ---- scatter ---- */
+
+/* place [2]: where it is drawn; NaN where it is not (the CSV has it). */
+static void draw_point(lam_page *page, const lam_scatter *s, int64_t i, int rank, lam_axis x, lam_axis y,
+                       double top, double bottom, double *place) {
+    place[0] = (double)NAN;
+    if (!isfinite(s->x[i]) || !isfinite(s->y[i])) return;
+    place[0] = lam_page_place(x, s->x[i], LAM_PAGE_LEFT, LAM_PAGE_WIDTH - LAM_PAGE_RIGHT);
+    place[1] = lam_page_place(y, s->y[i], bottom, top);
+    bool plain = rank < 0;
+    int kind = plain ? 0 : rank / 6 + rank;
+    mark(page, kind, place[0], place[1], plain ? 1.8 : 4.2,
+         plain ? "var(--soft)" : lam_page_colours[rank % 6]);
+    lam_page_raw(page, "<title>");
+    lam_page_escaped(page, s->labels[i]);
+    if (!plain) {
+        lam_page_raw(page, " (");
+        lam_page_escaped(page, s->categories[i]);
+        lam_page_raw(page, ")");
+    }
+    lam_page_raw(page, "</title>");
+    end_mark(page, kind);
+}
 
 void lam_page_scatter(lam_page *page, const lam_scatter *s) {
     lam_writer *csv = lam_page_csv(page, s->title);
@@ -132,36 +163,20 @@ void lam_page_scatter(lam_page *page, const lam_scatter *s) {
             ranks[i]++;
         if (ranks[i] == categories) names[categories++] = s->categories[i];
     }
-    int shown = categories < LEGEND ? categories : LEGEND, lines = (shown + 3) / 4;
+    int shown = categories < LEGEND ? categories : LEGEND, across = shown > 12 ? 3 : 2,
+        lines = (shown + across - 1) / across;
     double top = 14 + 20.0 * lines, bottom = top + 450;
-    lam_page_open_figure(page, s->title, LAM_PAGE_WIDTH, bottom + 44);
+    lam_page_open_figure(page, s->title, LAM_PAGE_WIDTH, bottom + 44, false);
     lam_page_axes(page, x, y, top, bottom, s->x_axis, s->y_axis);
     for (int c = 0; c < shown; c++) {
-        double left = LAM_PAGE_LEFT + 6 + 168.0 * (c % 4), line = 10 + 20.0 * (c / 4);
+        double left = LAM_PAGE_LEFT + 6 + 176.0 * 3 / across * (c % across), line = 10 + 20.0 * (c / across);
         mark(page, c / 6 + c, left, line, 4.4, lam_page_colours[c % 6]);
         end_mark(page, c / 6 + c);
-        lam_page_label_within(page, left + 10, line + 4, 156, "start", "", names[c]);
+        lam_page_label_within(page, left + 10, line + 4, 176.0 * 3 / across - 28, "start", "", names[c]);
     }
-    for (int64_t i = 0; names && ranks && at && i < s->count; i++) {
-        at[2 * i] = (double)NAN;
-        if (!isfinite(s->x[i]) || !isfinite(s->y[i])) continue; /* the CSV has it */
-        double px = lam_page_place(x, s->x[i], LAM_PAGE_LEFT, LAM_PAGE_WIDTH - LAM_PAGE_RIGHT),
-               py = lam_page_place(y, s->y[i], bottom, top);
-        bool plain = ranks[i] < 0;
-        at[2 * i] = px;
-        at[2 * i + 1] = py;
-        int kind = plain ? 0 : ranks[i] / 6 + ranks[i];
-        mark(page, kind, px, py, plain ? 2.2 : 4.4, plain ? "var(--soft)" : lam_page_colours[ranks[i] % 6]);
-        lam_page_raw(page, "<title>");
-        lam_page_escaped(page, s->labels[i]);
-        if (!plain) {
-            lam_page_raw(page, " (");
-            lam_page_escaped(page, s->categories[i]);
-            lam_page_raw(page, ")");
-        }
-        lam_page_raw(page, "</title>");
-        end_mark(page, kind);
-    }
+    for (int marked = 0; marked < 2; marked++) /* the grey ones lie below */
+        for (int64_t i = 0; names && ranks && at && i < s->count; i++)
+            if ((ranks[i] >= 0) == marked) draw_point(page, s, i, ranks[i], x, y, top, bottom, at + 2 * i);
     box frame = {LAM_PAGE_LEFT, top, LAM_PAGE_WIDTH - 2, bottom};
     if (names && ranks && at && (s->named || s->count <= 120)) write_names(page, s, ranks, at, frame);
     for (int g = 0; g < s->guides; g++) {

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/embeddings.h"
 #include "base/files.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -33,6 +32,7 @@ static lam_status folder_kind(const char *path, lam_report_kind *kind) {
     } known[] = {{"metrics.jsonl", LAM_REPORT_RUN},
                  {"against.csv", LAM_REPORT_AGAINST},
                  {"confusion.csv", LAM_REPORT_PROBE},
+                 {"consistency.csv", LAM_REPORT_CONSISTENCY},
                  {"scores.csv", LAM_REPORT_RELATE}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         char *inner;
@@ -86,21 +86,6 @@ static lam_status read_inputs(const lam_arguments *arguments, lam_report_input *
 
 /* ---- recall ---- */
 
-static double number_at(const lam_table *table, int64_t row, const char *name) {
-    int column = lam_table_column(table, name);
-    double value;
-    return column >= 0 && lam_text_is_number(lam_table_cell(table, row, column), &value) ? value
-                                                                                         : (double)NAN;
-}
-
-static lam_status read_result(const lam_report_input *input, const char *file, lam_table **table) {
-    char *path;
-    LAM_TRY(lam_path_join(&path, input->path, file));
-    lam_status status = lam_table_read(table, path);
-    lam_free(path);
-    return status;
-}
-
 typedef struct recall_rows {
     const char *labels[256];
     char *sources[256];
@@ -120,7 +105,7 @@ static lam_status gather_recall(const lam_report_input *inputs, int count, recal
     for (int i = 0; i < count; i++) {
         if (inputs[i].kind != wanted) continue;
         lam_table *table;
-        LAM_TRY(read_result(&inputs[i], "scores.csv", &table));
+        LAM_TRY(lam_report_read(&inputs[i], "scores.csv", &table));
         lam_status status = LAM_OK;
         int source;
         LAM_TRY_GOTO(lam_table_require(table, "source", &source), next);
@@ -131,9 +116,9 @@ static lam_status gather_recall(const lam_report_input *inputs, int count, recal
             int at = rows->count;
             rows->labels[at] = inputs[i].label;
             LAM_TRY_GOTO(lam_text_copy(&rows->sources[at], lam_table_cell(table, r, source)), next);
-            rows->values[at] = number_at(table, r, recall_column);
-            rows->low[at] = number_at(table, r, "recall_low_0.05_0.95");
-            rows->high[at] = number_at(table, r, "recall_high_0.05_0.95");
+            rows->values[at] = lam_report_number(table, r, recall_column);
+            rows->low[at] = lam_report_number(table, r, "recall_low_0.05_0.95");
+            rows->high[at] = lam_report_number(table, r, "recall_high_0.05_0.95");
             rows->count++;
             LAM_REQUIRE_GOTO(isfinite(rows->values[at]), next, LAM_ERROR_FORMAT,
                              "%s: line %lld has no number in %s", lam_table_path(table),
@@ -206,62 +191,54 @@ static lam_status recall_section(lam_page *page, const lam_report_input *inputs,
     return status;
 }
 
+/* Differences of one comparison, a bar a source. */
+static lam_status draw_differences(lam_page *page, const char *label, const lam_table *table, int source) {
+    int64_t n = lam_table_rows(table);
+    const char **labels = NULL;
+    double *values = NULL;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_alloc_array((void **)&labels, n, sizeof *labels), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&values, 3 * n, sizeof *values), done);
+    for (int64_t r = 0; r < n; r++) {
+        labels[r] = source >= 0 ? lam_table_cell(table, r, source) : "all";
+        values[r] = lam_report_number(table, r, "difference");
+        values[n + r] = lam_report_number(table, r, "low");
+        values[2 * n + r] = lam_report_number(table, r, "high");
+    }
+    char title[300];
+    snprintf(title, sizeof title, "Difference of recall: the first map minus %s", label);
+    lam_bars bars = {title,      "difference of recall", n, labels,         values,
+                     values + n, values + 2 * n,         0, "no difference"};
+    lam_page_bars(page, &bars);
+done:
+    lam_free(labels);
+    lam_free(values);
+    return status;
+}
+
 static lam_status against_section(lam_page *page, const lam_report_input *inputs, int count) {
     bool headed = false;
     for (int i = 0; i < count; i++) {
         if (inputs[i].kind != LAM_REPORT_AGAINST) continue;
         lam_table *table;
-        LAM_TRY(read_result(&inputs[i], "against.csv", &table));
+        LAM_TRY(lam_report_read(&inputs[i], "against.csv", &table));
         int source = lam_table_column(table, "source");
         if (!headed) lam_page_heading(page, "Paired comparison");
         headed = true;
         for (int64_t r = 0; r < lam_table_rows(table); r++) {
-            double difference = number_at(table, r, "difference"), low = number_at(table, r, "low"),
-                   high = number_at(table, r, "high");
+            double difference = lam_report_number(table, r, "difference"),
+                   low = lam_report_number(table, r, "low"), high = lam_report_number(table, r, "high");
             const char *verdict = low > 0 ? "above it" : high < 0 ? "below it" : "not told apart from it";
             lam_page_verdict(
                 page,
                 "%s: recall %.3f, that of %s %.3f; difference %+.3f (95 %% interval %+.3f to %+.3f): %s.",
-                source >= 0 ? lam_table_cell(table, r, source) : "all", number_at(table, r, "recall"),
-                inputs[i].label, number_at(table, r, "recall_other"), difference, low, high, verdict);
+                source >= 0 ? lam_table_cell(table, r, source) : "all", lam_report_number(table, r, "recall"),
+                inputs[i].label, lam_report_number(table, r, "recall_other"), difference, low, high, verdict);
         }
+        lam_status status = draw_differences(page, inputs[i].label, table, source);
         lam_table_free(table);
+        LAM_TRY(status);
     }
-    return LAM_OK;
-}
-
-static lam_status histogram_section(lam_page *page, const lam_report_input *input) {
-    char *path;
-    bool exists;
-    LAM_TRY(inner_path(input->path, "histogram.csv", &path, &exists));
-    lam_table *table = NULL;
-    lam_status status = exists ? lam_table_read(&table, path) : LAM_OK;
-    lam_free(path);
-    if (status != LAM_OK || !exists) return status;
-    int source = lam_table_column(table, "source");
-    enum { BINS = 400 };
-    double x[BINS], null_share[BINS], query_share[BINS];
-    for (int64_t start = 0; source >= 0 && start < lam_table_rows(table);) {
-        const char *name = lam_table_cell(table, start, source);
-        double null_total = 0, query_total = 0;
-        int64_t n = 0;
-        while (start + n < lam_table_rows(table) && n < BINS &&
-               !strcmp(lam_table_cell(table, start + n, source), name)) {
-            x[n] = (number_at(table, start + n, "bin_low") + number_at(table, start + n, "bin_high")) / 2;
-            null_total += null_share[n] = number_at(table, start + n, "null_count");
-            query_total += query_share[n] = number_at(table, start + n, "query_count");
-            n++;
-        }
-        for (int64_t i = 0; i < n; i++)
-            null_share[i] /= null_total > 0 ? null_total : 1,
-                query_share[i] /= query_total > 0 ? query_total : 1;
-        lam_series series[2] = {{"all pairs", n, x, null_share}, {"known pairs", n, x, query_share}};
-        char title[256];
-        snprintf(title, sizeof title, "Cosines of %s: %s", input->label, name);
-        lam_page_lines(page, title, "cosine similarity", "share of pairs", 2, series);
-        start += n;
-    }
-    lam_table_free(table);
     return LAM_OK;
 }
 
@@ -300,30 +277,56 @@ static lam_status timings_section(lam_page *page, const lam_report_input *input)
     return status;
 }
 
-static lam_status fill(lam_page *page, const lam_report_input *inputs, int count, const char *pathways,
-                       const char *colour) {
+static lam_status fill(lam_page *page, const lam_report_input *inputs, int count,
+                       const lam_report_maps *maps) {
+    static const struct {
+        lam_report_kind kind;
+        lam_status (*draw)(lam_page *, const lam_report_input *);
+    } sections[] = {{LAM_REPORT_CONSISTENCY, lam_report_consistency},
+                    {LAM_REPORT_RUN, lam_report_run},
+                    {LAM_REPORT_PROBE, lam_report_probe},
+                    {LAM_REPORT_RELATE, lam_report_relate},
+                    {LAM_REPORT_AGAINST, lam_report_relate},
+                    {LAM_REPORT_TIMINGS, timings_section}};
     LAM_TRY(recall_section(page, inputs, count));
     LAM_TRY(against_section(page, inputs, count));
     for (int i = 0; i < count; i++)
-        if (inputs[i].kind == LAM_REPORT_MAP) LAM_TRY(lam_report_map(page, &inputs[i], pathways, colour));
+        if (inputs[i].kind == LAM_REPORT_MAP) LAM_TRY(lam_report_map(page, &inputs[i], maps));
     if (any(inputs, count, LAM_REPORT_PICTURE)) lam_page_heading(page, "Pictures");
     for (int i = 0; i < count; i++)
         if (inputs[i].kind == LAM_REPORT_PICTURE)
             LAM_TRY(picture_section(page, inputs[i].path, inputs[i].label));
-    for (int i = 0; i < count; i++)
-        if (inputs[i].kind == LAM_REPORT_RUN) LAM_TRY(lam_report_run(page, &inputs[i]));
-    for (int i = 0; i < count; i++)
-        if (inputs[i].kind == LAM_REPORT_PROBE) LAM_TRY(lam_report_probe(page, &inputs[i]));
-    if (any(inputs, count, LAM_REPORT_RELATE)) {
-        lam_page_heading(page, "Distributions of cosines");
-        lam_page_paragraph(
-            page, "Known pairs that lie apart from all pairs, on either side, are what recall counts.");
-    }
-    for (int i = 0; i < count; i++)
-        if (inputs[i].kind == LAM_REPORT_RELATE) LAM_TRY(histogram_section(page, &inputs[i]));
-    for (int i = 0; i < count; i++)
-        if (inputs[i].kind == LAM_REPORT_TIMINGS) LAM_TRY(timings_section(page, &inputs[i]));
+    for (size_t k = 0; k < sizeof sections / sizeof *sections; k++)
+        for (int i = 0; i < count; i++)
+            if (inputs[i].kind == sections[k].kind) LAM_TRY(sections[k].draw(page, &inputs[i]));
     return LAM_OK;
+}
+
+/* Options of maps; the genes are owned. */
+static lam_status read_maps(const lam_arguments *arguments, const lam_report_input *inputs, int count,
+                            lam_report_maps *maps) {
+    const char *embedding = lam_option_text(arguments, "embedding"),
+               *genes = lam_option_text(arguments, "genes"), *file = lam_option_text(arguments, "genes-file");
+    *maps = (lam_report_maps){.pathways = lam_option_text(arguments, "pathways"),
+                              .colour = lam_option_text(arguments, "colour"),
+                              .plane = strcmp(embedding, "tsne") != 0,
+                              .tsne = strcmp(embedding, "pca") != 0,
+                              .asked = lam_option_given(arguments, "embedding"),
+                              .how = lam_tsne_defaults};
+    if (lam_option_given(arguments, "perplexity"))
+        maps->how.perplexity = lam_option_float(arguments, "perplexity");
+    maps->how.random_start = lam_option_given(arguments, "seed");
+    if (maps->how.random_start) maps->how.seed = (uint64_t)lam_option_int(arguments, "seed");
+    static const char *const needs_map[] = {"embedding",  "perplexity", "seed",  "genes",
+                                            "genes-file", "pathways",   "colour"};
+    for (size_t k = 0; k < sizeof needs_map / sizeof *needs_map; k++)
+        LAM_REQUIRE(!lam_option_given(arguments, needs_map[k]) || any(inputs, count, LAM_REPORT_MAP),
+                    LAM_ERROR_USAGE, "report: --%s is for maps, and no map is given: name an embedding file",
+                    needs_map[k]);
+    LAM_REQUIRE(maps->tsne || !(lam_option_given(arguments, "perplexity") || maps->how.random_start),
+                LAM_ERROR_USAGE, "report: --perplexity and --seed are of t-SNE: not with --embedding pca");
+    LAM_REQUIRE(!genes || !file, LAM_ERROR_USAGE, "report: --genes and --genes-file: only one of them");
+    return lam_report_genes(genes, file, &maps->genes, &maps->gene_count);
 }
 
 static lam_status output_path(const lam_arguments *arguments, const lam_report_input *inputs, int count,
@@ -340,19 +343,19 @@ static lam_status run(const lam_arguments *arguments) {
     lam_report_input *inputs = NULL;
     char *out = NULL, *data = NULL;
     lam_page *page = NULL;
+    lam_report_maps maps = {0};
     lam_status status = LAM_OK;
     LAM_TRY(lam_alloc_array((void **)&inputs, count, sizeof *inputs));
     LAM_TRY_GOTO(read_inputs(arguments, inputs, count), done);
     LAM_TRY_GOTO(output_path(arguments, inputs, count, &out), done);
+    LAM_TRY_GOTO(read_maps(arguments, inputs, count, &maps), done);
     LAM_TRY_GOTO(lam_require_new_file(out, lam_option_force(arguments)), done);
     LAM_TRY_GOTO(lam_text_format(&data, "%.*s_data",
                                  (int)(ends_with(out, ".html") ? strlen(out) - 5 : strlen(out)), out),
                  done);
     const char *title = lam_option_text(arguments, "title");
     LAM_TRY_GOTO(lam_page_create(&page, title ? title : "lamella: results", data), done);
-    LAM_TRY_GOTO(fill(page, inputs, count, lam_option_text(arguments, "pathways"),
-                      lam_option_text(arguments, "colour")),
-                 done);
+    LAM_TRY_GOTO(fill(page, inputs, count, &maps), done);
     LAM_TRY_GOTO(lam_page_write(&page, out), done);
     lam_log_info("report: %s, numbers in %s/", out, data);
     if (lam_option_json(arguments)) {
@@ -369,6 +372,7 @@ done:
     lam_page_free(&page);
     for (int i = 0; i < count; i++) lam_free(inputs[i].label);
     lam_free(inputs);
+    lam_free_texts(maps.genes, maps.gene_count);
     lam_free(out);
     lam_free(data);
     return status;
@@ -381,6 +385,19 @@ static const lam_option options[] = {
     {"pathways", LAM_OPTION_TEXT, "TABLE", NULL,
      "table whose first column is an entity of the map and whose column `pathway` marks it", 0, 0, false},
     {"colour", LAM_OPTION_TEXT, "COLUMN", NULL, "column of the map that marks its rows", 0, 0, false},
+    {"embedding", LAM_OPTION_CHOICE, "pca|tsne|both", "both",
+     "two-dimensional pictures of a map; unless asked for, t-SNE is drawn of maps up to 5000 rows", 0, 0,
+     false},
+    {"perplexity", LAM_OPTION_FLOAT, "P", NULL,
+     "effective number of neighbours in t-SNE (default: 30, or a third of the rows where they are few)", 1,
+     1e6, false},
+    {"seed", LAM_OPTION_INT, "N", NULL,
+     "start t-SNE from random positions of this seed (default: from the principal components)", 0, 9e15,
+     false},
+    {"genes", LAM_OPTION_TEXT, "A,B,...", NULL,
+     "rows of the heat map of cosines (default: the largest pathways of --pathways, up to 60 rows)", 0, 0,
+     false},
+    {"genes-file", LAM_OPTION_TEXT, "FILE", NULL, "the same from a file, one name a line", 0, 0, false},
     {0}};
 
 const lam_command lam_command_report = {
@@ -391,5 +408,6 @@ const lam_command lam_command_report = {
     -1,
     options,
     "lamella report runs/demo/run\n"
-    "lamella report trained=results/trained untrained=results/untrained map.h5ad --out report.html",
+    "lamella report trained=results/trained untrained=results/untrained map.h5ad --out report.html\n"
+    "lamella report map.h5ad --embedding tsne --genes PSMA1,PSMB2,RPL3 --out map.html",
     run};

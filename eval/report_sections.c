@@ -4,11 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/embeddings.h"
 #include "base/files.h"
 #include "base/json.h"
 #include "base/memory.h"
-#include "base/rng.h"
 #include "eval/report_parts.h"
 
 /* ---- a training run ---- */
@@ -168,17 +166,9 @@ lam_status lam_report_run(lam_page *page, const lam_report_input *input) {
 
 /* ---- a probe ---- */
 
-static lam_status read_file(const lam_report_input *input, const char *name, lam_table **table) {
-    char *path;
-    LAM_TRY(lam_path_join(&path, input->path, name));
-    lam_status status = lam_table_read(table, path);
-    lam_free(path);
-    return status;
-}
-
-static lam_status whole_table(lam_page *page, const char *title, const lam_table *table) {
+lam_status lam_report_table(lam_page *page, const char *title, const lam_table *table, int64_t most) {
     int columns = lam_table_columns(table);
-    int64_t rows = lam_table_rows(table);
+    int64_t rows = lam_table_rows(table) < most ? lam_table_rows(table) : most;
     const char **names = NULL, **cells = NULL;
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_alloc_array((void **)&names, columns, sizeof *names), done);
@@ -197,7 +187,8 @@ done:
 /* confusion.csv: true label in the first column, one column a predicted label, counts; drawn as shares of a row. */
 static lam_status confusion(lam_page *page, const char *label, const lam_table *table) {
     int64_t n = lam_table_rows(table);
-    if (lam_table_columns(table) != n + 1 || n > 60) return whole_table(page, "Confusion", table);
+    if (lam_table_columns(table) != n + 1 || n > 60)
+        return lam_report_table(page, "Confusion", table, INT64_MAX);
     const char **names = NULL;
     double *shares = NULL;
     lam_status status = LAM_OK;
@@ -223,112 +214,13 @@ lam_status lam_report_probe(lam_page *page, const lam_report_input *input) {
     lam_table *table;
     char heading[300];
     snprintf(heading, sizeof heading, "Probe: %s", input->label);
-    LAM_TRY(read_file(input, "scores.csv", &table));
+    LAM_TRY(lam_report_read(input, "scores.csv", &table));
     lam_page_heading(page, heading);
-    lam_status status = whole_table(page, "Balanced accuracy by fold", table);
+    lam_status status = lam_report_table(page, "Balanced accuracy by fold", table, INT64_MAX);
     lam_table_free(table);
     LAM_TRY(status);
-    LAM_TRY(read_file(input, "confusion.csv", &table));
+    LAM_TRY(lam_report_read(input, "confusion.csv", &table));
     status = confusion(page, input->label, table);
     lam_table_free(table);
-    return status;
-}
-
-/* ---- a map: its two first principal components ---- */
-
-/* Power iteration on the covariance with deflation; the start is fixed, so the picture is the same every time. */
-static lam_status components(const lam_embeddings *e, double *x, double *y) {
-    enum { ITERATIONS = 300 };
-    int64_t n = e->rows, d = e->columns;
-    double *centred = NULL, *direction = NULL;
-    lam_status status = LAM_OK;
-    LAM_TRY_GOTO(lam_alloc_array((void **)&centred, n * d, sizeof *centred), done);
-    LAM_TRY_GOTO(lam_alloc_array((void **)&direction, d, sizeof *direction), done);
-    for (int64_t j = 0; j < d; j++) {
-        double mean = 0;
-        for (int64_t i = 0; i < n; i++) mean += e->values[i * d + j] / (double)n;
-        for (int64_t i = 0; i < n; i++) centred[i * d + j] = e->values[i * d + j] - mean;
-    }
-    for (int component = 0; component < 2; component++) {
-        double *score = component ? y : x;
-        lam_rng r = lam_rng_stream(1, LAM_RNG_SPLIT, (uint64_t)component);
-        for (int64_t j = 0; j < d; j++) direction[j] = lam_rng_normal(&r);
-        for (int iteration = 0; iteration <= ITERATIONS; iteration++) {
-            double norm = 0;
-            for (int64_t j = 0; j < d; j++) norm += direction[j] * direction[j];
-            norm = norm > 0 ? 1 / sqrt(norm) : 0;
-            for (int64_t j = 0; j < d; j++) direction[j] *= norm;
-            for (int64_t i = 0; i < n; i++) {
-                score[i] = 0;
-                for (int64_t j = 0; j < d; j++) score[i] += centred[i * d + j] * direction[j];
-            }
-            if (iteration == ITERATIONS) break;
-            memset(direction, 0, (size_t)d * sizeof *direction);
-            for (int64_t i = 0; i < n; i++)
-                for (int64_t j = 0; j < d; j++) direction[j] += score[i] * centred[i * d + j];
-        }
-        for (int64_t i = 0; i < n; i++)
-            for (int64_t j = 0; j < d; j++) centred[i * d + j] -= score[i] * direction[j];
-    }
-done:
-    lam_free(centred);
-    lam_free(direction);
-    return status;
-}
-
-static lam_status categories_of(const lam_embeddings *e, const char *pathways, const char *colour,
-                                lam_table **table, const char **categories) {
-    for (int64_t i = 0; i < e->rows; i++) categories[i] = "";
-    if (colour) {
-        int at;
-        LAM_TRY(lam_table_require(e->obs, colour, &at));
-        for (int64_t i = 0; i < e->rows; i++) categories[i] = lam_table_cell(e->obs, i, at);
-        return LAM_OK;
-    }
-    if (!pathways) return LAM_OK;
-    LAM_TRY(lam_table_read(table, pathways));
-    int at;
-    LAM_TRY(lam_table_require(*table, "pathway", &at));
-    for (int64_t i = 0; i < e->rows; i++)
-        for (int64_t r = 0; r < lam_table_rows(*table); r++)
-            if (!strcmp(lam_table_cell(*table, r, 0), e->index[i]))
-                categories[i] = lam_table_cell(*table, r, at);
-    return LAM_OK;
-}
-
-lam_status lam_report_map(lam_page *page, const lam_report_input *input, const char *pathways,
-                          const char *colour) {
-    lam_embeddings *e;
-    LAM_TRY(lam_embeddings_read(&e, input->path, NULL, NULL));
-    double *x = NULL, *y = NULL;
-    const char **categories = NULL;
-    lam_table *table = NULL;
-    lam_status status = LAM_OK;
-    LAM_TRY_GOTO(lam_alloc_array((void **)&x, e->rows, sizeof *x), done);
-    LAM_TRY_GOTO(lam_alloc_array((void **)&y, e->rows, sizeof *y), done);
-    LAM_TRY_GOTO(lam_alloc_array((void **)&categories, e->rows, sizeof *categories), done);
-    for (int64_t i = 0; i < e->rows * e->columns; i++)
-        LAM_REQUIRE_GOTO(isfinite(e->values[i]), done, LAM_ERROR_INPUT,
-                         "%s: row %lld holds a value that is not finite: it cannot be drawn", input->path,
-                         (long long)(i / e->columns + 1));
-    LAM_TRY_GOTO(categories_of(e, pathways, colour, &table, categories), done);
-    LAM_TRY_GOTO(components(e, x, y), done);
-    lam_page_heading(page, "The map");
-    lam_page_paragraph(
-        page,
-        "%lld rows of %lld dimensions, their two first principal components. Rows of one pathway share a mark; small grey ones have none.",
-        (long long)e->rows, (long long)e->columns);
-    char title[300];
-    snprintf(title, sizeof title, "Map: %s", input->label);
-    lam_scatter scatter = {
-        title, "first principal component",   "second principal component",          e->rows, x,
-        y,     (const char *const *)e->index, pathways || colour ? categories : NULL, false, 0, NULL};
-    lam_page_scatter(page, &scatter);
-done:
-    lam_free(x);
-    lam_free(y);
-    lam_free(categories);
-    lam_table_free(table);
-    lam_embeddings_free(e);
     return status;
 }

@@ -358,6 +358,16 @@ expect 1 'twoplates.csv/res: cannot be written' "$lamella" probe twoplates.csv -
 leaves_nothing x.html 1 'nowhere' "$lamella" report nowhere --out x.html
 leaves_nothing x.html 1 'emptydir' "$lamella" report emptydir --out x.html
 leaves_nothing x.html 2 'out' "$lamella" report map.h5ad
+leaves_nothing x.html 2 'perplexity.*5000|1 to' "$lamella" report map.h5ad --perplexity 5000 --out x.html
+leaves_nothing x.html 2 'perplexity' "$lamella" report map.h5ad --perplexity 0 --out x.html
+leaves_nothing x.html 2 'embedding.*pca' "$lamella" report map.h5ad --embedding umap --out x.html
+leaves_nothing x.html 2 'seed.*t-SNE' "$lamella" report map.h5ad --embedding pca --seed 1 --out x.html
+leaves_nothing x.html 2 'genes.*no map' "$lamella" report run --genes A,B --out x.html
+leaves_nothing x.html 1 'genes asked for' "$lamella" report map.h5ad --genes NOBODY,NOTHING --out x.html
+leaves_nothing x.html 1 'nowhere.txt' "$lamella" report map.h5ad --genes-file nowhere.txt --out x.html
+leaves_nothing x.html 2 'only one' "$lamella" report map.h5ad --genes A,B --genes-file nowhere.txt --out x.html
+mkdir replicates; printf 'perturbation,consistency\nA,1\n' > replicates/consistency.csv
+leaves_nothing x.html 1 'consistency_p' "$lamella" report replicates --out x.html
 
 # --- the system says no --------------------------------------------------------------------------------------
 if [ "$(id -u)" != 0 ]; then

@@ -123,7 +123,7 @@ static void whole(void **state) {
     assert_non_null(strstr(html, ">&lt;script&gt;</text>")); /* a named point */
     assert_non_null(strstr(html, "<td class=\"n\">0.1235</td><td class=\"n\">12345678901</td>"));
     assert_non_null(
-        strstr(html, ">a very long name that woul\xE2\x80\xA6</text>")); /* cut, whole in the tool tip */
+        strstr(html, ">a very long name that \xE2\x80\xA6</text>")); /* cut, whole in the tool tip */
     assert_non_null(strstr(html, "over the axis</title>"));
     for (char *p = html; (p = strstr(p, "=\"")); p++) { /* no coordinate is a NaN */
         assert_int_not_equal(strncmp(p + 2, "nan", 3), 0);

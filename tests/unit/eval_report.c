@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +25,7 @@ static void put(const char *name, const char *text) {
 
 static int report(int count, const char *const *words) {
     const lam_command *const commands[] = {&lam_command_report, NULL};
-    char *argv[16] = {strdup("lamella"), strdup("report"), strdup("--quiet")};
+    char *argv[24] = {strdup("lamella"), strdup("report"), strdup("--quiet")};
     for (int i = 0; i < count; i++) argv[3 + i] = strdup(words[i]);
     int code = lam_cli_main(commands, count + 3, argv);
     for (int i = 0; i < count + 3; i++) free(argv[i]);
@@ -46,7 +47,7 @@ static int enter(void **state) {
     (void)state;
     if (!mkdtemp(folder) || chdir(folder)) return -1;
     static const char *const folders[] = {
-        "run/reconstructions", "trained", "untrained", "against", "probe", "empty"};
+        "run/reconstructions", "trained", "untrained", "against", "probe", "empty", "replicates"};
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
         assert_int_equal(lam_make_folders(folders[i]), LAM_OK);
     put("run/metrics.jsonl",
@@ -108,6 +109,8 @@ static void results_side_by_side(void **state) {
     assert_true(holds("all.html", "from the best down: best one 55.0 %, untrained 25.0 %; chance is 10 %."));
     assert_true(holds("all.html", "difference +0.300 (95 % interval +0.120 to +0.440): above it"));
     assert_true(holds("all.html", ">chance</text>"));
+    assert_true(holds("all_data/02_difference_of_recall__the_first_map_minus_untrained.csv",
+                      "pathway,0.29999999999999999,0.12,0.44"));
     assert_true(holds("all.html", "<title>G&lt;2&gt;</title>"));
     assert_true(holds("all.html", "<td>train</td><td class=\"n\">123.5</td>"));
     assert_true(holds("all.html", ">0.75</text>")); /* 3 of 4 in the confusion matrix */
@@ -115,8 +118,8 @@ static void results_side_by_side(void **state) {
         holds("all_data/01_recall_of_known_relationships___script_alert_1___script_.csv",
               "best one,0.55000000000000004,0.40000000000000002,0.66000000000000003\nuntrained,0.25,,\n"));
     /* The first component is the first axis: G0 and G1 lie at its ends, sign free. */
-    assert_true(holds("all_data/02_map__map_h5ad.csv", "G0,actin,4,") ||
-                holds("all_data/02_map__map_h5ad.csv", "G0,actin,-4,"));
+    assert_true(holds("all_data/03_map__map_h5ad.csv", "G0,actin,4,") ||
+                holds("all_data/03_map__map_h5ad.csv", "G0,actin,-4,"));
     assert_false(holds("all.html", "http://") || holds("all.html", "https://"));
 }
 
@@ -124,6 +127,150 @@ static void comparison_alone_keeps_its_scores(void **state) {
     (void)state;
     assert_int_equal(REPORT("against", "--out", "alone.html"), 0);
     assert_true(holds("alone.html", ">0.550</text>"));
+}
+
+/* Three groups of ten rows around the axes, and two without a pathway. */
+static void put_groups(void) {
+    enum { ROWS = 32, COLUMNS = 3 };
+    static double values[ROWS * COLUMNS];
+    static char names[ROWS][8], pathways[2000] = "gene,pathway\n";
+    const char *index[ROWS];
+    for (int i = 0; i < ROWS; i++) {
+        for (int j = 0; j < COLUMNS; j++)
+            values[COLUMNS * i + j] = (j == i % 3 ? 5 : 0) + 0.3 * sin(1.3 * i * i + 2 * j);
+        snprintf(names[i], sizeof names[i], "N%d", i);
+        index[i] = names[i];
+        if (i < 30) {
+            size_t length = strlen(pathways);
+            snprintf(pathways + length, sizeof pathways - length, "N%d,group%d\n", i, i % 3);
+        }
+    }
+    put("groups.csv", pathways);
+    assert_int_equal(
+        lam_embeddings_write("groups.h5ad", ROWS, COLUMNS, values, false, NULL, index, NULL, NULL), LAM_OK);
+}
+
+/* The heat map's rows of one group stand together; the words of the t-SNE tell its settings. */
+static void map_pictures(void **state) {
+    (void)state;
+    put_groups();
+    assert_int_equal(REPORT("groups.h5ad", "--pathways", "groups.csv", "--out", "both.html"), 0);
+    assert_true(holds("both.html", "perplexity 10.3333, started from the principal components"));
+    assert_true(holds("both.html", "Cosines between 30 rows, those of the largest pathways"));
+    assert_true(lam_path_exists("both_data/01_map__groups_h5ad.csv"));
+    assert_true(holds("both_data/02_t_sne__groups_h5ad.csv", "\nN31,,"));
+    lam_table *table;
+    assert_int_equal(lam_table_read(&table, "both_data/03_cosines_of_chosen_rows__groups_h5ad.csv"), LAM_OK);
+    assert_int_equal(lam_table_rows(table), 30);
+    for (int64_t i = 0; i < 30; i++) {
+        assert_string_equal(lam_table_cell(table, i, 0), lam_table_name(table, (int)i + 1));
+        assert_string_equal(lam_table_cell(table, i, (int)i + 1), "1");
+        int group = atoi(lam_table_cell(table, i, 0) + 1) % 3,
+            first = atoi(lam_table_cell(table, i / 10 * 10, 0) + 1) % 3;
+        assert_int_equal(group, first);
+    }
+    lam_table_free(table);
+    put("chosen.txt", "N3\n N0 \r\n\nN0\nABSENT\nN1\n");
+    assert_int_equal(REPORT("groups.h5ad", "--embedding", "tsne", "--perplexity", "5", "--seed", "3",
+                            "--genes-file", "chosen.txt", "--out", "chosen.html"),
+                     0);
+    assert_true(holds("chosen.html", "perplexity 5, started from random positions"));
+    assert_true(holds("chosen.html", "Cosines between 3 rows, those asked for"));
+    assert_false(holds("chosen.html", "principal component"));
+    assert_int_equal(REPORT("groups.h5ad", "--embedding", "pca", "--genes", "N3,N1", "--out", "plane.html"),
+                     0);
+    assert_false(holds("plane.html", "t-SNE"));
+    assert_true(holds("plane.html", "Cosines between 2 rows"));
+    assert_int_equal(REPORT("map.h5ad", "--out", "few.html"), 0); /* four rows: perplexity 1 */
+    assert_true(holds("few.html", "perplexity 1,"));
+    static const double three[] = {1, 2, 3, 4, 5, 7};
+    assert_int_equal(lam_embeddings_write("three.h5ad", 3, 2, three, false, NULL, NULL, NULL, NULL), LAM_OK);
+    assert_int_equal(REPORT("three.h5ad", "--out", "three.html"), 0);
+    assert_false(holds("three.html", "t-SNE"));
+}
+
+static void large_maps_have_no_tsne_unasked(void **state) {
+    (void)state;
+    enum { ROWS = 5001 };
+    static double values[ROWS];
+    for (int i = 0; i < ROWS; i++) values[i] = i % 7;
+    assert_int_equal(lam_embeddings_write("large.h5ad", ROWS, 1, values, true, NULL, NULL, NULL, NULL),
+                     LAM_OK);
+    assert_int_equal(REPORT("large.h5ad", "--out", "large.html"), 0);
+    assert_true(holds("large.html", "t-SNE is left out: the map has more than 5000 rows"));
+}
+
+static void what_relate_wrote(void **state) {
+    (void)state;
+    put("trained/histogram.csv",
+        "source,bin_low,bin_high,null_count,query_count\na,-1,-0.5,0,0\na,-0.5,0,10,1\n"
+        "a,0,0.5,80,2\na,0.5,1,10,3\n");
+    put("trained/clusters.csv", "source,cluster,genes,within_mean,between_mean,ks,ks_p,cvm,cvm_p\n"
+                                "a,\"x, y\",4,0.12345678901234567,0,0.5,1e-12,2,0.04\n");
+    put("trained/neighbours.csv", "query,rank,neighbour,cosine\nA,1,B,0.91\nA,2,<C>,0.5\nD,1,A,-0.25\n");
+    assert_int_equal(REPORT("trained", "--out", "relate.html"), 0);
+    assert_true(holds("relate.html", ">lowest 5 %</text>"));
+    assert_true(holds("relate.html", "<td>A</td><td>B (0.91), &lt;C&gt; (0.50)</td>"));
+    assert_true(holds("relate.html", "<td>D</td><td>A (-0.25)</td>"));
+    assert_true(holds("relate.html", "<td>x, y</td><td class=\"n\">4</td><td class=\"n\">0.1235</td>"));
+    assert_true(holds("relate_data/03_clusters.csv", "0.12345678901234567"));
+    put("trained/neighbours.csv", "query,rank,neighbour\nA,1,B\n");
+    assert_int_equal(REPORT("trained", "--out", "x.html"), 1);
+    assert_non_null(strstr(lam_last_error(), "cosine"));
+    assert_int_equal(unlink("trained/neighbours.csv") || unlink("trained/clusters.csv") ||
+                         unlink("trained/histogram.csv"),
+                     0);
+}
+
+static void volcano(void **state) {
+    (void)state;
+    put("replicates/consistency.csv",
+        "perturbation,replicates,consistency,consistency_p,consistency_q,magnitude,magnitude_p,magnitude_q\n"
+        "A,4,0.5,0.001,0.004,2,0.001,0.004\nB,4,0.4,0.01,0.02,1,0.5,0.9\nC,4,0.1,0.5,0.6,1,0.6,0.9\nD,1,,,,1,0.2,0.4\n"
+        "E,4,0.9,0,0.001,1,0.6,0.9\n");
+    assert_int_equal(REPORT("replicates", "--out", "volcano.html"), 0);
+    assert_true(holds("volcano.html", "consistency: 3 of 4 perturbations at a false discovery rate of 5 %."));
+    assert_true(holds("volcano.html", "magnitude: 1 of 5 perturbations"));
+    assert_true(holds("volcano.html", ">q = 0.05</text>"));
+    /* p = 0 is drawn at the smallest p that is more. */
+    assert_true(holds("volcano_data/01_consistency_and_significance__replicates.csv",
+                      "label,category,x,y\nE,q below 0.05,0.90000000000000002,3\nA,q below 0.05,0.5,3\n"
+                      "B,q below 0.05,0.40000000000000002,2\nC,,0.10000000000000001,0.3010299956639812\n"));
+    put("replicates/consistency.csv", "perturbation,consistency\nA,0.5\n");
+    assert_int_equal(REPORT("replicates", "--out", "x.html"), 1);
+    assert_non_null(strstr(lam_last_error(), "consistency_p"));
+}
+
+static void bad_map_options(void **state) {
+    (void)state;
+    put_groups();
+    assert_int_equal(REPORT("groups.h5ad", "--perplexity", "40", "--out", "x.html"), 2);
+    assert_non_null(strstr(lam_last_error(), "groups.h5ad"));
+    assert_non_null(strstr(lam_last_error(), "1 to 31"));
+    assert_int_equal(REPORT("groups.h5ad", "--perplexity", "0.5", "--out", "x.html"), 2);
+    assert_int_equal(REPORT("groups.h5ad", "--embedding", "umap", "--out", "x.html"), 2);
+    assert_int_equal(REPORT("groups.h5ad", "--embedding", "pca", "--seed", "1", "--out", "x.html"), 2);
+    assert_int_equal(REPORT("three.h5ad", "--embedding", "tsne", "--out", "x.html"), 1);
+    assert_non_null(strstr(lam_last_error(), "at least 4 rows"));
+    assert_int_equal(REPORT("trained", "--genes", "A,B", "--out", "x.html"), 2);
+    assert_non_null(strstr(lam_last_error(), "no map is given"));
+    assert_int_equal(REPORT("groups.h5ad", "--genes", "N1,N1", "--out", "x.html"), 2);
+    assert_int_equal(REPORT("groups.h5ad", "--genes", "X,Y,N1", "--out", "x.html"), 1);
+    assert_non_null(strstr(lam_last_error(), "1 of the 3 genes"));
+    assert_int_equal(
+        REPORT("groups.h5ad", "--genes", "N1,N2", "--genes-file", "chosen.txt", "--out", "x.html"), 2);
+    assert_int_equal(REPORT("groups.h5ad", "--genes-file", "absent.txt", "--out", "x.html"), 1);
+    put("one.txt", "N1\n");
+    assert_int_equal(REPORT("groups.h5ad", "--genes-file", "one.txt", "--out", "x.html"), 1);
+    const double zeros[] = {0, 0, 1, 2, 3, 4};
+    const char *const twice[] = {"A", "B", "B"}, *const once[] = {"A", "B", "C"};
+    assert_int_equal(lam_embeddings_write("bad.h5ad", 3, 2, zeros, false, NULL, twice, NULL, NULL), LAM_OK);
+    assert_int_equal(REPORT("bad.h5ad", "--genes", "A,B", "--out", "x.html"), 1);
+    assert_non_null(strstr(lam_last_error(), "map --by"));
+    assert_int_equal(lam_embeddings_write("bad.h5ad", 3, 2, zeros, false, NULL, once, NULL, NULL), LAM_OK);
+    assert_int_equal(REPORT("bad.h5ad", "--genes", "A,B", "--out", "x.html"), 1);
+    assert_non_null(strstr(lam_last_error(), "row 'A' is zero"));
+    assert_false(lam_path_exists("x.html"));
 }
 
 static void bad_input(void **state) {
@@ -149,8 +296,14 @@ static void bad_input(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(run_has_curves_tables_and_pictures), cmocka_unit_test(results_side_by_side),
-        cmocka_unit_test(comparison_alone_keeps_its_scores), cmocka_unit_test(bad_input)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(run_has_curves_tables_and_pictures),
+                                       cmocka_unit_test(results_side_by_side),
+                                       cmocka_unit_test(comparison_alone_keeps_its_scores),
+                                       cmocka_unit_test(map_pictures),
+                                       cmocka_unit_test(large_maps_have_no_tsne_unasked),
+                                       cmocka_unit_test(what_relate_wrote),
+                                       cmocka_unit_test(volcano),
+                                       cmocka_unit_test(bad_map_options),
+                                       cmocka_unit_test(bad_input)};
     return cmocka_run_group_tests(tests, enter, leave);
 }

@@ -1,0 +1,271 @@
+/* What `relate` and `consistency` wrote: distributions, clusters, neighbours, replicates. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/files.h"
+#include "base/memory.h"
+#include "eval/report_parts.h"
+
+#define BINS 400
+#define TABLE_ROWS 50
+#define NEAREST 10
+#define SIGNIFICANT 0.05 /* false discovery rate */
+
+/* ---- tables ---- */
+
+lam_status lam_report_read(const lam_report_input *input, const char *file, lam_table **table) {
+    char *path;
+    LAM_TRY(lam_path_join(&path, input->path, file));
+    lam_status status = lam_table_read(table, path);
+    lam_free(path);
+    return status;
+}
+
+lam_status lam_report_read_present(const lam_report_input *input, const char *file, lam_table **table) {
+    char *path;
+    *table = NULL;
+    LAM_TRY(lam_path_join(&path, input->path, file));
+    lam_status status = lam_path_exists(path) ? lam_table_read(table, path) : LAM_OK;
+    lam_free(path);
+    return status;
+}
+
+double lam_report_number(const lam_table *table, int64_t row, const char *name) {
+    int column = lam_table_column(table, name);
+    double value;
+    return column >= 0 && lam_text_is_number(lam_table_cell(table, row, column), &value) ? value
+                                                                                         : (double)NAN;
+}
+
+/* ---- distributions ---- */
+
+typedef struct histogram {
+    int64_t bins;
+    double low[BINS], high[BINS], middle[BINS], null_share[BINS], query_share[BINS];
+} histogram;
+
+/* The value below which `share` of the null lies, straight inside a bin. */
+static double null_quantile(const histogram *h, double share) {
+    double below = 0;
+    for (int64_t i = 0; i < h->bins; i++) {
+        if (h->null_share[i] > 0 && below + h->null_share[i] >= share)
+            return h->low[i] + (h->high[i] - h->low[i]) * (share - below) / h->null_share[i];
+        below += h->null_share[i];
+    }
+    return (double)NAN;
+}
+
+/* The rows of one source from `start` on, as shares; returns the row behind them. */
+static int64_t read_histogram(const lam_table *table, int source, int64_t start, histogram *h) {
+    double null_total = 0, query_total = 0;
+    const char *name = lam_table_cell(table, start, source);
+    int64_t end = start;
+    h->bins = 0;
+    for (; end < lam_table_rows(table) && h->bins < BINS && !strcmp(lam_table_cell(table, end, source), name);
+         end++) {
+        int64_t i = h->bins++;
+        h->low[i] = lam_report_number(table, end, "bin_low");
+        h->high[i] = lam_report_number(table, end, "bin_high");
+        h->middle[i] = (h->low[i] + h->high[i]) / 2;
+        null_total += h->null_share[i] = lam_report_number(table, end, "null_count");
+        query_total += h->query_share[i] = lam_report_number(table, end, "query_count");
+    }
+    for (int64_t i = 0; i < h->bins; i++) {
+        h->null_share[i] /= null_total > 0 ? null_total : 1;
+        h->query_share[i] /= query_total > 0 ? query_total : 1;
+    }
+    return end;
+}
+
+static void draw_histogram(lam_page *page, const char *label, const char *name, const histogram *h) {
+    int64_t from = 0, to = h->bins; /* without the empty bins at both ends */
+    while (from + 1 < to && !(h->null_share[from] > 0) && !(h->query_share[from] > 0)) from++;
+    while (to - 1 > from && !(h->null_share[to - 1] > 0) && !(h->query_share[to - 1] > 0)) to--;
+    lam_series series[2] = {{"all pairs", to - from, h->middle + from, h->null_share + from},
+                            {"known pairs", to - from, h->middle + from, h->query_share + from}};
+    lam_guide cuts[2] = {{null_quantile(h, 0.05), "lowest 5 %"}, {null_quantile(h, 0.95), "highest 5 %"}};
+    char title[300];
+    snprintf(title, sizeof title, "Cosines of %s: %s", label, name);
+    lam_page_lines_guided(page, title, "cosine similarity", "share of pairs", 2, series, 2, cuts);
+}
+
+static lam_status distributions(lam_page *page, const lam_report_input *input, const lam_table *table) {
+    int source;
+    histogram *h;
+    LAM_TRY(lam_table_require(table, "source", &source));
+    LAM_TRY(lam_alloc((void **)&h, sizeof *h));
+    char heading[300];
+    snprintf(heading, sizeof heading, "Distributions of cosines: %s", input->label);
+    lam_page_heading(page, heading);
+    lam_page_paragraph(
+        page,
+        "Known pairs that lie apart from all pairs, on either side, are what recall counts: those outside the dashed "
+        "lines, beyond which 5 %% of all pairs lie on each side.");
+    for (int64_t start = 0; start < lam_table_rows(table);) {
+        const char *name = lam_table_cell(table, start, source);
+        start = read_histogram(table, source, start, h);
+        draw_histogram(page, input->label, name, h);
+    }
+    lam_free(h);
+    return LAM_OK;
+}
+
+/* ---- clusters and neighbours ---- */
+
+static lam_status clusters(lam_page *page, const lam_report_input *input, const lam_table *table) {
+    char heading[300];
+    snprintf(heading, sizeof heading, "Clusters of genes: %s", input->label);
+    lam_page_heading(page, heading);
+    lam_page_paragraph(
+        page,
+        "Cosines within a known complex or pathway against those between it and the other genes, by the tests of "
+        "Kolmogorov and Smirnov (ks) and of Cramer and von Mises (cvm); p values are of single tests.");
+    if (lam_table_rows(table) > TABLE_ROWS)
+        lam_page_paragraph(page, "The first %d of %lld clusters; clusters.csv has them all.", TABLE_ROWS,
+                           (long long)lam_table_rows(table));
+    return lam_report_table(page, "Clusters", table, TABLE_ROWS);
+}
+
+static lam_status neighbours(lam_page *page, const lam_report_input *input, const lam_table *table) {
+    int query, neighbour, cosine;
+    LAM_TRY(lam_table_require(table, "query", &query));
+    LAM_TRY(lam_table_require(table, "neighbour", &neighbour));
+    LAM_TRY(lam_table_require(table, "cosine", &cosine));
+    enum { LENGTH = 800 };
+    char(*lists)[LENGTH] = NULL;
+    const char *cells[2 * TABLE_ROWS];
+    int64_t queries = 0, end;
+    LAM_TRY(lam_alloc_array((void **)&lists, TABLE_ROWS, sizeof *lists));
+    for (int64_t start = 0; start < lam_table_rows(table) && queries < TABLE_ROWS; start = end) {
+        const char *name = lam_table_cell(table, start, query);
+        size_t length = 0;
+        for (end = start; end < lam_table_rows(table) && !strcmp(lam_table_cell(table, end, query), name);
+             end++) {
+            if (end - start >= NEAREST || length >= LENGTH - 1) continue;
+            int written =
+                snprintf(lists[queries] + length, LENGTH - length, "%s%s (%.2f)", length ? ", " : "",
+                         lam_table_cell(table, end, neighbour), lam_report_number(table, end, "cosine"));
+            length += written > 0 ? (size_t)written : 0;
+        }
+        cells[2 * queries] = name;
+        cells[2 * queries + 1] = lists[queries];
+        queries++;
+    }
+    char heading[300];
+    snprintf(heading, sizeof heading, "Nearest neighbours: %s", input->label);
+    lam_page_heading(page, heading);
+    lam_page_paragraph(
+        page,
+        "Up to %d nearest rows and their cosines, of up to %d rows that were asked for; neighbours.csv has them all.",
+        NEAREST, TABLE_ROWS);
+    lam_page_table(page, "Neighbours", 2, (const char *[]){"row", "nearest first (cosine)"}, queries, cells);
+    lam_free(lists);
+    return LAM_OK;
+}
+
+lam_status lam_report_relate(lam_page *page, const lam_report_input *input) {
+    static const struct {
+        const char *file;
+        lam_status (*draw)(lam_page *, const lam_report_input *, const lam_table *);
+    } parts[] = {
+        {"histogram.csv", distributions}, {"clusters.csv", clusters}, {"neighbours.csv", neighbours}};
+    for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) {
+        lam_table *table;
+        LAM_TRY(lam_report_read_present(input, parts[k].file, &table));
+        lam_status status = table ? parts[k].draw(page, input, table) : LAM_OK;
+        lam_table_free(table);
+        LAM_TRY(status);
+    }
+    return LAM_OK;
+}
+
+/* ---- replicates ---- */
+
+typedef struct volcano_point {
+    const char *name, *category;
+    double x, y;
+} volcano_point;
+
+/* Names are written from the first on: the most significant first, among equals the largest. */
+static int strongest_first(const void *a, const void *b) {
+    const volcano_point *p = a, *q = b;
+    if (p->y != q->y) return p->y > q->y ? -1 : 1;
+    if (p->x != q->x) return p->x > q->x ? -1 : 1;
+    return strcmp(p->name, q->name);
+}
+
+static lam_status volcano(lam_page *page, const lam_report_input *input, const lam_table *table,
+                          const char *what) {
+    static const char category[] = "q below 0.05";
+    int name, at, p, q;
+    char column[2][40], title[300], axis[80];
+    snprintf(column[0], sizeof column[0], "%s_p", what);
+    snprintf(column[1], sizeof column[1], "%s_q", what);
+    LAM_TRY(lam_table_require(table, "perturbation", &name));
+    LAM_TRY(lam_table_require(table, what, &at));
+    LAM_TRY(lam_table_require(table, column[0], &p));
+    LAM_TRY(lam_table_require(table, column[1], &q));
+    int64_t rows = lam_table_rows(table), n = 0, significant = 0;
+    double least = 1, cut = 0;
+    volcano_point *points = NULL;
+    double *xy = NULL;
+    const char **texts = NULL;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_alloc_array((void **)&points, rows, sizeof *points), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&xy, 2 * rows, sizeof *xy), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&texts, 2 * rows, sizeof *texts), done);
+    for (int64_t r = 0; r < rows; r++) {
+        double value = lam_report_number(table, r, column[0]);
+        if (value > 0) least = fmin(least, value);
+    }
+    for (int64_t r = 0; r < rows; r++) {
+        double x = lam_report_number(table, r, what), value = lam_report_number(table, r, column[0]),
+               rate = lam_report_number(table, r, column[1]);
+        if (isnan(x) || isnan(value)) continue; /* a single replicate, or the summary */
+        bool small = rate < SIGNIFICANT;
+        points[n++] = (volcano_point){lam_table_cell(table, r, name), small ? category : "", x,
+                                      fmax(0, -log10(fmax(value, least)))};
+        significant += small;
+        if (small) cut = fmax(cut, fmax(value, least));
+    }
+    if (!n) goto done;
+    qsort(points, (size_t)n, sizeof *points, strongest_first);
+    for (int64_t i = 0; i < n; i++) {
+        xy[i] = points[i].x;
+        xy[n + i] = points[i].y;
+        texts[i] = points[i].name;
+        texts[n + i] = points[i].category;
+    }
+    snprintf(title, sizeof title, "%c%s and significance: %s", what[0] - 'a' + 'A', what + 1, input->label);
+    snprintf(axis, sizeof axis, "-log10 p of %s", what);
+    lam_page_paragraph(page, "%s: %lld of %lld perturbations at a false discovery rate of 5 %%.", what,
+                       (long long)significant, (long long)n);
+    lam_guide guide = {significant ? -log10(cut) : (double)NAN, "q = 0.05"};
+    lam_scatter scatter = {title, what, axis, n, xy, xy + n, texts, texts + n, true, significant ? 1 : 0,
+                           &guide};
+    lam_page_scatter(page, &scatter);
+done:
+    lam_free(points);
+    lam_free(xy);
+    lam_free(texts);
+    return status;
+}
+
+lam_status lam_report_consistency(lam_page *page, const lam_report_input *input) {
+    lam_table *table;
+    char heading[300];
+    LAM_TRY(lam_report_read(input, "consistency.csv", &table));
+    snprintf(heading, sizeof heading, "Replicates: %s", input->label);
+    lam_page_heading(page, heading);
+    lam_page_paragraph(
+        page,
+        "Each point is a perturbation; the named ones are significant, the strongest named first where names would "
+        "cover each other.");
+    lam_status status = volcano(page, input, table, "consistency");
+    if (status == LAM_OK && lam_table_column(table, "magnitude") >= 0)
+        status = volcano(page, input, table, "magnitude");
+    lam_table_free(table);
+    return status;
+}
