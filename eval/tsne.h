@@ -13,7 +13,7 @@
  *
  * Pairs are taken in tiles of rows i < j: distances in float64, affinities and forces in float32. Tiles of affinities are kept as
  * far as `kept_bytes` go and computed again in each iteration beyond, with the same bits. The result does not depend on threads.
- * Time: iterations x rows^2 / 2 pairs of about half a nanosecond on one core with AVX-512. */
+ * Time: iterations x rows^2 / 2 pairs of 0.6 ns on one core with AVX2 or better, 1.5 ns with SSE. */
 #ifndef LAMELLA_EVAL_TSNE_H
 #define LAMELLA_EVAL_TSNE_H
 

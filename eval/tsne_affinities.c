@@ -9,7 +9,7 @@
 #include "eval/tsne_parts.h"
 
 #define TILE LAM_TSNE_TILE
-#define LANES 8        /* numbers taken together, whatever the width of the machine's vectors */
+#define LANES 4        /* numbers taken together, whatever the width of the machine's vectors */
 #define SEARCH_ROWS 32 /* whose distances to all rows are in memory at once */
 #define SEARCH_STEPS 200
 #define ENTROPY_ERROR 1e-10
@@ -22,7 +22,7 @@
 typedef double lanes __attribute__((vector_size(LANES * sizeof(double)), may_alias));
 typedef int64_t bits __attribute__((vector_size(LANES * sizeof(int64_t)), may_alias));
 
-#define EVERY(value) ((lanes){value, value, value, value, value, value, value, value})
+#define EVERY(value) ((lanes){value, value, value, value})
 
 static inline __attribute__((always_inline)) void at_least(lanes *x, double least) {
     bits below = *x < EVERY(least);
