@@ -8,7 +8,7 @@
  *     LAM_TRY(lam_page_write(&page, "report.html"));
  *
  * Everything that is given as text is escaped. Each chart and table also becomes a CSV file in the data folder (01_title.csv).
- * Readable without colour: series differ by dash or by mark, bars carry their numbers. Calls return nothing: the first
+ * Readable without colour: series differ by dash, categories by twelve marks, bars carry their numbers. Calls return nothing: the first
  * failure is remembered and returned by lam_page_write. Ownership: strings and numbers are copied into the page at once. */
 #ifndef LAMELLA_BASE_PAGE_H
 #define LAMELLA_BASE_PAGE_H

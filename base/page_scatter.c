@@ -7,47 +7,54 @@
 #include "base/page.h"
 #include "base/page_parts.h"
 
-#define MARKS 6
+#define MARKS 12
 #define LEGEND 40
 
 /* ---- marks ---- */
 
+/* Twelve marks that differ without colour; closed ones are filled or hollow. */
 static void mark(lam_page *page, int kind, double x, double y, double r, const char *colour) {
-    switch (kind % MARKS) {
-    case 0:
-        lam_page_raw(page, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\" fill=\"%s\">", x, y, r, colour);
+    static const struct {
+        char shape; /* circle, square, triangle, diamond, x, plus, v: triangle upside down */
+        bool hollow;
+    } kinds[MARKS] = {{'c', false}, {'s', false}, {'t', false}, {'d', false}, {'c', true},  {'x', true},
+                      {'s', true},  {'t', true},  {'d', true},  {'p', true},  {'v', false}, {'v', true}};
+    bool hollow = kinds[kind % MARKS].hollow;
+    double up = kinds[kind % MARKS].shape == 'v' ? -1 : 1;
+    lam_page_raw(page, "<path d=\"");
+    switch (kinds[kind % MARKS].shape) {
+    case 'c':
+        lam_page_raw(page, "M%.1f %.1fa%.1f %.1f 0 1 0 %.1f 0a%.1f %.1f 0 1 0 %.1f 0z", x - r, y, r, r, 2 * r,
+                     r, r, -2 * r);
         break;
-    case 1:
-        lam_page_raw(page, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"%s\">", x - r,
-                     y - r, 2 * r, 2 * r, colour);
+    case 's': lam_page_raw(page, "M%.1f %.1fh%.1fv%.1fh%.1fz", x - r, y - r, 2 * r, 2 * r, -2 * r); break;
+    case 'd':
+        lam_page_raw(page, "M%.1f %.1fl%.1f %.1fl%.1f %.1fl%.1f %.1fz", x, y - 1.4 * r, 1.4 * r, 1.4 * r,
+                     -1.4 * r, 1.4 * r, -1.4 * r, -1.4 * r);
         break;
-    case 2:
-        lam_page_raw(page, "<path d=\"M%.1f %.1fl%.1f %.1fh%.1fz\" fill=\"%s\">", x, y - 1.2 * r, 1.2 * r,
-                     2.1 * r, -2.4 * r, colour);
+    case 'x':
+        lam_page_raw(page, "M%.1f %.1fl%.1f %.1fm0 %.1fl%.1f %.1f", x - r, y - r, 2 * r, 2 * r, -2 * r,
+                     -2 * r, 2 * r);
         break;
-    case 3:
-        lam_page_raw(page, "<path d=\"M%.1f %.1fl%.1f %.1fl%.1f %.1fl%.1f %.1fz\" fill=\"%s\">", x,
-                     y - 1.4 * r, 1.4 * r, 1.4 * r, -1.4 * r, 1.4 * r, -1.4 * r, -1.4 * r, colour);
-        break;
-    case 4:
-        lam_page_raw(
-            page,
-            "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\" fill=\"none\" stroke-width=\"2\" stroke=\"%s\">", x,
-            y, r, colour);
+    case 'p':
+        lam_page_raw(page, "M%.1f %.1fh%.1fm%.1f %.1fv%.1f", x - 1.2 * r, y, 2.4 * r, -1.2 * r, -1.2 * r,
+                     2.4 * r);
         break;
     default:
-        lam_page_raw(
-            page,
-            "<path d=\"M%.1f %.1fl%.1f %.1fm0 %.1fl%.1f %.1f\" stroke-width=\"2.2\" stroke=\"%s\" fill=\"none\">",
-            x - r, y - r, 2 * r, 2 * r, -2 * r, -2 * r, 2 * r, colour);
+        lam_page_raw(page, "M%.1f %.1fl%.1f %.1fh%.1fz", x, y - 1.2 * r * up, 1.2 * r, 2.1 * r * up,
+                     -2.4 * r);
         break;
     }
+    if (hollow)
+        lam_page_raw(page, "\" fill=\"none\" stroke-width=\"1.8\" stroke=\"%s\">", colour);
+    else
+        lam_page_raw(page, "\" fill=\"%s\">", colour);
 }
 
-static void end_mark(lam_page *page, int kind) {
-    kind %= MARKS;
-    lam_page_raw(page, kind == 0 || kind == 4 ? "</circle>\n" : kind == 1 ? "</rect>\n" : "</path>\n");
-}
+static void end_mark(lam_page *page) { lam_page_raw(page, "</path>\n"); }
+
+/* Of the category that appeared as number `rank`: marks first, then the same marks in other colours. */
+static const char *colour_of(int rank) { return lam_page_colours[(rank + rank / MARKS) % 6]; }
 
 /* ---- names ---- */
 
@@ -120,9 +127,8 @@ static void draw_point(lam_page *page, const lam_scatter *s, int64_t i, int rank
     place[0] = lam_page_place(x, s->x[i], LAM_PAGE_LEFT, LAM_PAGE_WIDTH - LAM_PAGE_RIGHT);
     place[1] = lam_page_place(y, s->y[i], bottom, top);
     bool plain = rank < 0;
-    int kind = plain ? 0 : rank / 6 + rank;
-    mark(page, kind, place[0], place[1], plain ? 1.8 : 4.2,
-         plain ? "var(--soft)" : lam_page_colours[rank % 6]);
+    mark(page, plain ? 0 : rank, place[0], place[1], plain ? 1.8 : 4.2,
+         plain ? "var(--soft)" : colour_of(rank));
     lam_page_raw(page, "<title>");
     lam_page_escaped(page, s->labels[i]);
     if (!plain) {
@@ -131,7 +137,7 @@ static void draw_point(lam_page *page, const lam_scatter *s, int64_t i, int rank
         lam_page_raw(page, ")");
     }
     lam_page_raw(page, "</title>");
-    end_mark(page, kind);
+    end_mark(page);
 }
 
 void lam_page_scatter(lam_page *page, const lam_scatter *s) {
@@ -170,8 +176,8 @@ void lam_page_scatter(lam_page *page, const lam_scatter *s) {
     lam_page_axes(page, x, y, top, bottom, s->x_axis, s->y_axis);
     for (int c = 0; c < shown; c++) {
         double left = LAM_PAGE_LEFT + 6 + 176.0 * 3 / across * (c % across), line = 10 + 20.0 * (c / across);
-        mark(page, c / 6 + c, left, line, 4.4, lam_page_colours[c % 6]);
-        end_mark(page, c / 6 + c);
+        mark(page, c, left, line, 4.4, colour_of(c));
+        end_mark(page);
         lam_page_label_within(page, left + 10, line + 4, 176.0 * 3 / across - 28, "start", "", names[c]);
     }
     for (int marked = 0; marked < 2; marked++) /* the grey ones lie below */

@@ -409,5 +409,5 @@ const lam_command lam_command_report = {
     options,
     "lamella report runs/demo/run\n"
     "lamella report trained=results/trained untrained=results/untrained map.h5ad --out report.html\n"
-    "lamella report map.h5ad --embedding tsne --genes PSMA1,PSMB2,RPL3 --out map.html",
+    "lamella report runs/demo/map.h5ad --embedding tsne --genes G001,G002,G003 --out map.html",
     run};
