@@ -11,8 +11,8 @@
 #include "eval/linalg.h"
 
 #define CORAL_RIDGE 0.5
-#define RANK_TOLERANCE                                                                                       \
-    1e-10       /* of the largest eigenvalue: below it a direction has no variance among the controls */
+/* Of the largest eigenvalue: below it a direction has no variance among the controls. */
+#define RANK_TOLERANCE 1e-10
 #define TILE 64 /* columns that one thread takes at a time: results do not depend on the number of threads */
 
 /* What is fitted on: the controls, batch by batch. */
@@ -24,8 +24,10 @@ typedef struct fitting {
     int64_t *start; /* [batches + 1] of each batch in rows and z */
     double *z;      /* [n, d] the controls as far as they are aligned; NULL for methods that need no copy */
     double *
-        largest; /* [d] largest absolute value of each column of z before anything was taken off: rounding is measured by it */
+        largest; /* [d] largest absolute value in each column of z before anything was taken off: measure of rounding */
 } fitting;
+
+static const char *controls_or_rows(const lam_alignment *how) { return how->controls ? "controls" : "rows"; }
 
 static lam_status list_controls(fitting *f, int64_t rows) {
     const lam_alignment *how = f->how;
@@ -40,7 +42,8 @@ static lam_status list_controls(fitting *f, int64_t rows) {
     return LAM_OK;
 }
 
-int lam_align_needs(const lam_alignment *how) {
+/* How many controls (rows, where none are named) of each batch. */
+static int needs(const lam_alignment *how) {
     switch (how->method) {
     case LAM_ALIGN_NONE: return 0;
     case LAM_ALIGN_CENTER: return 1;
@@ -54,25 +57,27 @@ int lam_align_needs(const lam_alignment *how) {
 
 static lam_status require_controls(const fitting *f) {
     const lam_alignment *how = f->how;
-    int need = lam_align_needs(how);
+    int need = needs(how);
     int64_t poor = 0;
     char list[256] = "";
+    LAM_REQUIRE(how->batch || f->n >= need, LAM_ERROR_INPUT,
+                "%lld %s: at least %d are needed to align on them", (long long)f->n, controls_or_rows(how),
+                need);
     for (int64_t b = 0; b < f->t->batches; b++) {
         int64_t n = f->start[b + 1] - f->start[b];
-        if (n >= need) continue;
         size_t used = strlen(list);
-        if (poor < 3)
-            snprintf(list + used, sizeof list - used, poor ? ", '%.50s' %lld" : "batch '%.50s' has %lld %s",
-                     !how->batch        ? "all"
-                     : how->batch_names ? how->batch_names[b]
-                                        : "?",
-                     (long long)n, how->controls ? "controls" : "rows");
+        const char *name = how->batch_names ? how->batch_names[b] : "?";
+        if (n >= need) continue;
+        if (poor == 0)
+            snprintf(list, sizeof list, "batch '%.50s' has %lld %s", name, (long long)n,
+                     controls_or_rows(how));
+        else if (poor < 3)
+            snprintf(list + used, sizeof list - used, ", '%.50s' %lld", name, (long long)n);
         poor++;
     }
-    if (poor > 3) {
-        size_t used = strlen(list);
+    size_t used = strlen(list);
+    if (poor > 3)
         snprintf(list + used, sizeof list - used, ", and %lld more have too few", (long long)poor - 3);
-    }
     LAM_REQUIRE(
         !poor, LAM_ERROR_INPUT,
         "%s: at least %d are needed to align it; leave such batches out with --min-controls %d, or align without --batch",
@@ -116,8 +121,6 @@ static void subtract(double *x, int64_t d, int64_t n, const double *mean, const 
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < d; j++) x[i * d + j] = (x[i * d + j] - mean[j]) / (scale ? scale[j] : 1);
 }
-
-static const char *controls_or_rows(const lam_alignment *how) { return how->controls ? "controls" : "rows"; }
 
 /* Mean and deviation of each batch, of the controls as they are in z, or in x where there is no copy. */
 static lam_status by_batch(fitting *f, const double *x, bool scaled) {

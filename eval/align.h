@@ -67,9 +67,6 @@ typedef struct lam_alignment {
  * s = min(1, sum_k |x_k x_k^T - S|^2 / n^2 / |S - mu I|^2), Frobenius norms. */
 double lam_ledoit_wolf(const double *x, int64_t d, int64_t n, const double *covariance);
 
-/* How many controls (rows, where none are named) of each batch an alignment needs: 0, 1 or 2. */
-int lam_align_needs(const lam_alignment *how);
-
 /* Fits on x [rows, columns], which stays as it is. LAM_ERROR_INPUT: too few controls; LAM_ERROR_NUMERIC: controls that do not vary. */
 lam_status lam_align_fit(const lam_alignment *how, const double *x, int64_t rows, int64_t columns,
                          lam_transform *out);

@@ -223,7 +223,8 @@ for method in 'centerscale' 'pca-cs' 'tvn'; do
   leaves_nothing x.h5ad 1 "batch 'p2' has 0 controls, 'p3' 1: at least 2.*--min-controls 2" "$lamella" map few.csv --out x.h5ad --align $method --controls gene=nt --batch plate
 done
 leaves_nothing x.h5ad 1 "batch 'p2' has 0 controls: at least 1" "$lamella" map few.csv --out x.h5ad --align spherize --controls gene=nt --batch plate --batch-center
-leaves_nothing x.h5ad 1 '1 controls: at least 2' "$lamella" map few.csv --out x.h5ad --align tvn --controls gene=nt --where "plate == p3"
+leaves_nothing x.h5ad 1 '1 controls: at least 2 are needed' "$lamella" map few.csv --out x.h5ad --align tvn --controls gene=nt --where "plate == p3"
+leaves_nothing x.h5ad 1 '1 controls: at least 2 are needed' "$lamella" map few.csv --out x.h5ad --align centerscale --controls gene=nt --where 'plate == p3'
 printf 'gene,d0,d1\nnt,1,2\nnt,1,2\nA,3,3\n' > same.csv
 for method in pca-cs tvn spherize; do
   leaves_nothing x.h5ad 1 'controls do not vary' "$lamella" map same.csv --out x.h5ad --align $method --controls gene=nt
