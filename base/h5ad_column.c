@@ -98,8 +98,7 @@ done:
 }
 
 static lam_status read_mask(const char *path, hid_t group, int64_t count, int64_t **mask) {
-    lam_status status = lam_h5ad_numbers(path, group, "mask", H5T_NATIVE_INT64, count, NULL, (void **)mask);
-    return status == LAM_OK ? LAM_OK : lam_fail_context(status, "the gaps of a column");
+    return lam_h5ad_numbers(path, group, "mask", H5T_NATIVE_INT64, count, NULL, (void **)mask);
 }
 
 static lam_status apply_mask(const char *path, hid_t group, texts *out) {

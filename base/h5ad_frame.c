@@ -143,7 +143,11 @@ lam_status lam_h5ad_obs(lam_embeddings *out, const char *path, hid_t file) {
     for (int64_t i = 0; i < names.count; i++) {
         if (strcmp(names.items[i], "index") == 0) continue;
         lam_h5ad_free_texts(&column);
-        LAM_TRY_GOTO(lam_h5ad_column(path, frame, names.items[i], 0, unknown, &column), done);
+        status = lam_h5ad_column(path, frame, names.items[i], 0, unknown, &column);
+        if (status != LAM_OK) {
+            lam_fail_context(status, "obs column '%s'", names.items[i]);
+            goto done;
+        }
         if (unknown[0]) {
             LAM_TRY_GOTO(leave_out(&left_out, names.items[i], unknown), done);
             continue;
@@ -180,7 +184,11 @@ lam_status lam_h5ad_frame_matrix(lam_embeddings *out, char ***names, const char 
     for (int64_t i = 0; i < order.count; i++) {
         lam_free(numbers);
         numbers = NULL;
-        LAM_TRY_GOTO(lam_h5ad_column_numbers(path, frame, order.items[i], rows, unknown, &numbers), done);
+        status = lam_h5ad_column_numbers(path, frame, order.items[i], rows, unknown, &numbers);
+        if (status != LAM_OK) {
+            lam_fail_context(status, "column '%s' of %s", order.items[i], name);
+            goto done;
+        }
         if (unknown[0]) {
             LAM_TRY_GOTO(leave_out(&left_out, order.items[i], unknown), done);
             continue;

@@ -19,6 +19,7 @@ enum { MAX_ELEMENTS = 64, TEXT_BYTES = 24 };
 
 static const uint8_t *at, *end;
 static hsize_t rows;
+static hid_t with_parents; /* a link whose name is a path makes its groups */
 
 static void require(int condition) {
     if (!condition) abort();
@@ -32,10 +33,10 @@ static int64_t number(void) {
     return b < 128 ? b % 8 : b < 192 ? special[b % 8] : (int8_t)byte();
 }
 
-/* From the list, or bytes of the input. */
-static const char *word(char *text, const char *const *list, unsigned count) {
+/* From the list (`usual`: its place where the byte is 0), or bytes of the input. */
+static const char *word(char *text, const char *const *list, unsigned count, unsigned usual) {
     unsigned b = byte();
-    if (b < 224) return list[b % count];
+    if (b < 224) return list[(b + usual) % count];
     unsigned length = b % TEXT_BYTES;
     for (unsigned i = 0; i < length; i++) text[i] = (char)byte();
     text[length] = '\0';
@@ -138,7 +139,8 @@ static void fill(hid_t dataset, hid_t type, bool raw, hsize_t count, bool small)
     if (!raw && H5Tis_variable_str(type) > 0) {
         char text[MAX_ELEMENTS][TEXT_BYTES];
         const char *texts[MAX_ELEMENTS];
-        for (hsize_t i = 0; i < count; i++) texts[i] = byte() == 255 ? NULL : word(text[i], words, 8);
+        for (hsize_t i = 0; i < count; i++)
+            texts[i] = byte() == 255 ? NULL : word(text[i], words, 8, (unsigned)i);
         H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, texts);
     } else if (raw && small && size <= 8 && H5Tget_class(type) == H5T_INTEGER) {
         int64_t numbers[MAX_ELEMENTS];
@@ -152,7 +154,7 @@ static void fill(hid_t dataset, hid_t type, bool raw, hsize_t count, bool small)
 
 /* `rank` and `length` are what a right file has; `kind` its type. */
 static hid_t put_dataset(hid_t parent, const char *name, unsigned rank, hsize_t length, unsigned kind) {
-    static const H5Z_filter_t filters[] = {H5Z_FILTER_DEFLATE, 32000, 32015, H5Z_FILTER_SHUFFLE, 32001};
+    static const H5Z_filter_t filters[] = {32000, 32015, H5Z_FILTER_DEFLATE, H5Z_FILTER_SHUFFLE, 32001};
     hsize_t dims[3] = {length, rank == 2 ? 2 : 1, 1}, count = 1;
     unsigned form = byte(), layout = byte();
     bool raw = true, exact = false;
@@ -180,7 +182,7 @@ static hid_t put_dataset(hid_t parent, const char *name, unsigned rank, hsize_t 
     } else if (layout >= 100) {
         H5Pset_layout(plan, H5D_COMPACT);
     }
-    if (name[0] != '\0') dataset = H5Dcreate2(parent, name, type, space, H5P_DEFAULT, plan, H5P_DEFAULT);
+    if (name[0] != '\0') dataset = H5Dcreate2(parent, name, type, space, with_parents, plan, H5P_DEFAULT);
     if (dataset >= 0 && form != 255) {
         unsigned char packed[64];
         /* A chunk as it stands in the file; HDF5 1.10 reads beyond one that its own filters leave too short. */
@@ -222,9 +224,9 @@ static void put_column(hid_t file, hid_t parent, const char *name, int depth) {
         if (dataset >= 0) H5Dclose(dataset);
         H5Sclose(space);
     } else {
-        hid_t group = name[0] != '\0' ? H5Gcreate2(parent, name, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT) : -1;
+        hid_t group = name[0] != '\0' ? H5Gcreate2(parent, name, with_parents, H5P_DEFAULT, H5P_DEFAULT) : -1;
         if (group < 0) return;
-        const char *encoding = word(text, encodings, 6);
+        const char *encoding = word(text, encodings, 6, 0);
         bool categorical = strcmp(encoding, "categorical") == 0;
         put_text(group, "encoding-type", encoding);
         if (form == 7) {
@@ -241,7 +243,7 @@ static void put_column(hid_t file, hid_t parent, const char *name, int depth) {
 }
 
 static void put_frame(hid_t file, const char *name, hsize_t length) {
-    static const char *const names[] = {"_index", "cell", "a", "b", "index", "x/y", "__categories"};
+    static const char *const names[] = {"_index", "cell", "a", "b", "c", "x/y", "index", "__categories"};
     char text[TEXT_BYTES], texts[8][TEXT_BYTES];
     const char *order[8];
     unsigned form = byte();
@@ -249,13 +251,13 @@ static void put_frame(hid_t file, const char *name, hsize_t length) {
     hid_t frame = form < 250 ? H5Gcreate2(file, name, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT) : -1;
     if (frame < 0) return;
     rows = length;
-    const char *index = word(text, names, 2);
+    const char *index = word(text, names, 2, 0);
     put_text(frame, "encoding-type", "dataframe");
     put_text(frame, "_index", index);
     hid_t dataset = put_dataset(frame, index, 1, rows, 0);
     if (dataset >= 0) H5Dclose(dataset);
     for (hsize_t i = 0; i < count; i++) {
-        order[i] = word(texts[i], names, 7);
+        order[i] = word(texts[i], names, 8, (unsigned)i + 1);
         put_column(file, frame, order[i], 0);
     }
     if (form < 192) {
@@ -285,7 +287,7 @@ static void put_matrix(hid_t file, const char *name) {
         return;
     }
     hid_t group = H5Gcreate2(file, name, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-    put_text(group, form % 4 == 3 ? "h5sparse_format" : "encoding-type", word(text, encodings, 6));
+    put_text(group, form % 4 == 3 ? "h5sparse_format" : "encoding-type", word(text, encodings, 6, 0));
     put_numbers(group, form % 4 == 2 ? "h5sparse_shape" : "shape");
     hsize_t count = byte() % 5;
     hid_t parts[3] = {put_dataset(group, "indptr", 1, form % 2 ? 3 : rows + 1, 1),
@@ -326,20 +328,30 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_fapl_core(access, 1 << 14, false);
     H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
-    if (byte() % 2) H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110);
+    unsigned plan = byte(); /* bits: newer format, a plain matrix, no var, provenance */
+    if (plan % 2) H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110);
+    with_parents = H5Pcreate(H5P_LINK_CREATE);
+    H5Pset_create_intermediate_group(with_parents, 1);
     hid_t file = H5Fcreate("fuzz.h5ad", H5F_ACC_TRUNC, H5P_DEFAULT, access);
     require(file >= 0);
-    unsigned key = byte() % 6;
+    unsigned b = byte(), key = b >= 250 ? 5 : b % 5;
     rows = 3 - byte() % 4;
     H5Gclose(H5Gcreate2(file, "layers", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
     H5Gclose(H5Gcreate2(file, "obsm", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
-    put_matrix(file, places[key]);
-    put_frame(file, "obs", rows);
-    if (byte() < 128) put_frame(file, "var", 2);
-    if (byte() >= 128) {
+    if (plan & 2) {
+        const uint8_t *kept = at;
+        at = end;
+        put_matrix(file, places[key]);
+        at = kept;
+    } else {
+        put_matrix(file, places[key]);
+    }
+    if (plan & 8) { /* provenance before the bytes are used up */
         H5Gclose(H5Gcreate2(file, "uns", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
         put_column(file, file, "uns/lamella", 0);
     }
+    put_frame(file, "obs", rows);
+    if ((plan & 4) == 0) put_frame(file, "var", 2);
     require(lam_h5ad_filters_register("fuzz.h5ad") == LAM_OK);
     lam_embeddings *e = NULL;
     char **names = NULL;
@@ -355,5 +367,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
     lam_embeddings_free(e);
     H5Fclose(file);
     H5Pclose(access);
+    H5Pclose(with_parents);
     return 0;
 }
