@@ -1,6 +1,8 @@
 /* A matrix with a metadata table, as `embed` and `map` write it and every evaluation reads it.
  *
- * Reads .h5ad (AnnData: X dense or CSR, obs with string, categorical, numeric, boolean columns and index), .npy with
+ * Reads .h5ad (AnnData: a matrix dense, CSR or CSC, or in obsm a data frame, whose columns of numbers count; obs with
+ * text, categorical, numeric, boolean and nullable columns, others named in a warning and left out; an index that has a
+ * name of its own is a column of obs too), .npy with
  * .csv of the same stem, .csv/.tsv(.gz) (features: columns that match `features`; by default d0, d1... where present,
  * else every numeric column not named Metadata_...). .parquet is an error with a one-line conversion.
  * Ownership: lam_embeddings_free frees all. */
@@ -20,7 +22,7 @@ extern "C" {
 typedef struct lam_embeddings {
     int64_t rows, columns;
     double *values;   /* [rows, columns], row-major; float32 files are widened exactly */
-    bool was_float32; /* the file's type */
+    bool was_float32; /* the file's type: float32, or float16 */
     lam_table *obs;   /* rows; column "index" is not part of it */
     char **index;     /* [rows] names of the rows, one block (lam_texts_pack) */
     char *provenance; /* uns['lamella'], a JSON text; NULL where absent */

@@ -1,8 +1,9 @@
 /* AnnData files (.h5ad) through HDF5: the inside of base/embeddings.c. No other source may include hdf5.h.
  *
  * The layout is anndata's on-disk format (encoding-version 0.1.0 of the file, 0.2.0 of arrays and data
- * frames, as anndata 0.8 to 0.12 write and read it). HDF5 is not thread-safe here: call from one thread at a
- * time. */
+ * frames, as anndata 0.8 to 0.12 write and read it); read as well: anndata 0.7 (categories of a column elsewhere in
+ * the file), chunks packed by gzip, LZF and Zstandard. Numbers of obs are the shortest text that reads back as the same
+ * number of the file's type. HDF5 is not thread-safe here: call from one thread at a time. */
 #ifndef LAMELLA_BASE_H5AD_H
 #define LAMELLA_BASE_H5AD_H
 

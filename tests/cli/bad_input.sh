@@ -3,6 +3,7 @@
 # Usage: bad_input.sh LAMELLA
 set -u
 lamella=$(readlink -f "$1")
+golden=$(readlink -f "$(dirname "$0")/../golden/embeddings")
 work=$(mktemp -d)
 trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
 cd "$work"
@@ -188,6 +189,11 @@ if grep -q 'embed: ' err.txt; then failed=$((failed + 1)); echo 'FAILED: embedde
 leaves_nothing x.h5ad 1 'nowhere' "$lamella" map nowhere.h5ad --out x.h5ad --by gene
 leaves_nothing x.h5ad 1 'text.png' "$lamella" map text.png --out x.h5ad --by gene
 head -c 1000 emb.h5ad > cut.h5ad; leaves_nothing x.h5ad 1 'cut.h5ad' "$lamella" map cut.h5ad --out x.h5ad --by gene
+leaves_nothing x.h5ad 1 'anndata before 0.7; convert it' "$lamella" map "$golden/compound_obs.h5ad" --out x.h5ad --by gene
+leaves_nothing x.h5ad 1 'blosc.*gzip' "$lamella" map "$golden/packed_0_12.h5ad" --key blosc --out x.h5ad --align center
+leaves_nothing x.h5ad 1 'lzf_back; the file is damaged' "$lamella" map "$golden/packed_0_12.h5ad" --key lzf_back --out x.h5ad --align center
+leaves_nothing x.h5ad 1 'obsm/words.*no column of numbers' "$lamella" map "$golden/matrices_0_12.h5ad" --key words --out x.h5ad --align center
+leaves_nothing x.h5ad 1 'awkward-array' "$lamella" map "$golden/matrices_0_12.h5ad" --key awkward --out x.h5ad --align center
 leaves_nothing x.h5ad 1 'gnee.*gene' "$lamella" map emb.h5ad --out x.h5ad --by gnee
 leaves_nothing x.h5ad 1 'no controls|no row' "$lamella" map emb.h5ad --out x.h5ad --by gene --align tvn --controls gene=nothing
 leaves_nothing x.h5ad 2 'controls' "$lamella" map emb.h5ad --out x.h5ad --by gene --align tvn
