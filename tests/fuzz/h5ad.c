@@ -314,6 +314,25 @@ static void check(const lam_embeddings *e, char **names) {
     (void)kept;
 }
 
+/* To make a file takes longer than to read it: each of the two formats has one, which many runs share, a group a run. */
+static hid_t new_group(unsigned newer) {
+    static hid_t files[2] = {-1, -1};
+    static unsigned runs[2];
+    if (runs[newer]++ % 256 == 0) {
+        if (files[newer] >= 0) H5Fclose(files[newer]);
+        hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+        H5Pset_fapl_core(access, 1 << 16, false);
+        H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
+        if (newer) H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110);
+        files[newer] = H5Fcreate(newer ? "newer.h5ad" : "fuzz.h5ad", H5F_ACC_TRUNC, H5P_DEFAULT, access);
+        H5Pclose(access);
+    }
+    H5Ldelete(files[newer], "run", H5P_DEFAULT);
+    hid_t group = H5Gcreate2(files[newer], "run", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    require(group >= 0);
+    return group;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
     static const char *const keys[] = {"X", "L", "layers/L", "obsm/M", "M", "none"};
     static const char *const places[] = {"X", "layers/L", "layers/L", "obsm/M", "obsm/M", "layers/other"};
@@ -325,15 +344,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
     /* A file is made without our filters, which only read: HDF5 would ask them to write. */
     H5Zunregister(32000);
     H5Zunregister(32015);
-    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    H5Pset_fapl_core(access, 1 << 14, false);
-    H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
     unsigned plan = byte(); /* bits: newer format, a plain matrix, no var, provenance */
-    if (plan % 2) H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110);
     with_parents = H5Pcreate(H5P_LINK_CREATE);
     H5Pset_create_intermediate_group(with_parents, 1);
-    hid_t file = H5Fcreate("fuzz.h5ad", H5F_ACC_TRUNC, H5P_DEFAULT, access);
-    require(file >= 0);
+    hid_t file = new_group(plan % 2);
     unsigned b = byte(), key = b >= 250 ? 5 : b % 5;
     rows = 3 - byte() % 4;
     H5Gclose(H5Gcreate2(file, "layers", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
@@ -365,8 +379,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
     }
     lam_free(names);
     lam_embeddings_free(e);
-    H5Fclose(file);
-    H5Pclose(access);
+    H5Gclose(file);
     H5Pclose(with_parents);
     return 0;
 }
