@@ -1,6 +1,6 @@
 /* What anndata puts into .h5ad: every kind of column and matrix, packed chunks. The golden files: columns_*.h5ad
  * of four rows by anndata 0.7.8, 0.8.0 and 0.12, matrices_0_12.h5ad, and packed_0_12.h5ad, whose obsm holds
- * chunks of 4 x 4 zeros as LZF and Zstandard streams, whole and damaged. */
+ * chunks of 4 x 4 zeros as LZF and Zstandard streams, whole and damaged; odd_*.h5ad were changed with h5py. */
 #include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>
@@ -219,6 +219,35 @@ static void packed(void **state) {
     expect_refused("packed_0_12.h5ad", "scaled", LAM_ERROR_INPUT, "filter that is not known (32000 lzf)");
 }
 
+/* Columns that no text can be made of, by hand into a file of anndata: named once, the others read. */
+static void odd_columns(void **state) {
+    (void)state;
+    static const char left_out[] =
+        "'wide' (2 dimensions), 'dates' (opaque, such as dates of NumPy), 'levels' (an enumeration), 'lists' (lists), "
+        "'links' (references), 'pair' (compound or complex), 'awkward' (awkward-array), 'plain group' (a group), ";
+    char *text = NULL, expected[600];
+    lam_embeddings *e = read_and_listen("odd_columns.h5ad", NULL, &text);
+    assert_int_equal(lam_table_columns(e->obs), 2);
+    assert_string_equal(lam_table_cell(e->obs, 1, 0), "2");
+    assert_string_equal(lam_table_cell(e->obs, 1, 1), "yz");
+    snprintf(expected, sizeof expected,
+             "columns of obs left out, of a kind that is not read: %s'kinds' (2 dimensions)\n", left_out);
+    if (strstr(text, expected) == NULL) fail_msg("'%s' lacks '%s'", text, expected);
+    lam_free(text);
+    lam_embeddings_free(e);
+    e = read_and_listen("odd_columns.h5ad", "frame", &text);
+    assert_true(e->columns == 1 && e->values[1] == 2);
+    snprintf(expected, sizeof expected,
+             "columns of obsm/frame left out, of a kind that is not read: %s'kinds' (categorical), "
+             "'numbers as bytes' (text)\n",
+             left_out);
+    if (strstr(text, expected) == NULL) fail_msg("'%s' lacks '%s'", text, expected);
+    lam_free(text);
+    lam_embeddings_free(e);
+    expect_refused("odd_index.h5ad", NULL, LAM_ERROR_FORMAT,
+                   "the index 'when' of obs is of a kind that is not read");
+}
+
 static void every_fault(void **state) {
     (void)state;
     static const lam_status expected[] = {LAM_ERROR_MEMORY, LAM_ERROR_IO};
@@ -252,7 +281,7 @@ static void every_fault(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(columns), cmocka_unit_test(matrices),    cmocka_unit_test(a_frame_as_matrix),
-        cmocka_unit_test(packed),  cmocka_unit_test(every_fault),
+        cmocka_unit_test(packed),  cmocka_unit_test(odd_columns), cmocka_unit_test(every_fault),
     };
     snprintf(log_path, sizeof log_path, "/tmp/lamella-h5ad-%ld.log", (long)getpid());
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
