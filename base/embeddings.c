@@ -300,6 +300,8 @@ lam_status lam_embeddings_read(lam_embeddings **out, const char *path, const cha
     lam_embeddings *embeddings = NULL;
     LAM_TRY(lam_alloc((void **)&embeddings, sizeof *embeddings));
     lam_status status = read_any(embeddings, path, key, features);
+    if (status == LAM_OK && !embeddings->columns)
+        status = lam_fail(LAM_ERROR_INPUT, __FILE__, __LINE__, "%s: the matrix has no columns", path);
     if (status != LAM_OK) {
         lam_embeddings_free(embeddings);
         return status;

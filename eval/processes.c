@@ -3,15 +3,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
+#include <stdint.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "base/memory.h"
-#include "base/signals.h"
 
 #define POLL_NANOSECONDS 2000000
 
@@ -22,47 +22,42 @@ typedef struct running {
     pid_t id;
 } running;
 
-static lam_status redirect(posix_spawn_file_actions_t *actions, int stream, const char *folder,
-                           const char *name, const char *end) {
-    char *path;
-    LAM_TRY(lam_text_format(&path, "%s/%s%s", folder, name, end));
-    int code = posix_spawn_file_actions_addopen(actions, stream, path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
-    lam_free(path);
-    LAM_REQUIRE(!code, LAM_ERROR_MEMORY, "out of memory: a process could not be prepared");
-    return LAM_OK;
+/* In the new process: only calls that are safe after a fork of a program with threads. */
+static void become(const char *program, char **words, const char *log, const char *result, pid_t parent) {
+    sigset_t none;
+    int in = open("/dev/null", O_RDONLY), out = open(result, O_WRONLY | O_CREAT | O_TRUNC, 0644),
+        error = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    /* It ends with the sweep, whatever ended that. */
+    if (in < 0 || out < 0 || error < 0 || prctl(PR_SET_PDEATHSIG, SIGTERM) != 0 || getppid() != parent)
+        _exit(1);
+    dup2(in, STDIN_FILENO);
+    dup2(out, STDOUT_FILENO);
+    dup2(error, STDERR_FILENO);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL); /* this program blocks the signals that it waits for */
+    execv(program, words);
+    _exit(1);
 }
 
 static lam_status start(const lam_process *job, const char *folder, const char *program, pid_t *id) {
-    const char *words[512] = {program};
+    char *words[512], *log = NULL, *result = NULL;
     int count = 0;
+    words[0] = (char *)(uintptr_t)program; /* execv does not write to them */
     for (; job->arguments[count]; count++) {
         LAM_REQUIRE(count < 510, LAM_ERROR_USAGE, "%s: more than 510 words", job->name);
-        words[count + 1] = job->arguments[count];
+        words[count + 1] = (char *)(uintptr_t)job->arguments[count];
     }
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
-    sigset_t none, all;
-    sigemptyset(&none);
-    sigfillset(&all);
-    LAM_REQUIRE(!posix_spawn_file_actions_init(&actions), LAM_ERROR_MEMORY,
-                "out of memory: a process could not be prepared");
+    words[count + 1] = NULL;
     lam_status status = LAM_OK;
-    bool attributed = !posix_spawnattr_init(&attributes);
-    LAM_REQUIRE_GOTO(attributed &&
-                         !posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0),
-                     done, LAM_ERROR_MEMORY, "out of memory: a process could not be prepared");
-    LAM_TRY_GOTO(redirect(&actions, STDOUT_FILENO, folder, job->name, ".json"), done);
-    LAM_TRY_GOTO(redirect(&actions, STDERR_FILENO, folder, job->name, ".log"), done);
-    /* This process blocks the signals that it waits for; the new one must get them. */
-    posix_spawnattr_setsigmask(&attributes, &none);
-    posix_spawnattr_setsigdefault(&attributes, &all);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    char **arguments = (char **)(void *)words; /* posix_spawn does not write to them */
-    int code = posix_spawn(id, program, &actions, &attributes, arguments, environ);
-    LAM_REQUIRE_GOTO(!code, done, LAM_ERROR_IO, "%s: cannot be started: %s", program, strerror(code));
+    LAM_TRY_GOTO(lam_text_format(&log, "%s/%s.log", folder, job->name), done);
+    LAM_TRY_GOTO(lam_text_format(&result, "%s/%s.json", folder, job->name), done);
+    pid_t parent = getpid();
+    *id = fork();
+    if (*id == 0) become(program, words, log, result, parent);
+    LAM_REQUIRE_GOTO(*id > 0, done, LAM_ERROR_IO, "a process cannot be started: %s", strerror(errno));
 done:
-    posix_spawn_file_actions_destroy(&actions);
-    if (attributed) posix_spawnattr_destroy(&attributes);
+    lam_free(log);
+    lam_free(result);
     return status;
 }
 
@@ -107,7 +102,6 @@ lam_status lam_processes_run(lam_process *jobs, int count, int at_once, const ch
     ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
     LAM_REQUIRE(length > 0, LAM_ERROR_EXTERNAL, "/proc/self/exe cannot be read: %s", strerror(errno));
     program[length] = 0;
-    LAM_TRY(lam_signals_install());
     LAM_TRY(lam_alloc_array((void **)&processes, count, sizeof *processes));
     for (int k = 0; k < count; k++) jobs[k].done = false;
     lam_progress *progress = lam_progress_start("sweep", count, "runs");
@@ -118,9 +112,6 @@ lam_status lam_processes_run(lam_process *jobs, int count, int at_once, const ch
         if (over == count) break;
         nanosleep(&(struct timespec){0, POLL_NANOSECONDS}, NULL);
         reap(jobs, processes, count, false);
-        if (lam_stop_requested())
-            status = lam_fail(LAM_ERROR_EXTERNAL, __FILE__, __LINE__,
-                              "stopped by %s; what is done lies in %s", lam_stop_signal_name(), folder);
     }
     for (int k = 0; k < count && status != LAM_OK; k++)
         if (processes[k].state == RUNNING) kill(processes[k].id, SIGTERM);

@@ -5,7 +5,7 @@
  *     LAM_TRY(lam_processes_run(jobs, 2, 4, "out/logs"));
  *
  * Standard error of a job goes to FOLDER/NAME.log, standard output to FOLDER/NAME.json. A job whose forerunner failed does not
- * start. TERM, INT and USR1 end the running jobs, and the call fails. */
+ * start. Jobs that run end (TERM) when this process does, however it ends. */
 #ifndef LAMELLA_EVAL_PROCESSES_H
 #define LAMELLA_EVAL_PROCESSES_H
 

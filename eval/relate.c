@@ -34,6 +34,10 @@ static lam_status read_thresholds(const lam_arguments *arguments, lam_relate_set
         LAM_REQUIRE(good, LAM_ERROR_USAGE,
                     "relate: --thresholds is '%s', LOW:HIGH[,LOW:HIGH...] with 0 < LOW < HIGH < 1 is needed",
                     text);
+        for (int t = 0; t < s->thresholds; t++)
+            LAM_REQUIRE(s->tails[t].left < left || s->tails[t].left > left || s->tails[t].right < right ||
+                            s->tails[t].right > right,
+                        LAM_ERROR_USAGE, "relate: --thresholds lists %g:%g twice", left, right);
         s->tails[s->thresholds++] = (lam_tails){.left = left, .right = right};
         p = end + (*end == ',');
     }

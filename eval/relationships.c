@@ -152,6 +152,11 @@ static lam_status add_source(const char *path, const reading *r) {
     lam_source *source = &all->sources[all->count++];
     memset(source, 0, sizeof *source);
     LAM_TRY(lam_source_name(path, &source->name));
+    for (int64_t k = 0; k + 1 < all->count; k++)
+        LAM_REQUIRE(
+            strcmp(all->sources[k].name, source->name) != 0, LAM_ERROR_INPUT,
+            "%s: a source named '%s' was read before; results are told apart by that name, so rename one of the files",
+            path, source->name);
     LAM_TRY(is_sets(path) ? read_sets(path, r, source) : read_table(path, r, source));
     drop_repeated(source);
     lam_log_info(

@@ -8,7 +8,7 @@ declare -A allowed=(
   [train]="base data model model/nets dist train" [eval]="base eval")
 # A library may be named only in these files.
 declare -A owner=(
-  [hdf5.h]='base/h5ad.*' [yaml.h]='base/config\.c' [jansson.h]='base/json\.c' [mpi.h]='dist/mpi.*'
+  [hdf5.h]='base/h5ad.*' [yaml.h]='base/yaml.*' [jansson.h]='base/json\.c' [mpi.h]='dist/mpi.*'
   [tiffio.h]='data/.*' [openjpeg.h]='data/.*' [png.h]='(data/.*|base/picture\.c)' [zstd.h]='(data/.*|base/unpack\.c|base/h5ad_filter\.c)'
   [dnnl.h]='(base/gemm\.c|model/cpu/.*)' [oneapi/dnnl/dnnl.h]='(base/gemm\.c|model/cpu/.*)'
   [lapacke.h]='(eval/linalg\.c|base/gemm\.c)' [cblas.h]='(eval/linalg\.c|base/gemm\.c)' [lbfgs.h]='eval/.*')

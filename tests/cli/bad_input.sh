@@ -216,7 +216,7 @@ refuse 2 'components belongs to --align pca-cs and tvn' --align spherize --contr
 refuse 2 'regularization belongs to --align spherize' --align tvn --controls all --regularization 1
 refuse 2 'regularization' --align spherize --controls all --regularization -1
 refuse 2 'save-transform belongs to' --save-transform t.safetensors
-for bad in 1.5 1.0 -1 3x '' nan 2000000; do refuse 2 'a count or a share' --align tvn --controls all --components "$bad"; done
+for bad in 1.5 1.0 -1 3x nan 2000000; do refuse 2 'a count or a share' --align tvn --controls all --components "$bad"; done
 refuse 2 'names .gene. twice' --by gene,gene
 refuse 2 '1 to 16' --by "$(printf 'a%d,' {1..17})"
 refuse 1 'guied.*guide|no column' --by guied,gene
@@ -287,6 +287,10 @@ printf 'a,b\nX,Y\nY,X\n' > circle.csv; leaves_nothing res 1 'circle.csv' "$lamel
 printf 'gene,chromosome,start,end\nQ,1,1,2\n' > away.csv; printf '1\t5\t6\n' > centromeres.bed
 leaves_nothing res 1 'no row of the map has a chromosome arm' "$lamella" relate map.h5ad --relationships screen/relationships --out res --arm away.csv --centromeres centromeres.bed
 leaves_nothing res 1 'nowhere' "$lamella" relate map.h5ad --relationships screen/relationships --out res --arm nowhere.csv
+leaves_nothing res 2 'lists 0.1:0.9 twice' "$lamella" relate map.h5ad --relationships screen/relationships --out res --thresholds 0.1:0.9,0.05:0.95,0.10:0.90
+leaves_nothing res 1 "a source named 'pathways' was read before" "$lamella" relate map.h5ad --relationships screen/relationships screen/relationships/pathways.csv --out res
+(npy "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 0), }") > nocolumns.npy; printf 'gene\nA\nB\nC\n' > nocolumns.csv
+leaves_nothing res 1 'nocolumns.npy: the matrix has no columns' "$lamella" relate nocolumns.npy --relationships screen/relationships --out res
 leaves_nothing res 1 'NOSUCH: no row' "$lamella" relate map.h5ad --relationships screen/relationships --out res --neighbours NOSUCH
 leaves_nothing res 2 'top' "$lamella" relate map.h5ad --relationships screen/relationships --out res --neighbours G1 --top 0
 leaves_nothing res 2 'null genes' "$lamella" relate map.h5ad --relationships screen/relationships --out res --genes 'gene != x'

@@ -55,8 +55,13 @@ printf 'embeddings: emb.h5ad\nconsistency: {by: gene, controls: gene=non-targeti
 for _ in $(seq 200); do [ "$(pgrep -cP $pid || true)" = 2 ] && break; sleep 0.05; done
 children=$(pgrep -P $pid) || fail "no run has begun"
 kill -TERM $pid; code=0; wait $pid || code=$?
-[ "$code" = 1 ] && grep -q 'stopped by TERM' log || { cat log; fail "TERM: exit $code"; }
-for child in $children; do ! kill -0 "$child" 2> /dev/null || fail "run $child goes on"; done
+[ "$code" = 143 ] || { cat log; fail "TERM: exit $code"; }
+for _ in $(seq 100); do
+  left=; for child in $children; do ! kill -0 "$child" 2> /dev/null || left+=" $child"; done
+  [ -n "$left" ] || break
+  sleep 0.05
+done
+[ -z "$left" ] || fail "runs go on:$left"
 echo "ok: stopped"
 
 refused() { # REGEX LINES...: exit 2 and one line
