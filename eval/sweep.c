@@ -32,7 +32,8 @@ static const struct section {
                 {"map", &lam_command_map, EMBEDDINGS, true, NULL},
                 {"relate", &lam_command_relate, MAPS, false, "recall_"},
                 {"probe", &lam_command_probe, ALIGNED, false, "balanced_accuracy"},
-                {"consistency", &lam_command_consistency, ALIGNED, false, "consistency_share"}};
+                {"consistency", &lam_command_consistency, ALIGNED, false, "consistency.share_p"},
+                {"retrieve", &lam_command_retrieve, ALIGNED, false, "mean_average_precision"}};
 enum { SECTIONS = sizeof sections / sizeof *sections };
 
 /* What a run adds to those before it: a key of the file and which of its values. */
@@ -74,9 +75,10 @@ static lam_status unknown_section(const sweep *w, const lam_config_list *list) {
     const char *nearest = lam_nearest_name(asked, names, SECTIONS + 1);
     LAM_REQUIRE(!nearest, LAM_ERROR_CONFIG, "%s:%zu: unknown section '%s'; did you mean '%s'?", w->path,
                 list->line, asked, nearest);
-    LAM_FAIL(LAM_ERROR_CONFIG,
-             "%s:%zu: unknown section '%s', allowed are embeddings, align, map, relate, probe, consistency",
-             w->path, list->line, asked);
+    LAM_FAIL(
+        LAM_ERROR_CONFIG,
+        "%s:%zu: unknown section '%s', allowed are embeddings, align, map, relate, probe, consistency, retrieve",
+        w->path, list->line, asked);
 }
 
 static lam_status check_value(const sweep *w, const lam_config_list *list, const lam_command *command,
@@ -142,8 +144,8 @@ static lam_status check_file(sweep *w) {
                     LAM_ERROR_CONFIG, "%s: %s needs a section map, whose maps it reads", w->path,
                     sections[s].name);
     }
-    LAM_REQUIRE(results, LAM_ERROR_CONFIG, "%s: no section gives results: add relate, probe or consistency",
-                w->path);
+    LAM_REQUIRE(results, LAM_ERROR_CONFIG,
+                "%s: no section gives results: add relate, probe, consistency or retrieve", w->path);
     return LAM_OK;
 }
 
@@ -284,15 +286,20 @@ static void put_columns(const sweep *w, lam_json *record) {
     lam_json_set_text(record, "name", "");
 }
 
-static void put_fields(const lam_json *result, lam_json *record) {
+/* Numbers, those of objects within as "object.number"; a text is the name of the row. */
+static void put_fields(const lam_json *result, const char *prefix, lam_json *record) {
     for (const char *key = NULL; (key = lam_json_key_after(result, key));) {
         const lam_json *field = lam_json_get(result, key);
-        if (lam_json_is_text(field))
+        char path[256];
+        snprintf(path, sizeof path, "%s%s%s", prefix, *prefix ? "." : "", key);
+        if (lam_json_is_object(field))
+            put_fields(field, path, record);
+        else if (lam_json_is_text(field) && !*prefix)
             lam_json_set_text(record, "name", lam_json_text(field, ""));
         else if (lam_json_is_integer(field))
-            lam_json_set_int(record, key, lam_json_int(field, 0));
+            lam_json_set_int(record, path, lam_json_int(field, 0));
         else if (lam_json_is_number(field))
-            lam_json_set_float(record, key, lam_json_float(field, 0));
+            lam_json_set_float(record, path, lam_json_float(field, 0));
     }
 }
 
@@ -326,7 +333,7 @@ static lam_status gather(sweep *w, const lam_process *jobs, lam_json *records, c
             lam_json_set_text(record, "command", sections[w->runs[r].section].name);
             lam_json_set_text(record, "run", w->runs[r].name);
             put_settings(w, r, record, label, sizeof label);
-            put_fields(lam_json_is_array(result) ? lam_json_at(result, k) : result, record);
+            put_fields(lam_json_is_array(result) ? lam_json_at(result, k) : result, "", record);
             LAM_TRY_GOTO(lam_arena_text(&w->arena, &kept, *label ? label : w->runs[r].name,
                                         strlen(*label ? label : w->runs[r].name)),
                          next);

@@ -19,9 +19,11 @@ relate:
   thresholds: ["0.05:0.95", "0.1:0.9"]
 align: {align: centerscale, controls: gene=non-targeting}
 probe: {label: gene, folds: [2, 3], leave-one-group-out: false}
+consistency: {by: gene, controls: gene=non-targeting, permutations: 50}
+retrieve: {by: gene, controls: gene=non-targeting, against: [controls, others], permutations: 50}
 YAML
 "$lamella" sweep sweep.yaml --out sweep --quiet
-[ "$(wc -l < sweep/sweep.csv)" = 11 ] || fail "sweep.csv has $(wc -l < sweep/sweep.csv) lines, not a header and 8 + 2 rows"
+[ "$(wc -l < sweep/sweep.csv)" = 14 ] || fail "sweep.csv has $(wc -l < sweep/sweep.csv) lines, not a header and 8 + 2 + 1 + 2 rows"
 
 # VALUE COLUMN KEY=VALUE...: one cell of the row of sweep.csv that has these values.
 cell() {
@@ -39,14 +41,19 @@ for align in none tvn; do
   done
 done
 [ -n "$(cell balanced_accuracy probe.folds=3)" ] || fail "no accuracy of three folds"
+"$lamella" map emb.h5ad --align centerscale --controls gene=non-targeting --out aligned.h5ad --quiet
+"$lamella" retrieve aligned.h5ad --by gene --controls gene=non-targeting --against others --permutations 50 --out r --force --quiet --json > r.json
+got=$(cell mean_average_precision retrieve.against=others)
+[ -n "$got" ] && grep -qF "\"mean_average_precision\":$got," r.json || fail "'$got' in the sweep; alone: $(cat r.json)"
+[ -n "$(cell consistency.share_p_at_most_0.05 command=consistency)" ] || fail "no share of consistency"
 grep -q '<svg' sweep/report.html || fail "the page has no chart"
 echo "ok: the same numbers"
 
 # Some runs fail: the others are there, the code is 1 and one line says what failed.
 sed 's/gene=non-targeting, aggregate/gene=nobody, aggregate/' sweep.yaml > some.yaml
 code=0; "$lamella" sweep some.yaml --out some --quiet 2> log || code=$?
-[ "$code" = 1 ] && grep -q '12 of 15 runs failed.*there are no controls' log || { cat log; fail "failed runs: exit $code"; }
-[ "$(wc -l < some/sweep.csv)" = 3 ] || fail "the runs that did not fail are not in the table"
+[ "$code" = 1 ] && grep -q '12 of 18 runs failed.*there are no controls' log || { cat log; fail "failed runs: exit $code"; }
+[ "$(wc -l < some/sweep.csv)" = 6 ] || fail "the runs that did not fail are not in the table"
 echo "ok: failed runs"
 
 # TERM ends the sweep and its runs.
