@@ -51,22 +51,19 @@ static lam_status usable_rows(const lam_embeddings *e, const char *expression, c
 
 /* Takes the controls out of `use`. */
 static lam_status find_controls(lam_screen *s, const char *text, bool *use) {
-    const char *equals = strchr(text, '=');
-    LAM_REQUIRE(equals && equals != text, LAM_ERROR_USAGE,
-                "consistency: --controls is '%s', column=value is needed", text);
-    char *name;
-    int column;
-    LAM_TRY(lam_text_copy_n(&name, text, (size_t)(equals - text)));
-    lam_status status = lam_table_require(s->e->obs, name, &column);
-    lam_free(name);
+    bool *controls;
+    int64_t count;
+    LAM_TRY(lam_alloc_array((void **)&controls, s->e->rows, sizeof *controls));
+    lam_status status = lam_where_controls(s->e->obs, text, controls, &count);
+    if (status == LAM_OK) status = lam_alloc_array((void **)&s->controls, count, sizeof *s->controls);
+    for (int64_t i = 0; i < s->e->rows && status == LAM_OK; i++) {
+        if (!use[i] || !controls[i]) continue;
+        s->controls[s->control_count++] = i;
+        use[i] = false;
+    }
+    lam_free(controls);
     LAM_TRY(status);
-    LAM_TRY(lam_alloc_array((void **)&s->controls, s->e->rows, sizeof *s->controls));
-    for (int64_t i = 0; i < s->e->rows; i++)
-        if (use[i] && !strcmp(lam_table_cell(s->e->obs, i, column), equals + 1)) {
-            s->controls[s->control_count++] = i;
-            use[i] = false;
-        }
-    LAM_REQUIRE(s->control_count > 0, LAM_ERROR_INPUT, "there are no controls: no row has %s", text);
+    LAM_REQUIRE(s->control_count > 0, LAM_ERROR_INPUT, "there are no controls: no usable row has %s", text);
     return LAM_OK;
 }
 

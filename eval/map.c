@@ -101,7 +101,7 @@ done:
 
 /* ---- the command ---- */
 
-static lam_status provenance(const map_work *work, char **text) {
+static lam_status provenance(const lam_map_work *work, char **text) {
     lam_json *object = lam_provenance(lam_command_line(work->arguments)), *input = NULL, *results = NULL;
     char *copy = NULL;
     const char *given = work->e->provenance;
@@ -135,30 +135,30 @@ static lam_status drop_controls(lam_embeddings *e, const char *text, const char 
     return status;
 }
 
-static lam_status make_map(map_work *work) {
+static lam_status make_map(lam_map_work *work) {
     const lam_arguments *arguments = work->arguments;
     const char *path = lam_positional(arguments, 0), *by = lam_option_text(arguments, "by");
     LAM_TRY(lam_embeddings_read(&work->e, path, lam_option_text(arguments, "key"),
                                 lam_option_text(arguments, "features")));
     LAM_TRY(filter(work->e, arguments, path));
-    LAM_TRY(map_find_controls(work));
-    LAM_TRY(map_align(work));
+    LAM_TRY(lam_map_find_controls(work));
+    LAM_TRY(lam_map_align(work));
     if (by) {
         LAM_TRY(aggregate(work->e, by, lam_option_text(arguments, "aggregate")));
         if (work->controls) LAM_TRY(drop_controls(work->e, lam_option_text(arguments, "controls"), by));
         lam_free(work->controls); /* its rows are gone */
         work->controls = NULL;
     }
-    return map_genes(work);
+    return lam_map_genes(work);
 }
 
 static lam_status run(const lam_arguments *arguments) {
     const char *out = lam_option_text(arguments, "out"), *save = lam_option_text(arguments, "save-transform");
-    LAM_TRY(map_check_align(arguments));
-    LAM_TRY(map_check_genes(arguments));
+    LAM_TRY(lam_map_check_align(arguments));
+    LAM_TRY(lam_map_check_genes(arguments));
     LAM_TRY(lam_require_new_file(out, lam_option_force(arguments)));
     if (save) LAM_TRY(lam_require_new_file(save, lam_option_force(arguments)));
-    map_work work = {.arguments = arguments, .results = lam_json_object()};
+    lam_map_work work = {.arguments = arguments, .results = lam_json_object()};
     char *text = NULL, *json = NULL;
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(make_map(&work), done);

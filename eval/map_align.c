@@ -9,6 +9,7 @@
 #include "eval/align.h"
 #include "eval/batch_left.h"
 #include "eval/map_parts.h"
+#include "eval/where.h"
 
 /* In the order of lam_align_method. */
 static const char *const methods[] = {"none", "center", "centerscale", "pca-cs", "tvn", "spherize"};
@@ -55,7 +56,7 @@ static lam_status read_how(const lam_arguments *arguments, lam_alignment *how) {
     return read_shrinkage(lam_option_text(arguments, "shrinkage"), how);
 }
 
-lam_status map_check_align(const lam_arguments *arguments) {
+lam_status lam_map_check_align(const lam_arguments *arguments) {
     static const struct {
         const char *option, *belongs;
         unsigned methods; /* bit of lam_align_method */
@@ -102,25 +103,14 @@ lam_status map_check_align(const lam_arguments *arguments) {
 
 /* ---- rows ---- */
 
-lam_status map_find_controls(map_work *work) {
+lam_status lam_map_find_controls(lam_map_work *work) {
     const char *text = lam_option_text(work->arguments, "controls");
-    lam_embeddings *e = work->e;
+    int64_t count;
     if (!text || !strcmp(text, "all")) return LAM_OK;
-    const char *equals = strchr(text, '=');
-    char *name;
-    int column;
-    LAM_TRY(lam_text_copy_n(&name, text, (size_t)(equals - text)));
-    lam_status status = lam_table_require(e->obs, name, &column);
-    lam_free(name);
-    LAM_TRY(status);
     lam_free(work->controls);
     work->controls = NULL;
-    LAM_TRY(lam_alloc_array((void **)&work->controls, e->rows, sizeof *work->controls));
-    int64_t count = 0;
-    for (int64_t i = 0; i < e->rows; i++)
-        count += work->controls[i] = !strcmp(lam_table_cell(e->obs, i, column), equals + 1);
-    LAM_REQUIRE(count > 0, LAM_ERROR_INPUT, "there are no controls: no row has %s", text);
-    return LAM_OK;
+    LAM_TRY(lam_alloc_array((void **)&work->controls, work->e->rows, sizeof *work->controls));
+    return lam_where_controls(work->e->obs, text, work->controls, &count);
 }
 
 /* Dense codes of a column; freed by batches_free. */
@@ -144,7 +134,7 @@ static lam_status find_batches(const lam_embeddings *e, const char *name, batche
 }
 
 /* --min-controls: batches with fewer leave, and are named. */
-static lam_status leave_out_batches(map_work *work, const char *column, int64_t minimum) {
+static lam_status leave_out_batches(lam_map_work *work, const char *column, int64_t minimum) {
     lam_embeddings *e = work->e;
     batches b;
     int64_t *controls = NULL, *rows = NULL, poor = 0, lost = 0;
@@ -184,7 +174,7 @@ static lam_status leave_out_batches(map_work *work, const char *column, int64_t 
         (long long)lost, list);
     for (int64_t i = 0; i < e->rows; i++) keep[i] = controls[b.code[i]] >= minimum;
     LAM_TRY_GOTO(lam_keep_rows(e, keep), done);
-    status = map_find_controls(work);
+    status = lam_map_find_controls(work);
 done:
     batches_free(&b);
     lam_free(controls);
@@ -207,7 +197,7 @@ static lam_json *settings(const lam_arguments *arguments) {
     return object;
 }
 
-static lam_status save(const map_work *work, const lam_transform *t, const batches *b, const char *path) {
+static lam_status save(const lam_map_work *work, const lam_transform *t, const batches *b, const char *path) {
     lam_transform_notes notes = {.batch_names = b->names};
     lam_json *options = settings(work->arguments),
              *origin = lam_provenance(lam_command_line(work->arguments));
@@ -229,7 +219,7 @@ static int by_text(const void *a, const void *b) {
 }
 
 /* The file's number of each row's batch. */
-static lam_status known_batches(const map_work *work, const lam_transform *t,
+static lam_status known_batches(const lam_map_work *work, const lam_transform *t,
                                 const lam_transform_notes *notes, const char *column, const char *path,
                                 int64_t **out) {
     batches b;
@@ -256,7 +246,7 @@ done:
 }
 
 /* An option of this run against the fit's: NULL where it was not given. */
-static lam_status same_setting(const map_work *work, const lam_json *fitted, const char *option,
+static lam_status same_setting(const lam_map_work *work, const lam_json *fitted, const char *option,
                                const char *path) {
     const char *here = lam_option_text(work->arguments, option),
                *there = lam_json_text(lam_json_get(fitted, option), NULL);
@@ -267,7 +257,7 @@ static lam_status same_setting(const map_work *work, const lam_json *fitted, con
     return LAM_OK;
 }
 
-static lam_status apply_file(map_work *work, const char *path) {
+static lam_status apply_file(lam_map_work *work, const char *path) {
     lam_embeddings *e = work->e;
     lam_transform t;
     lam_transform_notes notes;
@@ -300,7 +290,7 @@ done:
     return status;
 }
 
-static lam_status fit_and_apply(map_work *work) {
+static lam_status fit_and_apply(lam_map_work *work) {
     const lam_arguments *arguments = work->arguments;
     const char *save_path = lam_option_text(arguments, "save-transform");
     lam_embeddings *e = work->e;
@@ -330,13 +320,13 @@ done:
 
 /* ---- what batch is left ---- */
 
-static lam_status measure(const map_work *work, const batches *b, lam_batch_score *score) {
+static lam_status measure(const lam_map_work *work, const batches *b, lam_batch_score *score) {
     return lam_batch_left(work->e->values, work->e->rows, work->e->columns, work->controls, b->code, b->count,
                           score);
 }
 
-static void report_left(map_work *work, const char *column, const batches *b, const lam_batch_score *before,
-                        const lam_batch_score *after, bool aligned) {
+static void report_left(lam_map_work *work, const char *column, const batches *b,
+                        const lam_batch_score *before, const lam_batch_score *after, bool aligned) {
     lam_json *object = lam_json_object();
     const char *who = work->controls ? "controls" : "rows";
     lam_json_set(work->results, "batch_left", object);
@@ -368,7 +358,7 @@ static void report_left(map_work *work, const char *column, const batches *b, co
             (long long)before->batches);
 }
 
-lam_status map_align(map_work *work) {
+lam_status lam_map_align(lam_map_work *work) {
     const lam_arguments *arguments = work->arguments;
     const char *column = lam_option_text(arguments, "batch"), *file = lam_option_text(arguments, "transform");
     int64_t minimum = lam_option_int(arguments, "min-controls");

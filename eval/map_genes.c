@@ -8,7 +8,7 @@
 #include "eval/map_parts.h"
 #include "eval/where.h"
 
-lam_status map_check_genes(const lam_arguments *arguments) {
+lam_status lam_map_check_genes(const lam_arguments *arguments) {
     static const char *const needs[][2] = {{"expressed-where", "expressed"},
                                            {"keep-unexpressed", "arm"},
                                            {"centromeres", "arm"},
@@ -43,7 +43,8 @@ static lam_status require_different(const char *const *genes, int64_t rows) {
     return LAM_OK;
 }
 
-static lam_status correct_arms(map_work *work, const char *const *genes, const lam_expression *expressed) {
+static lam_status correct_arms(lam_map_work *work, const char *const *genes,
+                               const lam_expression *expressed) {
     lam_embeddings *e = work->e;
     lam_arms *arms = NULL;
     bool *unexpressed = NULL;
@@ -95,7 +96,7 @@ done:
     return status;
 }
 
-static lam_status leave_out(map_work *work, const lam_expression *expressed) {
+static lam_status leave_out(lam_map_work *work, const lam_expression *expressed) {
     lam_embeddings *e = work->e;
     const char *path = lam_option_text(work->arguments, "expressed");
     bool *keep, drop = !lam_option_flag(work->arguments, "keep-unexpressed"), rows_are_wells = work->controls;
@@ -124,7 +125,7 @@ done:
     return status;
 }
 
-lam_status map_genes(map_work *work) {
+lam_status lam_map_genes(lam_map_work *work) {
     const lam_arguments *arguments = work->arguments;
     const char *path = lam_option_text(arguments, "expressed"), *by = lam_option_text(arguments, "by"),
                *name = lam_option_text(arguments, "gene");

@@ -17,21 +17,11 @@
 #include "base/memory.h"
 #include "eval/commands.h"
 #include "eval/retrieve_parts.h"
+#include "eval/where.h"
 
 static lam_status find_controls(const lam_embeddings *e, const char *text, bool *controls) {
-    const char *equals = strchr(text, '=');
-    LAM_REQUIRE(equals && equals != text, LAM_ERROR_USAGE,
-                "retrieve: --controls is '%s', column=value is needed", text);
-    char *name;
-    int column;
-    LAM_TRY(lam_text_copy_n(&name, text, (size_t)(equals - text)));
-    lam_status status = lam_table_require(e->obs, name, &column);
-    lam_free(name);
-    LAM_TRY(status);
-    int64_t count = 0;
-    for (int64_t i = 0; i < e->rows; i++)
-        count += controls[i] = !strcmp(lam_table_cell(e->obs, i, column), equals + 1);
-    LAM_REQUIRE(count > 0, LAM_ERROR_INPUT, "there are no controls: no row has %s", text);
+    int64_t count;
+    LAM_TRY(lam_where_controls(e->obs, text, controls, &count));
     LAM_REQUIRE(count < e->rows, LAM_ERROR_INPUT, "every row is a control: nothing is left to retrieve");
     return LAM_OK;
 }

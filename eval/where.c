@@ -184,3 +184,20 @@ done:
     lam_table_free(table);
     return status;
 }
+
+lam_status lam_where_controls(const lam_table *table, const char *text, bool *keep, int64_t *count) {
+    const char *equals = strchr(text, '=');
+    LAM_REQUIRE(equals && equals != text, LAM_ERROR_USAGE, "--controls is '%s', column=value is needed",
+                text);
+    char *name;
+    int column;
+    LAM_TRY(lam_text_copy_n(&name, text, (size_t)(equals - text)));
+    lam_status status = lam_table_require(table, name, &column);
+    lam_free(name);
+    LAM_TRY(status);
+    *count = 0;
+    for (int64_t i = 0; i < lam_table_rows(table); i++)
+        *count += keep[i] = !strcmp(lam_table_cell(table, i, column), equals + 1);
+    LAM_REQUIRE(*count > 0, LAM_ERROR_INPUT, "there are no controls: no row has %s", text);
+    return LAM_OK;
+}

@@ -19,6 +19,10 @@ extern "C" {
 
 lam_status lam_where(const lam_table *table, const char *expression, bool **keep);
 
+/* "COLUMN=VALUE" of --controls: keep [rows of the table] is set where the column holds the value, *count says how often.
+ * LAM_ERROR_USAGE for another form, LAM_ERROR_INPUT where the column is missing or no row has the value. */
+lam_status lam_where_controls(const lam_table *table, const char *text, bool *keep, int64_t *count);
+
 typedef enum lam_expression {
     LAM_EXPRESSION_UNKNOWN, /* not in the table */
     LAM_UNEXPRESSED,
