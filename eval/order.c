@@ -168,6 +168,7 @@ static int near_bin(const pass *p, int s, float near) {
 
 static lam_status keep(const pass *p, int s, tally *t, candidate one) {
     t->inside++;
+    t->bins[near_bin(p, s, one.near)]++;
     if (t->kept == p->most) return LAM_OK;
     if (!t->chunks || t->chunks->count == CHUNK) {
         chunk *next;
@@ -176,7 +177,6 @@ static lam_status keep(const pass *p, int s, tally *t, candidate one) {
         t->chunks = next;
     }
     t->chunks->items[t->chunks->count++] = one;
-    t->bins[near_bin(p, s, one.near)]++;
     t->kept++;
     return LAM_OK;
 }
@@ -288,6 +288,19 @@ static lam_status end_kept(const pass *p, int at, int threads, int64_t wanted, s
     return LAM_OK;
 }
 
+/* Too many to keep: the float32 ones say in which bin the value lies, up to the bound and a bin on either side. Where that narrows
+ * the bracket little, float64 goes on in bins. */
+static void narrow(const pass *p, int at, int threads, int64_t wanted, search *s) {
+    int bin = bin_of_rank(p, at, threads, &wanted);
+    double low = (double)p->low[at] + (bin - 1) / (double)p->scale[at] - 2 * p->directions->bound,
+           high = (double)p->low[at] + (bin + 2) / (double)p->scale[at] + 2 * p->directions->bound,
+           before = value_of(s->to) - value_of(s->from);
+    s->by_bins = high - low > 0.25 * before;
+    if (s->by_bins) return;
+    if (key_of(low) > s->from) s->from = key_of(low);
+    if (key_of(high) < s->to) s->to = key_of(high);
+}
+
 /* The tallies of all threads give the value or narrow the bracket. */
 static lam_status end_search(const pass *p, int at, int threads, search *s, bool *missed) {
     int64_t below = 0, inside = 0, kept = 0;
@@ -301,8 +314,8 @@ static lam_status end_search(const pass *p, int at, int threads, search *s, bool
     *missed = wanted < 0 || wanted >= inside;
     if (*missed) return LAM_OK;
     if (p->most && kept == inside) return end_kept(p, at, threads, wanted, s, missed);
-    if (p->most) { /* too many to keep: from here on in bins */
-        s->by_bins = true;
+    if (p->most) {
+        narrow(p, at, threads, wanted, s);
         return LAM_OK;
     }
     int bin = bin_of_rank(p, at, threads, &wanted);
