@@ -16,7 +16,12 @@
 #define MARKS 8      /* searches that one byte can mark, and bytes that are looked at together */
 #define FARTHEST 2.0 /* no cosine lies beyond */
 
-const lam_order_options lam_order_defaults = {1 << 20, 3.5, 1 << 22};
+lam_order_options lam_order_defaults(int64_t pairs) {
+    int64_t sample = pairs >> 8, kept = pairs >> 10;
+    sample = sample < 1 << 20 ? 1 << 20 : sample > 1 << 26 ? 1 << 26 : sample;
+    kept = kept < 1 << 22 ? 1 << 22 : kept > 1 << 24 ? 1 << 24 : kept;
+    return (lam_order_options){sample, 3.5, kept};
+}
 
 /* ---- float64 as integers in the same order ---- */
 

@@ -3,7 +3,8 @@
  * on float32 leaves open. The result is that of sorting every float64 cosine, on any number of threads.
  *
  *     const int64_t ranks[2] = {7226, 137319};
- *     LAM_TRY(lam_order_statistics(&directions, ranks, 2, &lam_order_defaults, values, NULL));
+ *     lam_order_options options = lam_order_defaults(rows * (rows - 1) / 2);
+ *     LAM_TRY(lam_order_statistics(&directions, ranks, 2, &options, values, NULL));
  */
 #ifndef LAMELLA_EVAL_ORDER_H
 #define LAMELLA_EVAL_ORDER_H
@@ -24,7 +25,8 @@ typedef struct lam_order_options {
     int64_t
         kept; /* pairs kept in memory (12 bytes each); where more lie in the brackets, further passes narrow these */
 } lam_order_options;
-extern const lam_order_options lam_order_defaults;
+/* For a map of so many pairs: one pass up to some 200,000 rows, in 200 MB at most; two passes beyond. */
+lam_order_options lam_order_defaults(int64_t pairs);
 
 /* The sampled pairs (all pairs of a small map) as a histogram. */
 typedef struct lam_cosine_histogram {

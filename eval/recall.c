@@ -41,7 +41,8 @@ lam_status lam_recall_cuts(const lam_directions *u, lam_tails *tails, int count,
         ranks[2 * t] = rank_below(tails[t].left, size);
         ranks[2 * t + 1] = rank_above(tails[t].right, size);
     }
-    LAM_TRY(lam_order_statistics(u, ranks, 2 * count, &lam_order_defaults, values, histogram));
+    lam_order_options options = lam_order_defaults(size);
+    LAM_TRY(lam_order_statistics(u, ranks, 2 * count, &options, values, histogram));
     for (int t = 0; t < count; t++) tails[t].below = values[2 * t], tails[t].above = values[2 * t + 1];
     return LAM_OK;
 }
