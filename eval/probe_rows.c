@@ -89,13 +89,33 @@ static lam_status keep_labelled(const lam_table *obs, const lam_probe_settings *
     return LAM_OK;
 }
 
+/* --folds, or 5, or as many as there are groups where nobody asked for more. Rows that stand alone are groups of one. */
+static lam_status count_folds(const lam_design *design, const lam_arguments *arguments,
+                              const lam_probe_settings *s, int64_t *folds) {
+    bool given = lam_option_given(arguments, "folds");
+    long long groups = (long long)design->groups;
+    LAM_REQUIRE(groups >= 2 || s->group, LAM_ERROR_INPUT, "%s: a single row is left: nothing can be held out",
+                s->path);
+    LAM_REQUIRE(groups >= 2, LAM_ERROR_INPUT,
+                "%s: the group column '%s' has a single value: nothing can be left out", s->path, s->group);
+    *folds = s->leave_one_out ? design->groups : lam_option_int(arguments, "folds");
+    LAM_REQUIRE(!given || *folds <= groups, LAM_ERROR_INPUT,
+                "%s: %lld %s cannot be dealt to %lld folds: ask for fewer with --folds%s", s->path, groups,
+                s->group ? "groups" : "rows", (long long)*folds,
+                s->group ? ", or for a fold each with --leave-one-group-out" : "");
+    if (*folds <= groups) return LAM_OK;
+    lam_log_info("probe: %lld %s: %lld folds in place of %lld%s", groups, s->group ? "groups" : "rows",
+                 groups, (long long)*folds, s->group ? ", each leaves one group out" : "");
+    *folds = design->groups;
+    return LAM_OK;
+}
+
 static lam_status make_folds(lam_probe_rows *r, const lam_arguments *arguments, const lam_probe_settings *s,
                              const lam_table *obs) {
     lam_design *design = &r->design;
     int64_t n = design->n;
     design->inner_folds = lam_option_int(arguments, "inner-folds");
     design->seed = (uint64_t)lam_option_int(arguments, "seed");
-    design->folds = lam_option_int(arguments, "folds");
     LAM_TRY(lam_alloc_array((void **)&r->fold, n, sizeof *r->fold));
     if (s->group) {
         int column;
@@ -109,12 +129,10 @@ static lam_status make_folds(lam_probe_rows *r, const lam_arguments *arguments, 
     design->label = r->label;
     design->group = r->group;
     design->fold = r->fold;
+    LAM_TRY(count_folds(design, arguments, s, &design->folds));
     if (!s->leave_one_out)
         return lam_folds_stratified(r->label, design->classes, r->group, design->groups, n, design->folds,
                                     design->seed, r->fold);
-    LAM_REQUIRE(design->groups >= 2, LAM_ERROR_INPUT,
-                "%s: the group column '%s' has a single value: nothing can be left out", s->path, s->group);
-    design->folds = design->groups;
     memcpy(r->fold, r->group, (size_t)n * sizeof *r->fold);
     return LAM_OK;
 }

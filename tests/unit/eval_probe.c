@@ -298,8 +298,14 @@ static void command(void **state) {
     text = text_of("out/scores.csv");
     assert_non_null(strstr(text, "plate,drug,mean,1,"));
     lam_free(text);
-    assert_int_equal(PROBE("wells.csv", "--label", "drug", "--group", "plate", "--out", "x"),
-                     1); /* 3 groups in 5 folds */
+    assert_int_equal(PROBE("wells.csv", "--label", "drug", "--group", "plate", "--folds", "5", "--out", "x"),
+                     1); /* 3 groups in 5 folds that were asked for */
+    assert_int_equal(PROBE("wells.csv", "--label", "drug", "--group", "plate", "--out", "three"), 0);
+    text = text_of("three/scores.csv"); /* the same as leaving each out, in another order of folds */
+    assert_non_null(strstr(text, "drug,plate,2,1,"));
+    assert_non_null(strstr(text, "drug,plate,mean,1,88,88,,X,1\n"));
+    assert_null(strstr(text, "drug,plate,3,"));
+    lam_free(text);
     assert_int_equal(PROBE("wells.csv", "--label", "nothing", "--out", "x"), 1);
     assert_int_equal(PROBE("wells.csv", "--label", "drug", "--leave-one-group-out", "--out", "x"), 2);
     assert_int_equal(PROBE("wells.csv", "--label", "drug", "--folds", "1", "--out", "x"), 2);
