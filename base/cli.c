@@ -63,8 +63,18 @@ static int edit_distance(const char *a, const char *b) {
     return row[m];
 }
 
+/* The shortest of the names that begin with `name`: it was cut short, not misspelt. */
+static const char *completed(const char *name, const char *const *names, int count) {
+    const char *shortest = NULL;
+    for (int i = 0; i < count && *name; i++)
+        if (!strncmp(names[i], name, strlen(name)) && (!shortest || strlen(names[i]) < strlen(shortest)))
+            shortest = names[i];
+    return shortest;
+}
+
 const char *lam_nearest_name(const char *name, const char *const *names, int count) {
-    const char *nearest = NULL;
+    const char *nearest = completed(name, names, count);
+    if (nearest) return nearest;
     int best = (int)strlen(name) / 2 + 1; /* farther than that is no misspelling */
     for (int i = 0; i < count; i++) {
         int distance = edit_distance(name, names[i]);

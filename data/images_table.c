@@ -136,7 +136,7 @@ static lam_status read_row_number(const lam_table *table, int64_t row, int colum
     double value = 0.0;
     LAM_REQUIRE(lam_text_is_number(text, &value) && value >= 0.0 && value < 1e15 &&
                     value == (double)(int64_t)value,
-                LAM_ERROR_INPUT, "%s:%lld: row '%s' of the stack: a whole number from 0 is due",
+                LAM_ERROR_INPUT, "%s:%lld: row '%s' of the stack: a whole number, 0 or more, is needed",
                 lam_table_path(table), (long long)lam_table_line(table, row), text);
     *out = (int64_t)value;
     return LAM_OK;
@@ -304,17 +304,38 @@ static lam_status refuse_duplicates(const lam_images *list) {
     return status;
 }
 
+/* The columns as a list, cut with "..." where it grows long. */
+static void list_columns(const lam_table *table, char *list, size_t room) {
+    size_t used = 0;
+    list[0] = 0;
+    for (int c = 0; c < lam_table_columns(table); c++) {
+        const char *name = lam_table_name(table, c);
+        if (used + strlen(name) + sizeof ", , ..." > room) {
+            snprintf(list + used, room - used, ", ...");
+            return;
+        }
+        used += (size_t)snprintf(list + used, room - used, "%s%s", c > 0 ? ", " : "", name);
+    }
+}
+
 static lam_status read_kind(lam_images *list, const lam_images_config *config, channel_columns *channels,
                             int64_t count) {
     const lam_table *table = list->table;
     bool file = lam_table_column(table, "file") >= 0;
+    LAM_REQUIRE(lam_table_columns(table) > 1 || strchr(lam_table_name(table, 0), ';') == NULL,
+                LAM_ERROR_INPUT,
+                "%s: a single column, '%s': is the separator ';'? Save the table with commas or tabs",
+                lam_table_path(table), lam_table_name(table, 0));
     LAM_REQUIRE(!file || count == 0, LAM_ERROR_INPUT,
                 "%s: a column file and a column %s: one file for all channels or one a channel, not both",
                 lam_table_path(table), lam_table_name(table, channels[0].file));
-    LAM_REQUIRE(file || count > 0, LAM_ERROR_INPUT,
-                "%s: no column names image files: file, file_<channel>, or PathName_Orig<channel> with "
-                "FileName_Orig<channel> is due",
-                lam_table_path(table));
+    char columns[400];
+    list_columns(table, columns, sizeof columns);
+    LAM_REQUIRE(
+        file || count > 0, LAM_ERROR_INPUT,
+        "%s: no column says where the images are: a column 'file', a column 'file_<channel>' for each "
+        "channel, or FileName_Orig<channel> with PathName_Orig<channel> is needed; there are: %s",
+        lam_table_path(table), columns);
     if (file && lam_table_column(table, "channel") >= 0) return lam_images_read_long(list, config);
     list->images = lam_table_rows(table);
     LAM_TRY(lam_alloc_array((void **)&list->rows, list->images, sizeof *list->rows));

@@ -263,18 +263,41 @@ static lam_status holds(const char *folder, const char *name, bool *found) {
     return LAM_OK;
 }
 
+/* Embeddings by the end of their name; their reader tells what it knows of them (and how Parquet is converted). */
+static bool may_be_embeddings(const char *path) {
+    static const char *const ends[] = {".h5ad", ".h5", ".npy", ".csv",    ".tsv",
+                                       ".txt",  ".gz", ".zst", ".parquet"};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        if (ends_with(path, ends[i])) return true;
+    return false;
+}
+
+static lam_status unknown_kind(const char *path) {
+    LAM_FAIL(LAM_ERROR_INPUT,
+             "%s: nothing that inspect knows; it takes a folder of shards, a run or step folder, a "
+             ".safetensors, embeddings or another table (.h5ad, .npy with .csv, .csv, .tsv, .gz) or a config "
+             "(.yaml); results of relate, probe and the others are shown by lamella report",
+             path);
+}
+
 static lam_status run(const lam_arguments *a) {
     const char *path = lam_positional(a, 0);
     LAM_REQUIRE(lam_path_exists(path), LAM_ERROR_IO, "%s: does not exist", path);
-    bool shards = false, begun = false;
-    if (lam_path_is_folder(path)) LAM_TRY(holds(path, "dataset.json", &shards));
-    if (lam_path_is_folder(path)) LAM_TRY(lam_shards_unfinished(path, &begun));
+    bool folder = lam_path_is_folder(path), shards = false, begun = false, step = false, run_folder = false;
+    if (folder) {
+        LAM_TRY(holds(path, "dataset.json", &shards));
+        LAM_TRY(lam_shards_unfinished(path, &begun));
+        LAM_TRY(holds(path, "model.safetensors", &step));
+        LAM_TRY(holds(path, "config.yaml", &run_folder));
+        if (!run_folder) LAM_TRY(holds(path, "checkpoints", &run_folder));
+    }
     if (shards || begun) return inspect_shards(a, path); /* which says what an unfinished packing lacks */
     LAM_REQUIRE(!lam_option_given(a, "image"), LAM_ERROR_USAGE, "--image: %s is not a folder of shards",
                 path);
-    if (lam_path_is_folder(path) || ends_with(path, ".safetensors")) return inspect_weights(a, path);
+    if (folder && !step && !run_folder) return unknown_kind(path);
+    if (folder || ends_with(path, ".safetensors")) return inspect_weights(a, path);
     if (ends_with(path, ".yaml") || ends_with(path, ".yml")) return inspect_config(a, path);
-    return inspect_embeddings(a, path);
+    return may_be_embeddings(path) ? inspect_embeddings(a, path) : unknown_kind(path);
 }
 
 static const lam_option options[] = {

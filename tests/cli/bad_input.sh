@@ -74,6 +74,8 @@ leaves_nothing bad 1 'nothing.csv.*No such file' "$lamella" pack nothing.csv --o
 : > empty.csv; leaves_nothing bad 1 'empty.csv.*empty' "$lamella" pack empty.csv --out bad
 leaves_nothing bad 1 'no rows' "$lamella" pack header.csv --out bad
 printf 'plate,well\np,A01\n' > nofile.csv; leaves_nothing bad 1 'file' "$lamella" pack nofile.csv --out bad
+leaves_nothing bad 1 "no column says where.*there are: plate, well" "$lamella" pack nofile.csv --out bad
+printf 'file_DNA;plate\nx.png;p\n' > semicolon.csv; leaves_nothing bad 1 "is the separator ';'" "$lamella" pack semicolon.csv --out bad
 printf 'file,plate,plate\nx.png,a,b\n' > twice.csv; leaves_nothing bad 1 'twice|duplicate.*plate' "$lamella" pack twice.csv --out bad
 printf 'file,plate\nx.png\n' > short.csv; leaves_nothing bad 1 'short.csv:2' "$lamella" pack short.csv --out bad
 printf 'file,plate\n"x.png,a\n' > quote.csv; leaves_nothing bad 1 'quote' "$lamella" pack quote.csv --out bad
@@ -135,7 +137,8 @@ done
 
 # --- shards --------------------------------------------------------------------------------------------------
 expect 1 'nowhere' "$lamella" inspect nowhere
-mkdir emptydir; expect 1 'emptydir' "$lamella" inspect emptydir
+expect 1 'it takes a folder of shards' "$lamella" inspect "$png"
+mkdir emptydir; expect 1 'emptydir.*it takes a folder of shards' "$lamella" inspect emptydir
 cp -r shards cutshards; truncate -s 500 cutshards/shard_00000.lam; expect 1 'cutshards' "$lamella" inspect cutshards
 cp -r shards noindex; printf 'X' | dd of=noindex/shard_00000.lam bs=1 seek=$(($(stat -c %s noindex/shard_00000.lam) - 40)) conv=notrunc status=none
 expect 1 'noindex' "$lamella" inspect noindex
@@ -347,7 +350,7 @@ expect 2 'exists already.*--force' "$lamella" retrieve emb.h5ad --by gene --out 
 leaves_nothing res 1 'gnee.*gene' "$lamella" probe emb.h5ad --label gnee --out res
 printf 'kind,d0,d1\nA,1,2\nA,3,4\n' > oneclass.csv; leaves_nothing res 1 'single class' "$lamella" probe oneclass.csv --label kind --out res
 leaves_nothing res 2 'leave-one-group-out.*--group' "$lamella" probe emb.h5ad --label gene --leave-one-group-out --out res
-leaves_nothing res 1 'group|fold' "$lamella" probe emb.h5ad --label gene --group batch --folds 50 --out res
+leaves_nothing res 1 '2 groups cannot be dealt to 50 folds.*--leave-one-group-out' "$lamella" probe emb.h5ad --label gene --group batch --folds 50 --out res
 leaves_nothing res 2 'c is .0\.1;1.*separated by commas' "$lamella" probe emb.h5ad --label gene --c '0.1;1' --out res
 leaves_nothing res 2 'c is .1,-1' "$lamella" probe emb.h5ad --label gene --c 1,-1 --out res
 leaves_nothing res 2 'knn is 0, allowed' "$lamella" probe emb.h5ad --label gene --knn 0 --out res
@@ -362,6 +365,7 @@ leaves_nothing res 2 'inner-folds chooses between several' "$lamella" probe emb.
 leaves_nothing res 1 "no matrix of obsm matches 'block_\*'" "$lamella" probe emb.h5ad --label gene --blocks 'block_*' --out res
 leaves_nothing res 2 'blocks and --key both' "$lamella" probe emb.h5ad --label gene --blocks '*' --key X --out res
 printf 'kind,plate,d0\nA,1,1\nB,1,2\nA,2,3\nB,2,5\n' > twoplates.csv
+leaves_nothing res 1 '4 rows cannot be dealt to 5 folds' "$lamella" probe twoplates.csv --label kind --folds 5 --out res
 leaves_nothing res 1 'no setting can be chosen.*single value' "$lamella" probe twoplates.csv --label kind --group plate --leave-one-group-out --c 1,2 --out res
 printf 'size,plate,d0\n1,1,1\n,2,2\n2,3,3\n' > gaps.csv
 leaves_nothing res 1 'rows with a value to train on' "$lamella" probe gaps.csv --label size --ridge --alpha 1 --group plate --leave-one-group-out --out res

@@ -126,6 +126,7 @@ static void refused(void **state) {
         {"transmogrify", "unknown command 'transmogrify': lamella --help lists them"},
         {"help pac", "did you mean 'pack'?"},
         {"map e --out o --aling tvn", "map: unknown option --aling; did you mean --align?"},
+        {"map e --out o --al tvn", "map: unknown option --al; did you mean --align?"},
         {"map e --out o --thread=3", "did you mean --threads?"},
         {"map e --out o --zzzzzzzzzz", "map: unknown option --zzzzzzzzzz: see lamella map --help"},
         {"map e --out o -x", "map: unknown option -x: options are long"},
@@ -250,6 +251,9 @@ static void nearest(void **state) {
     longer[sizeof longer - 1] = '\0';
     assert_string_equal(lam_nearest_name("wdth", names, 3), "width");
     assert_string_equal(lam_nearest_name("weight-decay", names, 3), "weight_decay");
+    assert_string_equal(lam_nearest_name("we", names, 3), "weight_decay"); /* cut short, far as letters go */
+    static const char *const cut[] = {"by", "aligned", "align", "aggregate"};
+    assert_string_equal(lam_nearest_name("al", cut, 4), "align");
     assert_null(lam_nearest_name("colour", names, 3));
     assert_null(lam_nearest_name("", names, 3));
     assert_null(lam_nearest_name(longer, names, 3));
