@@ -9,19 +9,22 @@ mkdir -p "$out/references"
 timings=$out/timings.csv
 echo "stage,seconds" > "$timings"
 
-stage() { # label, command...
-  local label=$1 start=$EPOCHREALTIME; shift
-  echo "== $label: lamella ${*:2}" >&2
+stage() { # label, command...: says the command as it can be pasted, runs it, notes the seconds
+  local label=$1 start=$EPOCHREALTIME word said=lamella; shift
+  for word in "${@:2}"; do
+    case $word in *[!A-Za-z0-9_./=,:-]*) said+=" '$word'" ;; *) said+=" $word" ;; esac
+  done
+  echo "== $label: $said" >&2
   "$@"
   awk -v l="$label" -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { printf "%s,%.2f\n", l, b - a }' >> "$timings"
 }
 # Each plate centred and scaled on all of its wells, then what varies among the wells of one gene whitened away: the 64
 # control wells alone are too few to estimate the covariance of hundreds of features.
-map_and_relate() { # label, embeddings, map, results
-  stage "align $1" "$lamella" map "$2" --out "$out/aligned.h5ad" --align centerscale --controls all --batch plate --force
-  stage "map $1" "$lamella" map "$out/aligned.h5ad" --out "$3" --align tvn --within gene --shrinkage 0.3 \
+map_and_relate() { # label, embeddings, aligned, map, results
+  stage "align $1" "$lamella" map "$2" --out "$3" --align centerscale --controls all --batch plate --force
+  stage "map $1" "$lamella" map "$3" --out "$4" --align tvn --within gene --shrinkage 0.3 \
     --where "gene != non-targeting" --by gene --force
-  stage "relate $1" "$lamella" relate "$3" --relationships "$out/screen/relationships" --out "$4" --bootstrap 1000 --force
+  stage "relate $1" "$lamella" relate "$4" --relationships "$out/screen/relationships" --out "$5" --bootstrap 1000 --force
 }
 
 stage synth "$lamella" synth "$out/screen" --seed "$seed" --strength "$strength" --genes "$genes" --force
@@ -36,9 +39,10 @@ for features in intensity handmade; do
     --crop-size 64 --out "$out/references/$features.h5ad" --force
 done
 
-map_and_relate trained "$out/embeddings.h5ad" "$out/map.h5ad" "$out/relate"
+map_and_relate trained "$out/embeddings.h5ad" "$out/aligned.h5ad" "$out/map.h5ad" "$out/relate"
 for name in untrained intensity handmade; do
-  map_and_relate "$name" "$out/references/$name.h5ad" "$out/references/$name-map.h5ad" "$out/references/$name"
+  map_and_relate "$name" "$out/references/$name.h5ad" "$out/references/$name-aligned.h5ad" \
+    "$out/references/$name-map.h5ad" "$out/references/$name"
   stage "trained against $name" "$lamella" relate "$out/map.h5ad" --against "$out/references/$name-map.h5ad" \
     --relationships "$out/screen/relationships" --out "$out/references/trained-against-$name" --bootstrap 1000 --force
 done
