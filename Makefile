@@ -13,12 +13,15 @@ TEST_PACKAGES := libcmocka-dev clang libclang-rt-14-dev
 help:
 	@echo 'lamella: self-supervised representation learning on microscope images'
 	@echo
-	@echo '  make demo          install what is missing, build, and run images -> map -> report (runs/demo/report.html)'
-	@echo '  make test          install what is missing, build, and run every test'
+	@echo '  make demo          install what is missing, build, and run images -> map -> report: runs/demo/report.html, 350 MB'
+	@echo '                     (four minutes on two idle cores, ten on busy ones)'
+	@echo '  make test          install what is missing, build, and run every test (five to ten minutes on two cores)'
 	@echo '  make build         the command, at build/lamella'
 	@echo '  make setup         the Debian packages that the build needs (skipped where they are in)'
+	@echo '  make setup-test    those that the tests need beside them'
 	@echo '  make test-science  three seeds, three effect strengths: does training recover more than statistics? (2 h on 2 cores)'
-	@echo '  make bench         speed of a training step and of the loader beside the limit of this machine'
+	@echo '  make fuzz          ten minutes of fuzzing for each parser'
+	@echo '  make bench         speed of a training step and of relate beside the limit of this machine'
 	@echo '  make clean         remove build/ (runs/ stays)'
 
 # Installs what dpkg does not know as installed: as root, or through sudo. Asks nothing.
@@ -56,6 +59,7 @@ test-science: build
 
 bench: build
 	@$(BUILD)/lamella bench step --model s16 --batch 8
+	@$(BUILD)/lamella bench relate
 
 fuzz: setup-test
 	@bash tests/fuzz.sh 600

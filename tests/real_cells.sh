@@ -6,6 +6,7 @@
 # plate's DMSO, of 13 mechanisms in 5 folds of whole plates; recall of same-mechanism pairs of compounds by alignment.
 # Each network is scored as the mean of its tokens (NAME) and as the mean of its hidden units over eight views (NAME-views).
 set -euo pipefail
+[ $# -ge 3 ] && [ -f "$2/labels.tsv" ] || { echo "usage: real_cells.sh LAMELLA CELLS OUT [RECIPE.yaml ...]   (CELLS/labels.tsv)" >&2; exit 2; }
 lamella=$(readlink -f "$1") cells=$(readlink -f "$2") out=$3
 shift 3
 mkdir -p "$out/scores"
