@@ -211,11 +211,12 @@ static lam_status copy_choice(lam_loader *loader) {
     for (int64_t i = 0; i < loader->image_count; i++) {
         int64_t image = loader->images ? loader->images[i] : i, height = 0, width = 0;
         lam_shards_image_size(loader->shards, image, &height, &width);
-        LAM_REQUIRE(height >= c->crop_size && width >= c->crop_size, LAM_ERROR_INPUT,
-                    "%s: image %lld is %lld x %lld pixels, smaller than the crop of %lld: choose a smaller crop "
-                    "(train: model.image_size, embed: --crop-size), or pack without it",
-                    lam_shards_path(loader->shards), (long long)image, (long long)height, (long long)width,
-                    (long long)c->crop_size);
+        LAM_REQUIRE(
+            height >= c->crop_size && width >= c->crop_size, LAM_ERROR_INPUT,
+            "%s: image %lld is %lld x %lld pixels, smaller than the crop of %lld: choose a smaller crop "
+            "(train: model.image_size, embed: --crop-size), or pack without it",
+            lam_shards_path(loader->shards), (long long)image, (long long)height, (long long)width,
+            (long long)c->crop_size);
     }
     return LAM_OK;
 }
