@@ -266,8 +266,12 @@ static lam_status rotate(fitting *f, double *spread, double *deviation) {
     LAM_REQUIRE_GOTO(kept > 0 && values[d - 1] > noise * noise, done, LAM_ERROR_NUMERIC,
                      "the %s do not vary: nothing can be aligned on them", controls_or_rows(how));
     if (kept < d)
-        lam_log_info("align: %lld %s span %lld of %lld dimensions; the others are dropped", (long long)n,
-                     controls_or_rows(how), (long long)kept, (long long)d);
+        lam_log_info(
+            "align: %lld %s span %lld of %lld dimensions; the others are dropped%s", (long long)n,
+            controls_or_rows(how), (long long)kept, (long long)d,
+            how->controls && how->method == LAM_ALIGN_TVN
+                ? "; where so few controls serve badly, --within COLUMN learns from replicates, --shrinkage from less"
+                : "");
     kept = components_kept(how, values, d, kept);
     for (int64_t k = 0; deviation && k < kept; k++)
         deviation[k] = sqrt((1 - share) * fmax(values[d - 1 - k], 0) + share * mean_variance);

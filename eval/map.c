@@ -247,5 +247,7 @@ const lam_command lam_command_map = {
     1,
     1,
     options,
-    "lamella map embeddings.h5ad --out map.h5ad --align tvn --controls gene=non-targeting --batch plate --by gene",
+    "lamella map embeddings.h5ad --out map.h5ad --align tvn --controls gene=non-targeting --batch plate --by gene\n"
+    "lamella map embeddings.h5ad --out plates.h5ad --align centerscale --controls all --batch plate\n"
+    "lamella map plates.h5ad --out map.h5ad --align tvn --within gene --shrinkage 0.3 --where 'gene != non-targeting' --by gene",
     run};

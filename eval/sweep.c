@@ -408,11 +408,12 @@ static lam_status draw(lam_page *page, const lam_json *records, const char *cons
 }
 
 static lam_status write_page(const sweep *w, const lam_json *records, const char *const *labels) {
-    char *path;
-    lam_page *page;
-    LAM_TRY(lam_path_join(&path, w->out, "report.html"));
-    lam_status status = lam_page_create(&page, "lamella: sweep", "report_data");
-    if (status != LAM_OK) goto done;
+    char *path = NULL, *data = NULL;
+    lam_page *page = NULL;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_path_join(&path, w->out, "report.html"), done);
+    LAM_TRY_GOTO(lam_path_join(&data, w->out, "report_data"), done);
+    LAM_TRY_GOTO(lam_page_create(&page, "lamella: sweep", data), done);
     lam_page_paragraph(page, "%d runs of %s; every number is in sweep.csv.", w->count, w->path);
     for (int s = 0; s < SECTIONS && status == LAM_OK; s++) {
         bool headed = false;
@@ -436,6 +437,7 @@ static lam_status write_page(const sweep *w, const lam_json *records, const char
     else
         lam_page_free(&page);
 done:
+    lam_free(data);
     lam_free(path);
     return status;
 }

@@ -47,6 +47,7 @@ got=$(cell mean_average_precision retrieve.against=others)
 [ -n "$got" ] && grep -qF "\"mean_average_precision\":$got," r.json || fail "'$got' in the sweep; alone: $(cat r.json)"
 [ -n "$(cell consistency.share_p_at_most_0.05 command=consistency)" ] || fail "no share of consistency"
 grep -q '<svg' sweep/report.html || fail "the page has no chart"
+[ -d sweep/report_data ] && [ ! -e report_data ] || fail "the page's data lie elsewhere"
 echo "ok: the same numbers"
 
 # Some runs fail: the others are there, the code is 1 and one line says what failed.
