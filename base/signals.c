@@ -3,12 +3,28 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdint.h>
+#include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/files.h"
 
+/* GNU timeout signals its child and then the group that the child is in; a scheduler and a launcher may both pass one on. */
+#define SAME_STOP_NANOSECONDS 1000000000
+
 static atomic_int received;
+static _Atomic int64_t first_came; /* CLOCK_MONOTONIC in nanoseconds; 0: none yet */
 static bool installed;
+
+static const char *name_of(int number) {
+    switch (number) {
+    case SIGTERM: return "TERM";
+    case SIGINT: return "INT";
+    case SIGUSR1: return "USR1";
+    default: return "";
+    }
+}
 
 static void wanted(sigset_t *set) {
     sigemptyset(set);
@@ -17,8 +33,25 @@ static void wanted(sigset_t *set) {
     sigaddset(set, SIGUSR1);
 }
 
+/* May run as a handler: only what is safe in one. */
+static void say(const char *text) {
+    ssize_t written = write(STDERR_FILENO, text, strlen(text));
+    (void)written; /* the process ends, whether or not anyone reads it */
+}
+
 static void count(int number) {
-    if (atomic_exchange(&received, number)) _exit(128 + number);
+    struct timespec clock;
+    clock_gettime(CLOCK_MONOTONIC, &clock);
+    int64_t now = (int64_t)clock.tv_sec * 1000000000 + clock.tv_nsec + 1, first = 0;
+    if (atomic_compare_exchange_strong(&first_came, &first, now)) {
+        atomic_store(&received, number);
+        return;
+    }
+    if (now - first < SAME_STOP_NANOSECONDS) return;
+    say("\nlamella: second ");
+    say(name_of(number));
+    say(": ending without a checkpoint\n");
+    _exit(128 + number);
 }
 
 static void *wait_to_stop(void *unused) {
@@ -78,11 +111,4 @@ lam_status lam_signals_end_cleanly(void) { return installed ? LAM_OK : start(wai
 
 bool lam_stop_requested(void) { return atomic_load_explicit(&received, memory_order_relaxed) != 0; }
 
-const char *lam_stop_signal_name(void) {
-    switch (atomic_load(&received)) {
-    case SIGTERM: return "TERM";
-    case SIGINT: return "INT";
-    case SIGUSR1: return "USR1";
-    default: return "";
-    }
-}
+const char *lam_stop_signal_name(void) { return name_of(atomic_load(&received)); }

@@ -1,5 +1,6 @@
-/* TERM, INT and USR1. A command that can stop (it has --resume) has them set a flag: it stops at its next checkpoint, and a
- * second signal ends the process at once (128 + signal). Any other command ends by TERM and INT as usual, but files that it
+/* TERM, INT and USR1. A command that can stop (it has --resume) has them set a flag: it stops at its next checkpoint; one
+ * that comes within a second of the first is the same request, a later one ends the process at once, with a line that says so
+ * (128 + signal). Any other command ends by TERM and INT as usual, but files that it
  * is writing are removed first (base/files.h), and USR1, which asks for a checkpoint, does nothing.
  *
  * A thread of its own waits for them, and every other thread has them blocked. A handler would run on the stack of whatever

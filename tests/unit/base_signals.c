@@ -1,4 +1,5 @@
-/* Signals: none reaches a computing thread, the first sets the flag, the second ends the process. */
+/* Signals: none reaches a computing thread, the first sets the flag, one right after it is the same, a later one ends the
+ * process. */
 #include "base/signals.h"
 
 #include "base/files.h"
@@ -37,25 +38,40 @@ static void child(int first, const char *name, int second) {
     kill(getpid(), first);
     for (int i = 0; i < 5000 && !lam_stop_requested(); i++) nap();
     if (!lam_stop_requested() || strcmp(lam_stop_signal_name(), name)) _exit(5);
+    kill(getpid(), second == SIGTERM ? SIGINT : SIGTERM); /* too soon to be another request: does not end us */
+    for (int i = 0; i < 1000; i++) nap();
     kill(getpid(), second);
     for (int i = 0; i < 5000; i++) nap();
-    _exit(6); /* the second signal did not end us */
+    _exit(6);
 }
 
 static void first_and_second(void **state) {
     (void)state;
     static const struct {
         int first, second;
-        const char *name;
-    } cases[] = {{SIGUSR1, SIGUSR1, "USR1"}, {SIGTERM, SIGINT, "TERM"}, {SIGINT, SIGTERM, "INT"}};
+        const char *name, *line;
+    } cases[] = {{SIGUSR1, SIGUSR1, "USR1", "second USR1: ending without a checkpoint"},
+                 {SIGTERM, SIGINT, "TERM", "second INT: ending without a checkpoint"},
+                 {SIGINT, SIGTERM, "INT", "second TERM: ending without a checkpoint"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        int said[2], status = 0;
+        char text[128] = "";
+        size_t length = 0;
+        assert_int_equal(pipe(said), 0);
         pid_t pid = fork();
         assert_true(pid >= 0);
-        if (pid == 0) child(cases[i].first, cases[i].name, cases[i].second);
-        int status = 0;
+        if (pid == 0) {
+            if (dup2(said[1], STDERR_FILENO) < 0) _exit(7);
+            child(cases[i].first, cases[i].name, cases[i].second);
+        }
+        close(said[1]);
+        for (ssize_t got; (got = read(said[0], text + length, sizeof text - 1 - length)) > 0;)
+            length += (size_t)got;
+        close(said[0]);
         assert_int_equal(waitpid(pid, &status, 0), pid);
         assert_true(WIFEXITED(status));
         assert_int_equal(WEXITSTATUS(status), 128 + cases[i].second);
+        if (!strstr(text, cases[i].line)) fail_msg("said '%s', expected '%s'", text, cases[i].line);
     }
 }
 
