@@ -51,17 +51,35 @@ static void add_difference(char *text, size_t size, const char *what) {
     snprintf(text + used, size - used, "%s%s", used ? ", " : "", what);
 }
 
+/* Keys that change no weight: where the run and its shards lie (which data they hold, the hash
+ * says), what is kept and drawn, and how often. A validation or a picture reads the weights and the graph's arena only. */
+static bool changes_no_weight(const char *key) {
+    static const char *const keys[] = {"train.out",
+                                       "train.checkpoint_every",
+                                       "train.keep_last",
+                                       "train.keep_every",
+                                       "train.validate_every",
+                                       "train.pictures_every",
+                                       "data.path",
+                                       "data.threads"};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        if (!strcmp(key, keys[i])) return true;
+    return false;
+}
+
 /* Lines of the resolved configuration that differ; both texts have one line a key, in the same order. */
 static void config_differences(const char *before, const char *now, char *text, size_t size) {
-    char section[64] = "", what[512];
+    char section[64] = "", key[128], what[512];
     while (*before && *now) {
         size_t a = strcspn(before, "\n"), b = strcspn(now, "\n");
         if (now[0] != ' ') snprintf(section, sizeof section, "%.*s", (int)strcspn(now, ":\n"), now);
         if (a != b || memcmp(before, now, a) != 0) {
-            size_t indent = strspn(before, " "), indent_now = strspn(now, " ");
-            snprintf(what, sizeof what, "%s: %.*s (was), %.*s", section, (int)(a - indent), before + indent,
-                     (int)(b - indent_now), now + indent_now);
-            add_difference(text, size, what);
+            size_t indent = strspn(now, " "), name = strcspn(now, ":\n"),
+                   colon = name + strspn(now + name, ": ");
+            snprintf(key, sizeof key, "%s.%.*s", section, (int)(name - indent), now + indent);
+            snprintf(what, sizeof what, "%s: was %.*s, now %.*s", key, (int)(a - colon), before + colon,
+                     (int)(b - colon), now + colon);
+            if (!changes_no_weight(key)) add_difference(text, size, what);
         }
         before += a + (before[a] == '\n');
         now += b + (now[b] == '\n');
@@ -92,22 +110,26 @@ done:
 static void compare_state(const lam_run_state *before, const lam_run_state *now, char *text, size_t size) {
     char what[320];
     if (before->world_size != now->world_size) {
-        snprintf(what, sizeof what, "%d ranks (was), %d", before->world_size, now->world_size);
+        snprintf(what, sizeof what, "ranks: was %d, now %d", before->world_size, now->world_size);
         add_difference(text, size, what);
     }
     if (before->threads != now->threads) {
-        snprintf(what, sizeof what, "%d threads (was), %d", before->threads, now->threads);
+        snprintf(what, sizeof what, "threads: was %d, now %d", before->threads, now->threads);
         add_difference(text, size, what);
     }
-    const char *const pairs[][2] = {
-        {before->isa, now->isa}, {before->mpi, now->mpi}, {before->version, now->version}};
-    for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
-        if (strcmp(pairs[i][0], pairs[i][1]) == 0) continue;
-        snprintf(what, sizeof what, "%s (was), %s", pairs[i][0], pairs[i][1]);
+    const struct {
+        const char *name, *before, *now;
+    } texts[] = {{"instruction set", before->isa, now->isa},
+                 {"MPI", before->mpi, now->mpi},
+                 {"lamella", before->version, now->version}};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        if (strcmp(texts[i].before, texts[i].now) == 0) continue;
+        snprintf(what, sizeof what, "%s: was %s, now %s", texts[i].name, texts[i].before, texts[i].now);
         add_difference(text, size, what);
     }
     if (before->shards_hash != now->shards_hash) add_difference(text, size, "the shards hold other data");
-    if (before->seed != now->seed) add_difference(text, size, "another train.seed");
+    if (before->seed != now->seed && !strstr(text, "train.seed:"))
+        add_difference(text, size, "another train.seed");
 }
 
 /* Rank 0. */
@@ -123,8 +145,8 @@ static lam_status read_checkpoint(lam_trainer *t, const lam_start *start, int64_
         goto done;
     }
     LAM_TRY_GOTO(lam_checkpoint_read(folder, t->network, &t->optimizer, &before), done);
-    compare_state(&before, &t->state, differences, sizeof differences);
     LAM_TRY_GOTO(compare_config(t, run, differences, sizeof differences), done);
+    compare_state(&before, &t->state, differences, sizeof differences);
     LAM_REQUIRE_GOTO(
         !differences[0] || !start->strict, done, LAM_ERROR_CONFIG,
         "%s: differs from the run that wrote it (%s); without --strict-resume it goes on, equal to rounding",

@@ -68,7 +68,20 @@ same_run whole killed "a damaged newest checkpoint"
 # What differs is named; --strict-resume refuses.
 cp -r whole other; rm -r other/checkpoints/step_00000040; echo step_00000035 > other/checkpoints/latest
 code=0; "$lamella" train tiny.yaml train.out=other --strict-resume --threads 2 2> log || code=$?
-[ "$code" = 2 ] && grep -q 'threads' log || fail "--strict-resume took another thread count"
+[ "$code" = 2 ] && grep -q 'threads: was 1, now 2' log || fail "--strict-resume took another thread count"
 code=0; "$lamella" train tiny.yaml train.out=whole --quiet 2> log || code=$?
 [ "$code" = 2 ] && grep -q -- '--resume' log || fail "an existing run was not refused"
 echo "ok: refusals"
+
+# Keys that change no weight are no difference, and change none; the others are named as they are given.
+cp -r shards elsewhere; mv other moved
+"$lamella" train tiny.yaml train.out=moved data.path=elsewhere data.threads=2 train.checkpoint_every=2 train.keep_last=1 \
+  train.keep_every=9 train.validate_every=3 train.pictures_every=2 --strict-resume --quiet 2> log || { cat log; fail "--strict-resume refused"; }
+[ ! -s log ] || fail "keys that change no weight: $(cat log)"
+for file in model optimizer; do
+  cmp <(tail -c 100000 whole/checkpoints/step_00000040/$file.safetensors) \
+    <(tail -c 100000 moved/checkpoints/step_00000040/$file.safetensors) || fail "keys that change no weight: $file differs"
+done
+code=0; "$lamella" train tiny.yaml train.out=moved train.steps=50 --strict-resume 2> log || code=$?
+[ "$code" = 2 ] && grep -q '(train.steps: was 40, now 50)' log || { cat log; fail "train.steps is not named"; }
+echo "ok: what is a difference"
