@@ -72,7 +72,7 @@ static lam_status provenance(const source *s, const lam_arguments *a, const lam_
     if (s->features) {
         lam_json_set_text(json, "features", s->handmade ? "handmade" : "intensity");
     } else {
-        LAM_TRY_GOTO(lam_config_write(s->network->config, &config), done);
+        LAM_TRY_GOTO(lam_network_config_text(s->network, &config), done);
         lam_json_set_text(json, "config", config);
         lam_json_set_text(json, "pool", lam_option_text(a, "pool"));
         lam_json_set_int(json, "block",

@@ -163,12 +163,12 @@ done:
     return status;
 }
 
-/* The run folder is no part of a network: two runs that agree in all else write the same bytes. */
-static void drop_run_folder(char *config) {
-    char *line = strstr(config, "\n  out:");
-    if (!line) return;
-    size_t length = 1 + strcspn(line + 1, "\n");
-    memmove(line, line + length, strlen(line + length) + 1);
+lam_status lam_network_config_text(const lam_network *network, char **text) {
+    LAM_TRY(lam_config_write(network->config, text));
+    char *line = strstr(*text, "\n  out:");
+    size_t length = line ? 1 + strcspn(line + 1, "\n") : 0;
+    if (line) memmove(line, line + length, strlen(line + length) + 1);
+    return LAM_OK;
 }
 
 static lam_status write_metadata(const lam_network *network, lam_safetensors_writer *writer, int64_t step) {
@@ -185,8 +185,7 @@ static lam_status write_metadata(const lam_network *network, lam_safetensors_wri
     snprintf(number, sizeof number, "%" PRId64, step);
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_json_dump(json, false, &channels), done);
-    LAM_TRY_GOTO(lam_config_write(network->config, &config), done);
-    drop_run_folder(config);
+    LAM_TRY_GOTO(lam_network_config_text(network, &config), done);
     LAM_TRY_GOTO(lam_safetensors_writer_metadata(writer, "format", "pt"), done);
     LAM_TRY_GOTO(lam_safetensors_writer_metadata(writer, "lamella_config", config), done);
     LAM_TRY_GOTO(lam_safetensors_writer_metadata(writer, "lamella_channels", channels), done);
