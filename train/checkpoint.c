@@ -377,9 +377,27 @@ done:
     return status;
 }
 
+/* RUN/checkpoints/latest: the model of the step folder beside it that it names. */
+static lam_status model_of_latest(const char *path, char **file) {
+    char *text = NULL;
+    size_t size = 0;
+    LAM_TRY(lam_file_read(path, &text, &size));
+    text[strcspn(text, "\r\n")] = 0;
+    const char *slash = strrchr(path, '/');
+    lam_status status = step_of(text) >= 0
+                            ? lam_text_format(file, "%.*s%s/model.safetensors",
+                                              slash ? (int)(slash + 1 - path) : 0, path, text)
+                            : lam_fail(LAM_ERROR_FORMAT, __FILE__, __LINE__,
+                                       "%s: names no step folder; name the run folder instead", path);
+    lam_free(text);
+    return status;
+}
+
 lam_status lam_checkpoint_model(const char *path, char **file) {
     *file = NULL;
-    if (!lam_path_is_folder(path)) return lam_text_copy(file, path);
+    const char *slash = strrchr(path, '/');
+    bool latest = !strcmp(slash ? slash + 1 : path, "latest");
+    if (!lam_path_is_folder(path)) return latest ? model_of_latest(path, file) : lam_text_copy(file, path);
     LAM_TRY(lam_path_join(file, path, "model.safetensors"));
     if (lam_path_exists(*file)) return LAM_OK;
     lam_free(*file);

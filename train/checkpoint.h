@@ -35,7 +35,8 @@ lam_status lam_checkpoint_go_on_from(const char *run, int64_t step);
 lam_status lam_checkpoint_find(const char *run, char **folder);
 lam_status lam_checkpoint_read(const char *folder, lam_network *network, lam_optimizer_state *optimizer,
                                lam_run_state *state);
-/* model.safetensors of a run folder (its latest), of a step folder, or the file itself. Caller frees. */
+/* model.safetensors of a run folder (its latest), of a step folder, of the file RUN/checkpoints/latest, or the file itself.
+ * Caller frees. */
 lam_status lam_checkpoint_model(const char *path, char **file);
 /* xxh64 (seed 0) of a whole file. */
 lam_status lam_file_hash(const char *path, uint64_t *hash);

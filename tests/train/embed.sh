@@ -12,6 +12,11 @@ for n in 2 3; do
   cmp a/e.h5ad b/e.h5ad || fail "$n ranks give another file"
 done
 echo "ok: ranks"
+mkdir e
+(cd e && "$lamella" embed ../run/checkpoints/latest ../shards --out e.npy --quiet)
+(cd run/checkpoints && "$lamella" embed latest ../../shards --out ../../e/here.npy --quiet)
+"$lamella" embed run shards --out e/run.npy --quiet
+cmp e/e.npy e/run.npy && cmp e/here.npy e/run.npy || fail "checkpoints/latest is another model"
 "$lamella" embed run shards --level image --out c/one.npy --quiet
 "$lamella" embed run shards --level image --out c/batch.npy --batch 3 --threads 2 --quiet
 cmp c/one.npy c/batch.npy || fail "the batch or the threads change embeddings"
