@@ -94,16 +94,18 @@ done:
     return status;
 }
 
+static lam_level level_of(const lam_arguments *a) {
+    const char *name = lam_option_text(a, "level");
+    return !strcmp(name, "crop") ? LAM_LEVEL_CROP : !strcmp(name, "well") ? LAM_LEVEL_WELL : LAM_LEVEL_IMAGE;
+}
+
 static lam_status write_rows(const source *s, const lam_arguments *a, const lam_shards *shards,
                              const lam_crop *crops, int64_t count, const float *vectors, int64_t width) {
     const char *name = lam_option_text(a, "level"), *out = lam_option_text(a, "out");
-    lam_level level = !strcmp(name, "crop")   ? LAM_LEVEL_CROP
-                      : !strcmp(name, "well") ? LAM_LEVEL_WELL
-                                              : LAM_LEVEL_IMAGE;
     lam_rows rows = {0};
     char *text = NULL;
     lam_status status = LAM_OK;
-    LAM_TRY_GOTO(lam_rows_create(&rows, level, shards, crops, count, vectors, width), done);
+    LAM_TRY_GOTO(lam_rows_create(&rows, level_of(a), shards, crops, count, vectors, width), done);
     LAM_TRY_GOTO(provenance(s, a, shards, &text), done);
     LAM_TRY_GOTO(lam_embeddings_write(out, rows.count, width, rows.values, true, rows.obs,
                                       (const char *const *)rows.index, NULL, text),
@@ -129,6 +131,7 @@ static lam_status open_all(const lam_arguments *a, lam_shards **shards, source *
                                                     : LAM_POOL_MEAN;
     LAM_TRY(lam_require_new_file(lam_option_text(a, "out"), lam_option_force(a)));
     LAM_TRY(lam_shards_open(shards, lam_positional(a, 1)));
+    LAM_TRY(lam_level_check(level_of(a), *shards));
     LAM_TRY(open_source(s, a, *shards));
     LAM_REQUIRE(!s->features || (!lam_option_given(a, "block") && !lam_option_given(a, "pool")),
                 LAM_ERROR_USAGE, "--block and --pool belong to a network, not to %s", lam_positional(a, 0));

@@ -116,19 +116,26 @@ static int compare_keys(const void *a, const void *b) {
     return order ? order : (x->image > y->image) - (x->image < y->image);
 }
 
-static lam_status sort_by_well(const lam_table *table, keyed *keys) {
-    static const char *const plates[] = {"plate", "Plate", "Metadata_Plate", "batch"};
+static int well_column(const lam_table *table) {
     static const char *const wells[] = {"well", "Well", "Metadata_Well"};
-    int plate = any_column(table, plates, sizeof plates / sizeof plates[0]);
-    int well = any_column(table, wells, sizeof wells / sizeof wells[0]);
-    LAM_REQUIRE(well >= 0, LAM_ERROR_INPUT,
-                "--level well: the shards have no column well; take --level image and lamella map --by");
+    return any_column(table, wells, sizeof wells / sizeof wells[0]);
+}
+
+lam_status lam_level_check(lam_level level, const lam_shards *shards) {
+    LAM_REQUIRE(level != LAM_LEVEL_WELL || well_column(lam_shards_metadata(shards)) >= 0, LAM_ERROR_INPUT,
+                "--level well: %s has no column well; take --level image and lamella map --by",
+                lam_shards_path(shards));
+    return LAM_OK;
+}
+
+static void sort_by_well(const lam_table *table, keyed *keys) {
+    static const char *const plates[] = {"plate", "Plate", "Metadata_Plate", "batch"};
+    int plate = any_column(table, plates, sizeof plates / sizeof plates[0]), well = well_column(table);
     int64_t images = lam_table_rows(table);
     for (int64_t i = 0; i < images; i++)
         keys[i] =
             (keyed){plate >= 0 ? lam_table_cell(table, i, plate) : "", lam_table_cell(table, i, well), i};
     qsort(keys, (size_t)images, sizeof *keys, compare_keys);
-    return LAM_OK;
 }
 
 static bool constant_in_wells(const lam_table *table, int column, const keyed *keys, int64_t images) {
@@ -186,7 +193,7 @@ static lam_status by_well(lam_rows *rows, const lam_shards *shards, const double
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_alloc_array((void **)&keys, lam_table_rows(table), sizeof *keys), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&first, lam_table_rows(table), sizeof *first), done);
-    LAM_TRY_GOTO(sort_by_well(table, keys), done);
+    sort_by_well(table, keys);
     LAM_TRY_GOTO(pool_wells(rows, table, values, width, keys, first), done);
 done:
     lam_free(keys);
@@ -229,6 +236,7 @@ done:
 lam_status lam_rows_create(lam_rows *rows, lam_level level, const lam_shards *shards, const lam_crop *crops,
                            int64_t count, const float *vectors, int64_t width) {
     memset(rows, 0, sizeof *rows);
+    LAM_TRY(lam_level_check(level, shards));
     lam_rows images = {0};
     lam_status status = LAM_OK;
     if (level == LAM_LEVEL_CROP) {

@@ -20,6 +20,8 @@ typedef struct lam_rows {
     char **index; /* "12" (image), "12:0:64" (image:y:x), "plate|well" */
 } lam_rows;
 
+/* Before vectors are computed: LAM_ERROR_INPUT where the shards lack what the level needs (wells: a column well). */
+lam_status lam_level_check(lam_level level, const lam_shards *shards);
 /* Means in double: of the crops of an image, then of the images of a well. Rows without a finite vector are left out, with a
  * warning; no row left: LAM_ERROR_INPUT. */
 lam_status lam_rows_create(lam_rows *rows, lam_level level, const lam_shards *shards, const lam_crop *crops,

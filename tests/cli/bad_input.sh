@@ -184,6 +184,12 @@ cp -r run cutrun; for f in cutrun/checkpoints/step_*/model.safetensors; do trunc
 leaves_nothing x.h5ad 1 'cutrun' "$lamella" embed cutrun shards --out x.h5ad
 printf '\377\377\377\377\377\377\377\177{}' > huge.safetensors; leaves_nothing x.h5ad 1 'huge.safetensors' "$lamella" embed huge.safetensors shards --out x.h5ad
 leaves_nothing x.h5ad 2 'block' "$lamella" embed run shards --out x.h5ad --block 99
+mkdir badlatest; echo newest > badlatest/latest
+leaves_nothing x.h5ad 1 'badlatest/latest: names no step folder' "$lamella" embed badlatest/latest shards --out x.h5ad
+sed '1s/\bwell\b/position/' screen/images.csv > wellless.csv
+"$lamella" pack wellless.csv --images screen --out wellless --quiet || exit 1
+leaves_nothing x.h5ad 1 '^lamella: --level well: wellless has no column well' "$lamella" embed intensity wellless --level well --out x.h5ad
+if grep -q '^embed: ' err.txt; then failed=$((failed + 1)); echo 'FAILED: --level well without wells computes first'; fi
 leaves_nothing x.h5ad 1 'nowhere' "$lamella" embed run nowhere --out x.h5ad
 expect 1 'nowhere/x.h5ad: cannot be written' "$lamella" embed run shards --out nowhere/x.h5ad
 if grep -q 'embed: ' err.txt; then failed=$((failed + 1)); echo 'FAILED: embedded first, refused afterwards'; fi
