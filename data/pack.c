@@ -214,14 +214,43 @@ typedef struct slot {
     lam_status status;
     char message[1024];
     bool alpha_dropped;
+    lam_pixel_type *types; /* [channels] as the files have them; 0: absent */
 } slot;
+
+/* Whether the files of a channel agree in their depth; one scale is taken for all of them. */
+typedef struct depths {
+    lam_pixel_type *types; /* [channels] of the first file; 0: none yet */
+    const char **files;
+    bool warned;
+} depths;
+
+static void check_depths(const packing *p, depths *d, int64_t image, const lam_pixel_type *types) {
+    /* --bit-depth 8 refuses larger values: then an 8-bit and a 16-bit file do have one scale. */
+    if (d->warned || p->settings.bit_depth == 8) return;
+    for (int64_t c = 0; c < p->settings.channels; c++) {
+        if (types[c] == 0 || types[c] == d->types[c]) continue;
+        const char *path = lam_images_source(p->list, image, p->list->one_file ? 0 : c)->path;
+        if (d->types[c] != 0) {
+            lam_log_warning(
+                "channel %s: %s has %d-bit pixels, %s has %d-bit ones: their integers are taken as one scale; "
+                "pack the two kinds into folders of their own, or convert one of them",
+                p->settings.channel_names[c], path, 8 * (int)types[c], d->files[c], 8 * (int)d->types[c]);
+            d->warned = true;
+            return;
+        }
+        d->types[c] = types[c];
+        d->files[c] = path;
+    }
+}
 
 /* Encodes `count` images from `first` on all threads; they are stored in their order by the caller. */
 static void encode_batch(const lam_pack_settings *settings, int64_t first, int64_t count, slot *slots) {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(lam_threads())
     for (int64_t i = 0; i < count; i++) {
-        slots[i] = (slot){0};
-        slots[i].status = lam_pack_image(settings, first + i, &slots[i].encoded, &slots[i].alpha_dropped);
+        slots[i] = (slot){.types = slots[i].types};
+        memset(slots[i].types, 0, (size_t)settings->channels * sizeof *slots[i].types);
+        slots[i].status =
+            lam_pack_image(settings, first + i, &slots[i].encoded, slots[i].types, &slots[i].alpha_dropped);
         /* The message belongs to this thread: it is carried to the caller's. */
         if (slots[i].status != LAM_OK)
             snprintf(slots[i].message, sizeof slots[i].message, "%s", lam_last_error());
@@ -240,10 +269,17 @@ static lam_status store_batch(lam_dataset *d, slot *slots, int64_t count, bool *
 
 static lam_status pack_images(packing *p, lam_dataset *d, lam_progress *progress, bool *alpha_dropped) {
     int64_t batch = (int64_t)lam_threads() * IMAGES_A_THREAD, images = p->list->images;
+    int64_t channels = p->settings.channels;
     slot *slots = NULL;
+    lam_pixel_type *types = NULL;
+    depths seen = {0};
     lam_status status = LAM_OK;
     double start = lam_now();
-    LAM_TRY(lam_alloc_array((void **)&slots, batch, sizeof *slots));
+    LAM_TRY_GOTO(lam_alloc_array((void **)&slots, batch, sizeof *slots), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&types, batch * channels, sizeof *types), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&seen.types, channels, sizeof *seen.types), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&seen.files, channels, sizeof *seen.files), done);
+    for (int64_t i = 0; i < batch; i++) slots[i].types = types + i * channels;
     for (int64_t first = p->kept; first < images && status == LAM_OK; first += batch) {
         int64_t count = images - first < batch ? images - first : batch;
         uint64_t stored = 0, pixels = 0;
@@ -254,6 +290,8 @@ static lam_status pack_images(packing *p, lam_dataset *d, lam_progress *progress
                          p->dataset.force ? " --force" : "");
         encode_batch(&p->settings, first, count, slots);
         status = store_batch(d, slots, count, alpha_dropped);
+        for (int64_t i = 0; i < count && status == LAM_OK; i++)
+            check_depths(p, &seen, first + i, slots[i].types);
         for (int64_t i = 0; i < count; i++) lam_encoded_free(&slots[i].encoded);
         lam_dataset_totals(d, &stored, &pixels);
         snprintf(rate, sizeof rate, "%.1f MB/s", (double)pixels / 1e6 / (lam_now() - start + 1e-9));
@@ -261,6 +299,9 @@ static lam_status pack_images(packing *p, lam_dataset *d, lam_progress *progress
     }
 done:
     lam_free(slots);
+    lam_free(types);
+    lam_free(seen.types);
+    lam_free(seen.files);
     return status;
 }
 

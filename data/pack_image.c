@@ -76,7 +76,8 @@ typedef struct opened {
     lam_image *files;
     int64_t count;
     const void **planes;
-    lam_pixel_type *types;
+    lam_pixel_type *types; /* as they are stored */
+    lam_pixel_type *read;  /* as the files have them */
     int64_t height, width;
 } opened;
 
@@ -90,6 +91,7 @@ static lam_status read_one(const lam_pack_settings *settings, const lam_source *
     o->width = file->width;
     int64_t count = file->height * file->width;
     for (int64_t c = 0; c < settings->channels; c++) {
+        o->read[c] = file->type;
         LAM_TRY(correct(settings, source, file, c, c, &o->types[c]));
         o->planes[c] = (char *)file->pixels + (size_t)(c * count) * (size_t)file->type;
     }
@@ -116,6 +118,7 @@ static lam_status read_channels(const lam_pack_settings *settings, int64_t image
                     "%s is %lld x %lld, %s is %lld x %lld: the channels of one image have one size",
                     first->path, (long long)o->height, (long long)o->width, source->path,
                     (long long)file->height, (long long)file->width);
+        o->read[c] = file->type;
         LAM_TRY(correct(settings, source, file, 0, c, &o->types[c]));
         o->planes[c] = file->pixels;
     }
@@ -123,9 +126,9 @@ static lam_status read_channels(const lam_pack_settings *settings, int64_t image
 }
 
 lam_status lam_pack_image(const lam_pack_settings *settings, int64_t image, lam_encoded_image **out,
-                          bool *alpha_dropped) {
+                          lam_pixel_type *types, bool *alpha_dropped) {
     const lam_images *list = settings->list;
-    opened o = {0};
+    opened o = {.read = types};
     lam_status status = LAM_OK;
     *out = NULL;
     LAM_TRY_GOTO(lam_alloc_array((void **)&o.files, settings->channels, sizeof *o.files), done);

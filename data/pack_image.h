@@ -1,7 +1,7 @@
 /* One image of a table on its way into a shard: read, checked, corrected, encoded.
  *
  *     lam_pack_settings settings = {.list = list, .stacks = stacks, .channels = 3};
- *     LAM_TRY(lam_pack_image(&settings, image, &encoded, &alpha_dropped));     // thread-safe
+ *     LAM_TRY(lam_pack_image(&settings, image, &encoded, types, &alpha_dropped));     // thread-safe
  *
  * Errors name the table's line, the channel and the file. */
 #ifndef LAMELLA_DATA_PACK_IMAGE_H
@@ -36,8 +36,9 @@ typedef struct lam_pack_settings {
 
 /* Reads the file of a source (all its channels). */
 lam_status lam_pack_read(const lam_pack_settings *settings, const lam_source *source, lam_image *out);
+/* types [channels]: of the pixels as the files have them, 0 where the image lacks the channel. */
 lam_status lam_pack_image(const lam_pack_settings *settings, int64_t image, lam_encoded_image **out,
-                          bool *alpha_dropped);
+                          lam_pixel_type *types, bool *alpha_dropped);
 /* In place: 16-bit pixels become 8-bit ones (the block keeps its size). */
 void lam_plane_to_uint8(void *pixels, int64_t count, lam_to_uint8 how, int bits);
 

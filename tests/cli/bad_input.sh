@@ -121,6 +121,15 @@ printf 'file,row\nstack.npy,7\n' > a.csv; leaves_nothing bad 1 'row' "$lamella" 
 (npy "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 4, 4), }"; head -c 16 /dev/zero) > small.npy
 (npy "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 8, 8), }"; head -c 64 /dev/zero) > large.npy
 printf 'file_A,file_B\nsmall.npy,large.npy\n' > a.csv; leaves_nothing bad 1 'size|large.npy' "$lamella" pack a.csv --out bad
+(npy "{'descr': '<u2', 'fortran_order': False, 'shape': (1, 4, 4), }"; head -c 32 /dev/zero) > deep.npy
+cp small.npy small2.npy; cp deep.npy deep2.npy
+printf 'file,plate\nsmall.npy,a\ndeep.npy,a\nsmall2.npy,b\ndeep2.npy,b\n' > a.csv
+mixed_depths() { # options; warnings: how many files of another depth are named
+  "$lamella" pack a.csv --out mixed --force --quiet "$@" 2> err.txt || { failed=$((failed + 1)); echo "FAILED: pack of two depths"; }
+  grep -c '^warning: channel ch1: .*deep.npy has 16-bit pixels, .*small.npy has 8-bit ones' err.txt
+}
+if [ "$(mixed_depths)" != 1 ] || [ "$(wc -l < err.txt)" != 1 ]; then failed=$((failed + 1)); echo "FAILED: two depths in one channel: $(cat err.txt)"; fi
+if [ "$(mixed_depths --bit-depth 8)" != 0 ]; then failed=$((failed + 1)); echo "FAILED: two depths, one scale: $(cat err.txt)"; fi
 printf 'file,plate\nsmall.npy,a\nstack.npy,b\n' > a.csv; leaves_nothing bad 1 'stack.npy' "$lamella" pack a.csv --out bad
 printf 'scan.xyz' > scan.xyz; one_image a.csv scan.xyz; leaves_nothing bad 1 'scan.xyz' "$lamella" pack a.csv --out bad
 
