@@ -1,6 +1,7 @@
 #include "base/gemm.h"
 
 #include <cpuid.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -98,4 +99,9 @@ void lam_gemm_limit_isa(const char *name) {
     if (strcmp(name, "avx2") == 0) isa = dnnl_cpu_isa_avx2;
     if (strcmp(name, "avx512") == 0) isa = dnnl_cpu_isa_avx512_core;
     (void)dnnl_set_max_cpu_isa(isa); /* refused after the first product: the choice made then stays */
+}
+
+void lam_gemm_library(char *name, size_t size) {
+    const dnnl_version_t *v = dnnl_version();
+    snprintf(name, size, "oneDNN %d.%d.%d (%.12s)", v->major, v->minor, v->patch, v->hash);
 }

@@ -9,6 +9,7 @@
 #define LAMELLA_BASE_GEMM_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/status.h"
@@ -33,6 +34,9 @@ typedef enum lam_gemm_turning {
 } lam_gemm_turning;
 void lam_gemm_turn_operands(lam_gemm_turning mode);
 void lam_gemm_release(void);
+
+/* "oneDNN 2.6.0 (commit)". */
+void lam_gemm_library(char *name, size_t size);
 
 /* Limits oneDNN to an instruction set ("baseline", "avx2", "avx512"); it heeds the first call before the
  * first product only. */

@@ -121,6 +121,7 @@ static void compare_state(const lam_run_state *before, const lam_run_state *now,
         const char *name, *before, *now;
     } texts[] = {{"instruction set", before->isa, now->isa},
                  {"MPI", before->mpi, now->mpi},
+                 {"matrix products", before->gemm, now->gemm},
                  {"lamella", before->version, now->version}};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         if (strcmp(texts[i].before, texts[i].now) == 0) continue;
@@ -191,6 +192,7 @@ static lam_status write_first_line(const lam_trainer *t, const lam_start *start,
     lam_json_set_int(run, "threads", t->state.threads);
     lam_json_set_int(run, "world_size", t->world_size);
     lam_json_set_text(run, "mpi", t->state.mpi);
+    lam_json_set_text(run, "gemm", t->state.gemm);
     lam_json_set_text(run, "shards", lam_shards_path(t->shards));
     lam_json_set_text(run, "shards_hash", hash);
     lam_json_set_int(run, "parameters", t->network->parameters->count);

@@ -27,6 +27,7 @@ lam_status lam_run_state_write(const char *path, const lam_run_state *s, int64_t
     lam_json_set_int(json, "threads", s->threads);
     lam_json_set_text(json, "isa", s->isa);
     lam_json_set_text(json, "mpi", s->mpi);
+    lam_json_set_text(json, "gemm", s->gemm);
     lam_json_set_text(json, "version", s->version);
     set_hash(json, "shards", s->shards_hash);
     lam_json_set_int(json, "metrics_bytes", s->metrics_bytes);
@@ -77,6 +78,7 @@ static lam_status get_all(const lam_json *json, const char *path, lam_run_state 
     LAM_TRY(get_int(json, path, "threads", 1, INT_MAX, &threads));
     LAM_TRY(get_text(json, path, "isa", s->isa, sizeof s->isa));
     LAM_TRY(get_text(json, path, "mpi", s->mpi, sizeof s->mpi));
+    LAM_TRY(get_text(json, path, "gemm", s->gemm, sizeof s->gemm));
     LAM_TRY(get_text(json, path, "version", s->version, sizeof s->version));
     LAM_TRY(get_hash(json, path, "shards", &s->shards_hash));
     LAM_TRY(get_hash(json, path, "model.safetensors", &hashes->model));

@@ -19,7 +19,7 @@ typedef struct lam_run_state {
     int64_t metrics_bytes;
     uint64_t seed, shards_hash;
     int world_size, threads;
-    char isa[16], mpi[128], version[32];
+    char isa[16], mpi[128], gemm[64], version[32]; /* gemm: the library of the matrix products */
 } lam_run_state;
 
 /* xxh64 of the files of the checkpoint. */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/cli.h"
+#include "base/gemm.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/signals.h"
@@ -131,6 +132,7 @@ static lam_status open_all(lam_trainer *t) {
     s->threads = lam_threads();
     strncpy(s->isa, lam_isa_name(), sizeof s->isa - 1);
     strncpy(s->mpi, lam_dist_library(t->dist), sizeof s->mpi - 1);
+    lam_gemm_library(s->gemm, sizeof s->gemm);
     strncpy(s->version, lam_version, sizeof s->version - 1);
     return LAM_OK;
 }

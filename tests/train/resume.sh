@@ -69,6 +69,9 @@ same_run whole killed "a damaged newest checkpoint"
 cp -r whole other; rm -r other/checkpoints/step_00000040; echo step_00000035 > other/checkpoints/latest
 code=0; "$lamella" train tiny.yaml train.out=other --strict-resume --threads 2 2> log || code=$?
 [ "$code" = 2 ] && grep -q 'threads: was 1, now 2' log || fail "--strict-resume took another thread count"
+code=0; LAMELLA_ISA=baseline "$lamella" train tiny.yaml train.out=other --strict-resume 2> log || code=$?
+[ "$code" = 2 ] && grep -q 'instruction set: was .*, now baseline' log || { cat log; fail "--strict-resume took another instruction set"; }
+grep -q '"gemm": "oneDNN [0-9]' other/checkpoints/step_00000035/state.json || fail "state.json does not name oneDNN's version"
 code=0; "$lamella" train tiny.yaml train.out=whole --quiet 2> log || code=$?
 [ "$code" = 2 ] && grep -q -- '--resume' log || fail "an existing run was not refused"
 echo "ok: refusals"

@@ -25,6 +25,7 @@ static const lam_run_state written = {.step = 40,
                                       .threads = 4,
                                       .isa = "avx2",
                                       .mpi = "one process",
+                                      .gemm = "oneDNN 2.6.0 (abc)",
                                       .version = "0.1.0"};
 
 static void write_it(void) {
@@ -79,6 +80,7 @@ static void test_refused(void **state) {
     refused("threads", (int64_t)1 << 32, NULL, "threads");
     refused("isa", 0, "a name of more than sixteen bytes", "isa");
     refused("mpi", 3, NULL, "mpi");
+    refused("gemm", 3, NULL, "gemm");
     refused("shards", 3, NULL, "shards");
     refused("model.safetensors", 0, "0x00000000000001", "model.safetensors");
     refused("optimizer.safetensors", 0, "", "optimizer.safetensors");
