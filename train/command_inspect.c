@@ -12,6 +12,7 @@
 #include "base/safetensors.h"
 #include "train/checkpoint.h"
 #include "train/crops.h"
+#include "train/metrics.h"
 
 static bool ends_with(const char *text, const char *end) {
     size_t a = strlen(text), b = strlen(end);
@@ -168,11 +169,52 @@ done:
 
 /* ---- the other kinds ---- */
 
+static lam_status holds(const char *folder, const char *name, bool *found) {
+    char *path = NULL;
+    LAM_TRY(lam_path_join(&path, folder, name));
+    *found = lam_path_exists(path);
+    lam_free(path);
+    return LAM_OK;
+}
+
+/* Of a run folder; steps stays 0 for what has no metrics. */
+static lam_status read_progress(const char *path, lam_metrics_end *end) {
+    char *metrics = NULL;
+    bool run = false;
+    if (lam_path_is_folder(path)) LAM_TRY(holds(path, "metrics.jsonl", &run));
+    if (!run) return LAM_OK;
+    LAM_TRY(lam_path_join(&metrics, path, "metrics.jsonl"));
+    lam_status status = lam_metrics_read_end(metrics, end);
+    lam_free(metrics);
+    return status;
+}
+
+static void print_progress(const lam_metrics_end *end) {
+    printf("last line of metrics: step %" PRId64 ", loss %.5g", end->step, end->loss);
+    if (end->validation_step)
+        printf(", validation loss %.5g (step %" PRId64 ")", end->validation_loss, end->validation_step);
+    printf("; last %" PRId64 " steps: %.1f crops/s\n", end->steps, end->crops_per_s);
+}
+
+static lam_json *progress_json(const lam_metrics_end *end) {
+    lam_json *json = lam_json_object();
+    lam_json_set_int(json, "step", end->step);
+    lam_json_set_float(json, "loss", end->loss);
+    if (end->validation_step) {
+        lam_json_set_int(json, "validation_step", end->validation_step);
+        lam_json_set_float(json, "validation_loss", end->validation_loss);
+    }
+    lam_json_set_float(json, "crops_per_s", end->crops_per_s);
+    return json;
+}
+
 static lam_status inspect_weights(const lam_arguments *a, const char *path) {
     char *model = NULL;
     lam_safetensors *file = NULL;
+    lam_metrics_end end = {0};
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_checkpoint_model(path, &model), done);
+    LAM_TRY_GOTO(read_progress(path, &end), done);
     LAM_TRY_GOTO(lam_safetensors_open(&file, model), done);
     const char *config = lam_safetensors_metadata(file, "lamella_config"),
                *step = lam_safetensors_metadata(file, "lamella_step");
@@ -189,6 +231,7 @@ static lam_status inspect_weights(const lam_arguments *a, const char *path) {
         lam_json_set_text(json, "kind", "weights");
         lam_json_set_text(json, "file", model);
         lam_json_set_text(json, "step", step);
+        if (end.steps) lam_json_set(json, "last", progress_json(&end));
         lam_json_set_int(json, "elements", total);
         lam_json_set_text(json, "config", config);
         lam_json_set(json, "tensors", tensors);
@@ -197,6 +240,7 @@ static lam_status inspect_weights(const lam_arguments *a, const char *path) {
     }
     printf("weights: %s\n", model);
     if (step) printf("step %s\n", step);
+    if (end.steps) print_progress(&end);
     if (config) printf("\n%s\n", config);
     for (int64_t i = 0; i < lam_safetensors_count(file); i++) {
         const lam_safetensors_entry *e = lam_safetensors_at(file, i);
@@ -253,14 +297,6 @@ static lam_status inspect_config(const lam_arguments *a, const char *path) {
     lam_free(text);
     lam_config_free(config);
     return status;
-}
-
-static lam_status holds(const char *folder, const char *name, bool *found) {
-    char *path = NULL;
-    LAM_TRY(lam_path_join(&path, folder, name));
-    *found = lam_path_exists(path);
-    lam_free(path);
-    return LAM_OK;
 }
 
 /* Embeddings by the end of their name; their reader tells what it knows of them (and how Parquet is converted). */

@@ -50,10 +50,17 @@ static lam_status write_validation(lam_metrics *metrics, int64_t step, double lo
     return lam_metrics_append(metrics, line);
 }
 
-static lam_status write_op_times(lam_metrics *metrics, const lam_graph *graph) {
+/* Since the first step of this process: crops over the whole time, validations and checkpoints with it, is the speed that
+ * says when the run ends; arithmetic is compared with the machine's limit over the time within steps. */
+typedef struct totals {
+    double begin, step_seconds, wait_ms, limit;
+    int64_t rows;
+} totals;
+
+static lam_status write_totals(lam_metrics *metrics, const lam_trainer *t, const totals *sum) {
     enum { MAXIMUM = 64 };
     lam_op_time times[MAXIMUM];
-    int64_t count = lam_graph_op_times(graph, times, MAXIMUM);
+    int64_t count = lam_graph_op_times(t->graph, times, MAXIMUM);
     lam_json *line = lam_json_object(), *list = lam_json_array();
     for (int64_t i = 0; i < count; i++) {
         lam_json *op = lam_json_object();
@@ -65,6 +72,9 @@ static lam_status write_op_times(lam_metrics *metrics, const lam_graph *graph) {
         lam_json_append(list, op);
     }
     lam_json_set(line, "op_times", list);
+    lam_json_set_int(line, "crops", sum->rows);
+    lam_json_set_float(line, "seconds", lam_now() - sum->begin);
+    lam_json_set_float(line, "step_seconds", sum->step_seconds);
     return lam_metrics_append(metrics, line);
 }
 
@@ -83,27 +93,21 @@ static lam_status draw(lam_trainer *t) {
     return lam_dist_agree(t->dist, status);
 }
 
-/* Rates since this process began; the first step warms caches and is left out where there are more. */
-typedef struct rates {
-    double seconds, wait_ms, limit;
-    int64_t rows, steps;
-} rates;
-
-static void show(lam_progress *progress, const lam_trainer *t, const lam_step_result *r, rates *sum) {
-    if (sum->steps++ == 1) sum->seconds = sum->wait_ms = 0, sum->rows = 0;
-    sum->seconds += r->seconds;
+static void show(lam_progress *progress, const lam_trainer *t, const lam_step_result *r, totals *sum) {
+    sum->step_seconds += r->seconds;
     sum->wait_ms += r->data_wait_ms;
     sum->rows += r->rows;
-    double crops = (double)sum->rows / sum->seconds,
-           flops = crops * lam_mae_vit_step_flops(&t->settings->model);
+    double crops = (double)sum->rows / (lam_now() - sum->begin),
+           flops = (double)sum->rows / sum->step_seconds * lam_mae_vit_step_flops(&t->settings->model);
     char detail[160];
-    int used =
-        snprintf(detail, sizeof detail, "loss %.4f, %.1f crops/s, %.1f GFLOP/s", r->loss, crops, flops / 1e9);
+    int used = snprintf(detail, sizeof detail, "loss %.4f, %.1f crops/s; in steps %.1f GFLOP/s", r->loss,
+                        crops, flops / 1e9);
     if (sum->limit > 0)
-        used += snprintf(detail + used, sizeof detail - (size_t)used, " (%.0f %% of %.0f)",
-                         100 * flops / (sum->limit * t->world_size), sum->limit * t->world_size / 1e9);
+        used +=
+            snprintf(detail + used, sizeof detail - (size_t)used, " (%.0f %% of %.0f measured at the start)",
+                     100 * flops / (sum->limit * t->world_size), sum->limit * t->world_size / 1e9);
     snprintf(detail + used, sizeof detail - (size_t)used, ", data wait %.1f %%",
-             sum->wait_ms / 10 / sum->seconds);
+             sum->wait_ms / 10 / sum->step_seconds);
     lam_progress_update(progress, t->state.step, detail);
 }
 
@@ -129,16 +133,16 @@ static lam_status after_step(lam_trainer *t, lam_metrics *metrics, const lam_ste
     return LAM_OK;
 }
 
-static lam_status loop(lam_trainer *t, lam_metrics *metrics, double limit) {
+static lam_status loop(lam_trainer *t, lam_metrics *metrics, totals *sum) {
     lam_progress *progress = lam_progress_start("train", t->steps, "steps");
     lam_progress_begin_at(progress, t->state.step);
-    rates sum = {.limit = limit};
+    sum->begin = lam_now();
     lam_status status = LAM_OK;
     while (status == LAM_OK && t->state.step < t->steps) {
         lam_step_result result;
         status = lam_trainer_step(t, &result);
         if (status != LAM_OK) break;
-        show(progress, t, &result, &sum);
+        show(progress, t, &result, sum);
         status = after_step(t, metrics, &result);
     }
     lam_progress_finish(progress);
@@ -157,6 +161,7 @@ static lam_status stopped_before_the_first_step(const lam_trainer *t) {
 static lam_status train(lam_trainer *t, const lam_start *start, bool json) {
     lam_metrics *metrics = NULL;
     double limit = 0;
+    totals sum = {0};
     lam_status status = LAM_OK;
     const lam_settings *s = t->settings;
     /* Small enough to be quick, large enough to be a product like the step's. */
@@ -165,7 +170,7 @@ static lam_status train(lam_trainer *t, const lam_start *start, bool json) {
     lam_log_info("%s: %" PRId64 " parameters, %" PRId64 " steps of %" PRId64 " crops (%" PRId64
                  " an epoch), %" PRId64 " images to train, %" PRId64
                  " to validate; cpu, %s, %d threads, %d ranks (%s), products at %.1f GFLOP/s",
-                 s->out, t->network->parameters->count, t->steps, s->global_batch, t->steps_per_epoch,
+                 s->out, lam_network_elements(t->network), t->steps, s->global_batch, t->steps_per_epoch,
                  t->split.train_count, t->split.validation_count, t->state.isa, t->state.threads,
                  t->world_size, t->state.mpi, limit / 1e9);
     print_memory(t);
@@ -175,9 +180,10 @@ static lam_status train(lam_trainer *t, const lam_start *start, bool json) {
         lam_log_info("%s: the run is complete at step %" PRId64, s->out, t->state.step);
         goto done;
     }
-    LAM_TRY_GOTO(loop(t, metrics, limit), done);
+    sum.limit = limit;
+    LAM_TRY_GOTO(loop(t, metrics, &sum), done);
     if (t->rank == 0) {
-        LAM_TRY_GOTO(write_op_times(metrics, t->graph), done);
+        LAM_TRY_GOTO(write_totals(metrics, t, &sum), done);
         if (json)
             printf("{\"run\": \"%s\", \"step\": %" PRId64 ", \"skipped\": %" PRId64 "}\n", s->out,
                    t->state.step, t->state.skipped);

@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -184,8 +185,12 @@ static lam_status embed_views(lam_embedder *e, const lam_crop *crops, int64_t co
     return LAM_OK;
 }
 
-static lam_status embed_range(lam_embedder *e, const lam_crop *crops, int64_t count, float *vectors) {
-    lam_progress *progress = lam_progress_start("embed", count, "crops");
+/* The progress is that of rank 0: the ranks meet at the end only. */
+static lam_status embed_range(lam_embedder *e, const lam_crop *crops, int64_t count, int world,
+                              float *vectors) {
+    char label[48] = "embed";
+    if (world > 1) snprintf(label, sizeof label, "embed, rank 0 of %d", world);
+    lam_progress *progress = lam_progress_start(label, count, "crops");
     lam_status status = LAM_OK;
     for (int64_t at = 0; at < count && status == LAM_OK; at += e->batch) {
         int64_t rows = count - at < e->batch ? count - at : e->batch;
@@ -219,7 +224,7 @@ lam_status lam_embed_crops(lam_embedder *e, lam_dist *dist, const lam_crop *crop
     if (status == LAM_OK) status = lam_alloc_array((void **)&mine, rows * e->width, sizeof(float));
     if (status == LAM_OK && rank == 0)
         status = lam_alloc_array((void **)&all, count * e->width, sizeof(float));
-    if (status == LAM_OK) status = embed_range(e, crops + begin, rows, mine);
+    if (status == LAM_OK) status = embed_range(e, crops + begin, rows, world, mine);
     status = lam_dist_agree(dist, status);
     if (status == LAM_OK) status = lam_dist_gather(dist, mine, sizes, all);
     lam_free(sizes);

@@ -3,12 +3,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fault.h"
+#include "base/files.h"
 #include "base/memory.h"
 
 struct lam_metrics {
@@ -83,5 +85,56 @@ lam_status lam_metrics_close(lam_metrics **metrics) {
             lam_fail(LAM_ERROR_IO, __FILE__, __LINE__, "%s: cannot be written: %s", m->path, strerror(errno));
     lam_free(m->path);
     lam_free(m);
+    return status;
+}
+
+/* ---- the end of a file ---- */
+
+typedef struct last_steps {
+    double crops[LAM_METRICS_LAST], seconds[LAM_METRICS_LAST];
+} last_steps;
+
+static void take_line(const lam_json *line, last_steps *last, lam_metrics_end *end) {
+    const lam_json *loss = lam_json_get(line, "loss"), *validation = lam_json_get(line, "validation_loss");
+    int64_t step = lam_json_int(lam_json_get(line, "step"), 0);
+    if (validation) {
+        end->validation_step = step;
+        end->validation_loss = lam_json_float(validation, NAN);
+    }
+    if (!loss) return;
+    double seconds = lam_json_float(lam_json_get(line, "step_ms"), 0) / 1e3;
+    last->seconds[end->steps % LAM_METRICS_LAST] = seconds;
+    last->crops[end->steps % LAM_METRICS_LAST] =
+        seconds * lam_json_float(lam_json_get(line, "crops_per_s"), 0);
+    end->steps++;
+    end->step = step;
+    end->loss = lam_json_float(loss, NAN);
+}
+
+lam_status lam_metrics_read_end(const char *path, lam_metrics_end *end) {
+    lam_reader *reader = NULL;
+    char *text = NULL;
+    last_steps last = {0};
+    *end = (lam_metrics_end){.loss = NAN, .validation_loss = NAN};
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_reader_open(&reader, path), done);
+    uint64_t size = lam_reader_size(reader), part = size < 1 << 20 ? size : 1 << 20;
+    LAM_TRY_GOTO(lam_alloc((void **)&text, (size_t)part + 1), done);
+    LAM_TRY_GOTO(lam_reader_at(reader, size - part, text, (size_t)part), done);
+    for (char *at = text, *stop; (stop = strchr(at, '\n')); at = stop + 1) {
+        lam_json *line = NULL;
+        if (lam_json_parse(&line, at, (size_t)(stop - at), path) == LAM_OK) take_line(line, &last, end);
+        lam_json_free(line);
+    }
+    double crops = 0, seconds = 0;
+    if (end->steps > LAM_METRICS_LAST) end->steps = LAM_METRICS_LAST;
+    for (int64_t i = 0; i < end->steps; i++) {
+        crops += last.crops[i];
+        seconds += last.seconds[i];
+    }
+    end->crops_per_s = seconds > 0 ? crops / seconds : 0;
+done:
+    lam_free(text);
+    lam_reader_close(&reader);
     return status;
 }

@@ -163,6 +163,13 @@ done:
     return status;
 }
 
+int64_t lam_network_elements(const lam_network *network) {
+    const lam_parameters *p = network->parameters;
+    int64_t elements = 0;
+    for (int64_t i = 0; i < p->entries; i++) elements += p->entry[i].count;
+    return elements;
+}
+
 lam_status lam_network_config_text(const lam_network *network, char **text) {
     LAM_TRY(lam_config_write(network->config, text));
     char *line = strstr(*text, "\n  out:");

@@ -36,6 +36,8 @@ lam_status lam_network_create(lam_network **out, lam_config *config, const lam_s
 lam_status lam_network_read(lam_network **out, const char *path, const uint64_t *untrained_seed);
 lam_status lam_network_read_weights(lam_network *network, const char *path);
 lam_status lam_network_write(const lam_network *network, const char *path, int64_t step);
+int64_t
+lam_network_elements(const lam_network *network); /* of all parameters, without the padding between them */
 /* The configuration as files keep it: without train.out, which is no part of a network (two runs that agree in all else write
  * the same bytes) and not known to who reads a model. Caller frees. */
 lam_status lam_network_config_text(const lam_network *network, char **text);

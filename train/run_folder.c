@@ -186,7 +186,7 @@ static lam_status write_first_line(const lam_trainer *t, const lam_start *start,
     lam_graph_memory(t->graph, &memory);
     snprintf(hash, sizeof hash, "%016" PRIx64, t->state.shards_hash);
     lam_json *line = lam_json_object(), *run = lam_provenance(start->command_line),
-             *bytes = lam_json_object();
+             *bytes = lam_json_object(), *shared = lam_json_object();
     lam_json_set_text(run, "device", "cpu");
     lam_json_set_text(run, "isa", t->state.isa);
     lam_json_set_int(run, "threads", t->state.threads);
@@ -195,7 +195,7 @@ static lam_status write_first_line(const lam_trainer *t, const lam_start *start,
     lam_json_set_text(run, "gemm", t->state.gemm);
     lam_json_set_text(run, "shards", lam_shards_path(t->shards));
     lam_json_set_text(run, "shards_hash", hash);
-    lam_json_set_int(run, "parameters", t->network->parameters->count);
+    lam_json_set_int(run, "parameters", lam_network_elements(t->network));
     lam_json_set_int(run, "steps", t->steps);
     lam_json_set_int(run, "steps_per_epoch", t->steps_per_epoch);
     lam_json_set_int(run, "train_images", t->split.train_count);
@@ -206,11 +206,14 @@ static lam_status write_first_line(const lam_trainer *t, const lam_start *start,
     lam_json_set_int(bytes, "gradients", (int64_t)memory.gradients);
     lam_json_set_int(bytes, "optimizer",
                      t->network->parameters->trainable * (int64_t)sizeof(float) * (t->optimizer.v ? 2 : 1));
-    lam_json_set_int(bytes, "activations", (int64_t)memory.activations);
-    lam_json_set_int(bytes, "activation_gradients", (int64_t)memory.activation_gradients);
-    lam_json_set_int(bytes, "workspace", (int64_t)memory.workspace);
-    lam_json_set_int(bytes, "inputs", (int64_t)memory.inputs);
+    /* One block of memory: its parts live at different times, and are more together than it is. */
+    lam_json_set_int(bytes, "activations_and_workspace", (int64_t)memory.total);
     lam_json_set(run, "memory", bytes);
+    lam_json_set_int(shared, "activations", (int64_t)memory.activations);
+    lam_json_set_int(shared, "activation_gradients", (int64_t)memory.activation_gradients);
+    lam_json_set_int(shared, "workspace", (int64_t)memory.workspace);
+    lam_json_set_int(shared, "inputs", (int64_t)memory.inputs);
+    lam_json_set(run, "memory_parts", shared);
     lam_json_set(line, "run", run);
     return lam_metrics_append(metrics, line);
 }
