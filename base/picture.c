@@ -31,11 +31,23 @@ void lam_picture_free(lam_picture *picture) {
     picture->rgb = NULL;
 }
 
+typedef struct named_colour {
+    uint32_t rgb;
+    const char *name;
+} named_colour;
+
 /* Blue for the nucleus first, as stains are usually listed; then colours that stay apart for colour-blind readers. */
-uint32_t lam_channel_colour(int64_t channel, int64_t channels) {
-    static const uint32_t colours[] = {0x3a6bff, 0x2ecc71, 0xff5a36, 0xffd23c,
-                                       0xe14bd8, 0x2fd6e0, 0xb0b0b0, 0xff9ec4};
-    return channels == 1 ? 0xffffff : colours[channel % (int64_t)(sizeof colours / sizeof *colours)];
+static named_colour colour_of(int64_t channel, int64_t channels) {
+    static const named_colour colours[] = {{0x3a6bff, "blue"},   {0x2ecc71, "green"},   {0xff5a36, "red"},
+                                           {0xffd23c, "yellow"}, {0xe14bd8, "magenta"}, {0x2fd6e0, "cyan"},
+                                           {0xb0b0b0, "grey"},   {0xff9ec4, "pink"}};
+    return channels == 1 ? (named_colour){0xffffff, "grey"}
+                         : colours[channel % (int64_t)(sizeof colours / sizeof *colours)];
+}
+
+uint32_t lam_channel_colour(int64_t channel, int64_t channels) { return colour_of(channel, channels).rgb; }
+const char *lam_channel_colour_name(int64_t channel, int64_t channels) {
+    return colour_of(channel, channels).name;
 }
 
 /* The 1st and 99.8th percentile through a histogram between the extremes. */

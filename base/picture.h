@@ -24,7 +24,8 @@ void lam_picture_free(lam_picture *picture);
 lam_status lam_picture_composite(lam_picture *picture, int64_t x, int64_t y, const float *planes,
                                  int64_t channels, int64_t height, int64_t width, const float *low,
                                  const float *high);
-uint32_t lam_channel_colour(int64_t channel, int64_t channels); /* one channel alone is grey */
+uint32_t lam_channel_colour(int64_t channel, int64_t channels);         /* one channel alone is grey */
+const char *lam_channel_colour_name(int64_t channel, int64_t channels); /* "blue" */
 lam_status lam_picture_write_png(const lam_picture *picture, const char *path);
 lam_status lam_picture_encode_png(const lam_picture *picture, uint8_t **bytes,
                                   size_t *size); /* caller frees */

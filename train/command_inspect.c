@@ -33,16 +33,22 @@ static lam_status print_json(lam_json *json) {
 
 enum { PICTURE_COLUMNS = 6, PICTURE_ROWS = 3, PICTURE_SIDE = 192, PICTURE_GAP = 4 };
 
+static int64_t drawn_side(const lam_shards *shards, int64_t image) {
+    int64_t height = 0, width = 0;
+    lam_shards_image_size(shards, image, &height, &width);
+    int64_t size = height < width ? height : width;
+    return size < PICTURE_SIDE ? size : PICTURE_SIDE;
+}
+
 /* The middle of an image, at most PICTURE_SIDE pixels wide, as planes of floats; absent channels stay 0. */
 static lam_status draw_image(lam_picture *picture, lam_shards *shards, int64_t image, int64_t x0,
                              int64_t y0) {
-    int64_t height = 0, width = 0, channels = lam_shards_channels(shards), *map = NULL;
+    int64_t height = 0, width = 0, size = drawn_side(shards, image), channels = lam_shards_channels(shards),
+            *map = NULL;
     void *pixels = NULL;
     uint8_t *present = NULL;
     float *planes = NULL;
     lam_shards_image_size(shards, image, &height, &width);
-    int64_t size = height < width ? height : width;
-    if (size > PICTURE_SIDE) size = PICTURE_SIDE;
     int64_t count = channels * size * size;
     lam_crop crop = {image, (height - size) / 2, (width - size) / 2};
     lam_status status = LAM_OK;
@@ -69,7 +75,12 @@ static lam_status draw_shards(lam_shards *shards, const char *path) {
             drawn = images < PICTURE_COLUMNS * PICTURE_ROWS ? images : PICTURE_COLUMNS * PICTURE_ROWS;
     int64_t columns = drawn < PICTURE_COLUMNS ? drawn : PICTURE_COLUMNS,
             rows = (drawn + columns - 1) / columns;
-    int64_t pitch = PICTURE_SIDE + PICTURE_GAP;
+    int64_t side = 0; /* of a cell: that of the largest image */
+    for (int64_t i = 0; i < drawn; i++) {
+        int64_t size = drawn_side(shards, i * images / drawn);
+        if (size > side) side = size;
+    }
+    int64_t pitch = side + PICTURE_GAP;
     lam_picture picture = {0};
     LAM_TRY(
         lam_picture_create(&picture, columns * pitch - PICTURE_GAP, rows * pitch - PICTURE_GAP, 0xFFFFFF));
@@ -105,6 +116,7 @@ static lam_json *shards_json(const lam_shards *shards) {
         lam_json_set_int(channel, "images", present);
         lam_json_set_float(channel, "mean", mean);
         lam_json_set_float(channel, "deviation", deviation);
+        lam_json_set_text(channel, "colour", lam_channel_colour_name(c, lam_shards_channels(shards)));
         lam_json_append(channels, channel);
     }
     for (int k = 0; k < lam_table_columns(metadata); k++)
@@ -147,15 +159,17 @@ static lam_status inspect_shards(const lam_arguments *a, const char *path) {
            lam_json_int(lam_json_get(json, "groups"), 0), 8 * (int)lam_shards_pixel_type(shards));
     printf("height %" PRId64 " to %" PRId64 ", width %" PRId64 " to %" PRId64 " pixels\n\n", low[0], high[0],
            low[1], high[1]);
-    printf("%-24s %5s %9s %10s %10s\n", "channel", "bits", "images", "mean", "deviation");
+    printf("%-24s %5s %9s %10s %10s%s\n", "channel", "bits", "images", "mean", "deviation",
+           image ? "  colour in the picture" : "");
     const lam_json *channels = lam_json_get(json, "channels");
     for (size_t c = 0; c < lam_json_size(channels); c++) {
         const lam_json *channel = lam_json_at(channels, c);
-        printf("%-24s %5d %9" PRId64 " %10.6f %10.6f\n", lam_json_text(lam_json_get(channel, "name"), ""),
+        printf("%-24s %5d %9" PRId64 " %10.6f %10.6f%s%s\n", lam_json_text(lam_json_get(channel, "name"), ""),
                (int)lam_json_int(lam_json_get(channel, "bits"), 0),
                lam_json_int(lam_json_get(channel, "images"), 0),
                lam_json_float(lam_json_get(channel, "mean"), 0),
-               lam_json_float(lam_json_get(channel, "deviation"), 0));
+               lam_json_float(lam_json_get(channel, "deviation"), 0), image ? "  " : "",
+               image ? lam_json_text(lam_json_get(channel, "colour"), "") : "");
     }
     printf("\nmetadata:");
     const lam_table *metadata = lam_shards_metadata(shards);

@@ -25,6 +25,13 @@ same loss "$(first 's/^last line of metrics: step 40, loss ([^,]+),.*/\1/p' insp
 grep -qE '^last line of metrics: .*, validation loss [0-9.]+ \(step 40\); last 40 steps: [0-9.]+ crops/s$' inspected || { cat inspected; fail "inspect shows no validation or speed"; }
 "$lamella" inspect run --json | grep -q '"validation_step": 40' || fail "inspect --json lacks the last validation"
 ! "$lamella" inspect run/checkpoints/step_00000040 | grep -q 'last line' || fail "a step folder has no metrics"
+# 48 pixels: 6 x 3 cells of 48 with gaps of 4 between them; every channel has a colour of its own.
+"$lamella" inspect shards --image picture.png > inspected
+size=$(od -An -tu1 -j16 -N8 picture.png | awk '{ print $3 * 256 + $4, $7 * 256 + $8 }')
+[ "$size" = "308 152" ] || fail "a picture of small images is $size pixels"
+[ "$(sed -nE 's/.* [0-9.]+ +[0-9.]+ +([a-z]+)$/\1/p' inspected | tr '\n' ' ')" = "blue green red yellow magenta " ] ||
+  { cat inspected; fail "channels without a colour"; }
+echo "ok: picture"
 mpi 2 "$lamella" embed run shards --out x.npy --batch 4 2> log
 grep -q '^embed, rank 0 of 2: 12/12 crops' log || { cat log; fail "the progress of one rank is not called so"; }
 echo "ok: progress"
