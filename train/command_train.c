@@ -113,7 +113,7 @@ static void show(lam_progress *progress, const lam_trainer *t, const lam_step_re
 
 static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
-/* What follows a step, in a fixed order: line, validation, picture, checkpoint, stop. */
+/* What follows a step, in a fixed order: line, validation, picture, checkpoint. */
 static lam_status after_step(lam_trainer *t, lam_metrics *metrics, const lam_step_result *r) {
     const lam_settings *s = t->settings;
     bool last = t->state.step == t->steps;
@@ -126,11 +126,15 @@ static lam_status after_step(lam_trainer *t, lam_metrics *metrics, const lam_ste
         lam_log_info("step %" PRId64 ": validation loss %.5f", t->state.step, loss);
     }
     if (last || due(t->state.step, s->pictures_every)) LAM_TRY(draw(t));
-    if (last || r->stop || due(t->state.step, s->checkpoint_every)) LAM_TRY(lam_run_checkpoint(t, metrics));
-    LAM_REQUIRE(!r->stop || last, LAM_STOPPED,
-                "stopped after step %" PRId64 " of %" PRId64 ": run again with --resume", t->state.step,
-                t->steps);
+    if (last || due(t->state.step, s->checkpoint_every)) LAM_TRY(lam_run_checkpoint(t, metrics));
     return LAM_OK;
+}
+
+/* A step that was given up leaves the state of the one before it. */
+static lam_status stop(lam_trainer *t, lam_metrics *metrics, bool within) {
+    if (t->state.step != t->saved) LAM_TRY(lam_run_checkpoint(t, metrics));
+    LAM_FAIL(LAM_STOPPED, "stopped after step %" PRId64 " of %" PRId64 "%s: run again with --resume",
+             t->state.step, t->steps, within ? ", within the next one, which is done anew" : "");
 }
 
 static lam_status loop(lam_trainer *t, lam_metrics *metrics, totals *sum) {
@@ -141,6 +145,7 @@ static lam_status loop(lam_trainer *t, lam_metrics *metrics, totals *sum) {
     while (status == LAM_OK && t->state.step < t->steps) {
         lam_step_result result;
         status = lam_trainer_step(t, &result);
+        if (status == LAM_OK && result.stop) status = stop(t, metrics, result.within);
         if (status != LAM_OK) break;
         show(progress, t, &result, sum);
         status = after_step(t, metrics, &result);

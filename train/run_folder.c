@@ -271,13 +271,14 @@ lam_status lam_run_begin(lam_trainer *t, const lam_start *start, double limit, l
     LAM_TRY(lam_dist_agree(t->dist, status));
     LAM_TRY(lam_dist_broadcast(t->dist, &found, sizeof found, 0));
     if (found) LAM_TRY(share_checkpoint(t));
+    t->saved = t->state.step;
     if (t->rank == 0) status = open_files(t, start, found != 0, limit, metrics);
     LAM_TRY(lam_dist_agree(t->dist, status));
     return lam_dist_agree(t->dist, lam_loader_seek(t->loader, t->state.step));
 }
 
 lam_status lam_run_checkpoint(lam_trainer *t, lam_metrics *metrics) {
-    double damaged = (double)lam_loader_damaged_samples(t->loader);
+    double damaged = (double)t->damaged;
     LAM_TRY(lam_dist_sum_f64(t->dist, &damaged, 1));
     lam_status status = LAM_OK;
     if (t->rank == 0) {
@@ -291,5 +292,6 @@ lam_status lam_run_checkpoint(lam_trainer *t, lam_metrics *metrics) {
         if (status == LAM_OK)
             status = lam_checkpoint_prune(run, state.step, t->settings->keep_last, t->settings->keep_every);
     }
+    t->saved = t->state.step;
     return lam_dist_agree(t->dist, status);
 }

@@ -216,12 +216,16 @@ static void start_sums(void *trainer, int64_t begin, int64_t end) {
     }
 }
 
-static lam_status compute_gradients(lam_trainer *t, const lam_batch *batch, double weight, double *loss) {
+/* *left: told to stop, the rest of the micro-batches is not done. The caller starts the sums that are not started. */
+static lam_status compute_gradients(lam_trainer *t, const lam_batch *batch, double weight, double *loss,
+                                    bool *left) {
     lam_parameters_zero_gradients(t->network->parameters);
     *loss = 0;
     t->sent = 0;
     t->sent_status = LAM_OK;
     for (int64_t begin = 0; begin < batch->rows; begin += t->micro_batch) {
+        *left = begin > 0 && lam_stop_requested();
+        if (*left) return LAM_OK;
         lam_batch_feed(&t->io, &t->feeder, batch, begin, t->state.step, weight);
         LAM_TRY(lam_graph_forward(t->graph));
         *loss += (double)*(const float *)lam_tensor_data(t->io.loss);
@@ -272,15 +276,21 @@ lam_status lam_trainer_step(lam_trainer *t, lam_step_result *r) {
     const lam_batch *batch = NULL;
     memset(r, 0, sizeof *r);
     double start = lam_now(), waited = lam_loader_waited_ms(t->loader), beta1 = 0;
+    bool left = false;
     lam_status status = lam_loader_next(t->loader, &batch);
     LAM_TRY(count_rows(t, status, batch, r));
+    if (r->stop) return LAM_OK;
     r->data_wait_ms = lam_loader_waited_ms(t->loader) - waited;
     lam_schedule_at(&s->schedule, t->state.step, &r->lr, &beta1);
-    status = compute_gradients(t, batch, r->rows ? 1.0 / (double)r->rows : 0, &r->loss);
+    status = compute_gradients(t, batch, r->rows ? 1.0 / (double)r->rows : 0, &r->loss, &left);
     start_sums(t, 0, p->trainable);
     LAM_TRY(lam_dist_wait(t->dist));
     LAM_TRY(lam_dist_agree(t->dist, status == LAM_OK ? t->sent_status : status));
-    LAM_TRY(lam_dist_sum_f64(t->dist, &r->loss, 1));
+    double sums[2] = {r->loss, left};
+    LAM_TRY(lam_dist_sum_f64(t->dist, sums, 2));
+    r->loss = sums[0];
+    r->stop = r->within = sums[1] > 0;
+    if (r->stop) return LAM_OK;
     r->gradient_norm = sqrt(lam_sum_of_squares(p->gradients, 0, p->trainable));
     r->skipped = r->rows == 0 || !isfinite(r->loss) || !isfinite(r->gradient_norm);
     if (r->skipped) {
@@ -292,6 +302,7 @@ lam_status lam_trainer_step(lam_trainer *t, lam_step_result *r) {
         update(t, r->lr, beta1, scale);
     }
     t->state.step++;
+    t->damaged = lam_loader_damaged_samples(t->loader);
     r->seconds = lam_now() - start;
     return LAM_OK;
 }

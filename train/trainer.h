@@ -34,6 +34,8 @@ typedef struct lam_trainer {
     lam_optimizer_state optimizer;
     lam_run_state state;
     int64_t steps, steps_per_epoch, micro_batch;
+    int64_t saved;          /* step of the newest checkpoint; 0: none */
+    int64_t damaged;        /* samples of this rank's finished steps */
     int64_t sent;           /* gradients whose sum over the ranks has been started in this step */
     lam_status sent_status; /* of the first start that failed */
     lam_batch *pictured;    /* rank 0: crops that are drawn at every picture */
@@ -48,10 +50,12 @@ void lam_trainer_close(lam_trainer *trainer);
 typedef struct lam_step_result {
     double loss, gradient_norm, lr;
     int64_t rows; /* valid, over all ranks */
-    bool skipped, stop;
+    bool skipped;
+    bool stop, within; /* a rank was told to stop: no step was done; it was begun */
     double data_wait_ms, seconds;
 } lam_step_result;
-/* One step at state.step: loads, computes, updates, counts. */
+/* One step at state.step: loads, computes, updates, counts. Where a rank is told to stop, before it or between its
+ * micro-batches, all ranks give the step up: the state is that of the last finished step, and the loader must be sought anew. */
 lam_status lam_trainer_step(lam_trainer *trainer, lam_step_result *result);
 /* Mean loss over the validation images: fixed crops, fixed masks. */
 lam_status lam_trainer_validate(lam_trainer *trainer, double *loss);

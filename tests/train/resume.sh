@@ -44,6 +44,26 @@ mpi 2 "$lamella" train tiny.yaml train.out=two --quiet
 interrupted two_stopped "$slow" mpirun --allow-run-as-root --oversubscribe --bind-to none -n 2
 same_run two two_stopped "USR1 and resume with 2 ranks"
 
+# A step of many micro-batches that takes a second or more is given up within, on all ranks, and done anew on resume.
+long="model.embed_dim=128 model.depth=6 train.steps=4 data.crops_per_image=75 train.global_batch=1500 train.micro_batch=10 train.checkpoint_every=2"
+for n in 1 2; do
+  launcher=env; [ $n = 1 ] || launcher="mpirun --allow-run-as-root --oversubscribe --bind-to none -n $n"
+  $launcher "$lamella" train tiny.yaml $long train.out=long$n --quiet
+  for after in 1 2; do # a step without a checkpoint, and one that has it
+    code=0; $launcher "$lamella" train tiny.yaml $long train.out=given_up$n --resume 2> log & pid=$!
+    while [ "$(grep -c '"loss"' given_up$n/metrics.jsonl 2> none || true)" != $after ]; do kill -0 $pid || break; sleep 0.02; done
+    sleep 0.15; kill -USR1 $pid; wait $pid || code=$?
+    [ "$code" = 75 ] && grep -q "stopped after step $after of 4, within the next one" log || { cat log; fail "USR1 within a step, $n ranks: $code"; }
+    [ "$(cat given_up$n/checkpoints/latest)" = step_0000000$after ] || fail "USR1 within a step: no checkpoint of step $after"
+  done
+  $launcher "$lamella" train tiny.yaml $long train.out=given_up$n --resume --quiet
+  for file in model optimizer; do
+    cmp {long,given_up}$n/checkpoints/step_00000004/$file.safetensors || fail "USR1 within a step, $n ranks: $file differs"
+  done
+  diff <(deterministic long$n) <(deterministic given_up$n) || fail "USR1 within a step, $n ranks: metrics differ"
+done
+echo "ok: USR1 within a step"
+
 # Crashes: the run goes on from the last whole checkpoint. The first kill may come before the run has a folder, on a
 # busy machine; the others wait for it, so that they meet the steps and the checkpoints.
 for k in $(seq "$kills"); do
