@@ -216,10 +216,21 @@ static void start_sums(void *trainer, int64_t begin, int64_t end) {
     }
 }
 
+/* Of a step that takes long: a line now and then, so that a run on a small machine is seen to go on. */
+static void say_within(const lam_trainer *t, int64_t done, int64_t rows, double *said) {
+    const double interval = 10;
+    double now = lam_now();
+    if (now - *said < interval) return;
+    *said = now;
+    lam_log_info("step %" PRId64 " of %" PRId64 ": %" PRId64 " of %" PRId64 " crops%s", t->state.step + 1,
+                 t->steps, done, rows, t->world_size > 1 ? " of rank 0" : "");
+}
+
 /* *left: told to stop, the rest of the micro-batches is not done. The caller starts the sums that are not started. */
 static lam_status compute_gradients(lam_trainer *t, const lam_batch *batch, double weight, double *loss,
                                     bool *left) {
     lam_parameters_zero_gradients(t->network->parameters);
+    double said = lam_now();
     *loss = 0;
     t->sent = 0;
     t->sent_status = LAM_OK;
@@ -232,6 +243,7 @@ static lam_status compute_gradients(lam_trainer *t, const lam_batch *batch, doub
         bool last = begin + t->micro_batch >= batch->rows;
         lam_graph_set_gradient_hook(t->graph, last ? start_sums : NULL, t, BUCKET);
         LAM_TRY(lam_graph_backward(t->graph));
+        if (!last) say_within(t, begin + t->micro_batch, batch->rows, &said);
     }
     return LAM_OK;
 }
