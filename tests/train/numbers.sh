@@ -23,8 +23,8 @@ same speed "$(awk -v t="$(total seconds)" 'BEGIN { print 40 / t }')" "$steps_per
 loss=$(sed -nE 's/^\{"step":40,"loss":([^,]+),.*/\1/p' run/metrics.jsonl)
 same loss "$(first 's/^last line of metrics: step 40, loss ([^,]+),.*/\1/p' inspected)" "$loss" 1e-4
 grep -qE '^last line of metrics: .*, validation loss [0-9.]+ \(step 40\); last 40 steps: [0-9.]+ crops/s$' inspected || { cat inspected; fail "inspect shows no validation or speed"; }
-"$lamella" inspect run --json | grep -q '"validation_step": 40' || fail "inspect --json lacks the last validation"
-! "$lamella" inspect run/checkpoints/step_00000040 | grep -q 'last line' || fail "a step folder has no metrics"
+"$lamella" inspect run --json > inspected; grep -q '"validation_step": 40' inspected || fail "inspect --json lacks the last validation"
+"$lamella" inspect run/checkpoints/step_00000040 > inspected; ! grep -q 'last line' inspected || fail "a step folder has no metrics"
 # 48 pixels: 6 x 3 cells of 48 with gaps of 4 between them; every channel has a colour of its own.
 "$lamella" inspect shards --image picture.png > inspected
 size=$(od -An -tu1 -j16 -N8 picture.png | awk '{ print $3 * 256 + $4, $7 * 256 + $8 }')
