@@ -38,7 +38,8 @@ static void child(int first, const char *name, int second) {
     kill(getpid(), first);
     for (int i = 0; i < 5000 && !lam_stop_requested(); i++) nap();
     if (!lam_stop_requested() || strcmp(lam_stop_signal_name(), name)) _exit(5);
-    kill(getpid(), second == SIGTERM ? SIGINT : SIGTERM); /* too soon to be another request: does not end us */
+    kill(getpid(),
+         second == SIGTERM ? SIGINT : SIGTERM); /* too soon to be another request: does not end us */
     for (int i = 0; i < 1000; i++) nap();
     kill(getpid(), second);
     for (int i = 0; i < 5000; i++) nap();
