@@ -7,13 +7,30 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/files.h"
 #include "base/memory.h"
 #include "base/page_parts.h"
 
-struct lam_page {
-    char *text, *data_folder;
+/* Bytes that grow. */
+typedef struct text_buffer {
+    char *text;
     size_t length, size;
+} text_buffer;
+
+/* Held until the page is written, so that a page that fails leaves no file. */
+struct lam_page_file {
+    char *name;
+    text_buffer content;
+    bool before; /* another one of its name is there already */
+    struct lam_page_file *next;
+};
+
+struct lam_page {
+    char *data_folder;
+    text_buffer html;
+    lam_page_file *first, *last;
     int files;
     lam_status status;
     char message[1024];
@@ -43,18 +60,20 @@ void lam_page_remember(lam_page *page, lam_status status) {
     snprintf(page->message, sizeof page->message, "%s", lam_last_error());
 }
 
-static void put(lam_page *page, const char *text, size_t length) {
+static void append(lam_page *page, text_buffer *to, const char *text, size_t length) {
     if (page->status != LAM_OK) return;
-    if (page->length + length + 1 > page->size) {
-        size_t grown = (page->length + length + 1) * 2;
-        lam_page_remember(page, lam_grow((void **)&page->text, page->size, grown));
+    if (to->length + length + 1 > to->size) {
+        size_t grown = (to->length + length + 1) * 2;
+        lam_page_remember(page, lam_grow((void **)&to->text, to->size, grown));
         if (page->status != LAM_OK) return;
-        page->size = grown;
+        to->size = grown;
     }
-    memcpy(page->text + page->length, text, length);
-    page->length += length;
-    page->text[page->length] = 0;
+    memcpy(to->text + to->length, text, length);
+    to->length += length;
+    to->text[to->length] = 0;
 }
+
+static void put(lam_page *page, const char *text, size_t length) { append(page, &page->html, text, length); }
 
 void lam_page_raw(lam_page *page, const char *format, ...) {
     char text[4096];
@@ -100,10 +119,39 @@ lam_status lam_page_create(lam_page **out, const char *title, const char *data_f
 
 void lam_page_free(lam_page **page) {
     if (!*page) return;
-    lam_free((*page)->text);
+    for (lam_page_file *file = (*page)->first, *next; file; file = next) {
+        next = file->next;
+        lam_free(file->name);
+        lam_free(file->content.text);
+        lam_free(file);
+    }
+    lam_free((*page)->html.text);
     lam_free((*page)->data_folder);
     lam_free(*page);
     *page = NULL;
+}
+
+/* The CSV files first: a page is there only with its numbers. `made`: the folder is new. */
+static lam_status write_files(lam_page *page, const char *path, bool made) {
+    if (page->first) LAM_TRY(lam_make_folders(page->data_folder));
+    lam_status status = LAM_OK;
+    lam_page_file *file = page->first;
+    for (; file && status == LAM_OK; file = file->next) {
+        char *name;
+        LAM_TRY_GOTO(lam_path_join(&name, page->data_folder, file->name), done);
+        file->before = lam_path_exists(name);
+        status = lam_file_write(name, file->content.text ? file->content.text : "", file->content.length);
+        lam_free(name);
+    }
+    if (status == LAM_OK) status = lam_file_write(path, page->html.text, page->html.length);
+done:
+    for (lam_page_file *written = page->first; status != LAM_OK && written != file; written = written->next) {
+        char name[4096];
+        int length = snprintf(name, sizeof name, "%s/%s", page->data_folder, written->name);
+        if (!written->before && length > 0 && (size_t)length < sizeof name) unlink(name);
+    }
+    if (status != LAM_OK && made) rmdir(page->data_folder);
+    return status;
 }
 
 lam_status lam_page_write(lam_page **out, const char *path) {
@@ -113,7 +161,7 @@ lam_status lam_page_write(lam_page **out, const char *path) {
     if (status != LAM_OK)
         lam_fail(status, __FILE__, __LINE__, "%s", page->message);
     else
-        status = lam_file_write(path, page->text, page->length);
+        status = write_files(page, path, !lam_path_exists(page->data_folder));
     lam_page_free(out);
     return status;
 }
@@ -148,49 +196,36 @@ void lam_page_verdict(lam_page *page, const char *format, ...) {
 
 /* ---- the same numbers in CSV ---- */
 
-lam_writer *lam_page_csv(lam_page *page, const char *title) {
+lam_page_file *lam_page_csv(lam_page *page, const char *title) {
     if (page->status != LAM_OK) return NULL;
     char name[96];
     size_t n = 0;
     for (const char *p = title; *p && n < sizeof name - 1; p++)
         name[n++] = isalnum((unsigned char)*p) ? (char)tolower((unsigned char)*p) : '_';
     name[n] = 0;
-    char *path = NULL;
-    lam_writer *writer = NULL;
-    lam_page_remember(page, lam_make_folders(page->data_folder));
-    lam_page_remember(page, lam_text_format(&path, "%s/%02d_%s.csv", page->data_folder, ++page->files, name));
-    if (page->status == LAM_OK) lam_page_remember(page, lam_writer_open(&writer, path));
-    lam_free(path);
-    return writer;
+    lam_page_file *file;
+    lam_page_remember(page, lam_alloc((void **)&file, sizeof *file));
+    if (page->status != LAM_OK) return NULL;
+    *(page->last ? &page->last->next : &page->first) = file;
+    page->last = file;
+    lam_page_remember(page, lam_text_format(&file->name, "%02d_%s.csv", ++page->files, name));
+    return page->status == LAM_OK ? file : NULL;
 }
 
-void lam_page_csv_text(lam_page *page, lam_writer *csv, const char *text, const char *after) {
+void lam_page_csv_text(lam_page *page, lam_page_file *csv, const char *text, const char *after) {
     if (!csv) return;
     bool quote = strpbrk(text, ",\"\n\r") != NULL;
-    lam_status status = LAM_OK;
-    if (!quote) {
-        status = lam_writer_printf(csv, "%s%s", text, after);
-    } else {
-        status = lam_writer_printf(csv, "\"");
-        for (; *text && status == LAM_OK; text++)
-            status = lam_writer_printf(csv, *text == '"' ? "\"\"" : "%c", *text);
-        if (status == LAM_OK) status = lam_writer_printf(csv, "\"%s", after);
-    }
-    lam_page_remember(page, status);
+    if (quote) append(page, &csv->content, "\"", 1);
+    for (; quote && *text; text++)
+        append(page, &csv->content, *text == '"' ? "\"\"" : text, *text == '"' ? 2 : 1);
+    append(page, &csv->content, quote ? "\"" : text, quote ? 1 : strlen(text));
+    append(page, &csv->content, after, strlen(after));
 }
 
-void lam_page_csv_number(lam_page *page, lam_writer *csv, double value, const char *after) {
-    if (csv)
-        lam_page_remember(page, isnan(value) ? lam_writer_printf(csv, "%s", after)
-                                             : lam_writer_printf(csv, "%.17g%s", value, after));
-}
-
-void lam_page_csv_end(lam_page *page, lam_writer *csv) {
-    if (!csv) return;
-    if (page->status == LAM_OK)
-        lam_page_remember(page, lam_writer_commit(&csv));
-    else
-        lam_writer_abort(&csv);
+void lam_page_csv_number(lam_page *page, lam_page_file *csv, double value, const char *after) {
+    char text[40] = "";
+    if (!isnan(value)) snprintf(text, sizeof text, "%.17g", value);
+    lam_page_csv_text(page, csv, text, after);
 }
 
 static bool is_number(const char *text) {
@@ -211,7 +246,7 @@ static const char *shortened(const char *cell, char text[32]) {
 
 void lam_page_table(lam_page *page, const char *title, int columns, const char *const *names, int64_t rows,
                     const char *const *cells) {
-    lam_writer *csv = lam_page_csv(page, title);
+    lam_page_file *csv = lam_page_csv(page, title);
     lam_page_raw(page, "<figure><figcaption>");
     lam_page_escaped(page, title);
     lam_page_raw(page, "</figcaption><table><thead><tr>");
@@ -235,7 +270,6 @@ void lam_page_table(lam_page *page, const char *title, int columns, const char *
         lam_page_raw(page, "</tr>\n");
     }
     lam_page_raw(page, "</tbody></table></figure>\n");
-    lam_page_csv_end(page, csv);
 }
 
 void lam_page_png(lam_page *page, const char *caption, const void *bytes, size_t size) {

@@ -7,7 +7,8 @@
  *     lam_page_bars(page, &bars);
  *     LAM_TRY(lam_page_write(&page, "report.html"));
  *
- * Everything that is given as text is escaped. Each chart and table also becomes a CSV file in the data folder (01_title.csv).
+ * Everything that is given as text is escaped. Each chart and table also becomes a CSV file in the data folder (01_title.csv), held in
+ * memory until lam_page_write: a page that fails leaves no new file and no new folder.
  * Readable without colour: series differ by dash, categories by twelve marks, bars carry their numbers. Calls return nothing: the first
  * failure is remembered and returned by lam_page_write. Ownership: strings and numbers are copied into the page at once. */
 #ifndef LAMELLA_BASE_PAGE_H

@@ -98,7 +98,7 @@ void lam_page_axes(lam_page *page, lam_axis x, lam_axis y, double top, double bo
 /* ---- bars ---- */
 
 void lam_page_bars(lam_page *page, const lam_bars *b) {
-    lam_writer *csv = lam_page_csv(page, b->title);
+    lam_page_file *csv = lam_page_csv(page, b->title);
     lam_page_csv_text(page, csv, "label", ",");
     lam_page_csv_text(page, csv, b->axis, b->low ? ",low,high\n" : "\n");
     double least = 0, most = 0, longest = 0;
@@ -117,7 +117,6 @@ void lam_page_bars(lam_page *page, const lam_bars *b) {
             lam_page_csv_number(page, csv, b->high[i], "\n");
         }
     }
-    lam_page_csv_end(page, csv);
     if (isfinite(b->reference)) most = fmax(most, b->reference), least = fmin(least, b->reference);
     lam_axis x = lam_page_axis(least, most, 6);
     double left = fmax(60, fmin(220, longest * LAM_PAGE_LETTER + 16)), row = 34, top = 24,
@@ -197,7 +196,7 @@ void lam_page_lines(lam_page *page, const char *title, const char *x_axis, const
 
 void lam_page_lines_guided(lam_page *page, const char *title, const char *x_axis, const char *y_axis,
                            int count, const lam_series *series, int guides, const lam_guide *guide) {
-    lam_writer *csv = lam_page_csv(page, title);
+    lam_page_file *csv = lam_page_csv(page, title);
     lam_page_csv_text(page, csv, "series", ",");
     lam_page_csv_text(page, csv, x_axis, ",");
     lam_page_csv_text(page, csv, y_axis, "\n");
@@ -211,7 +210,6 @@ void lam_page_lines_guided(lam_page *page, const char *title, const char *x_axis
             x0 = fmin(x0, series[s].x[i]), x1 = fmax(x1, series[s].x[i]);
             y0 = fmin(y0, series[s].y[i]), y1 = fmax(y1, series[s].y[i]);
         }
-    lam_page_csv_end(page, csv);
     lam_axis x = lam_page_axis(x0, x1, 6), y = lam_page_axis(y0, y1, 5);
     double top = legend(NULL, count, series) + (guides ? 32 : 18), bottom = top + 230;
     lam_page_open_figure(page, title, LAM_PAGE_WIDTH, bottom + 44, false);

@@ -11,7 +11,7 @@
 
 void lam_page_heat(lam_page *page, const char *title, const char *row_axis, const char *column_axis,
                    int64_t count, const char *const *names, const double *values) {
-    lam_writer *csv = lam_page_csv(page, title);
+    lam_page_file *csv = lam_page_csv(page, title);
     lam_page_csv_text(page, csv, row_axis, "");
     for (int64_t c = 0; c < count; c++) {
         lam_page_csv_text(page, csv, "", ",");
@@ -39,7 +39,6 @@ void lam_page_heat(lam_page *page, const char *title, const char *row_axis, cons
         }
         lam_page_csv_text(page, csv, "", "\n");
     }
-    lam_page_csv_end(page, csv);
     for (int64_t c = 0; c < count; c++) {
         double px = left + cell * ((double)c + 0.5);
         lam_page_raw(page, "<text transform=\"translate(%.1f %.1f) rotate(-55)\" text-anchor=\"end\">", px,
@@ -73,7 +72,7 @@ static void signed_cell(lam_page *page, double x, double y, double cell, double 
 
 void lam_page_heat_signed(lam_page *page, const char *title, int64_t count, const char *const *names,
                           const double *values) {
-    lam_writer *csv = lam_page_csv(page, title);
+    lam_page_file *csv = lam_page_csv(page, title);
     double longest = 0;
     lam_page_csv_text(page, csv, "name", "");
     for (int64_t c = 0; c < count; c++) {
@@ -100,7 +99,6 @@ void lam_page_heat_signed(lam_page *page, const char *title, int64_t count, cons
         }
         lam_page_csv_text(page, csv, "", "\n");
     }
-    lam_page_csv_end(page, csv);
     for (int64_t c = 0; c < count; c++) {
         lam_page_raw(page, "<g transform=\"translate(%.1f %.1f) rotate(-70)\">",
                      left + cell * ((double)c + 0.5) + 4, bottom + 8);

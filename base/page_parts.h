@@ -4,7 +4,6 @@
 
 #include <stdbool.h>
 
-#include "base/files.h"
 #include "base/page.h"
 
 #ifdef __cplusplus
@@ -13,12 +12,12 @@ extern "C" {
 
 void lam_page_raw(lam_page *page, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void lam_page_escaped(lam_page *page, const char *text);
-/* Opens <data folder>/NN_title.csv; NULL after a failure. */
-lam_writer *lam_page_csv(lam_page *page, const char *title);
-void lam_page_csv_text(lam_page *page, lam_writer *csv, const char *text,
+/* Begins <data folder>/NN_title.csv, which lam_page_write writes; NULL after a failure. */
+typedef struct lam_page_file lam_page_file;
+lam_page_file *lam_page_csv(lam_page *page, const char *title);
+void lam_page_csv_text(lam_page *page, lam_page_file *csv, const char *text,
                        const char *after); /* quoted where needed */
-void lam_page_csv_number(lam_page *page, lam_writer *csv, double value, const char *after);
-void lam_page_csv_end(lam_page *page, lam_writer *csv);
+void lam_page_csv_number(lam_page *page, lam_page_file *csv, double value, const char *after);
 void lam_page_remember(lam_page *page, lam_status status);
 
 /* ---- drawing: charts are LAM_PAGE_WIDTH units wide ---- */

@@ -141,7 +141,7 @@ static void draw_point(lam_page *page, const lam_scatter *s, int64_t i, int rank
 }
 
 void lam_page_scatter(lam_page *page, const lam_scatter *s) {
-    lam_writer *csv = lam_page_csv(page, s->title);
+    lam_page_file *csv = lam_page_csv(page, s->title);
     static const char *const heads[] = {"label", "category", "x", "y"};
     for (int i = 0; i < 4; i++) lam_page_csv_text(page, csv, heads[i], i < 3 ? "," : "\n");
     double x0 = INFINITY, x1 = -INFINITY, y0 = INFINITY, y1 = -INFINITY;
@@ -154,7 +154,6 @@ void lam_page_scatter(lam_page *page, const lam_scatter *s) {
         x0 = fmin(x0, s->x[i]), x1 = fmax(x1, s->x[i]);
         y0 = fmin(y0, s->y[i]), y1 = fmax(y1, s->y[i]);
     }
-    lam_page_csv_end(page, csv);
     lam_axis x = lam_page_axis(x0, x1, 6), y = lam_page_axis(y0, y1, 6);
     const char **names = NULL; /* of the categories, by first appearance */
     int *ranks = NULL, categories = 0;

@@ -160,6 +160,7 @@ static void failures(void **state) {
         for (;; n++) {
             lam_page *page = NULL;
             unlink("broken.html");
+            assert_int_equal(lam_remove_tree("data2"), LAM_OK);
             lam_fault_arm(kinds[k], n);
             lam_status status = lam_page_create(&page, "t", "data2");
             if (status == LAM_OK) {
@@ -169,6 +170,7 @@ static void failures(void **state) {
             lam_fault_arm(kinds[k], 0);
             assert_null(page);
             assert_int_equal(lam_path_exists("broken.html"), status == LAM_OK);
+            assert_int_equal(lam_path_exists("data2"), status == LAM_OK);
             if (status == LAM_OK) break;
             assert_int_equal(status, kinds[k] == LAM_FAULT_ALLOC ? LAM_ERROR_MEMORY : LAM_ERROR_IO);
         }
