@@ -7,6 +7,7 @@
 #include "base/page.h"
 #include "base/page_parts.h"
 
+#define DOTS 30     /* a line of so few points shows each */
 #define POINTS 1500 /* of one drawn line; the CSV keeps them all */
 
 const char *const lam_page_colours[6] = {"var(--a)", "var(--b)", "var(--c)",
@@ -95,6 +96,12 @@ void lam_page_axes(lam_page *page, lam_axis x, lam_axis y, double top, double bo
     lam_page_raw(page, "</text>\n");
 }
 
+/* Where the middle of a text stands that is to stand at x and be whole. */
+static double whole_within(double x, const char *text) {
+    double half = LAM_PAGE_LETTER * (double)strlen(text) / 2;
+    return fmax(half, fmin(x, LAM_PAGE_WIDTH - half));
+}
+
 /* ---- bars ---- */
 
 void lam_page_bars(lam_page *page, const lam_bars *b) {
@@ -160,7 +167,8 @@ void lam_page_bars(lam_page *page, const lam_bars *b) {
             page,
             "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"var(--ink)\" stroke-dasharray=\"5 4\"/>\n",
             at, at, top - 6, bottom);
-        lam_page_label(page, at, top - 10, "middle", "soft", b->reference_label);
+        lam_page_label(page, whole_within(at, b->reference_label), top - 10, "middle", "soft",
+                       b->reference_label);
     }
     lam_page_label(page, (left + LAM_PAGE_WIDTH - 70) / 2, bottom + 36, "middle", "", b->axis);
     lam_page_raw(page, "</svg></figure>\n");
@@ -227,6 +235,13 @@ void lam_page_lines_guided(lam_page *page, const char *title, const char *x_axis
                     lam_page_place(x, series[s].x[i], LAM_PAGE_LEFT, LAM_PAGE_WIDTH - LAM_PAGE_RIGHT),
                     lam_page_place(y, series[s].y[i], bottom, top));
         lam_page_raw(page, "\"/>\n");
+        for (int64_t i = 0; series[s].count <= DOTS && i < series[s].count;
+             i++) /* a line of one point is none */
+            if (isfinite(series[s].x[i]) && isfinite(series[s].y[i]))
+                lam_page_raw(
+                    page, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"2.6\" fill=\"%s\"/>\n",
+                    lam_page_place(x, series[s].x[i], LAM_PAGE_LEFT, LAM_PAGE_WIDTH - LAM_PAGE_RIGHT),
+                    lam_page_place(y, series[s].y[i], bottom, top), lam_page_colours[s % 6]);
     }
     for (int g = 0; g < guides; g++) {
         if (!(guide[g].value >= x.low && guide[g].value <= x.high)) continue;
@@ -235,7 +250,7 @@ void lam_page_lines_guided(lam_page *page, const char *title, const char *x_axis
             page,
             "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"var(--ink)\" stroke-dasharray=\"5 4\"/>\n",
             at, at, top - 4, bottom);
-        lam_page_label(page, at, top - 8, "middle", "soft", guide[g].label);
+        lam_page_label(page, whole_within(at, guide[g].label), top - 8, "middle", "soft", guide[g].label);
     }
     legend(page, count, series);
     lam_page_raw(page, "</svg></figure>\n");

@@ -13,17 +13,23 @@ void lam_page_heat(lam_page *page, const char *title, const char *row_axis, cons
                    int64_t count, const char *const *names, const double *values) {
     lam_page_file *csv = lam_page_csv(page, title);
     lam_page_csv_text(page, csv, row_axis, "");
+    double longest = 0;
     for (int64_t c = 0; c < count; c++) {
+        longest = fmax(longest, (double)strlen(names[c]));
         lam_page_csv_text(page, csv, "", ",");
         lam_page_csv_text(page, csv, names[c], "");
     }
     lam_page_csv_text(page, csv, "", "\n");
     double left = 150, cell = fmin(44.0, (LAM_PAGE_WIDTH - left - 20) / (double)count), top = 30,
            bottom = top + cell * (double)count;
-    lam_page_open_figure(page, title, LAM_PAGE_WIDTH, bottom + 150, false);
+    int64_t each = (int64_t)ceil(14 / cell); /* every name that there is room for */
+    lam_page_open_figure(page, title, LAM_PAGE_WIDTH, bottom + 24 + fmin(110, longest * LAM_PAGE_LETTER),
+                         false);
     for (int64_t r = 0; r < count; r++) {
         lam_page_csv_text(page, csv, names[r], "");
-        lam_page_label_within(page, left - 8, top + cell * ((double)r + 0.6), left - 10, "end", "", names[r]);
+        if (r % each == 0)
+            lam_page_label_within(page, left - 8, top + cell * ((double)r + 0.5) + 4, left - 10, "end", "",
+                                  names[r]);
         for (int64_t c = 0; c < count; c++) {
             double v = values[r * count + c], px = left + cell * (double)c, py = top + cell * (double)r;
             lam_page_csv_text(page, csv, "", ",");
@@ -39,15 +45,15 @@ void lam_page_heat(lam_page *page, const char *title, const char *row_axis, cons
         }
         lam_page_csv_text(page, csv, "", "\n");
     }
-    for (int64_t c = 0; c < count; c++) {
-        double px = left + cell * ((double)c + 0.5);
-        lam_page_raw(page, "<text transform=\"translate(%.1f %.1f) rotate(-55)\" text-anchor=\"end\">", px,
-                     bottom + 14);
-        lam_page_escaped(page, names[c]);
-        lam_page_raw(page, "</text>\n");
+    for (int64_t c = 0; c < count; c += each) {
+        lam_page_raw(page, "<g transform=\"translate(%.1f %.1f) rotate(-55)\">",
+                     left + cell * ((double)c + 0.5), bottom + 14);
+        lam_page_label_within(page, 0, 0, 126, "end", "", names[c]);
+        lam_page_raw(page, "</g>\n");
     }
-    lam_page_label(page, left, 16, "start", "soft", row_axis);
-    lam_page_label(page, LAM_PAGE_WIDTH - 20, 16, "end", "soft", column_axis);
+    char axes[200];
+    snprintf(axes, sizeof axes, "rows: %s, columns: %s", row_axis, column_axis);
+    lam_page_label(page, left, 16, "start", "soft", axes);
     lam_page_raw(page, "</svg></figure>\n");
 }
 
