@@ -13,38 +13,46 @@
 #include "eval/commands.h"
 #include "eval/report_parts.h"
 
-#define CHANCE 0.10 /* two-sided recall at .05/.95 of random pairs */
-
-static const char recall_column[] = "recall_0.05_0.95";
-
 /* ---- what an input is ---- */
 
-static lam_status inner_path(const char *folder, const char *name, char **path, bool *exists) {
-    LAM_TRY(lam_path_join(path, folder, name));
-    *exists = lam_path_exists(*path);
-    return LAM_OK;
-}
+/* What a folder holds, the most specific file first: results of several commands share names. */
+static const struct {
+    const char *file, *what;
+    lam_report_kind kind;
+} known[] = {{"metrics.jsonl", "train", LAM_REPORT_RUN},
+             {"sweep.csv", "sweep", LAM_REPORT_SWEEP},
+             {"average_precision.csv", "retrieve --by", LAM_REPORT_RETRIEVE},
+             {"matching.csv", "retrieve --match", LAM_REPORT_RETRIEVE},
+             {"compound_gene.csv", "retrieve --pairs", LAM_REPORT_RETRIEVE},
+             {"consistency.csv", "consistency", LAM_REPORT_CONSISTENCY},
+             {"ridge.csv", "probe --ridge", LAM_REPORT_PROBE},
+             {"confusion.csv", "probe", LAM_REPORT_PROBE},
+             {"against.csv", "relate --against", LAM_REPORT_AGAINST},
+             {"scores.csv", "relate", LAM_REPORT_RELATE}};
 
 static lam_status folder_kind(const char *path, lam_report_kind *kind) {
-    static const struct {
-        const char *file;
-        lam_report_kind kind;
-    } known[] = {{"metrics.jsonl", LAM_REPORT_RUN},
-                 {"against.csv", LAM_REPORT_AGAINST},
-                 {"confusion.csv", LAM_REPORT_PROBE},
-                 {"consistency.csv", LAM_REPORT_CONSISTENCY},
-                 {"scores.csv", LAM_REPORT_RELATE}};
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+    char list[600];
+    size_t length = 0, count = sizeof known / sizeof *known;
+    for (size_t i = 0; i < count; i++) {
         char *inner;
-        bool exists;
-        LAM_TRY(inner_path(path, known[i].file, &inner, &exists));
+        LAM_TRY(lam_path_join(&inner, path, known[i].file));
+        bool exists = lam_path_exists(inner);
         lam_free(inner);
-        if (!exists) continue;
-        *kind = known[i].kind;
-        return LAM_OK;
+        if (exists) {
+            *kind = known[i].kind;
+            return LAM_OK;
+        }
+        int written = snprintf(list + length, sizeof list - length, "%s%s (%s)", i ? ", " : "", known[i].file,
+                               known[i].what);
+        length += written > 0 ? (size_t)written : 0;
     }
-    LAM_FAIL(LAM_ERROR_INPUT,
-             "%s: holds neither metrics.jsonl (a run) nor scores.csv (results): nothing to report", path);
+    LAM_FAIL(LAM_ERROR_INPUT, "%s: nothing to report: the folder holds none of %s", path, list);
+}
+
+bool lam_report_any(const lam_report_input *inputs, int count, lam_report_kind kind) {
+    for (int i = 0; i < count; i++)
+        if (inputs[i].kind == kind) return true;
+    return false;
 }
 
 static bool ends_with(const char *text, const char *end) {
@@ -80,164 +88,6 @@ static lam_status read_inputs(const lam_arguments *arguments, lam_report_input *
         const char *label = labelled ? text : slash && slash[1] ? slash + 1 : inputs[i].path;
         LAM_TRY(lam_text_copy_n(&inputs[i].label, label, labelled ? (size_t)(equals - text) : strlen(label)));
         LAM_TRY(kind_of(inputs[i].path, &inputs[i].kind));
-    }
-    return LAM_OK;
-}
-
-/* ---- recall ---- */
-
-typedef struct recall_rows {
-    const char *labels[256];
-    char *sources[256];
-    double values[256], low[256], high[256];
-    int count;
-} recall_rows;
-
-static bool any(const lam_report_input *inputs, int count, lam_report_kind kind) {
-    for (int i = 0; i < count; i++)
-        if (inputs[i].kind == kind) return true;
-    return false;
-}
-
-/* A folder with a comparison repeats the scores of its first map: they are drawn only where no other folder has them. */
-static lam_status gather_recall(const lam_report_input *inputs, int count, recall_rows *rows) {
-    lam_report_kind wanted = any(inputs, count, LAM_REPORT_RELATE) ? LAM_REPORT_RELATE : LAM_REPORT_AGAINST;
-    for (int i = 0; i < count; i++) {
-        if (inputs[i].kind != wanted) continue;
-        lam_table *table;
-        LAM_TRY(lam_report_read(&inputs[i], "scores.csv", &table));
-        lam_status status = LAM_OK;
-        int source;
-        LAM_TRY_GOTO(lam_table_require(table, "source", &source), next);
-        for (int64_t r = 0; r < lam_table_rows(table); r++) {
-            LAM_REQUIRE_GOTO(rows->count < 256, next, LAM_ERROR_INPUT,
-                             "%s: more than 256 scores in one report: give fewer results",
-                             lam_table_path(table));
-            int at = rows->count;
-            rows->labels[at] = inputs[i].label;
-            LAM_TRY_GOTO(lam_text_copy(&rows->sources[at], lam_table_cell(table, r, source)), next);
-            rows->values[at] = lam_report_number(table, r, recall_column);
-            rows->low[at] = lam_report_number(table, r, "recall_low_0.05_0.95");
-            rows->high[at] = lam_report_number(table, r, "recall_high_0.05_0.95");
-            rows->count++;
-            LAM_REQUIRE_GOTO(isfinite(rows->values[at]), next, LAM_ERROR_FORMAT,
-                             "%s: line %lld has no number in %s", lam_table_path(table),
-                             (long long)lam_table_line(table, r), recall_column);
-        }
-    next:
-        lam_table_free(table);
-        LAM_TRY(status);
-    }
-    return LAM_OK;
-}
-
-/* One sentence: the results from the best down. */
-static void ranking(lam_page *page, const char *source, int64_t count, const char *const *labels,
-                    const double *values) {
-    bool told[256] = {false};
-    char text[3000];
-    size_t length = 0;
-    text[0] = 0;
-    for (int64_t place = 0; place < count; place++) {
-        int64_t best = -1;
-        for (int64_t i = 0; i < count; i++)
-            if (!told[i] && (best < 0 || values[i] > values[best])) best = i;
-        told[best] = true;
-        int written = snprintf(text + length, sizeof text - length, "%s%s %.1f %%", place ? ", " : "",
-                               labels[best], 100 * values[best]);
-        if (written < 0 || (size_t)written >= sizeof text - length) break; /* the chart holds the rest */
-        length += (size_t)written;
-    }
-    lam_page_paragraph(page, "%s, from the best down: %s; chance is %.0f %%.", source, text, 100 * CHANCE);
-}
-
-static void draw_recall(lam_page *page, const recall_rows *rows) {
-    bool seen[256] = {false};
-    for (int first = 0; first < rows->count; first++) {
-        if (seen[first]) continue;
-        const char *labels[256];
-        double values[256], low[256], high[256];
-        int64_t n = 0;
-        for (int i = first; i < rows->count; i++) {
-            if (strcmp(rows->sources[i], rows->sources[first]) != 0) continue;
-            seen[i] = true;
-            labels[n] = rows->labels[i];
-            values[n] = rows->values[i];
-            low[n] = rows->low[i];
-            high[n++] = rows->high[i];
-        }
-        if (n > 1) ranking(page, rows->sources[first], n, labels, values);
-        char title[256];
-        snprintf(title, sizeof title, "Recall of known relationships: %s", rows->sources[first]);
-        lam_bars bars = {
-            title,   "recall of pairs in the outer 5 % on either side", n, labels, values, low, high, CHANCE,
-            "chance"};
-        lam_page_bars(page, &bars);
-    }
-}
-
-static lam_status recall_section(lam_page *page, const lam_report_input *inputs, int count) {
-    recall_rows rows = {0};
-    lam_status status = gather_recall(inputs, count, &rows);
-    if (status == LAM_OK && rows.count) {
-        lam_page_heading(page, "Known relationships recovered");
-        lam_page_paragraph(
-            page,
-            "A pair of genes counts as recovered where its cosine lies in the lowest or highest 5 %% of all pairs of the map. "
-            "Bars show the recall, whiskers the 95 %% interval of a bootstrap over genes.");
-        draw_recall(page, &rows);
-    }
-    for (int i = 0; i < rows.count; i++) lam_free(rows.sources[i]);
-    return status;
-}
-
-/* Differences of one comparison, a bar a source. */
-static lam_status draw_differences(lam_page *page, const char *label, const lam_table *table, int source) {
-    int64_t n = lam_table_rows(table);
-    const char **labels = NULL;
-    double *values = NULL;
-    lam_status status = LAM_OK;
-    LAM_TRY_GOTO(lam_alloc_array((void **)&labels, n, sizeof *labels), done);
-    LAM_TRY_GOTO(lam_alloc_array((void **)&values, 3 * n, sizeof *values), done);
-    for (int64_t r = 0; r < n; r++) {
-        labels[r] = source >= 0 ? lam_table_cell(table, r, source) : "all";
-        values[r] = lam_report_number(table, r, "difference");
-        values[n + r] = lam_report_number(table, r, "low");
-        values[2 * n + r] = lam_report_number(table, r, "high");
-    }
-    char title[300];
-    snprintf(title, sizeof title, "Difference of recall: the first map minus %s", label);
-    lam_bars bars = {title,      "difference of recall", n, labels,         values,
-                     values + n, values + 2 * n,         0, "no difference"};
-    lam_page_bars(page, &bars);
-done:
-    lam_free(labels);
-    lam_free(values);
-    return status;
-}
-
-static lam_status against_section(lam_page *page, const lam_report_input *inputs, int count) {
-    bool headed = false;
-    for (int i = 0; i < count; i++) {
-        if (inputs[i].kind != LAM_REPORT_AGAINST) continue;
-        lam_table *table;
-        LAM_TRY(lam_report_read(&inputs[i], "against.csv", &table));
-        int source = lam_table_column(table, "source");
-        if (!headed) lam_page_heading(page, "Paired comparison");
-        headed = true;
-        for (int64_t r = 0; r < lam_table_rows(table); r++) {
-            double difference = lam_report_number(table, r, "difference"),
-                   low = lam_report_number(table, r, "low"), high = lam_report_number(table, r, "high");
-            const char *verdict = low > 0 ? "above it" : high < 0 ? "below it" : "not told apart from it";
-            lam_page_verdict(
-                page,
-                "%s: recall %.3f, that of %s %.3f; difference %+.3f (95 %% interval %+.3f to %+.3f): %s.",
-                source >= 0 ? lam_table_cell(table, r, source) : "all", lam_report_number(table, r, "recall"),
-                inputs[i].label, lam_report_number(table, r, "recall_other"), difference, low, high, verdict);
-        }
-        lam_status status = draw_differences(page, inputs[i].label, table, source);
-        lam_table_free(table);
-        LAM_TRY(status);
     }
     return LAM_OK;
 }
@@ -282,17 +132,19 @@ static lam_status fill(lam_page *page, const lam_report_input *inputs, int count
     static const struct {
         lam_report_kind kind;
         lam_status (*draw)(lam_page *, const lam_report_input *);
-    } sections[] = {{LAM_REPORT_CONSISTENCY, lam_report_consistency},
-                    {LAM_REPORT_RUN, lam_report_run},
-                    {LAM_REPORT_PROBE, lam_report_probe},
-                    {LAM_REPORT_RELATE, lam_report_relate},
+    } sections[] = {{LAM_REPORT_RELATE, lam_report_relate},
                     {LAM_REPORT_AGAINST, lam_report_relate},
+                    {LAM_REPORT_CONSISTENCY, lam_report_consistency},
+                    {LAM_REPORT_RUN, lam_report_run},
+                    {LAM_REPORT_RETRIEVE, lam_report_retrieve},
+                    {LAM_REPORT_PROBE, lam_report_probe},
+                    {LAM_REPORT_SWEEP, lam_report_sweep},
                     {LAM_REPORT_TIMINGS, timings_section}};
-    LAM_TRY(recall_section(page, inputs, count));
-    LAM_TRY(against_section(page, inputs, count));
+    LAM_TRY(lam_report_recall(page, inputs, count));
+    LAM_TRY(lam_report_against(page, inputs, count));
     for (int i = 0; i < count; i++)
         if (inputs[i].kind == LAM_REPORT_MAP) LAM_TRY(lam_report_map(page, &inputs[i], maps));
-    if (any(inputs, count, LAM_REPORT_PICTURE)) lam_page_heading(page, "Pictures");
+    if (lam_report_any(inputs, count, LAM_REPORT_PICTURE)) lam_page_heading(page, "Pictures");
     for (int i = 0; i < count; i++)
         if (inputs[i].kind == LAM_REPORT_PICTURE)
             LAM_TRY(picture_section(page, inputs[i].path, inputs[i].label));
@@ -320,7 +172,8 @@ static lam_status read_maps(const lam_arguments *arguments, const lam_report_inp
     static const char *const needs_map[] = {"embedding",  "perplexity", "seed",  "genes",
                                             "genes-file", "pathways",   "colour"};
     for (size_t k = 0; k < sizeof needs_map / sizeof *needs_map; k++)
-        LAM_REQUIRE(!lam_option_given(arguments, needs_map[k]) || any(inputs, count, LAM_REPORT_MAP),
+        LAM_REQUIRE(!lam_option_given(arguments, needs_map[k]) ||
+                        lam_report_any(inputs, count, LAM_REPORT_MAP),
                     LAM_ERROR_USAGE, "report: --%s is for maps, and no map is given: name an embedding file",
                     needs_map[k]);
     LAM_REQUIRE(maps->tsne || !(lam_option_given(arguments, "perplexity") || maps->how.random_start),
@@ -402,7 +255,7 @@ static const lam_option options[] = {
 
 const lam_command lam_command_report = {
     "report",
-    "one self-contained page of runs, relationship scores, probes, maps, pictures",
+    "one self-contained page of runs, maps, pictures and the results of every evaluation",
     "[LABEL=]RUN_OR_RESULT ...",
     1,
     -1,

@@ -6,6 +6,7 @@
 
 #include "base/embeddings.h"
 #include "base/files.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "eval/hierarchy.h"
@@ -263,6 +264,33 @@ static lam_status tsne_section(lam_page *page, const lam_report_input *input, co
     return LAM_OK;
 }
 
+/* How much batch `map` found, where it measured it. */
+static lam_status batch_sentence(lam_page *page, const lam_embeddings *e, const char *path) {
+    if (!e->provenance) return LAM_OK;
+    lam_json *all;
+    LAM_TRY(lam_json_parse(&all, e->provenance, strlen(e->provenance), path));
+    const lam_json *results = lam_json_get(all, "results"), *left = lam_json_get(results, "batch_left");
+    double before = lam_json_float(lam_json_get(left, "before"), (double)NAN),
+           after = lam_json_float(lam_json_get(left, "after"), (double)NAN);
+    if (isfinite(before) && isfinite(after)) {
+        char text[120];
+        if (!strcmp(lam_json_text(lam_json_get(results, "align"), "none"), "none"))
+            snprintf(text, sizeof text, "%.3f; nothing was aligned", after);
+        else
+            snprintf(text, sizeof text, "%.3f before aligning and %.3f after", before, after);
+        lam_page_paragraph(
+            page,
+            "Batch left: a linear classifier tells %s of %lld rows with balanced accuracy %s; none is left at chance, %.3f "
+            "(%lld batches).",
+            lam_json_text(lam_json_get(left, "column"), "batch"),
+            (long long)lam_json_int(lam_json_get(left, "rows"), 0), text,
+            lam_json_float(lam_json_get(left, "chance"), (double)NAN),
+            (long long)lam_json_int(lam_json_get(left, "batches"), 0));
+    }
+    lam_json_free(all);
+    return LAM_OK;
+}
+
 lam_status lam_report_map(lam_page *page, const lam_report_input *input, const lam_report_maps *maps) {
     lam_embeddings *e;
     LAM_TRY(lam_embeddings_read(&e, input->path, NULL, NULL));
@@ -285,7 +313,10 @@ lam_status lam_report_map(lam_page *page, const lam_report_input *input, const l
     snprintf(text, sizeof text, "The map: %s", input->label);
     lam_page_heading(page, text);
     lam_page_paragraph(page, "%lld rows of %lld dimensions.%s", (long long)e->rows, (long long)e->columns,
-                       marks ? " Rows of one category share a mark; small grey ones have none." : "");
+                       !marks         ? ""
+                       : maps->colour ? " Rows of one category share a mark; small grey ones have none."
+                                      : " Rows of one pathway share a mark; small grey ones have none.");
+    LAM_TRY_GOTO(batch_sentence(page, e, input->path), done);
     if (maps->plane) {
         LAM_TRY_GOTO(lam_principal_plane(e->values, e->rows, e->columns, xy), done);
         snprintf(text, sizeof text, "Map: %s", input->label);

@@ -1,5 +1,6 @@
-/* The sections of a report: report.c (inputs, recall), report_sections.c (runs, probes), report_tables.c (records of a run),
- * report_results.c (relate, consistency), report_map.c (maps). */
+/* The sections of a report: report.c (inputs), report_sections.c (runs), report_tables.c (records of a run), report_recall.c (recall
+ * of all results), report_results.c (relate, consistency), report_retrieve.c, report_probe.c,
+ * report_draw.c (what they share), report_sweep.c, report_map.c (maps). */
 #ifndef LAMELLA_EVAL_REPORT_PARTS_H
 #define LAMELLA_EVAL_REPORT_PARTS_H
 
@@ -19,7 +20,9 @@ typedef enum lam_report_kind {
     LAM_REPORT_RUN,         /* a run folder: metrics.jsonl */
     LAM_REPORT_RELATE,      /* scores.csv of relate */
     LAM_REPORT_AGAINST,     /* against.csv */
-    LAM_REPORT_PROBE,       /* confusion.csv */
+    LAM_REPORT_PROBE,       /* confusion.csv or ridge.csv */
+    LAM_REPORT_RETRIEVE,    /* average_precision.csv, matching.csv or compound_gene.csv */
+    LAM_REPORT_SWEEP,       /* sweep.csv */
     LAM_REPORT_CONSISTENCY, /* consistency.csv */
     LAM_REPORT_MAP,         /* an embedding file */
     LAM_REPORT_PICTURE,     /* a PNG */
@@ -32,11 +35,19 @@ typedef struct lam_report_input {
     lam_report_kind kind;
 } lam_report_input;
 
+bool lam_report_any(const lam_report_input *inputs, int count, lam_report_kind kind);
+
+/* Of all inputs together: the recall of known relationships; the paired comparisons. */
+lam_status lam_report_recall(lam_page *page, const lam_report_input *inputs, int count);
+lam_status lam_report_against(lam_page *page, const lam_report_input *inputs, int count);
+
 lam_status lam_report_run(lam_page *page, const lam_report_input *input);
 /* A record without a step (one line of metrics.jsonl): its memory and time tables, where it holds them. */
 lam_status lam_report_record(lam_page *page, const char *text, size_t size, const char *path);
 lam_status lam_report_probe(lam_page *page, const lam_report_input *input);
-/* Distributions, clusters, neighbours; files that are not there are left out. */
+lam_status lam_report_retrieve(lam_page *page, const lam_report_input *input);
+lam_status lam_report_sweep(lam_page *page, const lam_report_input *input);
+/* Distributions, arms, clusters, neighbours, enrichment; files that are not there are left out. */
 lam_status lam_report_relate(lam_page *page, const lam_report_input *input);
 lam_status lam_report_consistency(lam_page *page, const lam_report_input *input);
 
@@ -58,6 +69,31 @@ lam_status lam_report_read(const lam_report_input *input, const char *file, lam_
 lam_status lam_report_read_present(const lam_report_input *input, const char *file, lam_table **table);
 /* NaN where the column or a number is missing. */
 double lam_report_number(const lam_table *table, int64_t row, const char *column);
+/* The number in the column that is called prefix and then name. */
+double lam_report_named(const lam_table *table, int64_t row, const char *prefix, const char *name);
+
+/* Thresholds of recall as the columns of scores.csv name them: recall_0.05_0.95, cut_left_0.05, cut_right_0.95. */
+typedef struct lam_report_tail {
+    char name[64], left[32], right[32]; /* "0.05_0.95", "0.05", "0.95" */
+    double low, high;
+} lam_report_tail;
+/* .05/.95 where the table has it, else its first; false: none. */
+bool lam_report_tails(const lam_table *scores, lam_report_tail *tail);
+
+/* Rows of a table sorted by a column, greatest first: bars of all where they are few, else of the best and of the worst.
+ * labels [rows], NULL: left out; deviation: a column, the interval is the value minus and plus it, or NULL. Rows without a number are left out. */
+typedef struct lam_report_ranking {
+    const char *title, *axis, *column, *deviation;
+    double reference; /* NaN: none */
+    const char *reference_label;
+} lam_report_ranking;
+lam_status lam_report_ranked(lam_page *page, const lam_table *table, int64_t rows, const char *const *labels,
+                             const lam_report_ranking *how);
+/* label in the first column, one column a label, counts; drawn as shares of a row, the most frequent errors where there
+ * are too many labels. `other`: what the columns are. */
+lam_status lam_report_confusion(lam_page *page, const char *title, const char *other, const lam_table *table);
+/* "What: label" as a heading. */
+void lam_report_heading(lam_page *page, const char *what, const lam_report_input *input);
 /* The first `most` rows of a table. */
 lam_status lam_report_table(lam_page *page, const char *title, const lam_table *table, int64_t most);
 

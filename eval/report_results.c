@@ -13,49 +13,12 @@
 #define NEAREST 10
 #define SIGNIFICANT 0.05 /* false discovery rate */
 
-/* ---- tables ---- */
-
-lam_status lam_report_read(const lam_report_input *input, const char *file, lam_table **table) {
-    char *path;
-    LAM_TRY(lam_path_join(&path, input->path, file));
-    lam_status status = lam_table_read(table, path);
-    lam_free(path);
-    return status;
-}
-
-lam_status lam_report_read_present(const lam_report_input *input, const char *file, lam_table **table) {
-    char *path;
-    *table = NULL;
-    LAM_TRY(lam_path_join(&path, input->path, file));
-    lam_status status = lam_path_exists(path) ? lam_table_read(table, path) : LAM_OK;
-    lam_free(path);
-    return status;
-}
-
-double lam_report_number(const lam_table *table, int64_t row, const char *name) {
-    int column = lam_table_column(table, name);
-    double value;
-    return column >= 0 && lam_text_is_number(lam_table_cell(table, row, column), &value) ? value
-                                                                                         : (double)NAN;
-}
-
 /* ---- distributions ---- */
 
 typedef struct histogram {
     int64_t bins;
-    double low[BINS], high[BINS], middle[BINS], null_share[BINS], query_share[BINS];
+    double middle[BINS], null_share[BINS], query_share[BINS];
 } histogram;
-
-/* The value below which `share` of the null lies, straight inside a bin. */
-static double null_quantile(const histogram *h, double share) {
-    double below = 0;
-    for (int64_t i = 0; i < h->bins; i++) {
-        if (h->null_share[i] > 0 && below + h->null_share[i] >= share)
-            return h->low[i] + (h->high[i] - h->low[i]) * (share - below) / h->null_share[i];
-        below += h->null_share[i];
-    }
-    return (double)NAN;
-}
 
 /* The rows of one source from `start` on, as shares; returns the row behind them. */
 static int64_t read_histogram(const lam_table *table, int source, int64_t start, histogram *h) {
@@ -66,9 +29,8 @@ static int64_t read_histogram(const lam_table *table, int source, int64_t start,
     for (; end < lam_table_rows(table) && h->bins < BINS && !strcmp(lam_table_cell(table, end, source), name);
          end++) {
         int64_t i = h->bins++;
-        h->low[i] = lam_report_number(table, end, "bin_low");
-        h->high[i] = lam_report_number(table, end, "bin_high");
-        h->middle[i] = (h->low[i] + h->high[i]) / 2;
+        h->middle[i] =
+            (lam_report_number(table, end, "bin_low") + lam_report_number(table, end, "bin_high")) / 2;
         null_total += h->null_share[i] = lam_report_number(table, end, "null_count");
         query_total += h->query_share[i] = lam_report_number(table, end, "query_count");
     }
@@ -79,49 +41,103 @@ static int64_t read_histogram(const lam_table *table, int source, int64_t start,
     return end;
 }
 
-static void draw_histogram(lam_page *page, const char *label, const char *name, const histogram *h) {
+static void draw_histogram(lam_page *page, const char *label, const char *name, const histogram *h,
+                           const lam_guide cuts[2]) {
     int64_t from = 0, to = h->bins; /* without the empty bins at both ends */
     while (from + 1 < to && !(h->null_share[from] > 0) && !(h->query_share[from] > 0)) from++;
     while (to - 1 > from && !(h->null_share[to - 1] > 0) && !(h->query_share[to - 1] > 0)) to--;
     lam_series series[2] = {{"all pairs", to - from, h->middle + from, h->null_share + from},
                             {"known pairs", to - from, h->middle + from, h->query_share + from}};
-    lam_guide cuts[2] = {{null_quantile(h, 0.05), "lowest 5 %"}, {null_quantile(h, 0.95), "highest 5 %"}};
     char title[300];
     snprintf(title, sizeof title, "Cosines of %s: %s", label, name);
     lam_page_lines_guided(page, title, "cosine similarity", "share of pairs", 2, series, 2, cuts);
 }
 
 static lam_status distributions(lam_page *page, const lam_report_input *input, const lam_table *table) {
-    int source;
-    histogram *h;
-    LAM_TRY(lam_table_require(table, "source", &source));
-    LAM_TRY(lam_alloc((void **)&h, sizeof *h));
-    char heading[300];
-    snprintf(heading, sizeof heading, "Distributions of cosines: %s", input->label);
-    lam_page_heading(page, heading);
+    int source, of;
+    histogram *h = NULL;
+    lam_table *scores;
+    lam_report_tail tail = {0};
+    LAM_TRY(lam_report_read(input, "scores.csv", &scores)); /* where the tails begin, exactly */
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_table_require(table, "source", &source), done);
+    LAM_TRY_GOTO(lam_table_require(scores, "source", &of), done);
+    LAM_TRY_GOTO(lam_alloc((void **)&h, sizeof *h), done);
+    lam_report_tails(scores, &tail);
+    lam_report_heading(page, "Distributions of cosines", input);
     lam_page_paragraph(
         page,
         "Known pairs that lie apart from all pairs, on either side, are what recall counts: those outside the dashed "
-        "lines, beyond which 5 %% of all pairs lie on each side.");
+        "lines, beyond which %g %% of all pairs lie on the left and %g %% on the right.",
+        100 * tail.low, 100 * (1 - tail.high));
+    char labels[2][40];
+    snprintf(labels[0], sizeof labels[0], "lowest %g %%", 100 * tail.low);
+    snprintf(labels[1], sizeof labels[1], "highest %g %%", 100 * (1 - tail.high));
     for (int64_t start = 0; start < lam_table_rows(table);) {
         const char *name = lam_table_cell(table, start, source);
+        lam_guide cuts[2] = {{(double)NAN, labels[0]}, {(double)NAN, labels[1]}};
+        for (int64_t r = 0; r < lam_table_rows(scores); r++) {
+            if (strcmp(lam_table_cell(scores, r, of), name) != 0) continue;
+            cuts[0].value = lam_report_named(scores, r, "cut_left_", tail.left);
+            cuts[1].value = lam_report_named(scores, r, "cut_right_", tail.right);
+        }
+        LAM_REQUIRE_GOTO(isfinite(cuts[0].value) && isfinite(cuts[1].value), done, LAM_ERROR_FORMAT,
+                         "%s: has no cut_left_%s and cut_right_%s of '%s': run relate again",
+                         lam_table_path(scores), tail.left, tail.right, name);
         start = read_histogram(table, source, start, h);
-        draw_histogram(page, input->label, name, h);
+        draw_histogram(page, input->label, name, h, cuts);
     }
+done:
     lam_free(h);
+    lam_table_free(scores);
+    return status;
+}
+
+/* ---- chromosome arms ---- */
+
+/* A bar a stratum of each source, and one of all pairs of that stratum. */
+static lam_status arms(lam_page *page, const lam_report_input *input, const lam_table *table) {
+    int source, stratum;
+    lam_report_tail tail;
+    LAM_TRY(lam_table_require(table, "source", &source));
+    LAM_TRY(lam_table_require(table, "stratum", &stratum));
+    LAM_REQUIRE(lam_report_tails(table, &tail), LAM_ERROR_FORMAT, "%s: has no column of recall",
+                lam_table_path(table));
+    lam_report_heading(page, "Chromosome arms", input);
+    lam_page_paragraph(
+        page,
+        "Recall of known pairs on one chromosome arm and on two, beside the share of all such pairs that lie in the same tails. "
+        "Where all pairs on one arm are beyond chance, the map holds the effect of cutting a chromosome (proximity bias).");
+    for (int64_t start = 0, end; start < lam_table_rows(table); start = end) {
+        const char *name = lam_table_cell(table, start, source), *labels[8];
+        char text[8][64], title[300];
+        double values[8];
+        int64_t n = 0;
+        for (end = start; end < lam_table_rows(table) && !strcmp(lam_table_cell(table, end, source), name);
+             end++)
+            for (int k = 0; k < 2 && n < 8; k++, n++) {
+                bool within = !strcmp(lam_table_cell(table, end, stratum), "within_arm");
+                snprintf(text[n], sizeof text[n], "%s, %s", within ? "one arm" : "two arms",
+                         k ? "all pairs" : "known");
+                labels[n] = text[n];
+                values[n] = lam_report_named(table, end, k ? "null_" : "recall_", tail.name);
+            }
+        snprintf(title, sizeof title, "Pairs on one chromosome arm and on two, %s: %s", name, input->label);
+        lam_bars bars = {title, "share of pairs in the tails", n,       labels, values, NULL,
+                         NULL,  tail.low + 1 - tail.high,      "chance"};
+        lam_page_bars(page, &bars);
+    }
     return LAM_OK;
 }
 
 /* ---- clusters and neighbours ---- */
 
 static lam_status clusters(lam_page *page, const lam_report_input *input, const lam_table *table) {
-    char heading[300];
-    snprintf(heading, sizeof heading, "Clusters of genes: %s", input->label);
-    lam_page_heading(page, heading);
+    lam_report_heading(page, "Clusters of genes", input);
     lam_page_paragraph(
         page,
         "Cosines within a known complex or pathway against those between it and the other genes, by the tests of "
-        "Kolmogorov and Smirnov (ks) and of Cramer and von Mises (cvm); p values are of single tests.");
+        "Kolmogorov and Smirnov (ks) and of Cramer and von Mises (cvm); p values are of single tests, ks_q at a false discovery rate over all clusters.");
     if (lam_table_rows(table) > TABLE_ROWS)
         lam_page_paragraph(page, "The first %d of %lld clusters; clusters.csv has them all.", TABLE_ROWS,
                            (long long)lam_table_rows(table));
@@ -153,9 +169,7 @@ static lam_status neighbours(lam_page *page, const lam_report_input *input, cons
         cells[2 * queries + 1] = lists[queries];
         queries++;
     }
-    char heading[300];
-    snprintf(heading, sizeof heading, "Nearest neighbours: %s", input->label);
-    lam_page_heading(page, heading);
+    lam_report_heading(page, "Nearest neighbours", input);
     lam_page_paragraph(
         page,
         "Up to %d nearest rows and their cosines, of up to %d rows that were asked for; neighbours.csv has them all.",
@@ -165,12 +179,24 @@ static lam_status neighbours(lam_page *page, const lam_report_input *input, cons
     return LAM_OK;
 }
 
+static lam_status enrichment(lam_page *page, const lam_report_input *input, const lam_table *table) {
+    lam_report_heading(page, "Sets of genes near the neighbours", input);
+    lam_page_paragraph(
+        page,
+        "Known sets of genes among the nearest rows of those asked for: one-sided hypergeometric p, and p times the number of sets.%s",
+        lam_table_rows(table) > TABLE_ROWS ? " The first rows; enrichment.csv has them all." : "");
+    return lam_report_table(page, "Enrichment", table, TABLE_ROWS);
+}
+
 lam_status lam_report_relate(lam_page *page, const lam_report_input *input) {
     static const struct {
         const char *file;
         lam_status (*draw)(lam_page *, const lam_report_input *, const lam_table *);
-    } parts[] = {
-        {"histogram.csv", distributions}, {"clusters.csv", clusters}, {"neighbours.csv", neighbours}};
+    } parts[] = {{"histogram.csv", distributions},
+                 {"arms.csv", arms},
+                 {"clusters.csv", clusters},
+                 {"neighbours.csv", neighbours},
+                 {"enrichment.csv", enrichment}};
     for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) {
         lam_table *table;
         LAM_TRY(lam_report_read_present(input, parts[k].file, &table));
@@ -208,6 +234,7 @@ static lam_status volcano(lam_page *page, const lam_report_input *input, const l
     LAM_TRY(lam_table_require(table, column[0], &p));
     LAM_TRY(lam_table_require(table, column[1], &q));
     int64_t rows = lam_table_rows(table), n = 0, significant = 0;
+    if (rows && !strcmp(lam_table_cell(table, rows - 1, name), "summary")) rows--; /* means and shares */
     double least = 1, cut = 0;
     volcano_point *points = NULL;
     double *xy = NULL;
@@ -223,7 +250,7 @@ static lam_status volcano(lam_page *page, const lam_report_input *input, const l
     for (int64_t r = 0; r < rows; r++) {
         double x = lam_report_number(table, r, what), value = lam_report_number(table, r, column[0]),
                rate = lam_report_number(table, r, column[1]);
-        if (isnan(x) || isnan(value)) continue; /* a single replicate, or the summary */
+        if (isnan(x) || isnan(value)) continue; /* a single replicate */
         bool small = rate < SIGNIFICANT;
         points[n++] = (volcano_point){lam_table_cell(table, r, name), small ? category : "", x,
                                       fmax(0, -log10(fmax(value, least)))};
@@ -255,10 +282,8 @@ done:
 
 lam_status lam_report_consistency(lam_page *page, const lam_report_input *input) {
     lam_table *table;
-    char heading[300];
     LAM_TRY(lam_report_read(input, "consistency.csv", &table));
-    snprintf(heading, sizeof heading, "Replicates: %s", input->label);
-    lam_page_heading(page, heading);
+    lam_report_heading(page, "Replicates", input);
     lam_page_paragraph(
         page,
         "Each point is a perturbation; the named ones are significant, the strongest named first where names would "

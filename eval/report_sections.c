@@ -1,3 +1,4 @@
+/* A training run: curves, pictures, means. */
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -133,9 +134,7 @@ lam_status lam_report_run(lam_page *page, const lam_report_input *input) {
         status =
             lam_fail(LAM_ERROR_INPUT, __FILE__, __LINE__, "%s: holds no step yet: nothing to draw", path);
     if (status == LAM_OK) {
-        char heading[300];
-        snprintf(heading, sizeof heading, "Training: %s", input->label);
-        lam_page_heading(page, heading);
+        lam_report_heading(page, "Training", input);
         lam_page_paragraph(page, "%lld steps; last loss %.4g.", (long long)columns[0].count,
                            columns[0].y[columns[0].count - 1]);
         if (cut)
@@ -161,66 +160,5 @@ lam_status lam_report_run(lam_page *page, const lam_report_input *input) {
     lam_free(records[0]);
     lam_free(records[1]);
     lam_free(path);
-    return status;
-}
-
-/* ---- a probe ---- */
-
-lam_status lam_report_table(lam_page *page, const char *title, const lam_table *table, int64_t most) {
-    int columns = lam_table_columns(table);
-    int64_t rows = lam_table_rows(table) < most ? lam_table_rows(table) : most;
-    const char **names = NULL, **cells = NULL;
-    lam_status status = LAM_OK;
-    LAM_TRY_GOTO(lam_alloc_array((void **)&names, columns, sizeof *names), done);
-    LAM_TRY_GOTO(lam_alloc_array((void **)&cells, rows * columns, sizeof *cells), done);
-    for (int c = 0; c < columns; c++) {
-        names[c] = lam_table_name(table, c);
-        for (int64_t r = 0; r < rows; r++) cells[r * columns + c] = lam_table_cell(table, r, c);
-    }
-    lam_page_table(page, title, columns, names, rows, cells);
-done:
-    lam_free(names);
-    lam_free(cells);
-    return status;
-}
-
-/* confusion.csv: true label in the first column, one column a predicted label, counts; drawn as shares of a row. */
-static lam_status confusion(lam_page *page, const char *label, const lam_table *table) {
-    int64_t n = lam_table_rows(table);
-    if (lam_table_columns(table) != n + 1 || n > 60)
-        return lam_report_table(page, "Confusion", table, INT64_MAX);
-    const char **names = NULL;
-    double *shares = NULL;
-    lam_status status = LAM_OK;
-    LAM_TRY_GOTO(lam_alloc_array((void **)&names, n, sizeof *names), done);
-    LAM_TRY_GOTO(lam_alloc_array((void **)&shares, n * n, sizeof *shares), done);
-    for (int64_t r = 0; r < n; r++) {
-        double total = 0;
-        names[r] = lam_table_cell(table, r, 0);
-        for (int64_t c = 0; c < n; c++)
-            total += shares[r * n + c] = strtod(lam_table_cell(table, r, (int)c + 1), NULL);
-        for (int64_t c = 0; c < n; c++) shares[r * n + c] /= total > 0 ? total : 1;
-    }
-    char title[256];
-    snprintf(title, sizeof title, "Confusion of %s", label);
-    lam_page_heat(page, title, "true label", "predicted label", n, names, shares);
-done:
-    lam_free(names);
-    lam_free(shares);
-    return status;
-}
-
-lam_status lam_report_probe(lam_page *page, const lam_report_input *input) {
-    lam_table *table;
-    char heading[300];
-    snprintf(heading, sizeof heading, "Probe: %s", input->label);
-    LAM_TRY(lam_report_read(input, "scores.csv", &table));
-    lam_page_heading(page, heading);
-    lam_status status = lam_report_table(page, "Balanced accuracy by fold", table, INT64_MAX);
-    lam_table_free(table);
-    LAM_TRY(status);
-    LAM_TRY(lam_report_read(input, "confusion.csv", &table));
-    status = confusion(page, input->label, table);
-    lam_table_free(table);
     return status;
 }

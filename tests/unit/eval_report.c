@@ -46,8 +46,19 @@ static bool holds(const char *path, const char *text) {
 static int enter(void **state) {
     (void)state;
     if (!mkdtemp(folder) || chdir(folder)) return -1;
-    static const char *const folders[] = {
-        "run/reconstructions", "trained", "untrained", "against", "probe", "empty", "replicates"};
+    static const char *const folders[] = {"run/reconstructions",
+                                          "trained",
+                                          "untrained",
+                                          "against",
+                                          "probe",
+                                          "empty",
+                                          "replicates",
+                                          "wide",
+                                          "retrieve",
+                                          "many",
+                                          "ridge",
+                                          "knn",
+                                          "sweep"};
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
         assert_int_equal(lam_make_folders(folders[i]), LAM_OK);
     put("run/metrics.jsonl",
@@ -68,7 +79,8 @@ static int enter(void **state) {
     put("against/against.csv",
         "source,recall,recall_other,difference,low,high\npathway,0.55,0.25,0.3,0.12,0.44\n");
     put("against/scores.csv", "source,recall_0.05_0.95\npathway,0.55\n");
-    put("probe/scores.csv", "label,group,fold,balanced_accuracy\nmoa,plate,0,0.875\n");
+    put("probe/scores.csv", "label,group,fold,balanced_accuracy,n_train,n_test,c,block,accuracy\n"
+                            "moa,plate,0,0.875,8,8,1,X,0.875\nmoa,plate,mean,0.875,16,16,,X,0.875\n");
     put("probe/confusion.csv", "label,a,b\na,3,1\nb,0,4\n");
     put("timings.csv", "stage,seconds\ntrain,123.5\n");
     put("pathways.csv", "gene,pathway\nG0,actin\nG1,golgi\n");
@@ -202,6 +214,12 @@ static void large_maps_have_no_tsne_unasked(void **state) {
 
 static void what_relate_wrote(void **state) {
     (void)state;
+    put("trained/scores.csv",
+        "source,recall_0.05_0.95,p_permutation_0.05_0.95,cut_left_0.05,cut_right_0.95\na,0.15,0.013,-0.25,0.125\n");
+    put("trained/arms.csv",
+        "source,stratum,recall_0.05_0.95,null_0.05_0.95\na,within_arm,0.3,0.25\na,between_arms,0.1,\n");
+    put("trained/enrichment.csv",
+        "query,source,cluster,hits,genes,drawn,p,p_bonferroni,jaccard\nA,sets,actin,2,3,10,0.07,0.5,0.18\n");
     put("trained/histogram.csv",
         "source,bin_low,bin_high,null_count,query_count\na,-1,-0.5,0,0\na,-0.5,0,10,1\n"
         "a,0,0.5,80,2\na,0.5,1,10,3\n");
@@ -210,14 +228,23 @@ static void what_relate_wrote(void **state) {
     put("trained/neighbours.csv", "query,rank,neighbour,cosine\nA,1,B,0.91\nA,2,<C>,0.5\nD,1,A,-0.25\n");
     assert_int_equal(REPORT("trained", "--out", "relate.html"), 0);
     assert_true(holds("relate.html", ">lowest 5 %</text>"));
+    assert_true(holds("relate.html", "<p>a: trained 15.0 % (p 0.013); chance is 10 %."));
+    assert_true(holds("relate_data/03_pairs_on_one_chromosome_arm_and_on_two__a__trained.csv",
+                      "\n\"one arm, known\",0.29999999999999999\n\"one arm, all pairs\",0.25\n"
+                      "\"two arms, known\",0.10000000000000001\n\"two arms, all pairs\",\n"));
+    assert_true(holds("relate.html", "<td>actin</td><td class=\"n\">2</td>"));
     assert_true(holds("relate.html", "<td>A</td><td>B (0.91), &lt;C&gt; (0.50)</td>"));
     assert_true(holds("relate.html", "<td>D</td><td>A (-0.25)</td>"));
     assert_true(holds("relate.html", "<td>x, y</td><td class=\"n\">4</td><td class=\"n\">0.1235</td>"));
-    assert_true(holds("relate_data/03_clusters.csv", "0.12345678901234567"));
+    assert_true(holds("relate_data/04_clusters.csv", "0.12345678901234567"));
     put("trained/neighbours.csv", "query,rank,neighbour\nA,1,B\n");
     assert_int_equal(REPORT("trained", "--out", "x.html"), 1);
     assert_non_null(strstr(lam_last_error(), "cosine"));
-    assert_int_equal(unlink("trained/neighbours.csv") || unlink("trained/clusters.csv") ||
+    put("trained/scores.csv", "source,recall_0.05_0.95\na,0.15\n");
+    assert_int_equal(REPORT("trained", "--out", "x.html"), 1);
+    assert_non_null(strstr(lam_last_error(), "cut_left_0.05"));
+    assert_int_equal(unlink("trained/arms.csv") || unlink("trained/enrichment.csv") ||
+                         unlink("trained/neighbours.csv") || unlink("trained/clusters.csv") ||
                          unlink("trained/histogram.csv"),
                      0);
 }
@@ -227,7 +254,7 @@ static void volcano(void **state) {
     put("replicates/consistency.csv",
         "perturbation,replicates,consistency,consistency_p,consistency_q,magnitude,magnitude_p,magnitude_q\n"
         "A,4,0.5,0.001,0.004,2,0.001,0.004\nB,4,0.4,0.01,0.02,1,0.5,0.9\nC,4,0.1,0.5,0.6,1,0.6,0.9\nD,1,,,,1,0.2,0.4\n"
-        "E,4,0.9,0,0.001,1,0.6,0.9\n");
+        "E,4,0.9,0,0.001,1,0.6,0.9\nsummary,17,0.5,0.6,0.6,1.2,0.2,0.2\n");
     assert_int_equal(REPORT("replicates", "--out", "volcano.html"), 0);
     assert_true(holds("volcano.html", "consistency: 3 of 4 perturbations at a false discovery rate of 5 %."));
     assert_true(holds("volcano.html", "magnitude: 1 of 5 perturbations"));
@@ -239,6 +266,178 @@ static void volcano(void **state) {
     put("replicates/consistency.csv", "perturbation,consistency\nA,0.5\n");
     assert_int_equal(REPORT("replicates", "--out", "x.html"), 1);
     assert_non_null(strstr(lam_last_error(), "consistency_p"));
+}
+
+/* Another threshold than the usual one; results with different ones do not go together. */
+static void other_thresholds(void **state) {
+    (void)state;
+    put("wide/scores.csv", "source,recall_0.1_0.8,recall_low_0.1_0.8,recall_left_0.1\na,0.5,0.4,0.1\n");
+    assert_int_equal(REPORT("wide", "--out", "wide.html"), 0);
+    assert_true(holds("wide.html", "lowest 10 % or highest 20 %"));
+    assert_true(holds("wide.html", "below the 0.1 or above the 0.8 quantile"));
+    assert_int_equal(REPORT("untrained", "wide", "--out", "x.html"), 1);
+    assert_non_null(strstr(lam_last_error(), "same --thresholds"));
+    put("wide/scores.csv", "source,recall_left_0.1\na,0.5\n");
+    assert_int_equal(REPORT("wide", "--out", "x.html"), 1);
+    assert_non_null(strstr(lam_last_error(), "no column of recall"));
+}
+
+/* A folder that `retrieve` left has confusion.csv and scores.csv as others have. */
+static void what_retrieve_wrote(void **state) {
+    (void)state;
+    put("retrieve/average_precision.csv",
+        "profile,gene,average_precision,positives,negatives\nr,A,0.5,1,2\n");
+    put("retrieve/scores.csv", "gene,dose,rows,mean_average_precision,chance,p,q\nA,1,2,0.75,0.25,0.01,0.02\n"
+                               "B,1,2,0.5,0.25,0.2,0.05\nC,2,0,,,,\nsummary,,4,0.625,0.25,0.5,1\n");
+    put("retrieve/matching.csv", "profile,label,nearest_profile,nearest_label,cosine,same\n"
+                                 "r,A,s,A,0.9,1\ns,A,t,B,0.8,0\nt,B,u,B,0.8,1\n");
+    put("retrieve/confusion.csv", "label,A,B\nA,1,1\nB,0,1\n");
+    put("retrieve/compound_gene.csv",
+        "compound,concentration,active,pool,average_precision,auc,random_average_precision,random_auc\n"
+        "x,1,1,9,0.1,0.2,0.3,0.4\nx,max,1,9,0.75,0.875,0.25,0.5\nmean,max,,,0.75,0.875,0.25,0.5\n"
+        "deviation_of_mean,max,,,0.125,0.0625,0,0\n");
+    assert_int_equal(REPORT("retrieve", "--out", "retrieve.html"), 0);
+    assert_true(holds("retrieve.html", "Mean average precision 0.625 (chance 0.250); 2 of 2 values"));
+    assert_true(holds("retrieve_data/01_mean_average_precision__retrieve.csv",
+                      "precision\n\"A, 1\",0.75\n\"B, 1\",0.5\n"));
+    assert_true(
+        holds("retrieve.html", "2 of 3 profiles lie nearest to one of their own label: accuracy 0.667."));
+    assert_true(holds("retrieve.html", "rows: true label, columns: label of the nearest"));
+    assert_true(holds("retrieve_data/03_label_of_the_nearest_profile__retrieve.csv", "A,0.5,0.5\nB,0,1\n"));
+    assert_true(holds("retrieve.html", "mean average precision 0.750, of random scores 0.250."));
+    assert_true(holds("retrieve_data/04_targets_of_compounds__mean_average_precision__retrieve.csv",
+                      "embedding,0.75,0.625,0.875\nrandom scores,0.25,0.25,0.25\n"));
+    assert_true(holds("retrieve_data/05_targets_of_compounds__area_under_the_roc_curve__retrieve.csv",
+                      "embedding,0.875,0.8125,0.9375\n"));
+    assert_true(holds("retrieve_data/06_average_precision_by_compound__retrieve.csv", "\nx,0.75\n"));
+    put("retrieve/confusion.csv", "label,A,B\nA,1,1\n");
+    assert_int_equal(REPORT("retrieve", "--out", "x.html"), 1);
+    assert_non_null(strstr(lam_last_error(), "square"));
+    put("retrieve/scores.csv",
+        "gene,rows,mean_average_precision,chance,p,q\nA,2,0.75,0.25,0.01,0.02\nB,2,0.5,0.25,0.2,0.05\n");
+    assert_int_equal(REPORT("retrieve", "--out", "x.html"), 1);
+    assert_non_null(strstr(lam_last_error(), "summary"));
+    assert_false(lam_path_exists("x.html") || lam_path_exists("x_data"));
+}
+
+/* More labels than a heat map takes: a table of errors; more values than bars: the best and the worst. */
+static void many_values(void **state) {
+    (void)state;
+    enum { LABELS = 61 };
+    static char confusion[LABELS * LABELS * 3 + 1000] = "label",
+                                                scores[4000] =
+                                                    "gene,rows,mean_average_precision,chance,p,q\n";
+    size_t at = strlen(confusion), length = strlen(scores);
+    for (int c = 0; c < LABELS; c++) at += (size_t)sprintf(confusion + at, ",L%d", c);
+    for (int r = 0; r < LABELS; r++) {
+        at += (size_t)sprintf(confusion + at, "\nL%d", r);
+        for (int c = 0; c < LABELS; c++)
+            at += (size_t)sprintf(confusion + at, ",%d",
+                                  r == c             ? 9
+                                  : r == 3 && c == 5 ? 7
+                                  : r == 4 && c == 1 ? 8
+                                                     : 0);
+        length += (size_t)sprintf(scores + length, "L%d,2,%g,0.25,0.5,0.5\n", r, 0.5 + r / 1000.0);
+    }
+    sprintf(scores + length, "summary,122,0.53,0.25,0,0\n");
+    put("many/confusion.csv", confusion);
+    put("many/scores.csv", scores);
+    put("many/average_precision.csv", "profile\n");
+    put("many/matching.csv", "profile,label,nearest_profile,nearest_label,cosine,same\nr,A,s,A,0.9,1\n");
+    assert_int_equal(REPORT("many", "--out", "many.html"), 0);
+    assert_true(holds("many_data/01_mean_average_precision__many__the_best.csv", "precision\nL60,"));
+    assert_true(holds("many_data/02_mean_average_precision__many__the_worst.csv", "\nL0,0.5\n"));
+    assert_false(holds("many_data/02_mean_average_precision__many__the_worst.csv", "\nL15,"));
+    assert_true(
+        holds("many.html", "<td>L4</td><td>L1</td><td class=\"n\">8</td></tr>\n<tr><td>L3</td><td>L5</td>"));
+}
+
+static void what_probe_wrote(void **state) {
+    (void)state;
+    put("ridge/scores.csv", "label,group,fold,r2,n_train,n_test,alpha,block\n"
+                            "m*,,0,0.25,8,8,1,h1\nm*,,1,0.25,8,8,1,h1\nm*,,mean,0.25,16,16,,h1\n"
+                            "m*,,0,0.5,8,8,1,h3\nm*,,1,0.75,8,8,1,h3\nm*,,mean,0.625,16,16,,h3\n");
+    put("ridge/ridge.csv", "column,r2,standard_deviation,r2_pooled,alpha,rows,block\n"
+                           "m0,0.1,0,0.1,1,16,h1\nmedian,0.1,,0.1,,16,h1\n"
+                           "m0,-0.25,0.125,0.5,1,16,h3\nm1,0.75,0.25,0.7,1,16,h3\nmedian,0.25,,0.6,,16,h3\n");
+    put("ridge/blocks.csv", "block,r2,standard_deviation,columns,best\nh1,0.25,0,4,0\nh3,0.625,0.125,4,1\n");
+    put("ridge/curve.csv", "share,r2,standard_deviation,n_train,block\n0.5,0.1,0,4,h1\n0.5,0.375,0.125,4,h3\n"
+                           "1,0.625,0.125,8,h3\n");
+    assert_int_equal(REPORT("ridge", "--out", "ridge.html"), 0);
+    assert_true(
+        holds("ridge.html",
+              "Ridge regression of m* from h3, the best of the blocks: R squared 0.625, mean of 2 folds."));
+    assert_true(holds("ridge.html", ">best: h3</text>"));
+    assert_true(holds("ridge_data/01_blocks__ridge.csv",
+                      "mean of the folds,1,0.25\nmean of the folds,3,0.625\n"
+                      "plus one deviation,1,0.25\nplus one deviation,3,0.75\n"));
+    assert_true(holds("ridge_data/03_r_squared_by_column__ridge.csv",
+                      "high\nm1,0.75,0.5,1\nm0,-0.25,-0.375,-0.125\n"));
+    assert_true(holds("ridge_data/04_learning_curve__ridge.csv",
+                      "R squared\nmean of the folds,4,0.375\nmean of the folds,8,0.625\n"
+                      "plus one deviation,4,0.5\n"));
+    put("ridge/blocks.csv", "block,r2,standard_deviation,columns,best\nh1,0.25,0,4,0\n");
+    assert_int_equal(REPORT("ridge", "--out", "x.html"), 1);
+    assert_non_null(strstr(lam_last_error(), "column best"));
+    put("knn/scores.csv", "label,group,fold,balanced_accuracy,n_train,n_test,k,block,accuracy\n"
+                          "moa,,0,0.5,8,8,7,X,0.5\nmoa,,mean,0.5,16,16,,X,0.5\n");
+    put("knn/confusion.csv", "label,a,b\na,3,1\nb,0,4\n");
+    assert_int_equal(REPORT("knn", "--out", "knn.html"), 0);
+    assert_true(holds("knn.html", "Nearest neighbours by cosine (7) of moa: balanced accuracy 0.500, mean of "
+                                  "1 folds; chance is 0.500."));
+    put("knn/scores.csv", "label,fold,balanced_accuracy,block\nmoa,0,0.5,X\n");
+    assert_int_equal(REPORT("knn", "--out", "x.html"), 1);
+    assert_non_null(strstr(lam_last_error(), "mean"));
+}
+
+static void what_sweep_wrote(void **state) {
+    (void)state;
+    put("sweep/sweep.csv", "command,run,map.align,name,recall_0.05_0.95,balanced_accuracy\n"
+                           "relate,relate-3,none,pathways,0.25,\nrelate,relate-4,tvn,pathways,0.5,\n"
+                           "probe,probe-1,,plate,,0.75\n");
+    put("sweep/scores.csv", "source\n");
+    assert_int_equal(REPORT("sweep", "--out", "sweep.html"), 0);
+    assert_true(holds("sweep_data/01_relate__pathways__sweep.csv",
+                      "recall_0.05_0.95\nalign tvn,0.5\nalign none,0.25\n"));
+    assert_true(holds("sweep_data/02_probe__plate__sweep.csv", "balanced_accuracy\nprobe-1,0.75\n"));
+    put("sweep/sweep.csv", "command,name\nrelate,a\n");
+    assert_int_equal(REPORT("sweep", "--out", "x.html"), 1);
+    assert_non_null(strstr(lam_last_error(), "run"));
+}
+
+static void what_map_measured(void **state) {
+    (void)state;
+    static const double values[] = {1, 2, 3, 4, 5, 7};
+    static const struct {
+        const char *align, *after, *says;
+    } cases[] = {{"tvn", "0.375",
+                  "tells plate of 40 rows with balanced accuracy 0.900 before aligning and 0.375 after; none "
+                  "is left at chance, 0.250 (4 batches)."},
+                 {"none", "0.9", "balanced accuracy 0.900; nothing was aligned;"},
+                 {"tvn", "null", NULL}};
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        char provenance[400];
+        snprintf(provenance, sizeof provenance,
+                 "{\"results\":{\"align\":\"%s\",\"batch_left\":{\"column\":\"plate\",\"batches\":4,"
+                 "\"rows\":40,\"chance\":0.25,\"before\":0.9,\"after\":%s}}}",
+                 cases[k].align, cases[k].after);
+        assert_int_equal(lam_embeddings_write("left.h5ad", 3, 2, values, false, NULL, NULL, NULL, provenance),
+                         LAM_OK);
+        assert_int_equal(REPORT("left.h5ad", "--out", "left.html", "--force"), 0);
+        assert_true(cases[k].says ? holds("left.html", cases[k].says) : !holds("left.html", "Batch left"));
+        assert_false(holds("left.html", "share a mark"));
+    }
+}
+
+/* A folder in the page's place, and one of data that cannot be made. */
+static void places(void **state) {
+    (void)state;
+    assert_int_equal(REPORT("untrained", "--out", "empty", "--force"), 2);
+    assert_non_null(strstr(lam_last_error(), "is a folder"));
+    put("taken_data", "a file");
+    assert_int_equal(REPORT("untrained", "--out", "taken.html"), 1);
+    assert_non_null(strstr(lam_last_error(), "taken_data"));
+    assert_false(lam_path_exists("taken.html"));
 }
 
 static void bad_map_options(void **state) {
@@ -278,6 +477,8 @@ static void bad_input(void **state) {
     assert_int_equal(REPORT("absent", "--out", "x.html"), 1);
     assert_non_null(strstr(lam_last_error(), "absent"));
     assert_int_equal(REPORT("empty", "--out", "x.html"), 1);
+    assert_non_null(strstr(lam_last_error(), "metrics.jsonl (train)"));
+    assert_non_null(strstr(lam_last_error(), "scores.csv (relate)"));
     assert_int_equal(REPORT("trained"), 2); /* no --out */
     put("empty/metrics.jsonl", "");
     assert_int_equal(REPORT("empty"), 1);
@@ -292,7 +493,7 @@ static void bad_input(void **state) {
     assert_int_equal(REPORT("empty", "--out", "x.html"), 1);
     assert_non_null(strstr(lam_last_error(), "line 2"));
     assert_int_equal(REPORT("map.h5ad", "--colour", "nothing", "--out", "x.html"), 1);
-    assert_false(lam_path_exists("x.html"));
+    assert_false(lam_path_exists("x.html") || lam_path_exists("x_data"));
 }
 
 int main(void) {
@@ -303,6 +504,13 @@ int main(void) {
                                        cmocka_unit_test(large_maps_have_no_tsne_unasked),
                                        cmocka_unit_test(what_relate_wrote),
                                        cmocka_unit_test(volcano),
+                                       cmocka_unit_test(other_thresholds),
+                                       cmocka_unit_test(what_retrieve_wrote),
+                                       cmocka_unit_test(many_values),
+                                       cmocka_unit_test(what_probe_wrote),
+                                       cmocka_unit_test(what_sweep_wrote),
+                                       cmocka_unit_test(what_map_measured),
+                                       cmocka_unit_test(places),
                                        cmocka_unit_test(bad_map_options),
                                        cmocka_unit_test(bad_input)};
     return cmocka_run_group_tests(tests, enter, leave);
