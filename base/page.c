@@ -48,7 +48,7 @@ static const char style[] =
     "figcaption{font-weight:600;margin-bottom:.4em}figure svg,figure img{width:100%;height:auto;display:block}figure img{image-rendering:pixelated}"
     "figure svg{max-width:46rem;margin:0 auto}figure.natural svg{max-width:none}"
     "@media screen and (min-width:40.01rem){figure.wide{position:relative;left:50%;transform:translateX(-50%);width:calc(100vw - 3rem);max-width:82rem}}"
-    "svg text{fill:var(--ink);font:12px system-ui,sans-serif}svg text.small{fill:var(--soft);font-size:9px}svg text.tiny{font-size:8.5px}svg .soft{fill:var(--soft)}svg .grid{stroke:var(--line);stroke-width:1}svg .axis{stroke:var(--soft)}"
+    "svg text{fill:var(--ink);font:12px system-ui,sans-serif}svg text.small{fill:var(--soft);font-size:9px}svg text.tiny{font-size:8.5px}svg .soft{fill:var(--soft)}svg .value{paint-order:stroke;stroke:var(--panel);stroke-width:4px;stroke-linejoin:round}svg .grid{stroke:var(--line);stroke-width:1}svg .axis{stroke:var(--soft)}"
     "table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem}th,td{padding:.25em .8em .25em 0;border-bottom:1px solid var(--line);"
     "text-align:left}td.n,th.n{text-align:right;white-space:nowrap}small{color:var(--soft)}"
     "@media screen and (max-width:40rem){main{padding:1rem .7rem 3rem}figure{padding:.6em}figure:not(.natural) svg text{font-size:14px}"

@@ -144,7 +144,7 @@ void lam_page_bars(lam_page *page, const lam_bars *b) {
             lam_page_label(page, zero + 6, y + h / 2 + 4, "start", "soft", "no value");
             continue;
         }
-        double at = lam_page_place(x, b->values[i], left, LAM_PAGE_WIDTH - 70), end = at;
+        double at = lam_page_place(x, b->values[i], left, LAM_PAGE_WIDTH - 70);
         lam_page_raw(
             page,
             "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"%s\" opacity=\".85\"/>\n",
@@ -152,14 +152,11 @@ void lam_page_bars(lam_page *page, const lam_bars *b) {
         if (b->low && isfinite(b->low[i]) && isfinite(b->high[i])) {
             double from = lam_page_place(x, b->low[i], left, LAM_PAGE_WIDTH - 70),
                    to = lam_page_place(x, b->high[i], left, LAM_PAGE_WIDTH - 70);
-            end = fmax(end, to);
             lam_page_raw(
                 page,
                 "<path d=\"M%.1f %.1fH%.1fM%.1f %.1fv10M%.1f %.1fv10\" stroke=\"var(--ink)\" stroke-width=\"1.5\" fill=\"none\"/>\n",
                 from, y + h / 2, to, from, y + h / 2 - 5, to, y + h / 2 - 5);
         }
-        snprintf(text, sizeof text, "%.3f", b->values[i]);
-        lam_page_label(page, end + 6, y + h / 2 + 4, "start", "", text);
     }
     if (isfinite(b->reference)) {
         double at = lam_page_place(x, b->reference, left, LAM_PAGE_WIDTH - 70);
@@ -169,6 +166,14 @@ void lam_page_bars(lam_page *page, const lam_bars *b) {
             at, at, top - 6, bottom);
         lam_page_label(page, whole_within(at, b->reference_label), top - 10, "middle", "soft",
                        b->reference_label);
+    }
+    for (int64_t i = 0; i < b->count; i++) { /* numbers lie on top, with room around them */
+        if (!isfinite(b->values[i])) continue;
+        double end = b->values[i];
+        if (b->low && isfinite(b->low[i]) && isfinite(b->high[i])) end = fmax(end, b->high[i]);
+        snprintf(text, sizeof text, "%.3f", b->values[i]);
+        lam_page_label(page, lam_page_place(x, end, left, LAM_PAGE_WIDTH - 70) + 6,
+                       top + row * (double)i + row / 2 + 4, "start", "value", text);
     }
     lam_page_label(page, (left + LAM_PAGE_WIDTH - 70) / 2, bottom + 36, "middle", "", b->axis);
     lam_page_raw(page, "</svg></figure>\n");

@@ -72,7 +72,7 @@ static lam_status ridge(lam_page *page, const lam_report_input *input, const lam
         title, "R squared, mean of the folds", "r2", "standard_deviation", 0, "mean of the column"};
     lam_page_paragraph(
         page,
-        "R squared of %lld columns, whiskers one standard deviation over the folds; at 0 a prediction is no better than the mean of the column.",
+        "R squared of each column (%lld), whiskers one standard deviation over the folds; at 0 a prediction is no better than the mean of the column.",
         (long long)columns);
     lam_status status = lam_report_ranked(page, table, rows, labels, &how);
     lam_free(labels);

@@ -386,7 +386,7 @@ printf 'size,plate,d0\n1,1,1\n,2,2\n2,3,3\n' > gaps.csv
 leaves_nothing res 1 'rows with a value to train on' "$lamella" probe gaps.csv --label size --ridge --alpha 1 --group plate --leave-one-group-out --out res
 expect 1 'twoplates.csv/res: cannot be written' "$lamella" probe twoplates.csv --label kind --folds 2 --out twoplates.csv/res
 leaves_nothing x.html 1 'nowhere' "$lamella" report nowhere --out x.html
-leaves_nothing x.html 1 'emptydir' "$lamella" report emptydir --out x.html
+leaves_nothing x.html 1 'emptydir: .*metrics.jsonl .train.*sweep.csv.*scores.csv .relate.' "$lamella" report emptydir --out x.html
 leaves_nothing x.html 2 'out' "$lamella" report map.h5ad
 leaves_nothing x.html 2 'perplexity.*5000|1 to' "$lamella" report map.h5ad --perplexity 5000 --out x.html
 leaves_nothing x.html 2 'perplexity' "$lamella" report map.h5ad --perplexity 0 --out x.html
@@ -398,6 +398,10 @@ leaves_nothing x.html 1 'nowhere.txt' "$lamella" report map.h5ad --genes-file no
 leaves_nothing x.html 2 'only one' "$lamella" report map.h5ad --genes A,B --genes-file nowhere.txt --out x.html
 mkdir replicates; printf 'perturbation,consistency\nA,1\n' > replicates/consistency.csv
 leaves_nothing x.html 1 'consistency_p' "$lamella" report replicates --out x.html
+mkdir average; printf 'profile\nr\n' > average/average_precision.csv; printf 'gene,rows,mean_average_precision\nA,2,1\nB,2,1\n' > average/scores.csv
+leaves_nothing x.html 1 'average/scores.csv: .*summary' "$lamella" report average --out x.html
+leaves_nothing x.html 1 'average/scores.csv: .*summary' "$lamella" report map.h5ad average --out x.html
+absent x_data
 
 # --- the system says no --------------------------------------------------------------------------------------
 if [ "$(id -u)" != 0 ]; then
@@ -411,6 +415,9 @@ leaves_nothing x.npy 1 'x.(npy|csv): cannot be written: .*larger' limited 8 "$la
 leaves_nothing small 1 'images/.*cannot be written: .*larger' limited 8 "$lamella" synth small --genes 20 --image-size 192
 cp map.h5ad kept.h5ad; expect 1 'kept.h5ad: cannot be written: .*larger' limited 8 "$lamella" map emb.h5ad --out kept.h5ad --by gene --force
 cmp -s map.h5ad kept.h5ad || { failed=$((failed + 1)); echo 'FAILED: a map that could not be written took the old one away'; }
+leaves_nothing x.html 1 'x.html: cannot be written: .*larger' limited 4 "$lamella" report map.h5ad --embedding pca --out x.html
+leaves_nothing x_data 1 'x_data/01_.*cannot be written: .*larger' limited 2 "$lamella" report map.h5ad --embedding pca --out x.html
+absent x_data
 if ls ./*.partial* > /dev/null 2>&1; then failed=$((failed + 1)); echo "FAILED: left behind: $(ls ./*.partial*)"; fi
 # USR1 asks for a checkpoint: a command that has none goes on.
 "$lamella" synth usr1 --genes 20 --image-size 64 --quiet & pid=$!
