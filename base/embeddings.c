@@ -407,3 +407,13 @@ done:
     lam_free(texts);
     return status;
 }
+
+lam_status lam_embeddings_require_range(const lam_embeddings *e, const char *path) {
+    double largest = 0;
+    for (int64_t i = 0; i < e->rows * e->columns; i++)
+        if (isfinite(e->values[i])) largest = fmax(largest, fabs(e->values[i]));
+    LAM_REQUIRE(largest < 1e140 && (largest > 1e-140 || largest <= 0), LAM_ERROR_INPUT,
+                "%s: the largest value is %g, whose square is no double any more: scale the values first",
+                path, largest);
+    return LAM_OK;
+}

@@ -35,6 +35,9 @@ lam_status lam_embeddings_read(lam_embeddings **out, const char *path, const cha
 lam_status lam_embeddings_matrices(const char *path, const char *glob, char ***names, int64_t *count);
 /* `count` texts as one block, the pointers and then the text: what `index` is. The caller frees the array alone. */
 lam_status lam_texts_pack(char ***out, const char *const *texts, int64_t count);
+/* LAM_ERROR_INPUT where squares of the finite values would leave the range of doubles (largest above 1e140, or below 1e-140 and not
+ * 0): what centres, scales or measures distances cannot work with them. */
+lam_status lam_embeddings_require_range(const lam_embeddings *embeddings, const char *path);
 void lam_embeddings_free(lam_embeddings *embeddings);
 
 /* .h5ad, or .npy + .csv by the name's end. float32 or float64. `obs` NULL: no columns; `index` NULL: the column "index"

@@ -361,3 +361,19 @@ lam_status lam_require_new_file(const char *path, bool force) {
     LAM_REQUIRE(!refused, LAM_ERROR_IO, "%s: cannot be written: %s", path, strerror(refused));
     return LAM_OK;
 }
+
+lam_status lam_remove_files(const char *folder, const char *const *names, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        char *path;
+        LAM_TRY(lam_path_join(&path, folder, names[i]));
+        lam_status status = lam_remove_tree(path);
+        lam_free(path);
+        LAM_TRY(status);
+    }
+    return LAM_OK;
+}
+
+bool lam_path_same(const char *a, const char *b) {
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}

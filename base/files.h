@@ -55,6 +55,10 @@ bool lam_path_exists(const char *path);
 bool lam_path_is_folder(const char *path);
 lam_status lam_make_folders(const char *path); /* mkdir -p */
 lam_status lam_remove_tree(const char *path);
+/* Those of the names that are in the folder. */
+lam_status lam_remove_files(const char *folder, const char *const *names, size_t count);
+/* Both exist and are one file, by whatever names. */
+bool lam_path_same(const char *a, const char *b);
 lam_status lam_path_join(char **out, const char *folder,
                          const char *name); /* name absolute: a copy of name */
 /* Sorted names of the entries of a folder that end with `suffix` ("" = all). Free each and the array. */

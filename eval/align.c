@@ -25,6 +25,7 @@ typedef struct fitting {
     double *z;      /* [n, d] the controls as far as they are aligned; NULL for methods that need no copy */
     double *
         largest; /* [d] largest absolute value in each column of z before anything was taken off: measure of rounding */
+    int64_t freedom; /* of the rows that the covariance is of: n, less the means of groups */
 } fitting;
 
 static const char *controls_or_rows(const lam_alignment *how) { return how->controls ? "controls" : "rows"; }
@@ -195,7 +196,7 @@ static void recompose(double *vectors, int64_t d, const double *factor, double *
 }
 
 /* |x x^T - S|^2 = |x|^4 - 2 x^T S x + |S|^2, and the sum of x^T S x over the rows is n |S|^2. */
-double lam_ledoit_wolf(const double *x, int64_t d, int64_t n, const double *covariance) {
+double lam_ledoit_wolf(const double *x, int64_t d, int64_t n, int64_t freedom, const double *covariance) {
     double fourth = 0, trace = 0, squares = 0;
     for (int64_t i = 0; i < n; i++) {
         double sum = 0;
@@ -204,7 +205,7 @@ double lam_ledoit_wolf(const double *x, int64_t d, int64_t n, const double *cova
     }
     for (int64_t j = 0; j < d; j++) trace += covariance[j * d + j];
     for (int64_t j = 0; j < d * d; j++) squares += covariance[j] * covariance[j];
-    double count = (double)n, noise = (fourth / count - squares) / count,
+    double count = (double)n, noise = (fourth / count - squares) / (double)freedom,
            spread = squares - trace * trace / (double)d;
     if (!(noise > 0)) return 0;
     return noise < spread ? noise / spread : 1;
@@ -256,7 +257,7 @@ static lam_status rotate(fitting *f, double *spread, double *deviation) {
     if (spread != f->z) subtract(spread, d, n, t->rotation_mean, NULL);
     products(spread, d, n, (double)(deviation ? n : n - 1), covariance);
     if (deviation && how->shrinkage) {
-        share = how->share > 0 ? how->share : lam_ledoit_wolf(spread, d, n, covariance);
+        share = how->share > 0 ? how->share : lam_ledoit_wolf(spread, d, n, f->freedom, covariance);
         for (int64_t j = 0; j < d; j++) mean_variance += covariance[j * d + j] / (double)d;
         lam_log_info("align: %lld %s of %lld dimensions; the covariance is shrunk by %.3f", (long long)n,
                      controls_or_rows(how), (long long)d, share);
@@ -336,7 +337,7 @@ done:
 
 /* `spread` [n, d]: z minus the mean of each row's group, times a factor that makes up for the degrees of freedom that the means take: its
  * mean squares are the unbiased variances among replicates. */
-static lam_status among_replicates(const fitting *f, double *spread) {
+static lam_status among_replicates(fitting *f, double *spread) {
     const int64_t *group = f->how->group;
     int64_t d = f->d, n = f->n, *count = NULL, groups = 0;
     double *mean = NULL;
@@ -351,7 +352,8 @@ static lam_status among_replicates(const fitting *f, double *spread) {
     LAM_REQUIRE_GOTO(n - groups >= 2, done, LAM_ERROR_INPUT,
                      "%lld rows in %lld groups: no replicates to learn the variation among them from",
                      (long long)n, (long long)groups);
-    double factor = sqrt((double)n / (double)(n - groups));
+    f->freedom = n - groups;
+    double factor = sqrt((double)n / (double)f->freedom);
     for (int64_t i = 0; i < n; i++) {
         int64_t g = group[f->rows[i]];
         for (int64_t j = 0; j < d; j++)
@@ -446,6 +448,7 @@ lam_status lam_align_fit(const lam_alignment *how, const double *x, int64_t rows
     fitting f = {.how = how, .t = out, .d = columns};
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(list_controls(&f, rows), done);
+    f.freedom = f.n;
     LAM_TRY_GOTO(require_controls(&f), done);
     if (how->method == LAM_ALIGN_CENTER || how->method == LAM_ALIGN_CENTERSCALE) {
         LAM_TRY_GOTO(by_batch(&f, x, how->method == LAM_ALIGN_CENTERSCALE), done);

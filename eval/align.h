@@ -64,8 +64,9 @@ typedef struct lam_alignment {
 } lam_alignment;
 
 /* Ledoit and Wolf's share s of the identity, 0..1, for n centred rows of d columns with covariance S (divided by n):
- * s = min(1, sum_k |x_k x_k^T - S|^2 / n^2 / |S - mu I|^2), Frobenius norms. */
-double lam_ledoit_wolf(const double *x, int64_t d, int64_t n, const double *covariance);
+ * s = min(1, sum_k |x_k x_k^T - S|^2 / (n f) / |S - mu I|^2), Frobenius norms; f their degrees of freedom: n, or n minus the groups
+ * whose means were taken off (two replicates are one independent difference, so that n rows of pairs tell as much as n / 2). */
+double lam_ledoit_wolf(const double *x, int64_t d, int64_t n, int64_t freedom, const double *covariance);
 
 /* Fits on x [rows, columns], which stays as it is. LAM_ERROR_INPUT: too few controls; LAM_ERROR_NUMERIC: controls that do not vary. */
 lam_status lam_align_fit(const lam_alignment *how, const double *x, int64_t rows, int64_t columns,

@@ -25,7 +25,7 @@ typedef struct lam_cluster_test {
 } lam_cluster_test;
 
 /* rows [count], rising, each once; at least two of them and one row outside, else LAM_ERROR_INPUT. The cosines of the cluster with
- * every other row are held in memory: 8 bytes each. Threading: a function of its arguments. */
+ * every other row are held in memory: 24 bytes each while they are tested. Threading: a function of its arguments. */
 lam_status lam_cluster_compare(const lam_directions *directions, const int32_t *rows, int64_t count,
                                lam_cluster_test *out);
 
@@ -34,7 +34,7 @@ typedef struct lam_enrichment {
     double p;       /* P(X >= hits), hypergeometric */
     double jaccard; /* hits / size of the union */
 } lam_enrichment;
-/* drawn [count_drawn] in any order, each once, of `population` rows. */
+/* As EFAAR: the population is the whole map, the query itself included. drawn [count_drawn] in any order, each once, of `population` rows. */
 lam_enrichment lam_cluster_enrichment(const int32_t *rows, int64_t count, const int32_t *drawn,
                                       int64_t count_drawn, int64_t population);
 

@@ -37,6 +37,7 @@ typedef struct metric {
     int64_t tested, below_p, below_q; /* of the perturbations with a p value */
     int64_t null_size;                /* null perturbations with a value, or draws */
     double mean;                      /* of the perturbations that are not null */
+    bool as_published;                /* p is k / n */
 } metric;
 
 static void metric_free(metric *m) {
@@ -92,7 +93,11 @@ static lam_status against_null(metric *m, const lam_screen *s, bool right) {
     LAM_TRY(lam_alloc_array((void **)&null, s->nulls, sizeof *null));
     for (int64_t g = 0; g < s->perturbations; g++)
         if (s->null[g]) null[count++] = m->value[g];
+    m->as_published = true;
     lam_status status = lam_null_p(null, count, m->value, s->perturbations, right, m->p, &m->null_size);
+    if (m->null_size && 1 / (1 + (double)m->null_size) > LEVEL)
+        lam_log_warning("with %lld null perturbations no q value of %s can reach %g: name more",
+                        (long long)m->null_size, m->label, LEVEL);
     if (m->null_size < count)
         lam_log_info(
             "consistency: %lld of %lld null perturbations have too few replicates for %s and are left "
@@ -105,8 +110,12 @@ static lam_status against_null(metric *m, const lam_screen *s, bool right) {
 static lam_status finish_metric(metric *m, const lam_screen *s) {
     int64_t valued = 0;
     for (int64_t g = 0; g < s->perturbations; g++)
-        if (s->null[g]) m->p[g] = (double)NAN; /* they are what is compared with */
-    LAM_TRY(lam_benjamini_hochberg(m->p, s->perturbations, m->q));
+        if (s->null[g] || isnan(m->value[g])) m->p[g] = (double)NAN; /* null ones are what is compared with */
+    /* EFAAR's p = k / n may be 0, which no number of tests would correct: q is of (1 + k) / (1 + n). */
+    double n = (double)m->null_size;
+    for (int64_t g = 0; g < s->perturbations; g++)
+        m->q[g] = m->as_published ? (1 + m->p[g] * n) / (1 + n) : m->p[g];
+    LAM_TRY(lam_benjamini_hochberg(m->q, s->perturbations, m->q));
     for (int64_t g = 0; g < s->perturbations; g++) {
         if (!s->null[g] && !isnan(m->value[g])) m->mean += m->value[g], valued++;
         if (isnan(m->p[g])) continue;
@@ -140,6 +149,7 @@ static lam_status test_consistency(const lam_screen *s, const settings *how, con
             (long long)s->nulls);
     } else {
         m->null_size = how->permutations;
+        m->as_published = how->measure == LAM_CONSISTENCY_ANGLE;
         LAM_TRY(lam_consistency_permutation(r, how->measure, s->batch, s->batches, how->permutations,
                                             how->seed, m->value, m->p));
     }

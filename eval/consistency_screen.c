@@ -164,6 +164,7 @@ lam_status lam_screen_open(const lam_arguments *arguments, lam_screen *s) {
     lam_status status = LAM_OK;
     LAM_TRY(lam_embeddings_read(&s->e, path, lam_option_text(arguments, "key"),
                                 lam_option_text(arguments, "features")));
+    LAM_TRY(lam_embeddings_require_range(s->e, path));
     LAM_TRY(usable_rows(s->e, lam_option_text(arguments, "where"), path, &use));
     LAM_TRY_GOTO(find_controls(s, lam_option_text(arguments, "controls"), use), done);
     LAM_TRY_GOTO(find_perturbations(s, lam_option_text(arguments, "by"), use), done);

@@ -211,6 +211,8 @@ lam_status lam_design_split(const lam_design *design, int64_t f, double share, i
     for (int64_t i = 0; i < *n_train; i++)
         if (taken[i]) train[kept++] = train[i];
     *n_train = kept;
+    LAM_REQUIRE_GOTO(kept > 0, done, LAM_ERROR_INPUT,
+                     "a share of %g leaves no row to train on: give a larger one", share);
 done:
     lam_free(label);
     lam_free(group);

@@ -141,6 +141,8 @@ static lam_status make_map(lam_map_work *work) {
     LAM_TRY(lam_embeddings_read(&work->e, path, lam_option_text(arguments, "key"),
                                 lam_option_text(arguments, "features")));
     LAM_TRY(filter(work->e, arguments, path));
+    if (strcmp(lam_option_text(arguments, "align"), "none") != 0 || lam_option_text(arguments, "transform"))
+        LAM_TRY(lam_embeddings_require_range(work->e, path));
     LAM_TRY(lam_map_find_controls(work));
     LAM_TRY(lam_map_align(work));
     if (by) {
@@ -156,6 +158,13 @@ static lam_status run(const lam_arguments *arguments) {
     const char *out = lam_option_text(arguments, "out"), *save = lam_option_text(arguments, "save-transform");
     LAM_TRY(lam_map_check_align(arguments));
     LAM_TRY(lam_map_check_genes(arguments));
+    LAM_REQUIRE(!lam_path_same(out, lam_positional(arguments, 0)), LAM_ERROR_USAGE,
+                "map: --out %s is the file that is read: choose another name", out);
+    LAM_REQUIRE(!save || (strcmp(save, out) != 0 && !lam_path_same(save, out) &&
+                          !lam_path_same(save, lam_positional(arguments, 0))),
+                LAM_ERROR_USAGE,
+                "map: --save-transform %s is the file of --out or the one that is read: choose another name",
+                save);
     LAM_TRY(lam_require_new_file(out, lam_option_force(arguments)));
     if (save) LAM_TRY(lam_require_new_file(save, lam_option_force(arguments)));
     lam_map_work work = {.arguments = arguments, .results = lam_json_object()};

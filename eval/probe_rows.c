@@ -175,6 +175,7 @@ lam_status lam_probe_block_read(lam_probe_blocks *b, const lam_arguments *argume
     lam_status status = lam_embeddings_read(&b->e, lam_positional(arguments, 0),
                                             b->names ? key : lam_option_text(arguments, "key"),
                                             lam_option_text(arguments, "features"));
+    if (status == LAM_OK) status = lam_embeddings_require_range(b->e, lam_positional(arguments, 0));
     b->at = i;
     lam_free(key);
     return status;

@@ -289,14 +289,7 @@ done:
 /* Where --force writes over another result, what this one does not have must not stay beside it. */
 static lam_status remove_others(const char *out) {
     static const char *const names[] = {"confusion.csv", "ridge.csv", "blocks.csv", "curve.csv"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        char *path;
-        LAM_TRY(lam_path_join(&path, out, names[i]));
-        lam_status status = lam_remove_tree(path);
-        lam_free(path);
-        LAM_TRY(status);
-    }
-    return LAM_OK;
+    return lam_remove_files(out, names, sizeof names / sizeof *names);
 }
 
 lam_status lam_probe_write(const char *out, const lam_probe_settings *s, const lam_probe_rows *r,

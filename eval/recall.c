@@ -231,22 +231,24 @@ static uint64_t mask_between(const lam_directions *u, const lam_recall_problem *
     return mask_of(p, near);
 }
 
-static void shuffle(int64_t rows, uint64_t seed, int64_t permutation, int32_t *order) {
+/* order [rows]: the rows that `places` lists are dealt anew among them, the others stay. */
+static void shuffle(int64_t rows, const int32_t *places, int64_t count, uint64_t seed, int64_t permutation,
+                    int32_t *order) {
     lam_rng r = lam_rng_stream(seed, LAM_RNG_PERMUTATION, (uint64_t)permutation);
     for (int64_t i = 0; i < rows; i++) order[i] = (int32_t)i;
-    for (int64_t i = rows - 1; i > 0; i--) {
+    for (int64_t i = count - 1; i > 0; i--) {
         int64_t k = lam_rng_below(&r, (uint32_t)(i + 1));
-        int32_t t = order[i];
-        order[i] = order[k];
-        order[k] = t;
+        int32_t t = order[places[i]];
+        order[places[i]] = order[places[k]];
+        order[places[k]] = t;
     }
 }
 
-lam_status lam_recall_permutation(const lam_directions *u, const lam_recall_problem *p, int64_t permutations,
-                                  uint64_t seed, double *out) {
+lam_status lam_recall_permutation(const lam_directions *u, const lam_recall_problem *p, const bool *labelled,
+                                  int64_t permutations, uint64_t seed, double *out) {
     int threads = lam_threads();
-    int64_t results = lam_recall_results(p), per_source = results / p->sources, done = 0;
-    int32_t *orders = NULL;
+    int64_t results = lam_recall_results(p), per_source = results / p->sources, done = 0, count = 0;
+    int32_t *orders = NULL, *places = NULL;
     int64_t *hits = NULL, *as_many = NULL;
     double *observed = NULL;
     lam_status status = LAM_OK;
@@ -254,13 +256,16 @@ lam_status lam_recall_permutation(const lam_directions *u, const lam_recall_prob
     LAM_TRY_GOTO(lam_alloc_array((void **)&hits, threads * results, sizeof *hits), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&as_many, results, sizeof *as_many), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&observed, results, sizeof *observed), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&places, u->rows, sizeof *places), done);
+    for (int64_t i = 0; i < u->rows; i++)
+        if (!labelled || labelled[i]) places[count++] = (int32_t)i;
     lam_recall_shares(p, observed);
     lam_progress *progress = lam_progress_start("permute", permutations, "permutations");
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
     for (int64_t permutation = 0; permutation < permutations; permutation++) {
         int32_t *order = orders + omp_get_thread_num() * u->rows;
         int64_t *mine = hits + omp_get_thread_num() * results, seen;
-        shuffle(u->rows, seed, permutation, order);
+        shuffle(u->rows, places, count, seed, permutation, order);
         memset(mine, 0, (size_t)results * sizeof *mine);
         for (int64_t s = 0; s < p->sources; s++) {
             const lam_known *known = &p->known[s];
@@ -285,6 +290,7 @@ lam_status lam_recall_permutation(const lam_directions *u, const lam_recall_prob
     for (int64_t r = 0; r < results; r++) out[r] = (double)(1 + as_many[r]) / (double)(1 + permutations);
 done:
     lam_free(orders);
+    lam_free(places);
     lam_free(hits);
     lam_free(as_many);
     lam_free(observed);

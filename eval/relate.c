@@ -201,13 +201,33 @@ static lam_status check_queries(const lam_names *names, const char *const *queri
     return LAM_OK;
 }
 
+/* Options that another one brings into play: alone they would do nothing. */
+static lam_status check_options(const lam_arguments *arguments) {
+    static const char *const pairs[][2] = {
+        {"centromeres", "arm"}, {"top", "neighbours"}, {"min-genes", "clusters"}, {"max-genes", "clusters"}};
+    for (size_t k = 0; k < sizeof pairs / sizeof *pairs; k++)
+        LAM_REQUIRE(!lam_option_given(arguments, pairs[k][0]) || lam_option_given(arguments, pairs[k][1]),
+                    LAM_ERROR_USAGE, "relate: --%s belongs to --%s, which is missing", pairs[k][0],
+                    pairs[k][1]);
+    return LAM_OK;
+}
+
+static lam_status compare(const char *path, const entity_map *m, const lam_relationships *r,
+                          const lam_relate_settings *s, lam_scored_map *out) {
+    lam_status status = lam_scored_map_make(m->e->values, m->rows, m->e->columns, r, s, out);
+    return status == LAM_OK ? LAM_OK : lam_fail_context(status, "%s", path);
+}
+
 static lam_status score(const lam_arguments *arguments, entity_map *map, entity_map *other,
-                        const lam_relate_settings *s) {
+                        lam_relate_settings *s) {
     int path_count, query_count, set_count;
     const char *const *paths = lam_option_list(arguments, "relationships", &path_count),
                       *const *queries = lam_option_list(arguments, "neighbours", &query_count),
                       *const *sets = lam_option_list(arguments, "clusters", &set_count);
     const char *out = lam_option_text(arguments, "out"), *alias_path = lam_option_text(arguments, "aliases");
+    /* Where --force writes over another result, what this one does not have must not stay beside it. */
+    static const char *const tables[] = {"against.csv", "arms.csv", "clusters.csv", "enrichment.csv",
+                                         "neighbours.csv"};
     lam_aliases *aliases = NULL;
     lam_clusters clusters = {0};
     lam_arms *arms = NULL;
@@ -237,14 +257,13 @@ static lam_status score(const lam_arguments *arguments, entity_map *map, entity_
                                        lam_option_int(arguments, "min-genes"),
                                        lam_option_int(arguments, "max-genes"), &clusters),
                      done);
-    LAM_TRY_GOTO(lam_scored_map_make(map->e->values, map->rows, map->e->columns, &relationships, s, &mine),
-                 done);
+    if (!genes) s->labelled = relationships.named;
+    LAM_TRY_GOTO(compare(lam_positional(arguments, 0), map, &relationships, s, &mine), done);
     if (other)
-        LAM_TRY_GOTO(
-            lam_scored_map_make(other->e->values, other->rows, other->e->columns, &relationships, s, &others),
-            done);
+        LAM_TRY_GOTO(compare(lam_option_text(arguments, "against"), other, &relationships, s, &others), done);
     made = !lam_path_exists(out);
     LAM_TRY_GOTO(lam_make_folders(out), done);
+    LAM_TRY_GOTO(lam_remove_files(out, tables, sizeof tables / sizeof *tables), done);
     LAM_TRY_GOTO(lam_relate_scores(out, &relationships, &mine, s, &records), done);
     LAM_TRY_GOTO(lam_relate_histogram(out, &relationships, &mine), done);
     if (query_count)
@@ -274,6 +293,7 @@ static lam_status run(const lam_arguments *arguments) {
                              .seed = (uint64_t)lam_option_int(arguments, "seed")};
     const char *against = lam_option_text(arguments, "against");
     LAM_TRY(read_thresholds(arguments, &s));
+    LAM_TRY(check_options(arguments));
     LAM_REQUIRE(!lam_option_given(arguments, "genes") || !strcmp(lam_option_text(arguments, "null"), "genes"),
                 LAM_ERROR_USAGE,
                 "relate: --genes says which rows are genes for --null genes, which is missing");

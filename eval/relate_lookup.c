@@ -37,8 +37,12 @@ static lam_status add_file(const char *path, const lam_names *names, const lam_a
                            int64_t minimum, int64_t maximum, lam_clusters *out) {
     int file = out->files;
     LAM_TRY(lam_source_name(path, &out->sources[file]));
-    LAM_TRY(lam_gene_sets_read(path, &out->sets[file], &out->set_counts[file]));
     out->files++;
+    for (int f = 0; f < file; f++)
+        LAM_REQUIRE(strcmp(out->sources[f], out->sources[file]) != 0, LAM_ERROR_INPUT,
+                    "%s: clusters of a source named '%s' were read before; rename one of the files", path,
+                    out->sources[file]);
+    LAM_TRY(lam_gene_sets_read(path, &out->sets[file], &out->set_counts[file]));
     int64_t sets = out->set_counts[file], few = 0, many = 0;
     LAM_TRY(lam_grow((void **)&out->clusters, (size_t)out->count * sizeof *out->clusters,
                      (size_t)(out->count + sets) * sizeof *out->clusters));
@@ -103,8 +107,14 @@ lam_status lam_relate_clusters(const char *out, const lam_scored_map *m, const l
     LAM_TRY_GOTO(lam_alloc_array((void **)&tests, c->count, sizeof *tests), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&p, c->count, sizeof *p), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&q, c->count, sizeof *q), done);
+    /* As many at once as their cosines, with the sorted copies of two tests, take a gigabyte of. */
+    double most = 1;
+    for (int64_t k = 0; k < c->count; k++)
+        most = fmax(most, 24.0 * (double)c->clusters[k].count *
+                              (double)(m->directions.rows - c->clusters[k].count));
+    int threads = (int)fmax(1, fmin((double)lam_threads(), 1e9 / most));
     lam_progress *progress = lam_progress_start("clusters", c->count, "clusters");
-#pragma omp parallel for schedule(dynamic, 1) num_threads(lam_threads())
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
     for (int64_t k = 0; k < c->count; k++) {
         int64_t seen;
         lam_status one =

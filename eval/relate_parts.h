@@ -16,6 +16,7 @@ typedef struct lam_relate_settings {
     lam_tails tails[LAM_RELATE_THRESHOLDS]; /* the shares that were asked for */
     int thresholds;
     int64_t draws, permutations; /* 0: none */
+    const bool *labelled;        /* rows whose names are shuffled; NULL: all */
     uint64_t seed;
 } lam_relate_settings;
 

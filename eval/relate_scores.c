@@ -104,10 +104,13 @@ static lam_status intervals(const lam_scored_map *m, const lam_scored_map *other
             if (other) hit -= lam_recovered(&other->tails[t], side, other->known[source].cosine[k]);
             residual[k] = hit - observed;
         }
+        bool varies = false; /* all pairs recovered or none: nothing to tell an interval from */
+        for (int64_t k = 0; k < known->count && !varies; k++) varies = residual[k] < 0 || residual[k] > 0;
         double spread = lam_recall_spread(known->pairs, residual, known->count, rows, work);
         lam_interval(shares + r * s->draws, s->draws, LOW_QUANTILE, HIGH_QUANTILE, &low[r], &high[r]);
         low[r] = observed + spread * (low[r] - observed);
         high[r] = observed + spread * (high[r] - observed);
+        if (!varies) low[r] = high[r] = (double)NAN;
     }
 done:
     lam_free(shares);
@@ -119,7 +122,8 @@ done:
 
 static void tell(const lam_source *source, const lam_scored_map *m, int64_t at, const extras *e) {
     char interval[80] = "", chance[64] = "";
-    if (e->low) snprintf(interval, sizeof interval, ", 95 %% %.3f to %.3f", e->low[at], e->high[at]);
+    if (e->low && isfinite(e->low[at]))
+        snprintf(interval, sizeof interval, ", 95 %% %.3f to %.3f", e->low[at], e->high[at]);
     if (e->p) snprintf(chance, sizeof chance, ", p %.2g", e->p[at]);
     lam_log_info("relate: %s: recall %.3f of %lld pairs (%g/%g%s%s)", source->name, m->share[at],
                  (long long)source->count, m->tails[0].left, m->tails[0].right, interval, chance);
@@ -138,8 +142,9 @@ lam_status lam_relate_scores(const char *out, const lam_relationships *relations
     }
     if (s->permutations) {
         LAM_TRY_GOTO(lam_alloc_array((void **)&e.p, lam_recall_results(&m->problem), sizeof *e.p), done);
-        LAM_TRY_GOTO(lam_recall_permutation(&m->directions, &m->problem, s->permutations, s->seed, e.p),
-                     done);
+        LAM_TRY_GOTO(
+            lam_recall_permutation(&m->directions, &m->problem, s->labelled, s->permutations, s->seed, e.p),
+            done);
     }
     for (int64_t i = 0; i < relationships->count; i++) {
         const lam_source *source = &relationships->sources[i];

@@ -202,6 +202,9 @@ static lam_status run(const lam_arguments *arguments) {
     LAM_TRY_GOTO(read_inputs(arguments, inputs, count), done);
     LAM_TRY_GOTO(output_path(arguments, inputs, count, &out), done);
     LAM_TRY_GOTO(read_maps(arguments, inputs, count, &maps), done);
+    for (int i = 0; i < count; i++)
+        LAM_REQUIRE_GOTO(!lam_path_same(out, inputs[i].path), done, LAM_ERROR_USAGE,
+                         "report: --out %s is one of the results that are read: choose another name", out);
     LAM_TRY_GOTO(lam_require_new_file(out, lam_option_force(arguments)), done);
     LAM_TRY_GOTO(lam_text_format(&data, "%.*s_data",
                                  (int)(ends_with(out, ".html") ? strlen(out) - 5 : strlen(out)), out),

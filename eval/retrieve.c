@@ -28,6 +28,10 @@ static lam_status find_controls(const lam_embeddings *e, const char *text, bool 
 
 /* Options that another one brings into play: alone they would do nothing. */
 static lam_status check_options(const lam_arguments *a) {
+    const char *match = lam_option_text(a, "match"), *passed = lam_option_text(a, "not-same");
+    LAM_REQUIRE(!match || !passed || strcmp(match, passed) != 0, LAM_ERROR_USAGE,
+                "retrieve: --match and --not-same name the same column '%s': no profile could ever match",
+                match);
     static const char *const belongs[][2] = {{"against", "by"},         {"plate", "by"},
                                              {"positive-same", "by"},   {"positive-different", "by"},
                                              {"negative-same", "by"},   {"negative-different", "by"},

@@ -188,7 +188,11 @@ void lam_results_add(lam_results *results, const char *name, lam_table **table) 
 }
 
 lam_status lam_results_write(const lam_results *results, const char *folder) {
+    static const char *const names[] = {"average_precision.csv", "scores.csv", "matching.csv",
+                                        "confusion.csv", "compound_gene.csv"};
     LAM_TRY(lam_make_folders(folder));
+    /* Where --force writes over another result, what this one does not have must not stay beside it. */
+    LAM_TRY(lam_remove_files(folder, names, sizeof names / sizeof *names));
     for (int k = 0; k < results->count; k++) {
         char *path;
         LAM_TRY(lam_path_join(&path, folder, results->names[k]));

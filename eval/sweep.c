@@ -57,7 +57,7 @@ typedef struct sweep {
     const lam_config_list *embeddings;
     const char *path, *out;
     planned *runs;
-    int count;
+    int count, room;
     lam_arena arena;
 } sweep;
 
@@ -88,6 +88,9 @@ static lam_status check_value(const sweep *w, const lam_config_list *list, const
                 list->key);
     for (int k = 0; k < value->count; k++) {
         const char *text = value->texts[k];
+        LAM_REQUIRE(strncmp(text, "--", 2) != 0, LAM_ERROR_CONFIG,
+                    "%s:%zu: %s.%s: the value '%s' would be read as an option", w->path, list->line,
+                    list->section, list->key, text);
         bool truth = !strcmp(text, "true") || !strcmp(text, "false");
         LAM_REQUIRE(option->kind != LAM_OPTION_FLAG || truth, LAM_ERROR_CONFIG,
                     "%s:%zu: %s.%s is '%s', allowed are true and false", w->path, list->line, list->section,
@@ -106,12 +109,15 @@ static lam_status check_list(sweep *w, const lam_config_list *list) {
     int s = section_of(list->section);
     if (s < 0) return unknown_section(w, list);
     const lam_command *command = sections[s].command;
-    const lam_option *option = strcmp(list->key, "out") ? lam_option_find(command, list->key) : NULL;
+    bool own = !strcmp(list->key, "out") ||
+               !strcmp(list->key, "save-transform"); /* runs would write over each other's */
+    const lam_option *option = own ? NULL : lam_option_find(command, list->key);
     if (!option) {
         const char *names[MAXIMUM_KEYS];
         int count = 0;
         for (const lam_option *o = command->options; o->name && count < MAXIMUM_KEYS; o++)
-            if (strcmp(o->name, "out") != 0) names[count++] = o->name;
+            if (strcmp(o->name, "out") != 0 && strcmp(o->name, "save-transform") != 0)
+                names[count++] = o->name;
         const char *nearest = lam_nearest_name(list->key, names, count);
         LAM_REQUIRE(!nearest, LAM_ERROR_CONFIG, "%s:%zu: unknown key %s.%s; did you mean %s?", w->path,
                     list->line, list->section, list->key, nearest);
@@ -202,8 +208,12 @@ static lam_status plan_input(sweep *w, int s, int after, int embedding) {
     for (bool more = true; more;) {
         LAM_REQUIRE(w->count < MAXIMUM_RUNS, LAM_ERROR_CONFIG, "%s: more than %d runs", w->path,
                     MAXIMUM_RUNS);
-        LAM_TRY(lam_grow((void **)&w->runs, (size_t)w->count * sizeof *w->runs,
-                         (size_t)(w->count + 1) * sizeof *w->runs));
+        if (w->count == w->room) {
+            int larger = w->room ? 2 * w->room : 64;
+            LAM_TRY(lam_grow((void **)&w->runs, (size_t)w->room * sizeof *w->runs,
+                             (size_t)larger * sizeof *w->runs));
+            w->room = larger;
+        }
         planned *run = &w->runs[w->count];
         *run = (planned){.section = s,
                          .after = after,
@@ -455,7 +465,7 @@ static void complete_first(lam_json *records) {
 }
 
 /* How many failed, and what the first of them said last. */
-static lam_status tell_failures(const sweep *w, const lam_process *jobs) {
+static lam_status tell_failures(const sweep *w, const lam_process *jobs, bool any) {
     int failed = 0, first = -1;
     for (int r = 0; r < w->count; r++) {
         if (jobs[r].done) continue;
@@ -473,8 +483,31 @@ static lam_status tell_failures(const sweep *w, const lam_process *jobs) {
         lam_free(text);
     }
     lam_free(path);
-    LAM_FAIL(LAM_ERROR_INPUT, "sweep: %d of %d runs failed, the others are in %s/sweep.csv; %s: %s", failed,
-             w->count, w->out, w->runs[first].name, last);
+    LAM_FAIL(LAM_ERROR_INPUT, "sweep: %d of %d runs failed%s%s%s; %s: %s", failed, w->count,
+             any ? ", the others are in " : "", any ? w->out : "", any ? "/sweep.csv" : "",
+             w->runs[first].name, last);
+}
+
+/* Where --force writes over another sweep, nothing of that one may stay beside this: its table, its page, its runs. */
+static lam_status clear(const sweep *w) {
+    static const char *const names[] = {"sweep.csv", "report.html", "report_data", "logs"};
+    char **entries;
+    int64_t count;
+    if (!lam_path_is_folder(w->out)) return LAM_OK;
+    LAM_TRY(lam_remove_files(w->out, names, sizeof names / sizeof *names));
+    LAM_TRY(lam_list_folder(w->out, "", &entries, &count));
+    lam_status status = LAM_OK;
+    for (int64_t k = 0; k < count && status == LAM_OK; k++)
+        for (int s = 0; s < SECTIONS && status == LAM_OK; s++) {
+            size_t n = strlen(sections[s].name), digits;
+            if (strncmp(entries[k], sections[s].name, n) != 0 || entries[k][n] != '-') continue;
+            digits = strspn(entries[k] + n + 1, "0123456789");
+            const char *end = entries[k] + n + 1 + digits;
+            if (digits && !strcmp(end, sections[s].is_file ? ".h5ad" : ""))
+                status = lam_remove_files(w->out, (const char *const *)&entries[k], 1);
+        }
+    lam_free_texts(entries, count);
+    return status;
 }
 
 static lam_status go(sweep *w, const lam_arguments *arguments) {
@@ -483,6 +516,7 @@ static lam_status go(sweep *w, const lam_arguments *arguments) {
     const char **labels = NULL;
     char *logs = NULL;
     lam_status status = LAM_OK;
+    LAM_TRY_GOTO(clear(w), done);
     LAM_TRY_GOTO(lam_path_join(&logs, w->out, "logs"), done);
     LAM_TRY_GOTO(lam_make_folders(logs), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&jobs, w->count, sizeof *jobs), done);
@@ -497,7 +531,7 @@ static lam_status go(sweep *w, const lam_arguments *arguments) {
         LAM_TRY_GOTO(write_page(w, records, labels), done);
         if (lam_option_json(arguments)) LAM_TRY_GOTO(lam_records_print(records), done);
     }
-    status = tell_failures(w, jobs);
+    status = tell_failures(w, jobs, lam_json_size(records) > 0);
 done:
     lam_json_free(records);
     lam_free(labels);

@@ -309,6 +309,15 @@ leaves_nothing res 2 'lists 0.1:0.9 twice' "$lamella" relate map.h5ad --relation
 leaves_nothing res 1 "a source named 'pathways' was read before" "$lamella" relate map.h5ad --relationships screen/relationships screen/relationships/pathways.csv --out res
 (npy "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 0), }") > nocolumns.npy; printf 'gene\nA\nB\nC\n' > nocolumns.csv
 leaves_nothing res 1 'nocolumns.npy: the matrix has no columns' "$lamella" relate nocolumns.npy --relationships screen/relationships --out res
+leaves_nothing res 2 'centromeres belongs to --arm' "$lamella" relate map.h5ad --relationships screen/relationships --out res --centromeres nowhere
+leaves_nothing res 2 'top belongs to --neighbours' "$lamella" relate map.h5ad --relationships screen/relationships --out res --top 5
+expect 2 'is the file that is read' "$lamella" map emb.h5ad --out emb.h5ad --force
+leaves_nothing x.h5ad 2 'save-transform.*choose another' "$lamella" map emb.h5ad --out x.h5ad --align center --controls all --save-transform x.h5ad
+expect 2 'is one of the results that are read' "$lamella" report map.h5ad --out map.h5ad --force
+printf 'gene,d0,d1\nA,1e200,2e200\nA,3e200,1e200\nB,1e200,1e200\nB,1e199,2e199\n' > huge.csv
+leaves_nothing x.h5ad 1 'huge.csv: the largest value is 3e.200' "$lamella" map huge.csv --align centerscale --controls all --out x.h5ad
+leaves_nothing res 1 'huge.csv: the largest value is 3e.200' "$lamella" consistency huge.csv --by gene --controls gene=A --out res
+leaves_nothing res 2 'no profile could ever match' "$lamella" retrieve emb.h5ad --match gene --not-same gene --out res
 leaves_nothing res 1 'NOSUCH: no row' "$lamella" relate map.h5ad --relationships screen/relationships --out res --neighbours NOSUCH
 leaves_nothing res 2 'top' "$lamella" relate map.h5ad --relationships screen/relationships --out res --neighbours G1 --top 0
 leaves_nothing res 2 'null genes' "$lamella" relate map.h5ad --relationships screen/relationships --out res --genes 'gene != x'

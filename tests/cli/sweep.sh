@@ -57,6 +57,13 @@ code=0; "$lamella" sweep some.yaml --out some --quiet 2> log || code=$?
 [ "$(wc -l < some/sweep.csv)" = 6 ] || fail "the runs that did not fail are not in the table"
 echo "ok: failed runs"
 
+# A smaller sweep over a larger one leaves nothing of it.
+printf 'embeddings: emb.h5ad\nprobe: {label: gene, folds: 2}\n' > small.yaml
+touch sweep/mine.txt
+"$lamella" sweep small.yaml --out sweep --force --quiet
+[ "$(ls sweep | tr '\n' ' ')" = "logs mine.txt probe-1 report.html report_data sweep.csv " ] || { ls sweep; fail "an older sweep stays"; }
+echo "ok: over an older one"
+
 # TERM ends the sweep and its runs.
 printf 'embeddings: emb.h5ad\nconsistency: {by: gene, controls: gene=non-targeting, permutations: [900000, 900001]}\n' > long.yaml
 "$lamella" sweep long.yaml --out long --threads 2 --quiet 2> log & pid=$!
@@ -85,6 +92,8 @@ refused "bad.yaml:2: unknown section 'mapp'; did you mean 'map'" "$good" 'mapp: 
 refused 'bad.yaml:2: unknown key map.aling; did you mean align' "$good" 'map: {aling: none}'
 refused "bad.yaml:2: map: --align is 'Tvn'" "$good" 'map: {align: [none, Tvn]}'
 refused 'bad.yaml:2: unknown key map.out' "$good" 'map: {out: x}'
+refused 'unknown key map.save-transform' "$good" 'map: {save-transform: t.safetensors}'
+refused "'--help' would be read as an option" "$good" 'probe: {label: --help}'
 refused 'one value, not a list in a list' "$good" 'map: {align: [[none, tvn]]}'
 refused "leave-one-group-out is 'yes'" "$good" 'probe: {leave-one-group-out: yes, label: gene}'
 refused 'needs a section map' "$good" 'relate: {relationships: screen}'

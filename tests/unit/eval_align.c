@@ -85,7 +85,7 @@ static void ledoit_wolf(void **state) {
             for (int64_t j = 0; j < d; j++)
                 for (int64_t k = 0; k < d; k++)
                     covariance[j * d + k] += raw[i * d + j] * raw[i * d + k] / (double)n;
-        assert_true(fabs(lam_ledoit_wolf(raw, d, n, covariance) - golden[g].share) < 1e-12);
+        assert_true(fabs(lam_ledoit_wolf(raw, d, n, n, covariance) - golden[g].share) < 1e-12);
         lam_transform_free(&fit);
     }
 }
