@@ -94,7 +94,8 @@ done:
     return status;
 }
 
-/* Where the time of a step goes: medians would hide the slow steps, so means. */
+/* Where the time of a step goes: medians would hide the slow steps, so means; of rates the harmonic one, which is the work of all
+ * steps, as each does the same, over the time of all. */
 static void means(lam_page *page, const column *columns, int count) {
     enum { ROWS = 8 };
     char text[ROWS][32];
@@ -103,9 +104,10 @@ static void means(lam_page *page, const column *columns, int count) {
     for (int c = 2; c < count && rows < ROWS; c++) {
         if (!columns[c].count || !strcmp(columns[c].key, "lr") || !strcmp(columns[c].key, "grad_norm"))
             continue;
-        double sum = 0;
-        for (int64_t i = 0; i < columns[c].count; i++) sum += columns[c].y[i];
-        snprintf(text[rows], sizeof text[rows], "%.4g", sum / (double)columns[c].count);
+        bool rate = strstr(columns[c].key, "_per_s") != NULL;
+        double sum = 0, steps = (double)columns[c].count;
+        for (int64_t i = 0; i < columns[c].count; i++) sum += rate ? 1 / columns[c].y[i] : columns[c].y[i];
+        snprintf(text[rows], sizeof text[rows], "%.4g", rate ? steps / sum : sum / steps);
         cells[3 * rows + 2] = columns[c].axis;
         cells[3 * rows] = columns[c].title;
         cells[3 * rows + 1] = text[rows];

@@ -105,7 +105,7 @@ static void run_has_curves_tables_and_pictures(void **state) {
         "run/report.html",
         "<td>linear</td><td>backward</td><td class=\"n\">7</td><td class=\"n\">3.00</td><td class=\"n\">100.0</td><td class=\"n\">2.0</td>"));
     assert_true(holds("run/report.html", "<td>total</td><td class=\"n\">3.0</td>"));
-    assert_true(holds("run/report.html", "<td>Speed</td><td class=\"n\">20</td>"));
+    assert_true(holds("run/report.html", "<td>Speed</td><td class=\"n\">15</td>"));
     assert_true(holds("run/report_data/01_loss.csv", "training,2,1.5\nvalidation,2,1.75\n"));
     assert_int_equal(REPORT("run"), 2); /* there already */
     assert_int_equal(REPORT("run", "--force"), 0);
