@@ -24,7 +24,7 @@ void lam_screen_free(lam_screen *s) {
 /* use [rows]: the rows that --where keeps and whose values (and their length) are finite. */
 static lam_status usable_rows(const lam_embeddings *e, const char *expression, const char *path, bool **use) {
     *use = NULL;
-    int64_t kept = 0, bad = 0;
+    int64_t kept = 0, bad = 0, zero = 0;
     if (expression)
         LAM_TRY(lam_where(e->obs, expression, use));
     else
@@ -35,7 +35,11 @@ static lam_status usable_rows(const lam_embeddings *e, const char *expression, c
         (*use)[i] = isfinite(length) != 0;
         kept += (*use)[i];
         bad += !(*use)[i];
+        zero += length <= 0;
     }
+    if (zero)
+        lam_log_warning("%s: %lld rows are zero in every column; their cosines count as 0", path,
+                        (long long)zero);
     if (kept && bad)
         lam_log_warning("%s: %lld of %lld rows hold values that are not finite; they are left out", path,
                         (long long)bad, (long long)e->rows);

@@ -57,6 +57,8 @@ static lam_status check_options(const lam_arguments *a) {
                 "probe: --blocks and --key both name matrices: give one");
     LAM_REQUIRE(lam_option_given(a, "group") || !lam_option_flag(a, "leave-one-group-out"), LAM_ERROR_USAGE,
                 "probe: --leave-one-group-out needs --group COLUMN");
+    LAM_REQUIRE(!lam_option_given(a, "folds") || !lam_option_flag(a, "leave-one-group-out"), LAM_ERROR_USAGE,
+                "probe: --folds and --leave-one-group-out both say how many folds there are: give one");
     return LAM_OK;
 }
 

@@ -318,6 +318,7 @@ printf 'gene,d0,d1\nA,1e200,2e200\nA,3e200,1e200\nB,1e200,1e200\nB,1e199,2e199\n
 leaves_nothing x.h5ad 1 'huge.csv: the largest value is 3e.200' "$lamella" map huge.csv --align centerscale --controls all --out x.h5ad
 leaves_nothing res 1 'huge.csv: the largest value is 3e.200' "$lamella" consistency huge.csv --by gene --controls gene=A --out res
 leaves_nothing res 2 'no profile could ever match' "$lamella" retrieve emb.h5ad --match gene --not-same gene --out res
+leaves_nothing res 2 'folds and --leave-one-group-out both' "$lamella" probe emb.h5ad --label gene --group plate --folds 2 --leave-one-group-out --out res
 leaves_nothing res 1 'NOSUCH: no row' "$lamella" relate map.h5ad --relationships screen/relationships --out res --neighbours NOSUCH
 leaves_nothing res 2 'top' "$lamella" relate map.h5ad --relationships screen/relationships --out res --neighbours G1 --top 0
 leaves_nothing res 2 'null genes' "$lamella" relate map.h5ad --relationships screen/relationships --out res --genes 'gene != x'

@@ -25,6 +25,9 @@ common=(screen.csv --features 'd*' --by gene --controls gene=control)
 "$lamella" consistency "${common[@]}" --null-where 'tpm < 1' --out named 2> log.txt || exit 1
 check 'a damaged row is named' grep -q '1 of 162 rows' log.txt
 check 'ten null perturbations cannot give a q of .05' grep -q 'no q value of .* can reach 0.05' log.txt
+printf 'gene,d0,d1\nA,0,0\nA,1,2\nB,1,1\nB,2,1\nC,1,0\nC,0,1\n' > zero.csv
+"$lamella" consistency zero.csv --by gene --controls gene=C --out zero --permutations 20 2> zero.txt || exit 1
+check 'rows of zeros are named' grep -q 'zero.csv: 1 rows are zero in every column' zero.txt
 check 'a row without a name is named' grep -q '1 rows with an empty gene' log.txt
 check 'header' [ "$(head -1 named/consistency.csv)" = "perturbation,replicates,consistency,consistency_p,consistency_q,magnitude,magnitude_p,magnitude_q" ]
 check 'one row a perturbation, then the summary' [ "$(wc -l < named/consistency.csv)" = 22 ]
