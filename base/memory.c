@@ -12,7 +12,8 @@
 
 #define ALIGNMENT ((size_t)64)
 #define HUGE_PAGE ((size_t)1 << 21)
-#define HUGE_BLOCK (2 * HUGE_PAGE) /* blocks from here on ask for huge pages: a fault each 2 MiB, not each 4 KiB */
+#define HUGE_BLOCK                                                                                           \
+    (2 * HUGE_PAGE) /* blocks from here on ask for huge pages: a fault each 2 MiB, not each 4 KiB */
 #define ARENA_BLOCK_BYTES ((size_t)1 << 16)
 
 static size_t round_up(size_t bytes) { return (bytes + ALIGNMENT - 1) & ~(ALIGNMENT - 1); }
@@ -29,10 +30,10 @@ lam_status lam_alloc(void **out, size_t bytes) {
     size_t rounded = bytes ? round_up(bytes) : ALIGNMENT;
     bool huge = rounded >= HUGE_BLOCK && rounded <= SIZE_MAX - HUGE_PAGE;
     size_t whole = huge ? (rounded + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE : rounded;
-    void *block =
-        lam_fault_hit(LAM_FAULT_ALLOC) ? NULL : aligned_alloc(huge ? HUGE_PAGE : ALIGNMENT, whole);
+    void *block = lam_fault_hit(LAM_FAULT_ALLOC) ? NULL : aligned_alloc(huge ? HUGE_PAGE : ALIGNMENT, whole);
     LAM_REQUIRE(block, LAM_ERROR_MEMORY, "out of memory: %zu bytes asked for", bytes);
-    if (huge) (void)madvise(block, rounded / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* a wish: as well without */
+    if (huge)
+        (void)madvise(block, rounded / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* a wish: as well without */
     memset(block, 0, rounded);
     *out = block;
     return LAM_OK;

@@ -76,9 +76,11 @@ lam_status lam_crops_read(lam_shards *shards, const lam_crop *crops, int64_t cou
 #pragma omp critical(lam_crops_read_failed)
             if (damaged && status == LAM_ERROR_FORMAT) {
                 damaged[i] = 1;
-                if (crops[i].image != reported) lam_log_warning_here("%s: the image is left out", lam_last_error());
+                if (crops[i].image != reported)
+                    lam_log_warning_here("%s: the image is left out", lam_last_error());
                 reported = crops[i].image;
-            } else if (i < first) { /* messages are kept by thread: carry that of the first failing crop over */
+            } else if (i <
+                       first) { /* messages are kept by thread: carry that of the first failing crop over */
                 first = i;
                 worst = status;
                 strncpy(message, lam_last_error(), sizeof message - 1);

@@ -210,8 +210,8 @@ static lam_status drop_empty(lam_rows *rows, const char *path) {
         if (isfinite(rows->values[i * rows->width])) kept[count++] = i;
     lam_status status = LAM_OK;
     if (count == rows->count) goto done;
-    LAM_REQUIRE_GOTO(count, done, LAM_ERROR_INPUT, "%s: no image gives a vector: all are damaged or not finite",
-                     path);
+    LAM_REQUIRE_GOTO(count, done, LAM_ERROR_INPUT,
+                     "%s: no image gives a vector: all are damaged or not finite", path);
     lam_log_warning("%s: %" PRId64 " of %" PRId64 " rows are left out, damaged or not finite", path,
                     rows->count - count, rows->count);
     LAM_TRY_GOTO(lam_table_select(rows->obs, kept, count, &obs), done);
