@@ -90,6 +90,24 @@ static void ledoit_wolf(void **state) {
     }
 }
 
+/* Two replicates without their mean are y and -y: they tell as much as the one independent difference y. */
+static void ledoit_wolf_of_pairs(void **state) {
+    (void)state;
+    enum { PAIRS = 9, D = 6 };
+    double both[2 * PAIRS * D], one[PAIRS * D], covariance[D * D] = {0};
+    for (int i = 0; i < PAIRS * D; i++) {
+        one[i] = sin(1.7 * i * i + 0.3 * i);
+        both[i] = one[i];
+        both[PAIRS * D + i] = -one[i];
+    }
+    for (int i = 0; i < PAIRS; i++)
+        for (int j = 0; j < D; j++)
+            for (int k = 0; k < D; k++) covariance[j * D + k] += one[i * D + j] * one[i * D + k] / PAIRS;
+    double share = lam_ledoit_wolf(one, D, PAIRS, PAIRS, covariance);
+    assert_true(share > 0.05 && share < 0.95);
+    assert_true(fabs(lam_ledoit_wolf(both, D, 2 * PAIRS, PAIRS, covariance) - share) < 1e-12);
+}
+
 static void kept_components(void **state) {
     (void)state;
     double x[ROWS * COLUMNS];
@@ -393,6 +411,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(replicates),
         cmocka_unit_test(ledoit_wolf),
+        cmocka_unit_test(ledoit_wolf_of_pairs),
         cmocka_unit_test(kept_components),
         cmocka_unit_test(every_row),
         cmocka_unit_test(refused),
