@@ -245,12 +245,13 @@ static lam_status score(const lam_arguments *arguments, entity_map *map, entity_
                      done);
     if (alias_path) LAM_TRY_GOTO(lam_aliases_read(alias_path, &aliases), done);
     LAM_TRY_GOTO(lam_relationships_read(paths, path_count, names, aliases, map->rows, &relationships), done);
-    if (genes && !lam_option_given(arguments, "genes"))
+    if (genes && !lam_option_given(arguments, "genes")) {
         LAM_TRY_GOTO(only_named(&relationships, map, other), done);
-    else if (!genes)
+        lam_names_free(names); /* of rows that have gone */
+        LAM_TRY_GOTO(lam_names_create(&names, map->entities, map->rows), done);
+    } else if (!genes) {
         note_unnamed(&relationships, map->rows);
-    lam_names_free(names); /* rows may have gone */
-    LAM_TRY_GOTO(lam_names_create(&names, map->entities, map->rows), done);
+    }
     LAM_TRY_GOTO(check_queries(names, queries, query_count), done);
     if (set_count)
         LAM_TRY_GOTO(lam_clusters_read(sets, set_count, names, aliases, map->rows,

@@ -1,12 +1,7 @@
 #!/usr/bin/env bash
 # Gene sets, aliases, clusters, neighbours and a null of genes alone, on a map of fourteen rows; expected numbers are scipy's.
 # Usage: relate.sh LAMELLA
-set -euo pipefail
-lamella=$(readlink -f "$1")
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work"
-fail() { echo "FAILED: $*" >&2; exit 1; }
+. "$(dirname "$(realpath "$0")")/common.sh" "$1"
 
 cat > map.csv <<'CSV'
 gene,kind,d0,d1,d2
@@ -29,12 +24,6 @@ printf 'first\tmade up\tG00\tG01\tOLD2\tG03\tABSENT\r\nsecond\t\tG04\tG05\tG06\t
 printf 'other,name\nOLD2,G02\nABSENT,NOWHERE\n' > aliases.csv
 relate=("$lamella" relate map.csv --entity gene --quiet --force)
 
-# cell FILE KEY=VALUE... COLUMN: the cell of the first row with these values.
-cell() {
-  awk -F, -v keys="${*:2:$#-2}" -v column="${*: -1}" '
-    NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i; n = split(keys, wanted, " "); next }
-    { good = 1; for (k = 1; k <= n; k++) { split(wanted[k], pair, "="); good = good && $at[pair[1]] == pair[2] } if (good) { print $at[column]; exit } }' "$1"
-}
 near() { awk -v a="$1" -v b="$2" 'BEGIN { d = a - b; if (d < 0) d = -d; m = b < 0 ? -b : b; exit !(a != "" && d <= 1e-9 * (m > 1e-3 ? m : 1e-3)) }' || fail "$3: '$1', expected $2"; }
 
 # The pairs of sets are those of a table that lists them.

@@ -1,12 +1,7 @@
 #!/usr/bin/env bash
 # A sweep gives the numbers of the commands run one by one, names what it does not know, and ends its runs when it is ended.
 # Usage: sweep.sh LAMELLA
-set -euo pipefail
-lamella=$(readlink -f "$1")
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work"
-fail() { echo "FAILED: $*" >&2; exit 1; }
+. "$(dirname "$(realpath "$0")")/common.sh" "$1"
 
 "$lamella" synth screen --genes 60 --image-size 64 --plates 2 --seed 1 --quiet > /dev/null
 "$lamella" pack screen/images.csv --out shards --quiet
@@ -25,27 +20,21 @@ YAML
 "$lamella" sweep sweep.yaml --out sweep --quiet
 [ "$(wc -l < sweep/sweep.csv)" = 14 ] || fail "sweep.csv has $(wc -l < sweep/sweep.csv) lines, not a header and 8 + 2 + 1 + 2 rows"
 
-# VALUE COLUMN KEY=VALUE...: one cell of the row of sweep.csv that has these values.
-cell() {
-  awk -F, -v column="$1" -v keys="${*:2}" '
-    NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i; n = split(keys, wanted, " "); next }
-    { good = 1; for (k = 1; k <= n; k++) { split(wanted[k], pair, "="); good = good && $at[pair[1]] == pair[2] } if (good) print $at[column] }' sweep/sweep.csv
-}
 for align in none tvn; do
   for aggregate in mean median; do
     "$lamella" map emb.h5ad --align $align --controls gene=non-targeting --aggregate $aggregate --by gene --out m.h5ad --force --quiet
     "$lamella" relate m.h5ad --relationships screen/relationships --thresholds 0.1:0.9 --out r --force --quiet
     expected=$(awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == "recall_0.1_0.9") at = i; next } { print $at }' r/scores.csv)
-    got=$(cell recall_0.1_0.9 map.align=$align map.aggregate=$aggregate relate.thresholds=0.1:0.9)
+    got=$(cell sweep/sweep.csv map.align=$align map.aggregate=$aggregate relate.thresholds=0.1:0.9 recall_0.1_0.9)
     [ -n "$got" ] && [ "$got" = "$expected" ] || fail "$align $aggregate: '$got' in the sweep, '$expected' alone"
   done
 done
-[ -n "$(cell balanced_accuracy probe.folds=3)" ] || fail "no accuracy of three folds"
+[ -n "$(cell sweep/sweep.csv probe.folds=3 balanced_accuracy)" ] || fail "no accuracy of three folds"
 "$lamella" map emb.h5ad --align centerscale --controls gene=non-targeting --out aligned.h5ad --quiet
 "$lamella" retrieve aligned.h5ad --by gene --controls gene=non-targeting --against others --permutations 50 --out r --force --quiet --json > r.json
-got=$(cell mean_average_precision retrieve.against=others)
+got=$(cell sweep/sweep.csv retrieve.against=others mean_average_precision)
 [ -n "$got" ] && grep -qF "\"mean_average_precision\":$got," r.json || fail "'$got' in the sweep; alone: $(cat r.json)"
-[ -n "$(cell consistency.share_p_at_most_0.05 command=consistency)" ] || fail "no share of consistency"
+[ -n "$(cell sweep/sweep.csv command=consistency consistency.share_p_at_most_0.05)" ] || fail "no share of consistency"
 grep -q '<svg' sweep/report.html || fail "the page has no chart"
 [ -d sweep/report_data ] && [ ! -e report_data ] || fail "the page's data lie elsewhere"
 echo "ok: the same numbers"

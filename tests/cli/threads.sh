@@ -1,12 +1,7 @@
 #!/usr/bin/env bash
 # Results of every evaluation are the same bytes on any number of threads.
 # Usage: threads.sh LAMELLA
-set -euo pipefail
-lamella=$(readlink -f "$1")
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work"
-fail() { echo "FAILED: $*" >&2; exit 1; }
+. "$(dirname "$(realpath "$0")")/common.sh" "$1"
 
 "$lamella" synth screen --genes 60 --image-size 64 --plates 2 --seed 1 --quiet > /dev/null
 "$lamella" pack screen/images.csv --out shards --quiet
