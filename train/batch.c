@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-void lam_batch_feed(const lam_mae_vit_io *io, const lam_feeder *feeder, const lam_batch *batch, int64_t begin,
+void lam_batch_feed(const lam_mae_io *io, const lam_feeder *feeder, const lam_batch *batch, int64_t begin,
                     int64_t step, double weight) {
     int64_t rows = lam_tensor_dim(io->pixels, 0), channels = feeder->channels;
     int64_t used = batch->rows - begin < rows ? batch->rows - begin : rows;

@@ -13,7 +13,7 @@ extern "C" {
 
 /* Rows [begin, begin + rows of the graph) of the batch; those behind the batch's end and those that are not valid get
  * weight 0. `step` counts the masks, `weight` is that of a valid row. */
-void lam_batch_feed(const lam_mae_vit_io *io, const lam_feeder *feeder, const lam_batch *batch, int64_t begin,
+void lam_batch_feed(const lam_mae_io *io, const lam_feeder *feeder, const lam_batch *batch, int64_t begin,
                     int64_t step, double weight);
 
 #ifdef __cplusplus

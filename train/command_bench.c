@@ -37,10 +37,10 @@ static double peak_mebibytes(void) {
 /* ---- step ---- */
 
 typedef struct step_bench {
-    lam_mae_vit_config model;
+    lam_mae_config model;
     lam_parameters *parameters;
     lam_graph *graph;
-    lam_mae_vit_io io;
+    lam_mae_io io;
     float *m, *v;
     int64_t batch, updates;
 } step_bench;
@@ -51,7 +51,7 @@ static lam_status open_step(step_bench *b, const char *name) {
         if (!strcmp(presets[i].name, name)) p = &presets[i];
     }
     LAM_REQUIRE(p, LAM_ERROR_USAGE, "--model %s: take one of t16, t8, s16, s8, b16, b8, l16, l8", name);
-    b->model = (lam_mae_vit_config){.image_size = 256,
+    b->model = (lam_mae_config){.image_size = 256,
                                     .patch_size = p->patch,
                                     .in_channels = 6,
                                     .embed_dim = p->dim,
@@ -66,13 +66,13 @@ static lam_status open_step(step_bench *b, const char *name) {
                                     .seed = 1};
     LAM_TRY(lam_isa_select());
     LAM_TRY(lam_parameters_create(&b->parameters));
-    LAM_TRY(lam_mae_vit_parameters(b->parameters, &b->model));
+    LAM_TRY(lam_mae_parameters(b->parameters, &b->model));
     LAM_TRY(lam_parameters_layout(b->parameters, 1));
-    lam_mae_vit_fill_positions(b->parameters, &b->model);
+    lam_mae_fill_positions(b->parameters, &b->model);
     LAM_TRY(lam_alloc_array((void **)&b->m, b->parameters->trainable, sizeof(float)));
     LAM_TRY(lam_alloc_array((void **)&b->v, b->parameters->trainable, sizeof(float)));
     LAM_TRY(lam_graph_create(&b->graph, b->parameters, LAM_BACKEND_CPU));
-    LAM_TRY(lam_mae_vit_build(b->graph, &b->model, b->batch, &b->io));
+    LAM_TRY(lam_mae_build(b->graph, &b->model, b->batch, &b->io));
     LAM_TRY(lam_graph_differentiate(b->graph, b->io.loss));
     LAM_TRY(lam_graph_plan(b->graph));
     lam_rng rng = lam_rng_stream(1, LAM_RNG_TEST, 0);
@@ -122,7 +122,7 @@ static void print_op_times(const lam_graph *graph, int64_t steps) {
 
 static lam_status print_step(const lam_arguments *a, const step_bench *b, double *rates, int64_t steps,
                              double limit) {
-    double flops = lam_mae_vit_step_flops(&b->model);
+    double flops = lam_mae_step_flops(&b->model);
     qsort(rates, (size_t)steps, sizeof *rates, compare);
     double rate = rates[steps / 2];
     lam_memory_report m;

@@ -80,8 +80,9 @@ static int64_t round_positive(double value) { return (int64_t)(value + 0.5); }
 
 lam_status lam_settings_from(const lam_config *c, lam_settings *s) {
     memset(s, 0, sizeof *s);
-    lam_mae_vit_config *m = &s->model;
+    lam_mae_config *m = &s->model;
     double mlp_ratio = lam_config_float(c, "model.mlp_ratio");
+    LAM_TRY(lam_mae_kind_of(lam_config_text(c, "model.name"), &m->kind));
     m->image_size = lam_config_int(c, "model.image_size");
     m->patch_size = lam_config_int(c, "model.patch_size");
     m->in_channels = lam_config_int(c, "model.in_channels");
@@ -165,5 +166,5 @@ lam_status lam_settings_for_shards(lam_config *config, lam_settings *s, const la
                 " channels; leave the key out to take them all",
                 s->model.in_channels, lam_shards_path(shards), channels);
     s->model.pixel_type = lam_shards_pixel_type(shards) == LAM_PIXEL_U8 ? LAM_U8 : LAM_U16;
-    return lam_mae_vit_check(&s->model);
+    return lam_mae_check(&s->model);
 }

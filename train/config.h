@@ -12,7 +12,7 @@
 
 #include "base/config.h"
 #include "data/shard.h"
-#include "model/nets/mae_vit.h"
+#include "model/nets/mae.h"
 #include "train/schedule.h"
 
 #ifdef __cplusplus
@@ -22,7 +22,7 @@ extern "C" {
 extern const lam_config_key lam_train_keys[];
 
 typedef struct lam_settings {
-    lam_mae_vit_config model; /* in_channels 0 and pixel_type unset until the shards are known */
+    lam_mae_config model; /* in_channels 0 and pixel_type unset until the shards are known */
     const char *path;
     int64_t crops_per_image;
     bool flips, rotations, strict;

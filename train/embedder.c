@@ -11,7 +11,7 @@
 #include "train/features.h"
 
 static lam_status open_network(lam_embedder *e, int64_t block) {
-    lam_mae_vit_config *model = &e->network->settings.model;
+    lam_mae_config *model = &e->network->settings.model;
     LAM_TRY(lam_isa_select());
     model->pixel_type = lam_shards_pixel_type(e->shards) == LAM_PIXEL_U8 ? LAM_U8 : LAM_U16;
     LAM_REQUIRE(block <= model->depth, LAM_ERROR_USAGE,
@@ -19,7 +19,7 @@ static lam_status open_network(lam_embedder *e, int64_t block) {
     LAM_TRY(lam_network_match(e->network, e->shards, e->channel_map));
     LAM_TRY(lam_feeder_create(&e->feeder, e->network, e->shards, e->channel_map));
     LAM_TRY(lam_graph_create(&e->graph, e->network->parameters, LAM_BACKEND_CPU));
-    LAM_TRY(lam_mae_vit_build_encoder(e->graph, model, e->batch, block > 0 ? block : model->depth,
+    LAM_TRY(lam_mae_build_encoder(e->graph, model, e->batch, block > 0 ? block : model->depth,
                                       e->pool == LAM_POOL_HIDDEN, &e->io));
     LAM_TRY(lam_graph_plan(e->graph));
     e->width = lam_tensor_dim(e->io.tokens, 2) * (e->pool == LAM_POOL_CHANNEL ? e->channels : 1);

@@ -25,7 +25,7 @@ typedef struct lam_embedder {
     int64_t *channel_map;
     lam_feeder feeder;
     lam_graph *graph;
-    lam_mae_vit_encoder_io io;
+    lam_mae_encoder_io io;
     void *pixels;  /* [batch, channels, crop_size, crop_size] as they are fed */
     void *upright; /* the same before it is turned */
     float *view;   /* [batch, width]: the vectors of one view */

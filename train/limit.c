@@ -55,7 +55,7 @@ done:
     return status;
 }
 
-lam_status lam_gemm_limit(const lam_mae_vit_config *m, int64_t batch, double seconds, double *flops_per_s) {
+lam_status lam_gemm_limit(const lam_mae_config *m, int64_t batch, double seconds, double *flops_per_s) {
     int64_t side = m->image_size / m->patch_size, tokens = side * side;
     int64_t kept = (int64_t)((double)tokens * (1 - m->mask_ratio));
     int64_t hidden = m->mlp_dim ? m->mlp_dim : 4 * m->embed_dim;

@@ -13,12 +13,12 @@
 #include "base/safetensors.h"
 
 static lam_status add_parameters(lam_network *network, uint64_t seed) {
-    const lam_mae_vit_config *model = &network->settings.model;
-    LAM_TRY(lam_mae_vit_check(model));
+    const lam_mae_config *model = &network->settings.model;
+    LAM_TRY(lam_mae_check(model));
     LAM_TRY(lam_parameters_create(&network->parameters));
-    LAM_TRY(lam_mae_vit_parameters(network->parameters, model));
+    LAM_TRY(lam_mae_parameters(network->parameters, model));
     LAM_TRY(lam_parameters_layout(network->parameters, seed));
-    lam_mae_vit_fill_positions(network->parameters, model);
+    lam_mae_fill_positions(network->parameters, model);
     return LAM_OK;
 }
 
@@ -255,7 +255,7 @@ lam_status lam_network_match(const lam_network *network, const lam_shards *shard
 
 lam_status lam_feeder_create(lam_feeder *feeder, const lam_network *network, const lam_shards *shards,
                              const int64_t *channel_map) {
-    const lam_mae_vit_config *model = &network->settings.model;
+    const lam_mae_config *model = &network->settings.model;
     int64_t plates = 0, channels = network->channels;
     memset(feeder, 0, sizeof *feeder);
     feeder->channels = channels;

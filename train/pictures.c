@@ -30,7 +30,7 @@ static lam_status windows(const float *planes, int64_t channels, int64_t pixels,
 }
 
 /* norm_pix targets are standardised within the patch: back to the scale of the input. */
-static void patch_scale(const lam_mae_vit_config *model, const float *target, int64_t width, double *mean,
+static void patch_scale(const lam_mae_config *model, const float *target, int64_t width, double *mean,
                         double *deviation) {
     *mean = 0;
     *deviation = 1;
@@ -43,7 +43,7 @@ static void patch_scale(const lam_mae_vit_config *model, const float *target, in
 }
 
 /* Patches [tokens, P*P*C] (row, column, channel fastest) to planes [C, S, S]. */
-static void unpatch(const lam_mae_vit_config *m, const float *target, const float *prediction,
+static void unpatch(const lam_mae_config *m, const float *target, const float *prediction,
                     const float *mask, float *input, float *completed) {
     int64_t side = m->image_size / m->patch_size, p = m->patch_size, channels = m->in_channels,
             width = p * p * channels;
@@ -60,7 +60,7 @@ static void unpatch(const lam_mae_vit_config *m, const float *target, const floa
     }
 }
 
-static void grey_masked(const lam_mae_vit_config *m, lam_picture *picture, int64_t x0, int64_t y0,
+static void grey_masked(const lam_mae_config *m, lam_picture *picture, int64_t x0, int64_t y0,
                         const float *mask) {
     int64_t side = m->image_size / m->patch_size;
     for (int64_t y = 0; y < m->image_size; y++) {
@@ -71,7 +71,7 @@ static void grey_masked(const lam_mae_vit_config *m, lam_picture *picture, int64
     }
 }
 
-lam_status lam_draw_reconstructions(const lam_mae_vit_config *m, const lam_mae_vit_io *io, int64_t crops,
+lam_status lam_draw_reconstructions(const lam_mae_config *m, const lam_mae_io *io, int64_t crops,
                                     const char *path) {
     int64_t size = m->image_size, channels = m->in_channels, pixels = size * size;
     int64_t tokens = lam_tensor_dim(io->mask, 1),

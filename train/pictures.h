@@ -5,14 +5,14 @@
 
 #include <stdint.h>
 
-#include "model/nets/mae_vit.h"
+#include "model/nets/mae.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 /* From the graph's outputs after a forward pass; the first `crops` rows. */
-lam_status lam_draw_reconstructions(const lam_mae_vit_config *model, const lam_mae_vit_io *io, int64_t crops,
+lam_status lam_draw_reconstructions(const lam_mae_config *model, const lam_mae_io *io, int64_t crops,
                                     const char *path);
 
 #ifdef __cplusplus

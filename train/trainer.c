@@ -63,7 +63,7 @@ static lam_status build_graph(lam_trainer *t) {
                 t->world_size);
     t->micro_batch = s->micro_batch > 0 && s->micro_batch < share ? s->micro_batch : share;
     LAM_TRY(lam_graph_create(&t->graph, t->network->parameters, LAM_BACKEND_CPU));
-    LAM_TRY(lam_mae_vit_build(t->graph, &s->model, t->micro_batch, &t->io));
+    LAM_TRY(lam_mae_build(t->graph, &s->model, t->micro_batch, &t->io));
     LAM_TRY(lam_graph_differentiate(t->graph, t->io.loss));
     LAM_TRY(lam_graph_plan(t->graph));
     lam_graph_profile(t->graph, true);

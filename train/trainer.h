@@ -30,7 +30,7 @@ typedef struct lam_trainer {
     lam_split split;
     lam_loader *loader, *validation;
     lam_graph *graph;
-    lam_mae_vit_io io;
+    lam_mae_io io;
     lam_optimizer_state optimizer;
     lam_run_state state;
     int64_t steps, steps_per_epoch, micro_batch;

@@ -11,7 +11,7 @@
 #include "base/memory.h"
 #include "base/rng.h"
 #include "model/graph.h"
-#include "model/nets/mae_vit.h"
+#include "model/nets/mae.h"
 #include "model/ops.h"
 
 enum { ROWS = 6, WIDTH = 9, HIDDEN = 13 };
@@ -101,7 +101,7 @@ static void bounded_rows(void **state) {
 
 /* ---- a small network ---- */
 
-static const lam_mae_vit_config config = {.image_size = 16,
+static const lam_mae_config config = {.image_size = 16,
                                           .patch_size = 4,
                                           .in_channels = 2,
                                           .embed_dim = 20,
@@ -117,17 +117,17 @@ static const lam_mae_vit_config config = {.image_size = 16,
 typedef struct net {
     lam_parameters *p;
     lam_graph *g;
-    lam_mae_vit_io io;
+    lam_mae_io io;
 } net;
 
 static net make_net(bool backward) {
     net n = {0};
     ok(lam_parameters_create(&n.p));
-    ok(lam_mae_vit_parameters(n.p, &config));
+    ok(lam_mae_parameters(n.p, &config));
     ok(lam_parameters_layout(n.p, 8));
-    lam_mae_vit_fill_positions(n.p, &config);
+    lam_mae_fill_positions(n.p, &config);
     ok(lam_graph_create(&n.g, n.p, LAM_BACKEND_CPU));
-    ok(lam_mae_vit_build(n.g, &config, 3, &n.io));
+    ok(lam_mae_build(n.g, &config, 3, &n.io));
     if (backward) ok(lam_graph_differentiate(n.g, n.io.loss));
     ok(lam_graph_plan(n.g));
     for (int64_t i = 0; i < lam_tensor_count(n.io.pixels); i++)
@@ -242,7 +242,7 @@ static void times(void **state) {
     }
     assert_true(attention);
     /* Products of the nodes against the formula of the network, which counts 3 x forward as well. */
-    double formula = 3 * lam_mae_vit_step_flops(&config);
+    double formula = 3 * lam_mae_step_flops(&config);
     assert_true(fabs(flops - formula) < 1e-9 * formula);
     drop_net(&n);
 }

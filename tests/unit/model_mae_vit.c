@@ -14,7 +14,7 @@
 #include "base/memory.h"
 #include "base/rng.h"
 #include "base/safetensors.h"
-#include "model/nets/mae_vit.h"
+#include "model/nets/mae.h"
 #include "model/optimizer.h"
 
 static void ok(lam_status status) {
@@ -22,21 +22,21 @@ static void ok(lam_status status) {
 }
 
 typedef struct net {
-    lam_mae_vit_config config;
+    lam_mae_config config;
     lam_parameters *parameters;
     lam_graph *graph;
-    lam_mae_vit_io io;
+    lam_mae_io io;
     int64_t batch;
 } net;
 
-static net make(const lam_mae_vit_config *config, int64_t batch) {
+static net make(const lam_mae_config *config, int64_t batch) {
     net n = {.config = *config, .batch = batch};
     ok(lam_parameters_create(&n.parameters));
-    ok(lam_mae_vit_parameters(n.parameters, config));
+    ok(lam_mae_parameters(n.parameters, config));
     ok(lam_parameters_layout(n.parameters, 1));
-    lam_mae_vit_fill_positions(n.parameters, config);
+    lam_mae_fill_positions(n.parameters, config);
     ok(lam_graph_create(&n.graph, n.parameters, LAM_BACKEND_CPU));
-    ok(lam_mae_vit_build(n.graph, config, batch, &n.io));
+    ok(lam_mae_build(n.graph, config, batch, &n.io));
     ok(lam_graph_differentiate(n.graph, n.io.loss));
     ok(lam_graph_plan(n.graph));
     for (int64_t b = 0; b < batch; b++)
@@ -115,7 +115,7 @@ static void load_weights(net *n, lam_safetensors *file) {
 
 static bool is_key_bias(const char *name) { return strstr(name, "attention.attention.key.bias") != NULL; }
 
-static void check_golden(const lam_mae_vit_config *config, int64_t batch, const char *file_name,
+static void check_golden(const lam_mae_config *config, int64_t batch, const char *file_name,
                          const char *gradient_file_name) {
     lam_safetensors *file = open_golden(file_name), *gradients = open_golden(gradient_file_name);
     net n = make(config, batch);
@@ -153,7 +153,7 @@ static void check_golden(const lam_mae_vit_config *config, int64_t batch, const 
     lam_safetensors_close(gradients);
 }
 
-static const lam_mae_vit_config rgb = {.image_size = 32,
+static const lam_mae_config rgb = {.image_size = 32,
                                        .patch_size = 8,
                                        .in_channels = 3,
                                        .embed_dim = 48,
@@ -166,7 +166,7 @@ static const lam_mae_vit_config rgb = {.image_size = 32,
                                        .norm_pix_loss = true,
                                        .pixel_type = LAM_F32,
                                        .noise_input = true};
-static const lam_mae_vit_config six = {.image_size = 48,
+static const lam_mae_config six = {.image_size = 48,
                                        .patch_size = 16,
                                        .in_channels = 6,
                                        .embed_dim = 64,
@@ -249,7 +249,7 @@ static void golden_training(void **state) { (void)state, on_every_isa(golden_tra
  * purpose: 9 tokens, head width 6, three channels of uint16. */
 static void gradient_check(void **state) {
     (void)state;
-    lam_mae_vit_config config = {.image_size = 15,
+    lam_mae_config config = {.image_size = 15,
                                  .patch_size = 5,
                                  .in_channels = 3,
                                  .embed_dim = 12,
@@ -313,7 +313,7 @@ static void gradient_check(void **state) {
 /* A row of weight 0 changes nothing, whatever it holds; the draws depend on (step, sample id) alone. */
 static void weights_and_draws(void **state) {
     (void)state;
-    lam_mae_vit_config config = {.image_size = 16,
+    lam_mae_config config = {.image_size = 16,
                                  .patch_size = 4,
                                  .in_channels = 2,
                                  .embed_dim = 16,
@@ -355,16 +355,16 @@ static void weights_and_draws(void **state) {
 
 static void bad_configurations(void **state) {
     (void)state;
-    lam_mae_vit_config config = rgb;
+    lam_mae_config config = rgb;
     config.patch_size = 7;
-    assert_int_equal(lam_mae_vit_check(&config), LAM_ERROR_CONFIG);
+    assert_int_equal(lam_mae_check(&config), LAM_ERROR_CONFIG);
     assert_non_null(strstr(lam_last_error(), "model.patch_size"));
     config = rgb;
     config.num_heads = 5;
-    assert_int_equal(lam_mae_vit_check(&config), LAM_ERROR_CONFIG);
+    assert_int_equal(lam_mae_check(&config), LAM_ERROR_CONFIG);
     config = rgb;
     config.mask_ratio = 0.99;
-    assert_int_equal(lam_mae_vit_check(&config), LAM_ERROR_CONFIG);
+    assert_int_equal(lam_mae_check(&config), LAM_ERROR_CONFIG);
 }
 
 int main(void) {

@@ -13,7 +13,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/rng.h"
-#include "model/nets/mae_vit.h"
+#include "model/nets/mae.h"
 #include "model/ops.h"
 
 static void ok(lam_status status) {
@@ -116,7 +116,7 @@ static void golden_mask(void **state) {
 static void golden_positions(void **state) {
     (void)state;
     lam_json *json = golden(), *table = lam_json_get(json, "sincos_D8_L2_cls");
-    lam_mae_vit_config config = {.image_size = 8,
+    lam_mae_config config = {.image_size = 8,
                                  .patch_size = 4,
                                  .in_channels = 1,
                                  .embed_dim = 8,
@@ -129,9 +129,9 @@ static void golden_positions(void **state) {
                                  .pixel_type = LAM_F32};
     lam_parameters *p;
     ok(lam_parameters_create(&p));
-    ok(lam_mae_vit_parameters(p, &config));
+    ok(lam_mae_parameters(p, &config));
     ok(lam_parameters_layout(p, 0));
-    lam_mae_vit_fill_positions(p, &config);
+    lam_mae_fill_positions(p, &config);
     const float *ours = p->weights + lam_parameters_find(p, "vit.embeddings.position_embeddings")->offset;
     assert_int_equal(lam_json_size(table), 40);
     for (size_t i = 0; i < 40; i++)
@@ -241,12 +241,12 @@ static void noise(void **state) {
 }
 
 /* Tokens or hidden units of a block, for pixels that count up. Caller frees. */
-static float *encode(lam_parameters *p, const lam_mae_vit_config *config, int64_t block, bool hidden,
+static float *encode(lam_parameters *p, const lam_mae_config *config, int64_t block, bool hidden,
                      int64_t width) {
     lam_graph *g;
-    lam_mae_vit_encoder_io io;
+    lam_mae_encoder_io io;
     ok(lam_graph_create(&g, p, LAM_BACKEND_CPU));
-    ok(lam_mae_vit_build_encoder(g, config, 1, block, hidden, &io));
+    ok(lam_mae_build_encoder(g, config, 1, block, hidden, &io));
     ok(lam_graph_plan(g));
     for (int i = 0; i < 288; i++) ((uint8_t *)lam_tensor_data(io.pixels))[i] = (uint8_t)(i * 97 % 256);
     for (int c = 0; c < 2; c++) {
@@ -263,7 +263,7 @@ static float *encode(lam_parameters *p, const lam_mae_vit_config *config, int64_
 }
 
 /* Without attention the hidden units of block 2 are GELU(W LayerNorm(x) + b) of the tokens x after block 1. */
-static void hidden_units(lam_parameters *p, const lam_mae_vit_config *config) {
+static void hidden_units(lam_parameters *p, const lam_mae_config *config) {
     float *tokens = encode(p, config, 1, false, 16), *hidden = encode(p, config, 2, true, 64);
     const float *w =
         p->weights + lam_parameters_find(p, "vit.encoder.layer.1.intermediate.dense.weight")->offset;
@@ -287,7 +287,7 @@ static void hidden_units(lam_parameters *p, const lam_mae_vit_config *config) {
  * what the masked network computes for it where it keeps it. */
 static void encoder(void **state) {
     (void)state;
-    lam_mae_vit_config config = {.image_size = 12,
+    lam_mae_config config = {.image_size = 12,
                                  .patch_size = 4,
                                  .in_channels = 2,
                                  .embed_dim = 16,
@@ -301,19 +301,19 @@ static void encoder(void **state) {
                                  .seed = 2};
     lam_parameters *p;
     ok(lam_parameters_create(&p));
-    ok(lam_mae_vit_parameters(p, &config));
+    ok(lam_mae_parameters(p, &config));
     ok(lam_parameters_layout(p, 6));
-    lam_mae_vit_fill_positions(p, &config);
+    lam_mae_fill_positions(p, &config);
     for (int64_t e = 0; e < p->entries; e++) /* no output of attention: tokens do not mix */
         if (strstr(p->entry[e].name, "attention.output.dense.weight"))
             memset(p->weights + p->entry[e].offset, 0, (size_t)p->entry[e].count * sizeof(float));
     lam_graph *g, *h;
-    lam_mae_vit_io io;
-    lam_mae_vit_encoder_io encoder_io;
+    lam_mae_io io;
+    lam_mae_encoder_io encoder_io;
     ok(lam_graph_create(&g, p, LAM_BACKEND_CPU));
     ok(lam_graph_create(&h, p, LAM_BACKEND_CPU));
-    ok(lam_mae_vit_build(g, &config, 1, &io));
-    ok(lam_mae_vit_build_encoder(h, &config, 1, 3, false, &encoder_io));
+    ok(lam_mae_build(g, &config, 1, &io));
+    ok(lam_mae_build_encoder(h, &config, 1, 3, false, &encoder_io));
     ok(lam_graph_plan(g));
     ok(lam_graph_plan(h));
     for (int i = 0; i < 288; i++) ((uint8_t *)lam_tensor_data(io.pixels))[i] = (uint8_t)(i * 97 % 256);
@@ -345,7 +345,7 @@ static void encoder(void **state) {
     lam_graph_free(h);
     ok(lam_graph_create(&h, p, LAM_BACKEND_CPU));
     ok(lam_graph_create(&h, p, LAM_BACKEND_CPU));
-    assert_int_equal(lam_mae_vit_build_encoder(h, &config, 1, 4, false, &encoder_io), LAM_ERROR_USAGE);
+    assert_int_equal(lam_mae_build_encoder(h, &config, 1, 4, false, &encoder_io), LAM_ERROR_USAGE);
     lam_graph_free(h);
     hidden_units(p, &config);
     lam_parameters_free(p);

@@ -1,21 +1,15 @@
-/* The masked autoencoder of He et al. 2022 (facebook/Hugging Face ViTMAE) for any number of channels.
+/* The masked autoencoders: one configuration, one set of inputs and outputs, one entry a network; each network is one file
+ * beside this one and is chosen by `kind`.
  *
- * Traps: cls first, and it has a position (zeros); positions are [sin(w) cos(w) sin(h) cos(h)]; the encoder
- * sees the kept tokens in the order of rising noise; pixel order in a patch is row, column, channel fastest;
- * LayerNorm eps 1e-6; erf GELU; int(N * (1 - mask_ratio)) tokens are kept; the loss counts masked patches
- * only; norm_pix uses the unbiased variance + 1e-6. cls_token and mask_token do get weight decay (they are
- * not 1-D).
- *
- *     lam_parameters_create(&p); lam_mae_vit_parameters(p, &config); lam_parameters_layout(p, seed);
- *     lam_mae_vit_fill_positions(p, &config);
+ *     lam_parameters_create(&p); lam_mae_parameters(p, &config); lam_parameters_layout(p, seed);
+ *     lam_mae_fill_positions(p, &config);
  *     lam_graph_create(&g, p, LAM_BACKEND_CPU);
- *     lam_mae_vit_io io;
- *     lam_mae_vit_build(g, &config, batch, &io); lam_graph_differentiate(g, io.loss); lam_graph_plan(g);
+ *     lam_mae_io io;
+ *     lam_mae_build(g, &config, batch, &io); lam_graph_differentiate(g, io.loss); lam_graph_plan(g);
  *
- * Names of parameters are those of the published checkpoints (vit.embeddings.cls_token,
- * vit.encoder.layer.0....). */
-#ifndef LAMELLA_MODEL_NETS_MAE_VIT_H
-#define LAMELLA_MODEL_NETS_MAE_VIT_H
+ * Names of parameters are those of the published checkpoints of each network. */
+#ifndef LAMELLA_MODEL_NETS_MAE_H
+#define LAMELLA_MODEL_NETS_MAE_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -28,7 +22,12 @@ extern "C" {
 
 typedef enum lam_normalize { LAM_NORMALIZE_CROP, LAM_NORMALIZE_PLATE, LAM_NORMALIZE_DATASET } lam_normalize;
 
-typedef struct lam_mae_vit_config {
+typedef enum lam_mae_kind {
+    LAM_MAE_VIT /* He et al. 2022, Hugging Face ViTMAE: mae_vit.c */
+} lam_mae_kind;
+
+typedef struct lam_mae_config {
+    lam_mae_kind kind;
     int64_t image_size, patch_size, in_channels; /* pixels */
     int64_t embed_dim, depth, num_heads;
     int64_t mlp_dim; /* hidden width; 0: 4 * embed_dim */
@@ -42,9 +41,9 @@ typedef struct lam_mae_vit_config {
     bool noise_input; /* the caller fills io.noise (golden tests); else Philox(seed, LAM_RNG_MASK) at
                          (step, sample id, token / 4) */
     uint64_t seed;
-} lam_mae_vit_config;
+} lam_mae_config;
 
-typedef struct lam_mae_vit_io {
+typedef struct lam_mae_io {
     /* inputs: the caller fills them before each forward */
     lam_tensor *pixels;      /* [B, C, S, S] pixel_type */
     lam_tensor *scale;       /* [C] F32: 1 / (2^bits - 1); NULL for F32 pixels */
@@ -64,28 +63,44 @@ typedef struct lam_mae_vit_io {
     lam_tensor *mask;        /* [B, N] F32, 1 = masked */
     lam_tensor *ids_restore; /* [B, N] I32 */
     lam_tensor *target;      /* [B, N, P*P*C] standardised patches (before norm_pix) */
-} lam_mae_vit_io;
+} lam_mae_io;
 
 lam_status
-lam_mae_vit_check(const lam_mae_vit_config *config); /* LAM_ERROR_CONFIG names the key and what is allowed */
-lam_status lam_mae_vit_parameters(lam_parameters *parameters, const lam_mae_vit_config *config);
-void lam_mae_vit_fill_positions(lam_parameters *parameters, const lam_mae_vit_config *config);
-lam_status lam_mae_vit_build(lam_graph *graph, const lam_mae_vit_config *config, int64_t batch,
-                             lam_mae_vit_io *io);
+lam_mae_check(const lam_mae_config *config); /* LAM_ERROR_CONFIG names the key and what is allowed */
+lam_status lam_mae_parameters(lam_parameters *parameters, const lam_mae_config *config);
+void lam_mae_fill_positions(lam_parameters *parameters, const lam_mae_config *config);
+lam_status lam_mae_build(lam_graph *graph, const lam_mae_config *config, int64_t batch, lam_mae_io *io);
 
 /* The encoder alone, nothing masked, tokens in image order: for embeddings. No gradients. */
-typedef struct lam_mae_vit_encoder_io {
+typedef struct lam_mae_encoder_io {
     lam_tensor *pixels, *scale, *mean, *rstd, *present; /* as above */
     lam_tensor *only_channel; /* [1] I64: -1 all; c: every other channel is 0 after standardisation
                                  (embeddings by channel) */
     lam_tensor *tokens; /* [B, 1 + N, D] after block `block` (1..depth); block == depth adds vit.layernorm;
                            with `hidden` [B, 1 + N, mlp_dim]: the hidden units of that block's MLP, after GELU */
-} lam_mae_vit_encoder_io;
-lam_status lam_mae_vit_build_encoder(lam_graph *graph, const lam_mae_vit_config *config, int64_t batch,
-                                     int64_t block, bool hidden, lam_mae_vit_encoder_io *io);
+} lam_mae_encoder_io;
+lam_status lam_mae_build_encoder(lam_graph *graph, const lam_mae_config *config, int64_t batch, int64_t block,
+                                 bool hidden, lam_mae_encoder_io *io);
 
 /* Floating-point operations of one training step on one crop: 3 x forward; matrix products only. */
-double lam_mae_vit_step_flops(const lam_mae_vit_config *config);
+double lam_mae_step_flops(const lam_mae_config *config);
+
+/* "mae_vit", ...: the choices of model.name. LAM_ERROR_CONFIG where there is no network of that name. */
+const char *lam_mae_name(lam_mae_kind kind);
+lam_status lam_mae_kind_of(const char *name, lam_mae_kind *kind);
+
+/* What a network's file gives; the functions above check what all have in common and call it. */
+typedef struct lam_mae_net {
+    const char *name;
+    lam_status (*check)(const lam_mae_config *config); /* what is its own; NULL: nothing */
+    lam_status (*parameters)(lam_parameters *parameters, const lam_mae_config *config);
+    void (*fill_positions)(lam_parameters *parameters, const lam_mae_config *config);
+    void (*build)(lam_graph *graph, const lam_mae_config *config, int64_t batch, lam_mae_io *io);
+    void (*build_encoder)(lam_graph *graph, const lam_mae_config *config, int64_t batch, int64_t block,
+                          bool hidden, lam_mae_encoder_io *io);
+    double (*step_flops)(const lam_mae_config *config);
+} lam_mae_net;
+extern const lam_mae_net lam_mae_vit;
 
 #ifdef __cplusplus
 }

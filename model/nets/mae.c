@@ -1,0 +1,72 @@
+#include "model/nets/mae.h"
+
+#include <string.h>
+
+#include "model/nets/parts.h"
+
+static const lam_mae_net *const nets[] = {[LAM_MAE_VIT] = &lam_mae_vit};
+
+const char *lam_mae_name(lam_mae_kind kind) { return nets[kind]->name; }
+
+lam_status lam_mae_kind_of(const char *name, lam_mae_kind *kind) {
+    for (size_t i = 0; i < sizeof nets / sizeof *nets; i++)
+        if (!strcmp(nets[i]->name, name)) {
+            *kind = (lam_mae_kind)i;
+            return LAM_OK;
+        }
+    LAM_FAIL(LAM_ERROR_CONFIG, "model.name: there is no network %s", name);
+}
+
+lam_status lam_mae_check(const lam_mae_config *c) {
+    LAM_REQUIRE(c->patch_size >= 1 && c->image_size >= c->patch_size && c->image_size % c->patch_size == 0,
+                LAM_ERROR_CONFIG, "model.patch_size is %lld: it must divide model.image_size, %lld",
+                (long long)c->patch_size, (long long)c->image_size);
+    LAM_REQUIRE(c->in_channels >= 1, LAM_ERROR_CONFIG, "model.in_channels is %lld: at least 1 is needed",
+                (long long)c->in_channels);
+    LAM_REQUIRE(c->num_heads >= 1 && c->embed_dim % c->num_heads == 0 && c->embed_dim % 4 == 0,
+                LAM_ERROR_CONFIG,
+                "model.embed_dim is %lld: it must be a multiple of 4 and of model.num_heads, %lld",
+                (long long)c->embed_dim, (long long)c->num_heads);
+    LAM_REQUIRE(
+        c->decoder_num_heads >= 1 && c->decoder_embed_dim % c->decoder_num_heads == 0 &&
+            c->decoder_embed_dim % 4 == 0,
+        LAM_ERROR_CONFIG,
+        "model.decoder_embed_dim is %lld: it must be a multiple of 4 and of model.decoder_num_heads, %lld",
+        (long long)c->decoder_embed_dim, (long long)c->decoder_num_heads);
+    LAM_REQUIRE(c->depth >= 1 && c->decoder_depth >= 1, LAM_ERROR_CONFIG,
+                "model.depth and model.decoder_depth must be at least 1");
+    LAM_REQUIRE(c->mask_ratio > 0 && c->mask_ratio < 1 && lam_mae_kept(c, lam_mae_patches(c)) >= 1,
+                LAM_ERROR_CONFIG,
+                "model.mask_ratio is %g: of %lld patches at least one must be kept and one masked",
+                c->mask_ratio, (long long)lam_mae_patches(c));
+    return nets[c->kind]->check ? nets[c->kind]->check(c) : LAM_OK;
+}
+
+lam_status lam_mae_parameters(lam_parameters *parameters, const lam_mae_config *c) {
+    LAM_TRY(lam_mae_check(c));
+    return nets[c->kind]->parameters(parameters, c);
+}
+
+void lam_mae_fill_positions(lam_parameters *parameters, const lam_mae_config *c) {
+    nets[c->kind]->fill_positions(parameters, c);
+}
+
+lam_status lam_mae_build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_io *io) {
+    LAM_TRY(lam_mae_check(c));
+    *io = (lam_mae_io){0};
+    nets[c->kind]->build(g, c, batch, io);
+    return LAM_OK;
+}
+
+lam_status lam_mae_build_encoder(lam_graph *g, const lam_mae_config *c, int64_t batch, int64_t block,
+                                 bool hidden, lam_mae_encoder_io *io) {
+    LAM_TRY(lam_mae_check(c));
+    LAM_REQUIRE(block >= 1 && block <= c->depth, LAM_ERROR_USAGE,
+                "block %lld does not exist: the network has blocks 1 to %lld", (long long)block,
+                (long long)c->depth);
+    *io = (lam_mae_encoder_io){0};
+    nets[c->kind]->build_encoder(g, c, batch, block, hidden, io);
+    return LAM_OK;
+}
+
+double lam_mae_step_flops(const lam_mae_config *c) { return nets[c->kind]->step_flops(c); }
