@@ -7,6 +7,7 @@
 
 #include <dnnl.h>
 
+#include "base/gemm_parts.h"
 #include "base/memory.h"
 
 /* oneDNN 2.6 reaches a third of its speed or less for transposed operands on Zen 5 (AMD family 26) and its
@@ -40,20 +41,24 @@ static void transpose(const float *from, int64_t rows, int64_t columns, int64_t 
         }
 }
 
-/* Scratch that grows to the largest operand and then stays, one a calling thread. */
-typedef struct scratch {
-    float *floats;
-    int64_t count;
-} scratch;
+typedef struct lam_gemm_scratch scratch;
+
+lam_status lam_gemm_scratch_grow(scratch *s, int64_t count) {
+    if (s->count >= count) return LAM_OK;
+    lam_free(s->floats);
+    *s = (scratch){0};
+    LAM_TRY(lam_alloc_array((void **)&s->floats, count, sizeof(float)));
+    s->count = count;
+    return LAM_OK;
+}
+
+bool lam_gemm_turns(void) {
+    if (turning < 0) lam_gemm_turn_operands(LAM_GEMM_TURN_AUTO);
+    return turning == 1;
+}
 
 static lam_status turned(scratch *s, const float **operand, int64_t *stride, int64_t rows, int64_t columns) {
-    if (s->count < rows * columns) {
-        lam_free(s->floats);
-        s->floats = NULL;
-        s->count = 0;
-        LAM_TRY(lam_alloc_array((void **)&s->floats, rows * columns, sizeof(float)));
-        s->count = rows * columns;
-    }
+    LAM_TRY(lam_gemm_scratch_grow(s, rows * columns));
     transpose(*operand, rows, columns, *stride, s->floats);
     *operand = s->floats;
     *stride = rows;
@@ -66,6 +71,7 @@ void lam_gemm_release(void) {
     lam_free(scratch_a.floats);
     lam_free(scratch_b.floats);
     scratch_a = scratch_b = (scratch){0};
+    lam_gemm_packed_release();
 }
 
 lam_status lam_gemm_f32(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const float *a,
@@ -76,12 +82,12 @@ lam_status lam_gemm_f32(bool transpose_a, bool transpose_b, int64_t m, int64_t n
             for (int64_t j = 0; j < n; j++) c[i * ldc + j] = beta == 0.0f ? 0.0f : beta * c[i * ldc + j];
         return LAM_OK;
     }
-    if (turning < 0) lam_gemm_turn_operands(LAM_GEMM_TURN_AUTO);
-    if (turning == 1 && transpose_a && n >= TURNED_MINIMUM) {
+    bool turns = lam_gemm_turns();
+    if (turns && transpose_a && n >= TURNED_MINIMUM) {
         LAM_TRY(turned(&scratch_a, &a, &lda, k, m));
         transpose_a = false;
     }
-    if (turning == 1 && transpose_b && m >= TURNED_MINIMUM) {
+    if (turns && transpose_b && m >= TURNED_MINIMUM) {
         LAM_TRY(turned(&scratch_b, &b, &ldb, n, k));
         transpose_b = false;
     }
@@ -98,6 +104,7 @@ void lam_gemm_limit_isa(const char *name) {
     if (strcmp(name, "baseline") == 0) isa = dnnl_cpu_isa_sse41;
     if (strcmp(name, "avx2") == 0) isa = dnnl_cpu_isa_avx2;
     if (strcmp(name, "avx512") == 0) isa = dnnl_cpu_isa_avx512_core;
+    if (strcmp(name, "avx512_bf16") == 0) isa = dnnl_cpu_isa_avx512_core_bf16;
     (void)dnnl_set_max_cpu_isa(isa); /* refused after the first product: the choice made then stays */
 }
 

@@ -1,4 +1,4 @@
-/* Matrix products in float32 through oneDNN, row-major.
+/* Matrix products in float32 and bfloat16 through oneDNN, row-major.
  *
  *     // y[m, n] = x[m, k] w[n, k]^T
  *     LAM_TRY(lam_gemm_f32(false, true, m, n, k, x, k, w, k, 0.0f, y, n));
@@ -35,10 +35,45 @@ typedef enum lam_gemm_turning {
 void lam_gemm_turn_operands(lam_gemm_turning mode);
 void lam_gemm_release(void);
 
+/* ---- products whose right operand was packed before, and products of bfloat16 (gemm_packed.c) ---- */
+
+typedef enum lam_gemm_type { LAM_GEMM_F32, LAM_GEMM_BF16 } lam_gemm_type;
+
+/* Bytes that B [k, n] takes when packed; 0: oneDNN refuses it. */
+size_t lam_gemm_packed_bytes(lam_gemm_type type, int64_t k, int64_t n);
+/* Packs B [k, n], stored [n, k] where transposed, float32; rounded to nearest even where the type is BF16. */
+lam_status lam_gemm_pack(lam_gemm_type type, int64_t k, int64_t n, const float *b, bool transposed,
+                         void *packed);
+
+/* C[m, n] = A[m, k] B + bias (NULL: none), or C += where `accumulate`. A and C are of the type; bias and sums are float32. */
+typedef struct lam_gemm_operands {
+    int64_t m, n, k;
+    const void *a;
+    int64_t lda;
+    const void *packed;
+    const float *bias;
+    bool accumulate;
+    void *c;
+    int64_t ldc;
+} lam_gemm_operands;
+lam_status lam_gemm_packed(lam_gemm_type type, const lam_gemm_operands *operands);
+
+/* C[m, n] (float32) += A^T B of bfloat16 operands: A [k, m], B [k, n]. */
+lam_status lam_gemm_bf16_gradient(int64_t m, int64_t n, int64_t k, const uint16_t *a, int64_t lda,
+                                  const uint16_t *b, int64_t ldb, float *c, int64_t ldc);
+
+/* How products of bfloat16 are done: by the CPU's instructions (AMX; AVX512-BF16 on AMD, where it is twice as fast as float32:
+ * on Intel it is half as fast), or by float32 products of the converted operands. AUTO decides by the CPU and the limit of
+ * lam_gemm_limit_isa; the others are for tests. Both round once, at the end; their sums run in another order. To be set before
+ * anything is packed: the forms differ. */
+typedef enum lam_gemm_route { LAM_GEMM_AUTO, LAM_GEMM_NATIVE, LAM_GEMM_CONVERT } lam_gemm_route;
+void lam_gemm_bf16_route(lam_gemm_route route);
+bool lam_gemm_bf16_native(void);
+
 /* "oneDNN 2.6.0 (commit)". */
 void lam_gemm_library(char *name, size_t size);
 
-/* Limits oneDNN to an instruction set ("baseline", "avx2", "avx512"); it heeds the first call before the
+/* Limits oneDNN to an instruction set ("baseline", "avx2", "avx512", "avx512_bf16", "amx"); it heeds the first call before the
  * first product only. */
 void lam_gemm_limit_isa(const char *name);
 

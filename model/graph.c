@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bf16.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/threads.h"
@@ -37,13 +38,15 @@ struct lam_graph {
     char message[1024];
     void *arena;
     lam_memory_report report;
-    float loss_gradient;
     lam_gradient_hook hook;
     void *hook_context;
     int64_t bucket;
     int64_t *final_at; /* [entries] backward node index after which the parameter's gradient is final; -1:
                           unused */
-    bool planned, profile, poison;
+    bool planned, profile, poison, hold_weights;
+    lam_dtype activation;
+    lam_recompute recompute;
+    int64_t blocks, open_block; /* blocks so far; the one being built, 0: none */
 };
 
 void lam_graph_fail(lam_graph *graph, const char *format, ...) {
@@ -66,7 +69,7 @@ lam_status lam_graph_create(lam_graph **out, lam_parameters *parameters, lam_bac
     LAM_TRY(lam_isa_select());
     LAM_TRY(lam_alloc((void **)out, sizeof **out));
     (*out)->parameters = parameters;
-    (*out)->loss_gradient = 1;
+    (*out)->activation = LAM_F32;
     const char *poison = getenv("LAMELLA_POISON");
     (*out)->poison = poison && *poison == '1';
     return LAM_OK;
@@ -84,10 +87,23 @@ void lam_graph_free(lam_graph *graph) {
 
 /* ---- building ---- */
 
-static size_t dtype_bytes(lam_dtype dtype) {
-    static const size_t bytes[] = {0, 4, 1, 2, 4, 8};
+size_t lam_dtype_bytes(lam_dtype dtype) {
+    static const size_t bytes[] = {0, 4, 1, 2, 4, 8, 2};
     return bytes[dtype];
 }
+
+void lam_graph_set_activation(lam_graph *graph, lam_dtype type) {
+    if (!lam_is_real(type) || graph->node_count)
+        lam_graph_fail(graph, "the type of activations is chosen first, and is F32 or BF16");
+    else
+        graph->activation = type;
+}
+lam_dtype lam_graph_activation(const lam_graph *graph) { return graph->activation; }
+
+void lam_graph_set_recompute(lam_graph *graph, lam_recompute what) { graph->recompute = what; }
+
+void lam_graph_block_begin(lam_graph *graph) { graph->open_block = ++graph->blocks; }
+void lam_graph_block_end(lam_graph *graph) { graph->open_block = 0; }
 
 static lam_tensor *new_tensor(lam_graph *graph, const char *name, lam_dtype dtype, int rank,
                               const int64_t *shape) {
@@ -113,7 +129,7 @@ static lam_tensor *new_tensor(lam_graph *graph, const char *name, lam_dtype dtyp
         t->count *= shape[i];
         if (shape[i] < 1) lam_graph_fail(graph, "%s: dimension %d is %lld", name, i, (long long)shape[i]);
     }
-    t->last_forward_use = t->last_backward_use = t->first_gradient_use = -1;
+    t->last_forward_use = t->last_backward_use = t->first_gradient_use = t->first_backward_use = -1;
     graph->tensors[graph->tensor_count++] = t;
     return graph->status == LAM_OK ? t : NULL;
 }
@@ -127,7 +143,8 @@ lam_tensor *lam_input(lam_graph *graph, const char *name, lam_dtype dtype, int r
 lam_tensor *lam_parameter(lam_graph *graph, const char *name) {
     if (graph->status != LAM_OK) return NULL;
     for (int64_t i = 0; i < graph->tensor_count; i++)
-        if (graph->tensors[i]->parameter && !strcmp(graph->tensors[i]->parameter->name, name))
+        if (graph->tensors[i]->parameter && !graph->tensors[i]->is_part &&
+            !strcmp(graph->tensors[i]->parameter->name, name))
             return graph->tensors[i];
     const lam_parameter_entry *entry = lam_parameters_find(graph->parameters, name);
     if (!entry) {
@@ -142,6 +159,26 @@ lam_tensor *lam_parameter(lam_graph *graph, const char *name) {
         t->requires_gradient = true;
         t->gradient = graph->parameters->gradients + entry->offset;
     }
+    return t;
+}
+
+lam_tensor *lam_parameter_rows(lam_graph *graph, const char *name, int64_t first, int64_t count) {
+    lam_tensor *whole = lam_parameter(graph, name);
+    if (!whole) return NULL;
+    int64_t shape[LAM_MAX_RANK], row = whole->count / whole->shape[0];
+    for (int i = 0; i < whole->rank; i++) shape[i] = i ? whole->shape[i] : count;
+    if (first < 0 || count < 1 || first + count > whole->shape[0]) {
+        lam_graph_fail(graph, "%s has no rows %lld to %lld", name, (long long)first,
+                       (long long)(first + count));
+        return NULL;
+    }
+    lam_tensor *t = new_tensor(graph, name, LAM_F32, whole->rank, shape);
+    if (!t) return NULL;
+    t->parameter = whole->parameter;
+    t->is_part = true;
+    t->data = (float *)whole->data + first * row;
+    t->requires_gradient = whole->requires_gradient;
+    if (whole->gradient) t->gradient = (float *)whole->gradient + first * row;
     return t;
 }
 
@@ -172,7 +209,8 @@ lam_node *lam_node_add(lam_graph *graph, const lam_op *op, int inputs, lam_tenso
     if (graph->status != LAM_OK) return NULL;
     lam_node *node = memory;
     node->op = op;
-    node->kernels = lam_kernels_current();
+    node->kernels = lam_kernels_current(graph->activation == LAM_BF16);
+    node->block = graph->open_block;
     node->input_count = inputs;
     for (int i = 0; i < inputs; i++) node->inputs[i] = input[i];
     graph->nodes[graph->node_count++] = node;
@@ -187,7 +225,7 @@ lam_tensor *lam_node_output(lam_graph *graph, lam_node *node, lam_dtype dtype, i
     t->producer = node;
     for (int i = 0; i < node->input_count && node->op->backward; i++)
         t->requires_gradient |= node->inputs[i]->requires_gradient;
-    if (dtype != LAM_F32) t->requires_gradient = false;
+    if (!lam_is_real(dtype)) t->requires_gradient = false;
     node->outputs[node->output_count++] = t;
     return t;
 }
@@ -216,7 +254,24 @@ int lam_tensor_rank(const lam_tensor *t) { return t->rank; }
 int64_t lam_tensor_dim(const lam_tensor *t, int axis) { return t->shape[axis]; }
 int64_t lam_tensor_count(const lam_tensor *t) { return t->count; }
 
-float *lam_gradient_target(lam_tensor *t, bool *add) {
+static void read_values(const void *data, lam_dtype dtype, int64_t count, float *values) {
+    for (int64_t i = 0; i < count; i++)
+        values[i] =
+            dtype == LAM_BF16 ? lam_bf16_to_float(((const uint16_t *)data)[i]) : ((const float *)data)[i];
+}
+void lam_tensor_read(const lam_tensor *t, float *values) { read_values(t->data, t->dtype, t->count, values); }
+void lam_tensor_read_gradient(const lam_tensor *t, float *values) {
+    read_values(t->gradient, t->dtype, t->count, values);
+}
+
+void lam_gradient_pass(const lam_node *node, lam_tensor *to, const void *gradient, int64_t count) {
+    bool add;
+    void *d = lam_gradient_target(to, &add);
+    if (d && add) node->kernels->accumulate(d, gradient, count);
+    if (d && !add) memcpy(d, gradient, (size_t)count * lam_dtype_bytes(to->dtype));
+}
+
+void *lam_gradient_target(lam_tensor *t, bool *add) {
     *add = t->parameter || t->gradient_written;
     if (!t->requires_gradient || !t->gradient) return NULL;
     t->gradient_written = true;
@@ -245,8 +300,21 @@ static void max_into(int64_t *value, int64_t other) {
     if (other > *value) *value = other;
 }
 
+static void min_into(int64_t *value, int64_t other) {
+    if (*value < 0 || other < *value) *value = other;
+}
+
+static void read_in_backward(lam_tensor *t, int64_t time) {
+    max_into(&t->last_backward_use, time);
+    min_into(&t->first_backward_use, time);
+}
+
 static void find_uses(lam_graph *graph) {
     int64_t n = graph->node_count;
+    for (int64_t i = 0; i < graph->tensor_count; i++) {
+        lam_tensor *t = graph->tensors[i];
+        t->last_forward_use = t->last_backward_use = t->first_gradient_use = t->first_backward_use = -1;
+    }
     for (int64_t i = 0; i < n; i++) {
         lam_node *node = graph->nodes[i];
         int64_t backward_time = 2 * n - 1 - i;
@@ -255,13 +323,57 @@ static void find_uses(lam_graph *graph) {
             lam_tensor *t = node->inputs[k];
             max_into(&t->last_forward_use, i);
             if (!backward) continue;
-            if (node->op->backward_reads_inputs >> k & 1u) max_into(&t->last_backward_use, backward_time);
-            if (t->requires_gradient && (t->first_gradient_use < 0 || backward_time < t->first_gradient_use))
-                t->first_gradient_use = backward_time;
+            if (node->op->backward_reads_inputs >> k & 1u) read_in_backward(t, backward_time);
+            if (t->requires_gradient) min_into(&t->first_gradient_use, backward_time);
         }
         for (int k = 0; k < node->output_count && backward; k++)
-            if (node->op->backward_reads_outputs >> k & 1u)
-                max_into(&node->outputs[k]->last_backward_use, backward_time);
+            if (node->op->backward_reads_outputs >> k & 1u) read_in_backward(node->outputs[k], backward_time);
+    }
+}
+
+static bool leaves_block(const lam_graph *graph, const lam_node *producer, const lam_tensor *t) {
+    for (int64_t i = 0; i < graph->node_count; i++)
+        for (int k = 0; k < graph->nodes[i]->input_count; k++)
+            if (graph->nodes[i]->inputs[k] == t && graph->nodes[i]->block != producer->block) return true;
+    return false;
+}
+
+/* When a block runs again: at the backward time of its last node. -1: it does not. */
+static int64_t again_time(const lam_graph *graph, int64_t number) {
+    for (int64_t i = graph->node_count - 1; i >= 0 && number > 0; i--)
+        if (graph->nodes[i]->block == number && graph->nodes[i]->recomputed)
+            return 2 * graph->node_count - 1 - i;
+    return -1;
+}
+
+/* Marks what is recomputed, and lets what that reads, or writes once more, live until then. The last block is not recomputed:
+ * all of it is alive when its backward pass begins. */
+static void mark_recomputed(lam_graph *graph, lam_recompute what) {
+    int64_t n = graph->node_count;
+    for (int64_t i = 0; i < graph->tensor_count; i++) graph->tensors[i]->recomputed = false;
+    for (int64_t i = 0; i < n; i++) graph->nodes[i]->recomputed = false;
+    if (!graph->loss) return;
+    for (int64_t i = 0; i < n && what == LAM_RECOMPUTE_NORM_GELU; i++) {
+        lam_node *node = graph->nodes[i];
+        for (int k = 0; k < node->output_count && node->op->again; k++)
+            node->outputs[k]->recomputed = (node->op->again_outputs >> k & 1u) && !node->outputs[k]->kept &&
+                                           node->outputs[k]->first_backward_use >= 0;
+    }
+    for (int64_t i = 0; i < n && what == LAM_RECOMPUTE_BLOCK; i++) {
+        lam_node *node = graph->nodes[i];
+        node->recomputed = node->block > 0 && node->block < graph->blocks && runs_backward(graph, node);
+        for (int k = 0; k < node->output_count && node->recomputed; k++)
+            node->outputs[k]->recomputed =
+                !node->outputs[k]->kept && !leaves_block(graph, node, node->outputs[k]);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        lam_node *node = graph->nodes[i];
+        if (!node->recomputed) continue;
+        int64_t time = again_time(graph, node->block);
+        for (int k = 0; k < node->input_count; k++)
+            if (!node->inputs[k]->recomputed) read_in_backward(node->inputs[k], time);
+        for (int k = 0; k < node->output_count; k++)
+            if (!node->outputs[k]->recomputed) read_in_backward(node->outputs[k], time);
     }
 }
 
@@ -313,38 +425,77 @@ static void add_block(block *blocks, int64_t *count, size_t bytes, int64_t first
     blocks[(*count)++] = (block){(bytes + ALIGNMENT - 1) & ~(ALIGNMENT - 1), 0, first, last, who, where};
 }
 
-static void collect(lam_graph *graph, block *blocks, int64_t *count) {
-    int64_t n = graph->node_count;
-    for (int64_t i = 0; i < graph->tensor_count; i++) {
-        lam_tensor *t = graph->tensors[i];
-        if (t->parameter) continue;
-        size_t bytes = (size_t)t->count * dtype_bytes(t->dtype);
-        if (t->is_input) {
-            add_block(blocks, count, bytes, 0, FOREVER, OWNER_INPUT, &t->data);
-            continue;
-        }
-        int64_t born = 0;
-        while (graph->nodes[born] != t->producer) born++;
-        int64_t last = born;
-        max_into(&last, t->last_forward_use);
+static int64_t birth(const lam_graph *graph, const lam_tensor *t) {
+    int64_t born = 0;
+    while (graph->nodes[born] != t->producer) born++;
+    return born;
+}
+
+static void collect_tensor(lam_graph *graph, lam_tensor *t, block *blocks, int64_t *count) {
+    size_t bytes = (size_t)t->count * lam_dtype_bytes(t->dtype);
+    if (t->is_input) {
+        add_block(blocks, count, bytes, 0, FOREVER, OWNER_INPUT, &t->places[0]);
+        return;
+    }
+    int64_t born = birth(graph, t), last = born, backward = 2 * graph->node_count - 1 - born;
+    max_into(&last, t->last_forward_use);
+    if (t->recomputed) {
+        int64_t again =
+            t->producer->recomputed ? again_time(graph, t->producer->block) : t->first_backward_use;
+        add_block(blocks, count, bytes, again, t->last_backward_use > again ? t->last_backward_use : again,
+                  OWNER_ACTIVATION, &t->places[1]);
+    } else {
         max_into(&last, t->last_backward_use);
-        add_block(blocks, count, bytes, born, t->kept ? FOREVER : last, OWNER_ACTIVATION, &t->data);
-        if (graph->loss && t->requires_gradient && (t->first_gradient_use >= 0 || t == graph->loss))
-            add_block(blocks, count, (size_t)t->count * sizeof(float),
-                      t == graph->loss ? 2 * n - 1 - born : t->first_gradient_use, 2 * n - 1 - born,
-                      OWNER_GRADIENT, (void **)&t->gradient);
     }
-    for (int64_t i = 0; i < n; i++) {
-        lam_node *node = graph->nodes[i];
-        bool backward = runs_backward(graph, node);
-        add_block(blocks, count, node->saved_bytes, i, backward ? 2 * n - 1 - i : i, OWNER_ACTIVATION,
-                  &node->saved);
-        add_block(blocks, count, node->forward_workspace_bytes, i, i, OWNER_WORKSPACE,
-                  &node->forward_workspace);
-        if (backward)
-            add_block(blocks, count, node->backward_workspace_bytes, 2 * n - 1 - i, 2 * n - 1 - i,
-                      OWNER_WORKSPACE, &node->backward_workspace);
+    add_block(blocks, count, bytes, born, t->kept ? FOREVER : last, OWNER_ACTIVATION, &t->places[0]);
+    if (graph->loss && t->requires_gradient && (t->first_gradient_use >= 0 || t == graph->loss))
+        add_block(blocks, count, bytes, t == graph->loss ? backward : t->first_gradient_use, backward,
+                  OWNER_GRADIENT, &t->gradient);
+}
+
+static void collect_node(lam_graph *graph, int64_t i, block *blocks, int64_t *count) {
+    lam_node *node = graph->nodes[i];
+    bool backward = runs_backward(graph, node);
+    int64_t end = 2 * graph->node_count - 1 - i;
+    if (node->recomputed) {
+        int64_t again = again_time(graph, node->block);
+        add_block(blocks, count, node->saved_bytes, i, i, OWNER_ACTIVATION, &node->saved_places[0]);
+        add_block(blocks, count, node->saved_bytes, again, end, OWNER_ACTIVATION, &node->saved_places[1]);
+        add_block(blocks, count, node->forward_workspace_bytes, again, again, OWNER_WORKSPACE,
+                  &node->workspace_places[1]);
+    } else {
+        add_block(blocks, count, node->saved_bytes, i, backward ? end : i, OWNER_ACTIVATION,
+                  &node->saved_places[0]);
     }
+    add_block(blocks, count, node->forward_workspace_bytes, i, i, OWNER_WORKSPACE,
+              &node->workspace_places[0]);
+    if (backward)
+        add_block(blocks, count, node->backward_workspace_bytes, end, end, OWNER_WORKSPACE,
+                  &node->backward_workspace);
+}
+
+/* Every stretch of memory that a step needs, with its life. The caller frees *blocks. */
+static lam_status collect(lam_graph *graph, lam_recompute what, block **blocks, int64_t *count) {
+    *count = 0;
+    LAM_TRY(
+        lam_alloc_array((void **)blocks, 3 * graph->tensor_count + 5 * graph->node_count, sizeof **blocks));
+    find_uses(graph);
+    mark_recomputed(graph, what);
+    for (int64_t i = 0; i < graph->tensor_count; i++)
+        if (!graph->tensors[i]->parameter) collect_tensor(graph, graph->tensors[i], *blocks, count);
+    for (int64_t i = 0; i < graph->node_count; i++) collect_node(graph, i, *blocks, count);
+    return LAM_OK;
+}
+
+lam_status lam_graph_measure(lam_graph *graph, lam_recompute what, size_t *bytes) {
+    if (graph->status != LAM_OK) LAM_FAIL(graph->status, "the network cannot be built: %s", graph->message);
+    LAM_REQUIRE(!graph->planned, LAM_ERROR_INTERNAL, "the graph is planned already");
+    block *blocks = NULL;
+    int64_t count = 0;
+    lam_status status = collect(graph, what, &blocks, &count);
+    if (status == LAM_OK) status = place(blocks, count, bytes);
+    lam_free(blocks);
+    return status;
 }
 
 static lam_status find_final_gradients(lam_graph *graph) {
@@ -359,18 +510,37 @@ static lam_status find_final_gradients(lam_graph *graph) {
     return LAM_OK;
 }
 
+/* Everything at its place of the forward pass. */
+static void use_places(lam_graph *graph) {
+    for (int64_t i = 0; i < graph->tensor_count; i++)
+        if (!graph->tensors[i]->parameter) graph->tensors[i]->data = graph->tensors[i]->places[0];
+    for (int64_t i = 0; i < graph->node_count; i++) {
+        graph->nodes[i]->saved = graph->nodes[i]->saved_places[0];
+        graph->nodes[i]->forward_workspace = graph->nodes[i]->workspace_places[0];
+    }
+}
+
+/* Room for weights that operations prepare; graphs over the same parameters share it. */
+static lam_status reserve_packed(lam_graph *graph) {
+    for (int64_t i = 0; i < graph->node_count; i++) {
+        lam_node *node = graph->nodes[i];
+        for (int backward = 0; backward < (runs_backward(graph, node) ? 2 : 1); backward++) {
+            if (!node->packed_bytes[backward]) continue;
+            LAM_TRY(lam_parameters_reserve(graph->parameters, node->inputs[1]->data, backward,
+                                           node->packed_bytes[backward], &node->packed[backward]));
+        }
+    }
+    return LAM_OK;
+}
+
 lam_status lam_graph_plan(lam_graph *graph) {
     if (graph->status != LAM_OK) LAM_FAIL(graph->status, "the network cannot be built: %s", graph->message);
     LAM_REQUIRE(graph->node_count > 0 && !graph->planned, LAM_ERROR_INTERNAL,
                 "the graph is empty or planned already");
-    find_uses(graph);
     block *blocks = NULL;
     int64_t count = 0;
     lam_status status = LAM_OK;
-    LAM_TRY_GOTO(
-        lam_alloc_array((void **)&blocks, 2 * graph->tensor_count + 3 * graph->node_count, sizeof *blocks),
-        done);
-    collect(graph, blocks, &count);
+    LAM_TRY_GOTO(collect(graph, graph->recompute, &blocks, &count), done);
     LAM_TRY_GOTO(place(blocks, count, &graph->report.total), done);
     status = lam_alloc(&graph->arena, graph->report.total);
     if (status != LAM_OK) {
@@ -385,9 +555,12 @@ lam_status lam_graph_plan(lam_graph *graph) {
                             &graph->report.workspace, &graph->report.inputs};
         *owners[blocks[i].owner] += blocks[i].bytes;
     }
-    graph->report.weights = (size_t)graph->parameters->count * sizeof(float);
+    graph->report.weights =
+        (size_t)graph->parameters->count * sizeof(float) + graph->parameters->packed_bytes;
     graph->report.gradients = graph->loss ? (size_t)graph->parameters->trainable * sizeof(float) : 0;
     LAM_TRY_GOTO(find_final_gradients(graph), done);
+    LAM_TRY_GOTO(reserve_packed(graph), done);
+    use_places(graph);
     graph->planned = true;
 done:
     lam_free(blocks);
@@ -399,18 +572,56 @@ done:
 static void poison(lam_graph *graph) {
     for (int64_t i = 0; i < graph->tensor_count; i++) {
         lam_tensor *t = graph->tensors[i];
-        if (t->parameter || t->is_input || t->dtype != LAM_F32) continue;
-        for (int64_t k = 0; k < t->count; k++) ((float *)t->data)[k] = NAN;
+        if (t->parameter || t->is_input || !lam_is_real(t->dtype)) continue;
+        memset(t->data, 0xff, (size_t)t->count * lam_dtype_bytes(t->dtype)); /* a NaN in both types */
     }
 }
 
+static lam_status call(const lam_graph *graph, lam_node *node, bool backward) {
+    if (node->op->prepare && !graph->hold_weights) LAM_TRY(node->op->prepare(node, backward));
+    return backward ? node->op->backward(node) : node->op->forward(node);
+}
+
 static lam_status run_node(lam_graph *graph, lam_node *node, bool backward) {
-    if (!graph->profile) return backward ? node->op->backward(node) : node->op->forward(node);
+    if (!graph->profile) return call(graph, node, backward);
     double start = lam_now();
-    LAM_TRY(backward ? node->op->backward(node) : node->op->forward(node));
+    LAM_TRY(call(graph, node, backward));
     node->seconds[backward] += lam_now() - start;
     node->calls[backward]++;
     if (node->op->flops) node->flops_done[backward] += node->op->flops(node) * (backward ? 2 : 1);
+    return LAM_OK;
+}
+
+/* Outputs that are recomputed one by one, before their first reader in the backward pass. */
+static void compute_again(lam_tensor *t, int64_t time) {
+    if (!t->recomputed || t->producer->recomputed || t->first_backward_use != time) return;
+    t->data = t->places[1];
+    t->producer->op->again(t->producer);
+}
+
+static lam_status run_block_again(lam_graph *graph, int64_t number) {
+    for (int64_t i = 0; i < graph->node_count; i++) {
+        lam_node *node = graph->nodes[i];
+        if (node->block != number || !node->recomputed) continue;
+        node->saved = node->saved_places[1];
+        node->forward_workspace = node->workspace_places[1];
+        for (int k = 0; k < node->output_count; k++)
+            if (node->outputs[k]->recomputed) node->outputs[k]->data = node->outputs[k]->places[1];
+        LAM_TRY(node->op->forward(node));
+    }
+    return LAM_OK;
+}
+
+/* What backward step `i` reads and the plan did not keep. */
+static lam_status prepare_backward(lam_graph *graph, int64_t i) {
+    lam_node *node = graph->nodes[i];
+    int64_t time = 2 * graph->node_count - 1 - i;
+    if (node->recomputed && again_time(graph, node->block) == time)
+        LAM_TRY(run_block_again(graph, node->block));
+    for (int k = 0; k < node->input_count; k++)
+        if (node->op->backward_reads_inputs >> k & 1u) compute_again(node->inputs[k], time);
+    for (int k = 0; k < node->output_count; k++)
+        if (node->op->backward_reads_outputs >> k & 1u) compute_again(node->outputs[k], time);
     return LAM_OK;
 }
 
@@ -424,6 +635,7 @@ static lam_status check_threads(void) {
 lam_status lam_graph_forward(lam_graph *graph) {
     LAM_REQUIRE(graph->planned, LAM_ERROR_INTERNAL, "the graph is not planned");
     LAM_TRY(check_threads());
+    use_places(graph);
     if (graph->poison) poison(graph);
     for (int64_t i = 0; i < graph->node_count; i++) LAM_TRY(run_node(graph, graph->nodes[i], false));
     return LAM_OK;
@@ -450,18 +662,23 @@ lam_status lam_graph_backward(lam_graph *graph) {
     LAM_REQUIRE(graph->planned && graph->loss, LAM_ERROR_INTERNAL, "the graph is not differentiated");
     LAM_TRY(check_threads());
     for (int64_t i = 0; i < graph->tensor_count; i++) graph->tensors[i]->gradient_written = false;
-    graph->loss->gradient[0] = graph->loss_gradient;
+    *(float *)graph->loss->gradient = 1;
     graph->loss->gradient_written = true;
     int64_t sent = 0;
     for (int64_t i = graph->node_count - 1; i >= 0; i--) {
         lam_node *node = graph->nodes[i];
         bool wanted = false;
         for (int k = 0; k < node->output_count; k++) wanted |= node->outputs[k]->gradient_written;
-        if (wanted && runs_backward(graph, node)) LAM_TRY(run_node(graph, node, true));
+        if (wanted && runs_backward(graph, node)) {
+            LAM_TRY(prepare_backward(graph, i));
+            LAM_TRY(run_node(graph, node, true));
+        }
         if (graph->hook) send_final(graph, i, &sent, i == 0);
     }
     return LAM_OK;
 }
+
+void lam_graph_hold_weights(lam_graph *graph, bool hold) { graph->hold_weights = hold; }
 
 void lam_graph_set_gradient_hook(lam_graph *graph, lam_gradient_hook hook, void *context,
                                  int64_t bucket_elements) {

@@ -33,7 +33,7 @@ extern "C" {
 
 #define LAM_MAX_RANK 4
 
-typedef enum lam_dtype { LAM_F32 = 1, LAM_U8, LAM_U16, LAM_I32, LAM_I64 } lam_dtype;
+typedef enum lam_dtype { LAM_F32 = 1, LAM_U8, LAM_U16, LAM_I32, LAM_I64, LAM_BF16 } lam_dtype;
 typedef enum lam_backend_kind { LAM_BACKEND_CPU } lam_backend_kind;
 
 typedef struct lam_tensor lam_tensor;
@@ -42,10 +42,17 @@ typedef struct lam_graph lam_graph;
 lam_status lam_graph_create(lam_graph **out, lam_parameters *parameters, lam_backend_kind backend);
 void lam_graph_free(lam_graph *graph);
 
+/* Type of the activations and of their gradients: LAM_F32 (the start) or LAM_BF16. Weights, gradients of weights, statistics,
+ * sums and losses are F32 in both. To be called before anything is built. */
+void lam_graph_set_activation(lam_graph *graph, lam_dtype type);
+lam_dtype lam_graph_activation(const lam_graph *graph);
+
 /* Tensors */
 lam_tensor *lam_input(lam_graph *graph, const char *name, lam_dtype dtype, int rank, const int64_t *shape);
 /* The parameter of this name as a tensor (gradients go to the registry's arena). */
 lam_tensor *lam_parameter(lam_graph *graph, const char *name);
+/* Rows [first, first + count) of a parameter as a tensor of its own: a fused matrix used in parts. */
+lam_tensor *lam_parameter_rows(lam_graph *graph, const char *name, int64_t first, int64_t count);
 /* Keeps an activation readable after forward (its memory is not reused). Returns the tensor. */
 lam_tensor *lam_keep(lam_graph *graph, lam_tensor *tensor, const char *name);
 void *lam_tensor_data(const lam_tensor *tensor); /* valid after lam_graph_plan */
@@ -57,6 +64,24 @@ int64_t lam_tensor_count(const lam_tensor *tensor);
 /* The actual number of rows (dimension 0) of `tensor` and what is computed from it row by row comes from
  * count[0] (I64, 0..maximum) at run time. */
 void lam_graph_bound_rows(lam_graph *graph, lam_tensor *tensor, lam_tensor *count);
+
+/* Copies the values of an activation or parameter as float32, whatever its type: F32 or BF16. */
+void lam_tensor_read(const lam_tensor *tensor, float *values);
+void lam_tensor_read_gradient(const lam_tensor *tensor, float *values);
+
+/* What the backward pass recomputes instead of keeping: nothing; outputs of LayerNorm and GELU; whole blocks from what
+ * enters them. The results have the same bits. */
+typedef enum lam_recompute { LAM_RECOMPUTE_NONE, LAM_RECOMPUTE_NORM_GELU, LAM_RECOMPUTE_BLOCK } lam_recompute;
+void lam_graph_set_recompute(lam_graph *graph, lam_recompute what);
+/* What is built between these two calls is one block. */
+void lam_graph_block_begin(lam_graph *graph);
+void lam_graph_block_end(lam_graph *graph);
+/* Bytes that lam_graph_plan would take for its arena with this choice; after differentiation, before the plan. */
+lam_status lam_graph_measure(lam_graph *graph, lam_recompute what, size_t *bytes);
+
+/* The weights are those of the last forward pass (micro-batches of one step, inference): what was prepared from them, such as
+ * copies packed for products, is used again. Off at the start; wrong weights if they did change. */
+void lam_graph_hold_weights(lam_graph *graph, bool hold);
 
 lam_status lam_graph_differentiate(lam_graph *graph, lam_tensor *loss);
 lam_status lam_graph_plan(lam_graph *graph);

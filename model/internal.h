@@ -24,12 +24,18 @@ struct lam_tensor {
     int64_t shape[LAM_MAX_RANK];
     int64_t count;
     void *data;
-    float *gradient;                      /* F32; NULL where none is needed */
+    void *gradient; /* the tensor's type, F32 for parameters; NULL where none is needed */
     const lam_parameter_entry *parameter; /* NULL: an activation or input */
     lam_node *producer;                   /* NULL: input or parameter */
     lam_tensor *bound;                    /* [1] I64: actual rows of dimension 0 */
     bool requires_gradient, kept, is_input, gradient_written;
+    bool is_part;                                                    /* rows of a parameter */
     int64_t last_forward_use, last_backward_use, first_gradient_use; /* times; -1: never */
+    /* Recomputed tensors live twice, at two addresses: from birth to the last forward use, and from the recomputation to the
+     * last backward use. */
+    void *places[2];
+    int64_t first_backward_use; /* -1: never */
+    bool recomputed;
 };
 
 typedef struct lam_op {
@@ -39,6 +45,12 @@ typedef struct lam_op {
     lam_status (*forward)(lam_node *node);
     lam_status (*backward)(lam_node *node); /* NULL: no gradient passes */
     double (*flops)(const lam_node *node);  /* of forward; NULL: 0 */
+    /* Recomputes the outputs of again_outputs (bits) from what backward keeps anyway, the same bits as forward; NULL: the op
+     * offers no such thing. */
+    void (*again)(lam_node *node);
+    uint32_t again_outputs;
+    /* Fills node->packed[backward] from the weights; before the pass, unless the graph holds its weights. NULL: nothing. */
+    lam_status (*prepare)(lam_node *node, bool backward);
 } lam_op;
 
 struct lam_node {
@@ -50,7 +62,13 @@ struct lam_node {
     double numbers[4];
     size_t saved_bytes, forward_workspace_bytes, backward_workspace_bytes;
     void *saved;                                  /* kept from forward to backward */
+    void *saved_places[2];                        /* as lam_tensor's */
+    int64_t block;                                /* it belongs to, from 1 on; 0: none */
+    bool recomputed;                              /* its forward runs again in the backward pass */
     void *forward_workspace, *backward_workspace; /* scratch of one step */
+    void *workspace_places[2];                    /* of the forward workspace, as lam_tensor's */
+    size_t packed_bytes[2]; /* of weights prepared for the forward and the backward pass */
+    void *packed[2];
     double seconds[2], flops_done[2];
     int64_t calls[2];
 };
@@ -66,7 +84,12 @@ int64_t lam_tensor_rows(const lam_tensor *tensor);
 int64_t lam_tensor_width(const lam_tensor *tensor); /* last dimension */
 /* The gradient buffer of an input, and whether the kernel must add to it (true) or write it (false).
  * Parameters are always added to. NULL: not needed. */
-float *lam_gradient_target(lam_tensor *tensor, bool *add);
+void *lam_gradient_target(lam_tensor *tensor, bool *add);
+/* Passes the first `count` elements of an activation's gradient on to the gradient of `to`, where that is wanted. */
+void lam_gradient_pass(const lam_node *node, lam_tensor *to, const void *gradient, int64_t count);
+/* The graph's activation type. */
+static inline bool lam_is_real(lam_dtype dtype) { return dtype == LAM_F32 || dtype == LAM_BF16; }
+size_t lam_dtype_bytes(lam_dtype dtype);
 
 #ifdef __cplusplus
 }

@@ -37,7 +37,7 @@ static void adamw(const void *context, const lam_parameter_entry *entry, float *
         .inverse_root_correction2 = (float)(1.0 / sqrt(1.0 - pow(rule->beta2, (double)rule->t))),
         .gradient_scale = (float)rule->gradient_scale,
     };
-    lam_kernels_current()->adamw(w, g, m, v, count, &terms);
+    lam_kernels_current(false)->adamw(w, g, m, v, count, &terms);
 }
 
 void lam_adamw_step(const lam_adamw *rule, const lam_parameters *p, float *m, float *v, int64_t begin,
@@ -50,9 +50,9 @@ static void lion(const void *context, const lam_parameter_entry *entry, float *w
     (void)unused;
     const lam_lion *rule = context;
     double lr = rule->lr * entry->lr_scale;
-    lam_kernels_current()->lion(w, g, m, count, entry->decay ? (float)(1.0 - lr * rule->weight_decay) : 1.0f,
-                                (float)lr, (float)rule->beta1, (float)rule->beta2,
-                                (float)rule->gradient_scale);
+    lam_kernels_current(false)->lion(w, g, m, count,
+                                     entry->decay ? (float)(1.0 - lr * rule->weight_decay) : 1.0f, (float)lr,
+                                     (float)rule->beta1, (float)rule->beta2, (float)rule->gradient_scale);
 }
 
 void lam_lion_step(const lam_lion *rule, const lam_parameters *p, float *m, int64_t begin, int64_t end) {

@@ -87,8 +87,39 @@ void lam_parameters_zero_gradients(lam_parameters *p) {
     memset(p->gradients, 0, (size_t)p->trainable * sizeof(float));
 }
 
+typedef struct lam_packed lam_packed;
+struct lam_packed {
+    const void *key;
+    int form;
+    size_t bytes;
+    void *room;
+    lam_packed *next;
+};
+
+lam_status lam_parameters_reserve(lam_parameters *p, const void *key, int form, size_t bytes, void **room) {
+    for (lam_packed *known = p->packed; known; known = known->next)
+        if (known->key == key && known->form == form && known->bytes == bytes) {
+            *room = known->room;
+            return LAM_OK;
+        }
+    lam_packed *made = NULL;
+    LAM_TRY(lam_alloc((void **)&made, sizeof *made));
+    *made = (lam_packed){key, form, bytes, NULL, p->packed};
+    p->packed = made;
+    LAM_TRY(lam_alloc(&made->room, bytes));
+    p->packed_bytes += bytes;
+    *room = made->room;
+    return LAM_OK;
+}
+
 void lam_parameters_free(lam_parameters *p) {
     if (!p) return;
+    while (p->packed) {
+        lam_packed *next = p->packed->next;
+        lam_free(p->packed->room);
+        lam_free(p->packed);
+        p->packed = next;
+    }
     for (int64_t i = 0; i < p->entries; i++) lam_free(p->entry[i].name);
     lam_free(p->entry);
     lam_free(p->weights);

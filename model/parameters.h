@@ -14,6 +14,7 @@
 #define LAMELLA_MODEL_PARAMETERS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/status.h"
@@ -47,6 +48,8 @@ typedef struct lam_parameters {
     int64_t count;              /* elements of the weight arena, padded */
     int64_t trainable;          /* elements of the gradient arena: [0, trainable) of the weights */
     float *weights, *gradients;
+    struct lam_packed *packed; /* copies of weights in forms that products want */
+    size_t packed_bytes;       /* of all of them */
 } lam_parameters;
 
 lam_status lam_parameters_create(lam_parameters **out);
@@ -57,6 +60,10 @@ lam_status lam_parameters_layout(lam_parameters *parameters, uint64_t seed);
 const lam_parameter_entry *lam_parameters_find(const lam_parameters *parameters,
                                                const char *name); /* NULL: absent */
 void lam_parameters_zero_gradients(lam_parameters *parameters);
+/* Room for a form of the weights at `key`: the same room for the same key and form, made at the first call, owned by the
+ * registry. The caller fills it. */
+lam_status lam_parameters_reserve(lam_parameters *parameters, const void *key, int form, size_t bytes,
+                                  void **room);
 void lam_parameters_free(lam_parameters *parameters);
 
 #ifdef __cplusplus

@@ -1,33 +1,33 @@
 /* Attention: small products in register tiles, query rows in blocks. */
-#include "model/cpu/elementary.inc.h"
-
+#ifndef QUERY_BLOCK
 #define QUERY_BLOCK 64 /* query rows that share one pass over the keys */
+#define ROWS_AHEAD 12
+#endif
 
 /* ---- small products for attention ---- */
 
-static inline int64_t padded_columns(int64_t n) {
+static inline int64_t NAME(padded_columns)(int64_t n) {
     return (n + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS;
 }
 
 /* Rows of one head lie far apart and come from memory in an order that no hardware prefetcher sees. */
-#define ROWS_AHEAD 12
-static inline void prefetch_row(const float *row, int64_t width) {
+static inline void NAME(prefetch_row)(const real *row, int64_t width) {
     for (int64_t i = 0; i < width; i += 16) __builtin_prefetch(row + i);
 }
 
 /* Packs B [k, n] with strides (row, column) into panels of TILE_COLUMNS columns, zero-padded: panel p at p *
  * k * TILE_COLUMNS. */
-static void pack_panels(const float *b, int64_t row_stride, int64_t column_stride, int64_t k, int64_t n,
-                        float *panels) {
+static void NAME(pack_panels)(const real *b, int64_t row_stride, int64_t column_stride, int64_t k, int64_t n,
+                              float *panels) {
     for (int64_t j = 0; j < n; j += TILE_COLUMNS) {
         int64_t width = n - j < TILE_COLUMNS ? n - j : TILE_COLUMNS;
         if (row_stride == 1 &&
             column_stride !=
                 1) { /* a transposed matrix: read along its rows, whose stride thrashes the cache */
             for (int64_t c = 0; c < width; c++) {
-                const float *from = b + (j + c) * column_stride;
-                if (j + c + ROWS_AHEAD < n) prefetch_row(from + ROWS_AHEAD * column_stride, k);
-                for (int64_t i = 0; i < k; i++) panels[i * TILE_COLUMNS + c] = from[i];
+                const real *from = b + (j + c) * column_stride;
+                if (j + c + ROWS_AHEAD < n) NAME(prefetch_row)(from + ROWS_AHEAD * column_stride, k);
+                for (int64_t i = 0; i < k; i++) panels[i * TILE_COLUMNS + c] = get(from[i]);
             }
             for (int64_t i = 0; i < k; i++)
                 for (int64_t c = width; c < TILE_COLUMNS; c++) panels[i * TILE_COLUMNS + c] = 0;
@@ -35,21 +35,17 @@ static void pack_panels(const float *b, int64_t row_stride, int64_t column_strid
             continue;
         }
         for (int64_t i = 0; i < k; i++, panels += TILE_COLUMNS) {
-            const float *from = b + i * row_stride + j * column_stride;
-            if (i + ROWS_AHEAD < k) prefetch_row(from + ROWS_AHEAD * row_stride, width);
-            if (column_stride == 1 && width == TILE_COLUMNS) {
-                memcpy(panels, from, TILE_COLUMNS * sizeof *panels);
-                continue;
-            }
-            for (int64_t c = 0; c < width; c++) panels[c] = from[c * column_stride];
+            const real *from = b + i * row_stride + j * column_stride;
+            if (i + ROWS_AHEAD < k) NAME(prefetch_row)(from + ROWS_AHEAD * row_stride, width);
+            for (int64_t c = 0; c < width; c++) panels[c] = get(from[c * column_stride]);
             for (int64_t c = width; c < TILE_COLUMNS; c++) panels[c] = 0;
         }
     }
 }
 
-static inline __attribute__((always_inline)) void tile(int rows, const float *a, int64_t row_stride,
-                                                       int64_t column_stride, const float *panel, int64_t k,
-                                                       float *c, int64_t ldc, bool add) {
+static inline __attribute__((always_inline)) void NAME(tile)(int rows, const float *a, int64_t row_stride,
+                                                             int64_t column_stride, const float *panel,
+                                                             int64_t k, float *c, int64_t ldc, bool add) {
     vector sum[LAM_TILE_ROWS][2];
     for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = (vector){0};
     for (int64_t i = 0; i < k; i++) {
@@ -75,39 +71,40 @@ static inline __attribute__((always_inline)) void tile(int rows, const float *a,
 }
 
 /* C [m, padded n] (+)= A [m, k] (strides) times panels; ldc is a multiple of TILE_COLUMNS. */
-static void multiply(const float *a, int64_t row_stride, int64_t column_stride, int64_t m, int64_t k,
-                     const float *panels, int64_t n, float *c, int64_t ldc, bool add) {
+static void NAME(multiply)(const float *a, int64_t row_stride, int64_t column_stride, int64_t m, int64_t k,
+                           const float *panels, int64_t n, float *c, int64_t ldc, bool add) {
     for (int64_t j = 0; j < n; j += TILE_COLUMNS) {
         const float *panel = panels + j * k;
         int64_t i = 0;
         for (; i + LAM_TILE_ROWS <= m; i += LAM_TILE_ROWS)
-            tile(LAM_TILE_ROWS, a + i * row_stride, row_stride, column_stride, panel, k, c + i * ldc + j, ldc,
-                 add);
+            NAME(tile)
+            (LAM_TILE_ROWS, a + i * row_stride, row_stride, column_stride, panel, k, c + i * ldc + j, ldc,
+             add);
         for (; i < m; i++)
-            tile(1, a + i * row_stride, row_stride, column_stride, panel, k, c + i * ldc + j, ldc, add);
+            NAME(tile)(1, a + i * row_stride, row_stride, column_stride, panel, k, c + i * ldc + j, ldc, add);
     }
 }
 
 /* Rows far apart in memory fall on few cache sets: brought together before they are read again and again. */
-static void gather_rows(const float *from, int64_t stride, int64_t rows, int64_t width, float *to,
-                        int64_t to_stride) {
+static void NAME(gather_rows)(const real *from, int64_t stride, int64_t rows, int64_t width, float *to,
+                              int64_t to_stride) {
     for (int64_t r = 0; r < rows; r++) {
-        if (r + ROWS_AHEAD < rows) prefetch_row(from + (r + ROWS_AHEAD) * stride, width);
-        memcpy(to + r * to_stride, from + r * stride, (size_t)width * sizeof *to);
+        if (r + ROWS_AHEAD < rows) NAME(prefetch_row)(from + (r + ROWS_AHEAD) * stride, width);
+        for (int64_t i = 0; i < width; i++) to[r * to_stride + i] = get(from[r * stride + i]);
     }
 }
 
 /* ---- attention: query rows in blocks, so that scratch is QUERY_BLOCK x tokens ---- */
 
 static size_t NAME(attention_workspace)(int64_t tokens, int64_t head_dim, bool backward) {
-    int64_t np = padded_columns(tokens), hp = padded_columns(head_dim);
+    int64_t np = NAME(padded_columns)(tokens), hp = NAME(padded_columns)(head_dim);
     int64_t floats = head_dim * np + tokens * hp + QUERY_BLOCK * (np + hp);
     if (backward) floats += head_dim * np + QUERY_BLOCK * np + 2 * QUERY_BLOCK * hp + 2 * tokens * hp;
     return (size_t)floats * sizeof(float);
 }
 
 /* row[j] = exp((row[j] - largest) * scale); count is a multiple of VF. */
-static inline void softmax_row(float *row, int64_t count, float scale, float *largest, float *sum) {
+static inline void NAME(softmax_row)(float *row, int64_t count, float scale, float *largest, float *sum) {
     float top[VF], lanes[VF] = {0}, most = row[0], total = 0;
     for (int k = 0; k < VF; k++) top[k] = row[k];
     for (int64_t j = VF; j < count; j += VF)
@@ -126,10 +123,10 @@ static inline void softmax_row(float *row, int64_t count, float scale, float *la
     *sum = total;
 }
 
-static void NAME(attention)(const float *qkv, float *out, float *lse, float *workspace, int64_t batch,
+static void NAME(attention)(const void *qkv, void *out, float *lse, float *workspace, int64_t batch,
                             int64_t tokens, int64_t heads, int64_t head_dim) {
-    int64_t width = heads * head_dim, stride = 3 * width, np = padded_columns(tokens),
-            hp = padded_columns(head_dim);
+    int64_t width = heads * head_dim, stride = 3 * width, np = NAME(padded_columns)(tokens),
+            hp = NAME(padded_columns)(head_dim);
     int64_t whole = (tokens + VF - 1) / VF * VF; /* <= np */
     float scale = 1.0f / sqrtf((float)head_dim);
     size_t per_thread = NAME(attention_workspace)(tokens, head_dim, false) / sizeof(float);
@@ -139,36 +136,37 @@ static void NAME(attention)(const float *qkv, float *out, float *lse, float *wor
             float *keys = workspace + (size_t)omp_get_thread_num() * per_thread,
                   *values = keys + head_dim * np, *scores = values + tokens * hp,
                   *result = scores + QUERY_BLOCK * np;
-            const float *q = qkv + b * tokens * stride + h * head_dim, *k = q + width, *v = k + width;
-            pack_panels(k, 1, stride, head_dim, tokens, keys);
-            pack_panels(v, stride, 1, tokens, head_dim, values);
+            const real *q = (const real *)qkv + b * tokens * stride + h * head_dim, *k = q + width,
+                       *v = k + width;
+            NAME(pack_panels)(k, 1, stride, head_dim, tokens, keys);
+            NAME(pack_panels)(v, stride, 1, tokens, head_dim, values);
             for (int64_t start = 0; start < tokens; start += QUERY_BLOCK) {
                 int64_t rows = tokens - start < QUERY_BLOCK ? tokens - start : QUERY_BLOCK;
                 float inverse[QUERY_BLOCK];
-                gather_rows(q + start * stride, stride, rows, head_dim, result, hp);
-                multiply(result, hp, 1, rows, head_dim, keys, tokens, scores, np, false);
+                NAME(gather_rows)(q + start * stride, stride, rows, head_dim, result, hp);
+                NAME(multiply)(result, hp, 1, rows, head_dim, keys, tokens, scores, np, false);
                 for (int64_t r = 0; r < rows; r++) {
                     float *row = scores + r * np, sum, largest;
                     for (int64_t j = tokens; j < whole; j++) row[j] = -INFINITY;
-                    softmax_row(row, whole, scale, &largest, &sum);
+                    NAME(softmax_row)(row, whole, scale, &largest, &sum);
                     inverse[r] = 1.0f / sum;
                     lse[(b * heads + h) * tokens + start + r] = largest * scale + logf(sum);
                 }
-                multiply(scores, np, 1, rows, tokens, values, head_dim, result, hp, false);
+                NAME(multiply)(scores, np, 1, rows, tokens, values, head_dim, result, hp, false);
                 for (int64_t r = 0; r < rows; r++) {
-                    float *to = out + (b * tokens + start + r) * width + h * head_dim;
+                    real *to = (real *)out + (b * tokens + start + r) * width + h * head_dim;
 #pragma omp simd
-                    for (int64_t c = 0; c < head_dim; c++) to[c] = result[r * hp + c] * inverse[r];
+                    for (int64_t c = 0; c < head_dim; c++) to[c] = put(result[r * hp + c] * inverse[r]);
                 }
             }
         }
 }
 
-static void NAME(attention_backward)(const float *qkv, const float *lse, const float *out, const float *d_out,
-                                     float *d_qkv, float *workspace, int64_t batch, int64_t tokens,
+static void NAME(attention_backward)(const void *qkv, const float *lse, const void *out, const void *d_out,
+                                     void *d_qkv, float *workspace, int64_t batch, int64_t tokens,
                                      int64_t heads, int64_t head_dim) {
-    int64_t width = heads * head_dim, stride = 3 * width, np = padded_columns(tokens),
-            hp = padded_columns(head_dim);
+    int64_t width = heads * head_dim, stride = 3 * width, np = NAME(padded_columns)(tokens),
+            hp = NAME(padded_columns)(head_dim);
     float scale = 1.0f / sqrtf((float)head_dim);
     size_t per_thread = NAME(attention_workspace)(tokens, head_dim, true) / sizeof(float);
 #pragma omp parallel for collapse(2) schedule(static)
@@ -179,41 +177,42 @@ static void NAME(attention_backward)(const float *qkv, const float *lse, const f
                   *p = keys + tokens * hp, *dp = p + QUERY_BLOCK * np, *dq = dp + QUERY_BLOCK * np,
                   *q_panels = dq + QUERY_BLOCK * hp, *d_panels = q_panels + QUERY_BLOCK * hp,
                   *dk = d_panels + QUERY_BLOCK * hp, *dv = dk + tokens * hp;
-            const float *q = qkv + b * tokens * stride + h * head_dim, *k = q + width, *v = k + width;
-            const float *d = d_out + b * tokens * width + h * head_dim;
-            float *to = d_qkv + b * tokens * stride + h * head_dim;
-            pack_panels(k, 1, stride, head_dim, tokens, keys_t);
-            pack_panels(v, 1, stride, head_dim, tokens, values_t);
-            pack_panels(k, stride, 1, tokens, head_dim, keys);
+            const real *q = (const real *)qkv + b * tokens * stride + h * head_dim, *k = q + width,
+                       *v = k + width;
+            const real *d = (const real *)d_out + b * tokens * width + h * head_dim;
+            real *to = (real *)d_qkv + b * tokens * stride + h * head_dim;
+            NAME(pack_panels)(k, 1, stride, head_dim, tokens, keys_t);
+            NAME(pack_panels)(v, 1, stride, head_dim, tokens, values_t);
+            NAME(pack_panels)(k, stride, 1, tokens, head_dim, keys);
             for (int64_t start = 0; start < tokens; start += QUERY_BLOCK) {
                 int64_t rows = tokens - start < QUERY_BLOCK ? tokens - start : QUERY_BLOCK;
-                gather_rows(q + start * stride, stride, rows, head_dim, dq, hp);
-                gather_rows(d + start * width, width, rows, head_dim, q_panels, hp);
-                multiply(dq, hp, 1, rows, head_dim, keys_t, tokens, p, np, false);
-                multiply(q_panels, hp, 1, rows, head_dim, values_t, tokens, dp, np, false);
+                NAME(gather_rows)(q + start * stride, stride, rows, head_dim, dq, hp);
+                NAME(gather_rows)(d + start * width, width, rows, head_dim, q_panels, hp);
+                NAME(multiply)(dq, hp, 1, rows, head_dim, keys_t, tokens, p, np, false);
+                NAME(multiply)(q_panels, hp, 1, rows, head_dim, values_t, tokens, dp, np, false);
                 for (int64_t r = 0; r < rows; r++) {
                     float *row = p + r * np, *d_row = dp + r * np,
                           norm = lse[(b * heads + h) * tokens + start + r], dot = 0;
-                    const float *o = out + (b * tokens + start + r) * width + h * head_dim,
-                                *d_o = d + (start + r) * width;
-                    for (int64_t c = 0; c < head_dim; c++) dot += o[c] * d_o[c];
+                    const real *o = (const real *)out + (b * tokens + start + r) * width + h * head_dim,
+                               *d_o = d + (start + r) * width;
+                    for (int64_t c = 0; c < head_dim; c++) dot += get(o[c]) * get(d_o[c]);
 #pragma omp simd
                     for (int64_t j = 0; j < np; j++) {
                         row[j] = fast_exp(row[j] * scale - norm);
                         d_row[j] = row[j] * (d_row[j] - dot) * scale;
                     }
                 }
-                multiply(dp, np, 1, rows, tokens, keys, head_dim, dq, hp, false);
+                NAME(multiply)(dp, np, 1, rows, tokens, keys, head_dim, dq, hp, false);
                 for (int64_t r = 0; r < rows; r++)
-                    memcpy(to + (start + r) * stride, dq + r * hp, (size_t)head_dim * sizeof(float));
-                pack_panels(q + start * stride, stride, 1, rows, head_dim, q_panels);
-                pack_panels(d + start * width, width, 1, rows, head_dim, d_panels);
-                multiply(dp, 1, np, tokens, rows, q_panels, head_dim, dk, hp, start > 0);
-                multiply(p, 1, np, tokens, rows, d_panels, head_dim, dv, hp, start > 0);
+                    for (int64_t c = 0; c < head_dim; c++) to[(start + r) * stride + c] = put(dq[r * hp + c]);
+                NAME(pack_panels)(q + start * stride, stride, 1, rows, head_dim, q_panels);
+                NAME(pack_panels)(d + start * width, width, 1, rows, head_dim, d_panels);
+                NAME(multiply)(dp, 1, np, tokens, rows, q_panels, head_dim, dk, hp, start > 0);
+                NAME(multiply)(p, 1, np, tokens, rows, d_panels, head_dim, dv, hp, start > 0);
             }
             for (int64_t r = 0; r < tokens; r++) {
-                memcpy(to + r * stride + width, dk + r * hp, (size_t)head_dim * sizeof(float));
-                memcpy(to + r * stride + 2 * width, dv + r * hp, (size_t)head_dim * sizeof(float));
+                for (int64_t c = 0; c < head_dim; c++) to[r * stride + width + c] = put(dk[r * hp + c]);
+                for (int64_t c = 0; c < head_dim; c++) to[r * stride + 2 * width + c] = put(dv[r * hp + c]);
             }
         }
 }

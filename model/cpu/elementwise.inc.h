@@ -1,27 +1,46 @@
-/* GELU, bias, addition. */
-#include "model/cpu/elementary.inc.h"
+/* GELU, bias, addition, over the storage type `real`. */
 
-static void NAME(gelu)(const float *x, float *y, int64_t count) {
+static void NAME(gelu)(const void *x_, void *y_, int64_t count) {
+    const real *x = x_;
+    real *y = y_;
 #pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < count; i++) y[i] = x[i] * normal_cdf(x[i]);
+    for (int64_t i = 0; i < count; i++) {
+        float value = get(x[i]);
+        y[i] = put(value * normal_cdf(value));
+    }
 }
 
-static void NAME(gelu_backward)(const float *x, float *d, int64_t count) {
+static void NAME(gelu_backward)(const void *x_, void *d_, int64_t count) {
+    const real *x = x_;
+    real *d = d_;
 #pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < count; i++)
-        d[i] *= normal_cdf(x[i]) + x[i] * 0.39894228040143268f * fast_exp(-0.5f * x[i] * x[i]);
+    for (int64_t i = 0; i < count; i++) {
+        float value = get(x[i]);
+        d[i] = put(get(d[i]) *
+                   (normal_cdf(value) + value * 0.39894228040143268f * fast_exp(-0.5f * value * value)));
+    }
 }
 
-static void NAME(accumulate)(float *to, const float *from, int64_t count) {
+static void NAME(accumulate)(void *to_, const void *from_, int64_t count) {
+    real *to = to_;
+    const real *from = from_;
 #pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < count; i++) to[i] += from[i];
+    for (int64_t i = 0; i < count; i++) to[i] = put(get(to[i]) + get(from[i]));
 }
 
-static void NAME(add_bias)(float *y, const float *bias, int64_t rows, int64_t width, int64_t stride) {
+static void NAME(add)(const void *a_, const void *b_, void *sum_, int64_t count) {
+    const real *a = a_, *b = b_;
+    real *sum = sum_;
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < count; i++) sum[i] = put(get(a[i]) + get(b[i]));
+}
+
+static void NAME(add_bias)(void *y_, const float *bias, int64_t rows, int64_t width, int64_t stride) {
+    real *y = y_;
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < rows; r++) {
-        float *row = y + r * stride;
+        real *row = y + r * stride;
 #pragma omp simd
-        for (int64_t i = 0; i < width; i++) row[i] += bias[i];
+        for (int64_t i = 0; i < width; i++) row[i] = put(get(row[i]) + bias[i]);
     }
 }

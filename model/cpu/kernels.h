@@ -1,6 +1,6 @@
-/* The CPU kernels, compiled once for each instruction set from kernels.inc.h and chosen at run time.
- * Row-major float32. Every sum runs over fixed blocks in a fixed order: the same bits for any number of
- * threads. */
+/* The CPU kernels, compiled once for each instruction set and storage type from the families in this folder, chosen at run
+ * time. Row-major. `void` pointers are activations of the table's storage type (float32 or bfloat16); everything else is
+ * float32, and all arithmetic is. Every sum runs over fixed blocks in a fixed order: the same bits for any number of threads. */
 #ifndef LAMELLA_MODEL_CPU_KERNELS_H
 #define LAMELLA_MODEL_CPU_KERNELS_H
 
@@ -18,38 +18,72 @@ typedef struct lam_adamw_terms {
 
 typedef struct lam_kernels {
     const char *name;
+
+    /* elementwise.inc.h */
     /* y[r] += bias for each of `rows` rows of width `width`. */
-    void (*add_bias)(float *y, const float *bias, int64_t rows, int64_t width, int64_t stride);
+    void (*add_bias)(void *y, const float *bias, int64_t rows, int64_t width, int64_t stride);
     /* y = gelu(x), erf form (Hendrycks & Gimpel 2016). */
-    void (*gelu)(const float *x, float *y, int64_t count);
+    void (*gelu)(const void *x, void *y, int64_t count);
     /* d *= gelu'(x). */
-    void (*gelu_backward)(const float *x, float *d, int64_t count);
+    void (*gelu_backward)(const void *x, void *d, int64_t count);
+    void (*accumulate)(void *to, const void *from, int64_t count);       /* to += from */
+    void (*add)(const void *a, const void *b, void *sum, int64_t count); /* sum = a + b */
+
+    /* norm.inc.h */
     /* out[width] += column sums of x [rows, stride]; partial: workspace of lam_column_blocks(rows) * width
      * floats. */
-    void (*column_sums)(const float *x, int64_t rows, int64_t width, int64_t stride, float *partial,
+    void (*column_sums)(const void *x, int64_t rows, int64_t width, int64_t stride, float *partial,
                         float *out);
     /* s = x + r (r NULL: s is not written and x is normalised); y = (s - mean) * rstd * w + b over the last
      * dimension. */
-    void (*layernorm)(const float *x, const float *r, const float *w, const float *b, float *s, float *y,
+    void (*layernorm)(const void *x, const void *r, const float *w, const float *b, void *s, void *y,
                       float *mean, float *rstd, int64_t rows, int64_t width, float eps);
+    /* y of the above from s, mean and rstd: the same bits. */
+    void (*layernorm_again)(const void *s, const float *w, const float *b, void *y, const float *mean,
+                            const float *rstd, int64_t rows, int64_t width);
     /* dx (and dr, where not NULL) (+)= d of layernorm + ds (NULL: none); dw, db += ; partial: 2 * blocks *
      * width floats. */
-    void (*layernorm_backward)(const float *s, const float *w, const float *mean, const float *rstd,
-                               const float *dy, const float *ds, float *dx, bool add_x, float *dr, bool add_r,
+    void (*layernorm_backward)(const void *s, const float *w, const float *mean, const float *rstd,
+                               const void *dy, const void *ds, void *dx, bool add_x, void *dr, bool add_r,
                                float *dw, float *db, float *partial, int64_t rows, int64_t width);
+
+    /* tokens.inc.h: the operations of the same name in model/ops.h */
+    void (*embed_tokens)(const void *x, const float *cls, const float *position, const int32_t *ids, void *y,
+                         int64_t batch, int64_t kept, int64_t width);
+    /* out[width] += sum over b of x[b * stride + i]. */
+    void (*batch_sums)(const void *x, int64_t batch, int64_t stride, int64_t width, float *out);
+    void (*unshuffle)(const void *x, const float *mask_token, const float *position, const int32_t *restore,
+                      void *y, int64_t batch, int64_t kept, int64_t tokens, int64_t width);
+    /* partial [batch, width]: sums of the mask token's gradient, a sample each. dx NULL: not needed. */
+    void (*unshuffle_backward)(const void *dy, const int32_t *restore, void *dx, bool add, float *partial,
+                               int64_t batch, int64_t kept, int64_t tokens, int64_t width);
+    void (*gather_patches)(const float *patches, const int32_t *ids, void *y, int64_t batch, int64_t tokens,
+                           int64_t kept, int64_t length, int64_t channels);
+
+    /* loss.inc.h; mean, rstd [rows]: of the target patch, NULL: 0 and 1 */
+    /* errors[row] = mean over the patch of (prediction - (target - mean) rstd)^2, 0 where mask[row] is 0. */
+    void (*masked_loss)(const void *prediction, const float *target, const float *mask, const float *mean,
+                        const float *rstd, double *errors, int64_t rows, int64_t length);
+    /* d (+)= factor[row] (prediction - (target - mean) rstd); a factor of 0 passes nothing, whatever the values. */
+    void (*masked_loss_backward)(const void *prediction, const float *target, const float *factor,
+                                 const float *mean, const float *rstd, void *d, bool add, int64_t rows,
+                                 int64_t length);
+
+    /* attention.inc.h */
     /* softmax(q k^T / sqrt(head_dim)) v for each (batch, head); qkv [batch, tokens, 3 heads head_dim]; lse
      * [batch, heads, tokens]. Backward reads `out` as well: sum_j p_j dp_j = d_out . out (Dao 2023,
      * FlashAttention-2, section 3). */
-    void (*attention)(const float *qkv, float *out, float *lse, float *workspace, int64_t batch,
-                      int64_t tokens, int64_t heads, int64_t head_dim);
-    void (*attention_backward)(const float *qkv, const float *lse, const float *out, const float *d_out,
-                               float *d_qkv, float *workspace, int64_t batch, int64_t tokens, int64_t heads,
+    void (*attention)(const void *qkv, void *out, float *lse, float *workspace, int64_t batch, int64_t tokens,
+                      int64_t heads, int64_t head_dim);
+    void (*attention_backward)(const void *qkv, const float *lse, const void *out, const void *d_out,
+                               void *d_qkv, float *workspace, int64_t batch, int64_t tokens, int64_t heads,
                                int64_t head_dim);
     size_t (*attention_workspace)(int64_t tokens, int64_t head_dim, bool backward); /* bytes a thread */
+
+    /* optimizer.inc.h: float32 in both tables */
     void (*adamw)(float *w, const float *g, float *m, float *v, int64_t count, const lam_adamw_terms *terms);
     void (*lion)(float *w, const float *g, float *m, int64_t count, float decay_factor, float lr, float beta1,
                  float beta2, float gradient_scale);
-    void (*accumulate)(float *to, const float *from, int64_t count); /* to += from */
 } lam_kernels;
 
 #define LAM_COLUMN_BLOCK_ROWS 128
@@ -57,8 +91,9 @@ static inline int64_t lam_column_blocks(int64_t rows) {
     return (rows + LAM_COLUMN_BLOCK_ROWS - 1) / LAM_COLUMN_BLOCK_ROWS;
 }
 
-extern const lam_kernels lam_kernels_baseline, lam_kernels_avx2, lam_kernels_avx512;
-const lam_kernels *lam_kernels_current(void); /* after lam_isa_select */
+/* [0] float32, [1] bfloat16 */
+extern const lam_kernels lam_kernels_baseline[2], lam_kernels_avx2[2], lam_kernels_avx512[2];
+const lam_kernels *lam_kernels_current(bool bf16); /* after lam_isa_select */
 
 #ifdef __cplusplus
 }

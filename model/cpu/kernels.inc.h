@@ -1,35 +1,62 @@
 /* The kernels' source, compiled by kernels_{baseline,avx2,avx512}.c with LAM_SUFFIX, LAM_VECTOR_FLOATS and
- * LAM_TILE_ROWS set. Vectors are GCC/Clang vector extensions, so one source serves every width. */
+ * LAM_TILE_ROWS set. Vectors are GCC/Clang vector extensions, so one source serves every width.
+ *
+ * Families are written over the storage type `real` of activations (float, or bfloat16 in a uint16_t), with get(real) and
+ * put(float); they compute in float. Each is compiled for both types; NAME() carries instruction set and type. */
 #include <math.h>
 #include <omp.h>
 #include <string.h>
 
+#include "base/bf16.h"
+#include "model/cpu/elementary.inc.h"
 #include "model/cpu/kernels.h"
 
-#define JOIN2(a, b) a##_##b
-#define JOIN(a, b) JOIN2(a, b)
-#define NAME(x) JOIN(x, LAM_SUFFIX)
+#define JOIN3(a, b, c) a##_##b##_##c
+#define JOIN(a, b, c) JOIN3(a, b, c)
+#define NAME(x) JOIN(x, LAM_SUFFIX, LAM_REAL_SUFFIX)
 
 #define VF LAM_VECTOR_FLOATS
 #define TILE_COLUMNS (2 * VF)
 
 typedef float vector __attribute__((vector_size(VF * 4), aligned(4), may_alias));
 
-#include "model/cpu/attention.inc.h"
-#include "model/cpu/elementwise.inc.h"
-#include "model/cpu/norm.inc.h"
+#define LAM_REAL_SUFFIX f32
 #include "model/cpu/optimizer.inc.h"
+#define real float
+#define get(x) (x)
+#define put(x) (x)
+#include "model/cpu/families.inc.h"
+#undef real
+#undef get
+#undef put
+#undef LAM_REAL_SUFFIX
 
-const lam_kernels NAME(lam_kernels) = {LAM_ISA_TEXT,
-                                       NAME(add_bias),
-                                       NAME(gelu),
-                                       NAME(gelu_backward),
-                                       NAME(column_sums),
-                                       NAME(layernorm),
-                                       NAME(layernorm_backward),
-                                       NAME(attention),
-                                       NAME(attention_backward),
-                                       NAME(attention_workspace),
-                                       NAME(adamw),
-                                       NAME(lion),
-                                       NAME(accumulate)};
+#define LAM_REAL_SUFFIX bf16
+#define real uint16_t
+#define get(x) lam_bf16_to_float(x)
+#define put(x) lam_bf16_from_float(x)
+#include "model/cpu/families.inc.h"
+
+#define TABLE(type)                                                                                          \
+    {                                                                                                        \
+        .name = LAM_ISA_TEXT, .add_bias = JOIN(add_bias, LAM_SUFFIX, type),                                  \
+        .gelu = JOIN(gelu, LAM_SUFFIX, type), .gelu_backward = JOIN(gelu_backward, LAM_SUFFIX, type),        \
+        .column_sums = JOIN(column_sums, LAM_SUFFIX, type), .layernorm = JOIN(layernorm, LAM_SUFFIX, type),  \
+        .layernorm_again = JOIN(layernorm_again, LAM_SUFFIX, type),                                          \
+        .layernorm_backward = JOIN(layernorm_backward, LAM_SUFFIX, type),                                    \
+        .accumulate = JOIN(accumulate, LAM_SUFFIX, type), .add = JOIN(add, LAM_SUFFIX, type),                \
+        .embed_tokens = JOIN(embed_tokens, LAM_SUFFIX, type),                                                \
+        .batch_sums = JOIN(batch_sums, LAM_SUFFIX, type), .unshuffle = JOIN(unshuffle, LAM_SUFFIX, type),    \
+        .unshuffle_backward = JOIN(unshuffle_backward, LAM_SUFFIX, type),                                    \
+        .gather_patches = JOIN(gather_patches, LAM_SUFFIX, type),                                            \
+        .masked_loss = JOIN(masked_loss, LAM_SUFFIX, type),                                                  \
+        .masked_loss_backward = JOIN(masked_loss_backward, LAM_SUFFIX, type),                                \
+        .attention = JOIN(attention, LAM_SUFFIX, type),                                                      \
+        .attention_backward = JOIN(attention_backward, LAM_SUFFIX, type),                                    \
+        .attention_workspace = JOIN(attention_workspace, LAM_SUFFIX, type),                                  \
+        .adamw = JOIN(adamw, LAM_SUFFIX, f32), .lion = JOIN(lion, LAM_SUFFIX, f32)                           \
+    }
+
+#define SET_NAME2(suffix) lam_kernels_##suffix
+#define SET_NAME(suffix) SET_NAME2(suffix)
+const lam_kernels SET_NAME(LAM_SUFFIX)[2] = {TABLE(f32), TABLE(bf16)};

@@ -22,7 +22,7 @@ static lam_status attention_backward(lam_node *node) {
     int64_t batch, tokens, heads, head_dim;
     sizes(node, &batch, &tokens, &heads, &head_dim);
     bool add;
-    float *d = lam_gradient_target(node->inputs[0], &add);
+    void *d = lam_gradient_target(node->inputs[0], &add);
     LAM_REQUIRE(!add, LAM_ERROR_INTERNAL, "attention: qkv has another consumer");
     if (d)
         node->kernels->attention_backward(node->inputs[0]->data, node->saved, node->outputs[0]->data,
@@ -37,8 +37,12 @@ static double attention_flops(const lam_node *node) {
     return 4.0 * (double)batch * (double)tokens * (double)tokens * (double)(heads * head_dim);
 }
 
-static const lam_op attention_op = {"attention",    1, 1, attention_forward, attention_backward,
-                                    attention_flops};
+static const lam_op attention_op = {.name = "attention",
+                                    .backward_reads_inputs = 1,
+                                    .backward_reads_outputs = 1,
+                                    .forward = attention_forward,
+                                    .backward = attention_backward,
+                                    .flops = attention_flops};
 
 lam_tensor *lam_attention(lam_graph *g, lam_tensor *qkv, int64_t heads) {
     lam_node *node = lam_node_add(g, &attention_op, 1, (lam_tensor *[]){qkv});
@@ -56,5 +60,6 @@ lam_tensor *lam_attention(lam_graph *g, lam_tensor *qkv, int64_t heads) {
         threads * node->kernels->attention_workspace(qkv->shape[1], width / heads, false);
     node->backward_workspace_bytes =
         threads * node->kernels->attention_workspace(qkv->shape[1], width / heads, true);
-    return lam_node_output(g, node, LAM_F32, 3, (int64_t[]){qkv->shape[0], qkv->shape[1], width});
+    return lam_node_output(g, node, lam_graph_activation(g), 3,
+                           (int64_t[]){qkv->shape[0], qkv->shape[1], width});
 }

@@ -1,11 +1,28 @@
+#include <string.h>
+
 #include "base/gemm.h"
 #include "model/internal.h"
 #include "model/ops.h"
 
+/* Inputs: x, then (w, b) for each part; the parts lie side by side in the output. The weights of all parts are packed for
+ * oneDNN as one matrix: for y = x w^T (form 0) and for dx = dy w (form 1). bfloat16 always multiplies packed weights, which is
+ * where the float32 masters are rounded; float32 where enough rows earn the packing. */
+#define PACKED_ROWS 1024
+
 static int64_t fan_in(const lam_tensor *w) { return w->count / w->shape[0]; }
+static int parts_of(const lam_node *node) { return (node->input_count - 1) / 2; }
+
+static int64_t width_of(const lam_node *node) {
+    int64_t width = 0;
+    for (int k = 1; k < node->input_count; k += 2) width += node->inputs[k]->shape[0];
+    return width;
+}
+
+static bool is_bf16(const lam_node *node) { return node->inputs[0]->dtype == LAM_BF16; }
 
 static bool fits(lam_graph *g, const lam_tensor *x, const lam_tensor *w, const lam_tensor *b) {
-    if (x->dtype == LAM_F32 && lam_tensor_width(x) == fan_in(w) && b->count == w->shape[0]) return true;
+    if (x->dtype == lam_graph_activation(g) && lam_tensor_width(x) == fan_in(w) && b->count == w->shape[0])
+        return true;
     lam_graph_fail(g, "linear: %s has %lld features, %s takes %lld", x->name, (long long)lam_tensor_width(x),
                    w->name, (long long)fan_in(w));
     return false;
@@ -18,107 +35,196 @@ static double linear_flops(const lam_node *node) {
     return total;
 }
 
-/* One product into columns [offset, offset + out) of y with leading dimension `stride`. */
-static lam_status product(const lam_node *node, const lam_tensor *w, const lam_tensor *b, float *y,
-                          int64_t stride) {
+/* ---- weights ---- */
+
+static lam_status prepare(lam_node *node, bool backward) {
+    if (!node->packed[backward]) return LAM_OK;
+    lam_gemm_type type = is_bf16(node) ? LAM_GEMM_BF16 : LAM_GEMM_F32;
+    int64_t in = lam_tensor_width(node->inputs[0]), out = width_of(node);
+    const float *whole = node->inputs[1]->data;
+    if (parts_of(node) > 1) {
+        float *together = backward ? node->backward_workspace : node->forward_workspace;
+        for (int64_t k = 1, at = 0; k < node->input_count; at += node->inputs[k]->count, k += 2)
+            memcpy(together + at, node->inputs[k]->data, (size_t)node->inputs[k]->count * sizeof(float));
+        whole = together;
+    }
+    return backward ? lam_gemm_pack(type, out, in, whole, false, node->packed[1])
+                    : lam_gemm_pack(type, in, out, whole, true, node->packed[0]);
+}
+
+/* The biases side by side. */
+static const float *bias_of(lam_node *node) {
+    if (parts_of(node) == 1) return node->inputs[2]->data;
+    float *together = node->forward_workspace;
+    for (int64_t k = 2, at = 0; k < node->input_count; at += node->inputs[k]->count, k += 2)
+        memcpy(together + at, node->inputs[k]->data, (size_t)node->inputs[k]->count * sizeof(float));
+    return together;
+}
+
+/* ---- products ---- */
+
+static lam_status product(lam_node *node, void *y) {
     const lam_tensor *x = node->inputs[0];
-    int64_t rows = lam_tensor_rows(x), in = fan_in(w), out = w->shape[0];
-    LAM_TRY(lam_gemm_f32(false, true, rows, out, in, x->data, in, w->data, in, 0.0f, y, stride));
-    node->kernels->add_bias(y, b->data, rows, out, stride);
+    int64_t rows = lam_tensor_rows(x), in = lam_tensor_width(x), out = width_of(node);
+    if (node->packed[0]) {
+        lam_gemm_operands operands = {.m = rows,
+                                      .n = out,
+                                      .k = in,
+                                      .a = x->data,
+                                      .lda = in,
+                                      .packed = node->packed[0],
+                                      .bias = bias_of(node),
+                                      .c = y,
+                                      .ldc = out};
+        return lam_gemm_packed(is_bf16(node) ? LAM_GEMM_BF16 : LAM_GEMM_F32, &operands);
+    }
+    for (int64_t k = 1, at = 0; k < node->input_count; at += node->inputs[k]->shape[0], k += 2) {
+        const lam_tensor *w = node->inputs[k];
+        float *to = (float *)y + at;
+        LAM_TRY(lam_gemm_f32(false, true, rows, w->shape[0], in, x->data, in, w->data, in, 0.0f, to, out));
+        node->kernels->add_bias(to, node->inputs[k + 1]->data, rows, w->shape[0], out);
+    }
     return LAM_OK;
 }
 
-static lam_status product_backward(lam_node *node, int at, const float *dy, int64_t stride) {
-    lam_tensor *x = node->inputs[0], *w = node->inputs[at], *b = node->inputs[at + 1];
-    int64_t rows = lam_tensor_rows(x), in = fan_in(w), out = w->shape[0];
+static lam_status input_gradient(lam_node *node, const void *dy) {
+    lam_tensor *x = node->inputs[0];
+    int64_t rows = lam_tensor_rows(x), in = lam_tensor_width(x), out = width_of(node);
     bool add;
-    float *dx = lam_gradient_target(x, &add);
-    if (dx)
-        LAM_TRY(
-            lam_gemm_f32(false, false, rows, in, out, dy, stride, w->data, in, add ? 1.0f : 0.0f, dx, in));
-    float *dw = lam_gradient_target(w, &add);
-    if (dw && rows) LAM_TRY(lam_gemm_f32(true, false, out, in, rows, dy, stride, x->data, in, 1.0f, dw, in));
-    float *db = lam_gradient_target(b, &add);
-    if (db) node->kernels->column_sums(dy, rows, out, stride, node->backward_workspace, db);
+    void *dx = lam_gradient_target(x, &add);
+    if (!dx) return LAM_OK;
+    if (node->packed[1]) {
+        lam_gemm_operands operands = {.m = rows,
+                                      .n = in,
+                                      .k = out,
+                                      .a = dy,
+                                      .lda = out,
+                                      .packed = node->packed[1],
+                                      .accumulate = add,
+                                      .c = dx,
+                                      .ldc = in};
+        return lam_gemm_packed(is_bf16(node) ? LAM_GEMM_BF16 : LAM_GEMM_F32, &operands);
+    }
+    for (int64_t k = 1, at = 0; k < node->input_count; at += node->inputs[k]->shape[0], k += 2) {
+        const lam_tensor *w = node->inputs[k];
+        LAM_TRY(lam_gemm_f32(false, false, rows, in, w->shape[0], (const float *)dy + at, out, w->data, in,
+                             add || at ? 1.0f : 0.0f, dx, in));
+    }
     return LAM_OK;
 }
 
-static size_t bias_workspace(const lam_tensor *x, const lam_tensor *w) {
-    return (size_t)(lam_column_blocks(x->count / lam_tensor_width(x)) * w->shape[0]) * sizeof(float);
+static lam_status weight_gradients(lam_node *node, const void *dy) {
+    lam_tensor *x = node->inputs[0];
+    int64_t rows = lam_tensor_rows(x), in = lam_tensor_width(x), out = width_of(node);
+    bool add;
+    for (int64_t k = 1, at = 0; k < node->input_count; at += node->inputs[k]->shape[0], k += 2) {
+        lam_tensor *w = node->inputs[k], *b = node->inputs[k + 1];
+        const void *part = (const char *)dy + (size_t)at * lam_dtype_bytes(x->dtype);
+        float *dw = lam_gradient_target(w, &add), *db = lam_gradient_target(b, &add);
+        if (dw && rows && is_bf16(node))
+            LAM_TRY(lam_gemm_bf16_gradient(w->shape[0], in, rows, part, out, x->data, in, dw, in));
+        else if (dw && rows)
+            LAM_TRY(lam_gemm_f32(true, false, w->shape[0], in, rows, part, out, x->data, in, 1.0f, dw, in));
+        if (db) node->kernels->column_sums(part, rows, w->shape[0], out, node->backward_workspace, db);
+    }
+    return LAM_OK;
 }
 
-static lam_tensor *output(lam_graph *g, lam_node *node, int64_t width) {
+static lam_status backward(lam_node *node, const void *dy) {
+    LAM_TRY(input_gradient(node, dy));
+    return weight_gradients(node, dy);
+}
+
+/* ---- operations ---- */
+
+static lam_tensor *output(lam_graph *g, lam_node *node) {
     lam_tensor *x = node ? node->inputs[0] : NULL;
     if (!x) return NULL;
     int64_t shape[LAM_MAX_RANK];
     for (int i = 0; i < x->rank; i++) shape[i] = x->shape[i];
-    shape[x->rank - 1] = width;
-    lam_tensor *y = lam_node_output(g, node, LAM_F32, x->rank, shape);
+    shape[x->rank - 1] = width_of(node);
+    lam_tensor *y = lam_node_output(g, node, lam_graph_activation(g), x->rank, shape);
     if (y) y->bound = x->bound;
     return y;
 }
 
-static lam_status linear_forward(lam_node *node) {
-    lam_tensor *w = node->inputs[1];
-    return product(node, w, node->inputs[2], node->outputs[0]->data, w->shape[0]);
+static lam_tensor *build(lam_graph *g, const lam_op *op, int parts, lam_tensor *const *inputs) {
+    lam_node *node = lam_node_add(g, op, 1 + 2 * parts, inputs);
+    if (!node) return NULL;
+    int64_t rows = inputs[0]->count / lam_tensor_width(inputs[0]), weights = 0, widest = 0;
+    for (int k = 1; k < node->input_count; k += 2) {
+        if (!fits(g, inputs[0], inputs[k], inputs[k + 1])) return NULL;
+        weights += inputs[k]->count;
+        if (inputs[k]->shape[0] > widest) widest = inputs[k]->shape[0];
+    }
+    size_t sums = (size_t)(lam_column_blocks(rows) * widest) * sizeof(float),
+           together = parts > 1 ? (size_t)weights * sizeof(float) : 0;
+    node->forward_workspace_bytes = together;
+    node->backward_workspace_bytes = sums > together ? sums : together;
+    if (is_bf16(node) || rows >= PACKED_ROWS) {
+        lam_gemm_type type = is_bf16(node) ? LAM_GEMM_BF16 : LAM_GEMM_F32;
+        int64_t in = lam_tensor_width(inputs[0]), out = width_of(node);
+        node->packed_bytes[0] = lam_gemm_packed_bytes(type, in, out);
+        if (inputs[0]->requires_gradient) node->packed_bytes[1] = lam_gemm_packed_bytes(type, out, in);
+        if (!node->packed_bytes[0]) lam_graph_fail(g, "linear: %s", lam_last_error());
+    }
+    return output(g, node);
 }
-static lam_status linear_backward(lam_node *node) {
-    return product_backward(node, 1, node->outputs[0]->gradient, node->inputs[1]->shape[0]);
-}
-static const lam_op linear_op = {"linear", 3, 0, linear_forward, linear_backward, linear_flops};
+
+static lam_status linear_forward(lam_node *node) { return product(node, node->outputs[0]->data); }
+static lam_status linear_backward(lam_node *node) { return backward(node, node->outputs[0]->gradient); }
+static const lam_op linear_op = {.name = "linear",
+                                 .backward_reads_inputs = 3,
+                                 .forward = linear_forward,
+                                 .backward = linear_backward,
+                                 .flops = linear_flops,
+                                 .prepare = prepare};
+static const lam_op linear_qkv_op = {.name = "linear_qkv",
+                                     .backward_reads_inputs = 1 | 2 | 8 | 32,
+                                     .forward = linear_forward,
+                                     .backward = linear_backward,
+                                     .flops = linear_flops,
+                                     .prepare = prepare};
 
 lam_tensor *lam_linear(lam_graph *g, lam_tensor *x, lam_tensor *w, lam_tensor *b) {
-    lam_node *node = lam_node_add(g, &linear_op, 3, (lam_tensor *[]){x, w, b});
-    if (!node || !fits(g, x, w, b)) return NULL;
-    node->backward_workspace_bytes = bias_workspace(x, w);
-    return output(g, node, w->shape[0]);
+    return build(g, &linear_op, 1, (lam_tensor *[]){x, w, b});
 }
-
-static lam_status linear_gelu_forward(lam_node *node) {
-    lam_tensor *w = node->inputs[1], *y = node->outputs[0], *before = node->outputs[1];
-    LAM_TRY(product(node, w, node->inputs[2], before->data, w->shape[0]));
-    node->kernels->gelu(before->data, y->data, lam_tensor_rows(y) * w->shape[0]);
-    return LAM_OK;
-}
-static lam_status linear_gelu_backward(lam_node *node) {
-    lam_tensor *w = node->inputs[1], *y = node->outputs[0];
-    /* In place: nobody reads the gradient of y after this step. */
-    node->kernels->gelu_backward(node->outputs[1]->data, y->gradient, lam_tensor_rows(y) * w->shape[0]);
-    return product_backward(node, 1, y->gradient, w->shape[0]);
-}
-static const lam_op linear_gelu_op = {"linear_gelu",        3,           2, linear_gelu_forward,
-                                      linear_gelu_backward, linear_flops};
-
-lam_tensor *lam_linear_gelu(lam_graph *g, lam_tensor *x, lam_tensor *w, lam_tensor *b) {
-    lam_node *node = lam_node_add(g, &linear_gelu_op, 3, (lam_tensor *[]){x, w, b});
-    if (!node || !fits(g, x, w, b)) return NULL;
-    node->backward_workspace_bytes = bias_workspace(x, w);
-    lam_tensor *y = output(g, node, w->shape[0]);
-    lam_tensor *before = output(g, node, w->shape[0]);
-    if (before) before->requires_gradient = false;
-    return y;
-}
-
-static lam_status linear_qkv_forward(lam_node *node) {
-    int64_t d = node->inputs[1]->shape[0];
-    for (int part = 0; part < 3; part++)
-        LAM_TRY(product(node, node->inputs[1 + 2 * part], node->inputs[2 + 2 * part],
-                        (float *)node->outputs[0]->data + part * d, 3 * d));
-    return LAM_OK;
-}
-static lam_status linear_qkv_backward(lam_node *node) {
-    int64_t d = node->inputs[1]->shape[0];
-    for (int part = 0; part < 3; part++)
-        LAM_TRY(product_backward(node, 1 + 2 * part, node->outputs[0]->gradient + part * d, 3 * d));
-    return LAM_OK;
-}
-static const lam_op linear_qkv_op = {"linear_qkv",       1 | 2 | 8 | 32,      0,
-                                     linear_qkv_forward, linear_qkv_backward, linear_flops};
 
 lam_tensor *lam_linear_qkv(lam_graph *g, lam_tensor *x, lam_tensor *wq, lam_tensor *bq, lam_tensor *wk,
                            lam_tensor *bk, lam_tensor *wv, lam_tensor *bv) {
-    lam_node *node = lam_node_add(g, &linear_qkv_op, 7, (lam_tensor *[]){x, wq, bq, wk, bk, wv, bv});
-    if (!node || !fits(g, x, wq, bq) || !fits(g, x, wk, bk) || !fits(g, x, wv, bv)) return NULL;
-    node->backward_workspace_bytes = bias_workspace(x, wq);
-    return output(g, node, 3 * wq->shape[0]);
+    return build(g, &linear_qkv_op, 3, (lam_tensor *[]){x, wq, bq, wk, bk, wv, bv});
+}
+
+/* Outputs: gelu(h), h. */
+static void gelu_again(lam_node *node) {
+    lam_tensor *y = node->outputs[0], *before = node->outputs[1];
+    node->kernels->gelu(before->data, y->data, lam_tensor_rows(y) * lam_tensor_width(y));
+}
+static lam_status linear_gelu_forward(lam_node *node) {
+    LAM_TRY(product(node, node->outputs[1]->data));
+    gelu_again(node);
+    return LAM_OK;
+}
+static lam_status linear_gelu_backward(lam_node *node) {
+    lam_tensor *y = node->outputs[0];
+    /* In place: nobody reads the gradient of y after this step. */
+    node->kernels->gelu_backward(node->outputs[1]->data, y->gradient,
+                                 lam_tensor_rows(y) * lam_tensor_width(y));
+    return backward(node, y->gradient);
+}
+static const lam_op linear_gelu_op = {.name = "linear_gelu",
+                                      .backward_reads_inputs = 3,
+                                      .backward_reads_outputs = 2,
+                                      .forward = linear_gelu_forward,
+                                      .backward = linear_gelu_backward,
+                                      .flops = linear_flops,
+                                      .again = gelu_again,
+                                      .again_outputs = 1,
+                                      .prepare = prepare};
+
+lam_tensor *lam_linear_gelu(lam_graph *g, lam_tensor *x, lam_tensor *w, lam_tensor *b) {
+    lam_tensor *y = build(g, &linear_gelu_op, 1, (lam_tensor *[]){x, w, b});
+    lam_tensor *before = y ? output(g, y->producer) : NULL;
+    if (before) before->requires_gradient = false;
+    return y;
 }

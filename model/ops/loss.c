@@ -5,11 +5,8 @@
 
 #define NORM_PIX_EPS 1e-6
 
-/* Mean and reciprocal deviation that the target patch is standardised with: (0, 1) without norm_pix. */
-static void target_scale(const float *target, int64_t length, bool norm_pix, float *mean, float *rstd) {
-    *mean = 0;
-    *rstd = 1;
-    if (!norm_pix) return;
+/* Mean and reciprocal deviation that the target patch is standardised with. */
+static void target_scale(const float *target, int64_t length, float *mean, float *rstd) {
     double sum = 0, squares = 0;
     for (int64_t i = 0; i < length; i++) sum += (double)target[i];
     double centre = sum / (double)length;
@@ -25,28 +22,22 @@ static int64_t masked_count(const float *mask, int64_t tokens) {
     return count;
 }
 
+/* Saved: mean [rows], rstd [rows] of the targets, where norm_pix. */
 static lam_status masked_loss_forward(lam_node *node) {
     const lam_tensor *prediction = node->inputs[0];
-    int64_t batch = prediction->shape[0], tokens = prediction->shape[1], length = prediction->shape[2];
-    const float *guess = prediction->data, *target = node->inputs[1]->data, *mask = node->inputs[2]->data,
+    int64_t batch = prediction->shape[0], tokens = prediction->shape[1], length = prediction->shape[2],
+            rows = batch * tokens;
+    const float *target = node->inputs[1]->data, *mask = node->inputs[2]->data,
                 *weight = node->inputs[3]->data;
     float *loss = node->outputs[0]->data, *sample_loss = node->outputs[1]->data;
-    bool norm_pix = node->integers[0];
+    float *mean = node->integers[0] ? node->saved : NULL, *rstd = mean ? mean + rows : NULL;
     double *errors = node->forward_workspace; /* [batch, tokens] */
+    if (mean) {
 #pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < batch * tokens; row++) {
-        errors[row] = 0;
-        if (mask[row] == 0.0f) continue;
-        const float *p = guess + row * length, *t = target + row * length;
-        float mean, rstd, sum = 0;
-        target_scale(t, length, norm_pix, &mean, &rstd);
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = 0; i < length; i++) {
-            float e = p[i] - (t[i] - mean) * rstd;
-            sum += e * e;
-        }
-        errors[row] = (double)sum / (double)length;
+        for (int64_t row = 0; row < rows; row++)
+            target_scale(target + row * length, length, &mean[row], &rstd[row]);
     }
+    node->kernels->masked_loss(prediction->data, target, mask, mean, rstd, errors, rows, length);
     double total = 0;
     for (int64_t b = 0; b < batch; b++) {
         double sum = 0;
@@ -62,32 +53,30 @@ static lam_status masked_loss_forward(lam_node *node) {
 
 static lam_status masked_loss_backward(lam_node *node) {
     lam_tensor *prediction = node->inputs[0];
-    int64_t batch = prediction->shape[0], tokens = prediction->shape[1], length = prediction->shape[2];
-    const float *guess = prediction->data, *target = node->inputs[1]->data, *mask = node->inputs[2]->data,
-                *weight = node->inputs[3]->data;
-    bool norm_pix = node->integers[0], add;
-    float *d = lam_gradient_target(prediction, &add), d_loss = node->outputs[0]->gradient[0];
+    int64_t batch = prediction->shape[0], tokens = prediction->shape[1], length = prediction->shape[2],
+            rows = batch * tokens;
+    const float *mask = node->inputs[2]->data, *weight = node->inputs[3]->data,
+                *mean = node->integers[0] ? node->saved : NULL;
+    float *factor = node->backward_workspace; /* [rows] */
+    bool add;
+    void *d = lam_gradient_target(prediction, &add);
     if (!d) return LAM_OK;
-#pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < batch * tokens; row++) {
-        int64_t b = row / tokens, count = masked_count(mask + b * tokens, tokens);
-        bool counts = mask[row] != 0.0f && weight[b] != 0.0f;
-        float factor = counts ? d_loss * weight[b] * 2.0f / ((float)length * (float)count) : 0.0f, mean = 0,
-              rstd = 1;
-        const float *p = guess + row * length, *t = target + row * length;
-        float *to = d + row * length;
-        if (counts) target_scale(t, length, norm_pix, &mean, &rstd);
-#pragma omp simd
-        for (int64_t i = 0; i < length; i++) {
-            float value = counts ? factor * (p[i] - (t[i] - mean) * rstd) : 0.0f;
-            to[i] = (add ? to[i] : 0.0f) + value;
-        }
+    float d_loss = *(const float *)node->outputs[0]->gradient;
+    for (int64_t b = 0; b < batch; b++) {
+        int64_t count = masked_count(mask + b * tokens, tokens);
+        float each = count ? d_loss * weight[b] * 2.0f / ((float)length * (float)count) : 0.0f;
+        for (int64_t n = 0; n < tokens; n++)
+            factor[b * tokens + n] = mask[b * tokens + n] != 0.0f ? each : 0.0f;
     }
+    node->kernels->masked_loss_backward(prediction->data, node->inputs[1]->data, factor, mean,
+                                        mean ? mean + rows : NULL, d, add, rows, length);
     return LAM_OK;
 }
 
-static const lam_op masked_loss_op = {"masked_loss",        1 | 2 | 4, 0, masked_loss_forward,
-                                      masked_loss_backward, NULL};
+static const lam_op masked_loss_op = {.name = "masked_loss",
+                                      .backward_reads_inputs = 1 | 2 | 4 | 8,
+                                      .forward = masked_loss_forward,
+                                      .backward = masked_loss_backward};
 
 lam_tensor *lam_masked_loss(lam_graph *g, lam_tensor *prediction, lam_tensor *target, lam_tensor *mask,
                             lam_tensor *weight, bool norm_pix, lam_tensor **sample_loss) {
@@ -99,6 +88,8 @@ lam_tensor *lam_masked_loss(lam_graph *g, lam_tensor *prediction, lam_tensor *ta
         lam_graph_fail(g, "masked_loss: prediction, target, mask and weight do not belong together");
     node->integers[0] = norm_pix;
     node->forward_workspace_bytes = (size_t)mask->count * sizeof(double);
+    node->backward_workspace_bytes = (size_t)mask->count * sizeof(float);
+    node->saved_bytes = norm_pix ? (size_t)(2 * mask->count) * sizeof(float) : 0;
     lam_tensor *loss = lam_node_output(g, node, LAM_F32, 1, (int64_t[]){1});
     *sample_loss = lam_node_output(g, node, LAM_F32, 1, (int64_t[]){prediction->shape[0]});
     if (*sample_loss) (*sample_loss)->requires_gradient = false;

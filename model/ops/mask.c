@@ -21,7 +21,7 @@ static lam_status uniform_noise_forward(lam_node *node) {
     return LAM_OK;
 }
 
-static const lam_op uniform_noise_op = {"uniform_noise", 0, 0, uniform_noise_forward, NULL, NULL};
+static const lam_op uniform_noise_op = {.name = "uniform_noise", .forward = uniform_noise_forward};
 
 lam_tensor *lam_uniform_noise(lam_graph *g, lam_tensor *step, lam_tensor *sample_ids, int64_t tokens,
                               uint64_t seed) {
@@ -64,7 +64,7 @@ static lam_status mask_plan_forward(lam_node *node) {
     return LAM_OK;
 }
 
-static const lam_op mask_plan_op = {"mask_plan", 0, 0, mask_plan_forward, NULL, NULL};
+static const lam_op mask_plan_op = {.name = "mask_plan", .forward = mask_plan_forward};
 
 void lam_mask_plan(lam_graph *g, lam_tensor *noise, int64_t keep, lam_tensor **ids_keep,
                    lam_tensor **ids_restore, lam_tensor **mask) {

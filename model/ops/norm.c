@@ -26,11 +26,11 @@ static lam_status layernorm_backward(lam_node *node) {
     int64_t rows = x->count / lam_tensor_width(x);
     const float *mean = node->saved;
     bool add_x = false, add_r = false, ignored;
-    float *dx = lam_gradient_target(x, &add_x),
-          *dr = more ? lam_gradient_target(node->inputs[1], &add_r) : NULL;
-    const float *ds = sum && sum->gradient_written ? sum->gradient : NULL;
+    void *dx = lam_gradient_target(x, &add_x),
+         *dr = more ? lam_gradient_target(node->inputs[1], &add_r) : NULL;
+    const void *ds = sum && sum->gradient_written ? sum->gradient : NULL;
     /* The normalised output may have no consumer on the way to the loss. */
-    if (!y->gradient_written) memset(y->gradient, 0, (size_t)y->count * sizeof(float));
+    if (!y->gradient_written) memset(y->gradient, 0, (size_t)y->count * lam_dtype_bytes(y->dtype));
     node->kernels->layernorm_backward(more ? sum->data : x->data, w->data, mean, mean + rows, y->gradient, ds,
                                       dx, add_x, dr, add_r, lam_gradient_target(w, &ignored),
                                       lam_gradient_target(b, &ignored), node->backward_workspace,
@@ -38,8 +38,28 @@ static lam_status layernorm_backward(lam_node *node) {
     return LAM_OK;
 }
 
-static const lam_op layernorm_op = {"layernorm", 1 | 2, 0, layernorm_forward, layernorm_backward, NULL};
-static const lam_op add_layernorm_op = {"add_layernorm", 4, 2, layernorm_forward, layernorm_backward, NULL};
+static void layernorm_again(lam_node *node) {
+    int more = with_sum(node);
+    lam_tensor *x = node->inputs[0], *w = node->inputs[1 + more], *b = node->inputs[2 + more];
+    const float *mean = node->saved;
+    node->kernels->layernorm_again(more ? node->outputs[1]->data : x->data, w->data, b->data,
+                                   node->outputs[0]->data, mean, mean + x->count / lam_tensor_width(x),
+                                   lam_tensor_rows(x), lam_tensor_width(x));
+}
+
+static const lam_op layernorm_op = {.name = "layernorm",
+                                    .backward_reads_inputs = 1 | 2,
+                                    .forward = layernorm_forward,
+                                    .backward = layernorm_backward,
+                                    .again = layernorm_again,
+                                    .again_outputs = 1};
+static const lam_op add_layernorm_op = {.name = "add_layernorm",
+                                        .backward_reads_inputs = 4,
+                                        .backward_reads_outputs = 2,
+                                        .forward = layernorm_forward,
+                                        .backward = layernorm_backward,
+                                        .again = layernorm_again,
+                                        .again_outputs = 1};
 
 static lam_tensor *build(lam_graph *g, const lam_op *op, int inputs, lam_tensor *const *input, double eps,
                          lam_tensor **sum) {
@@ -55,10 +75,10 @@ static lam_tensor *build(lam_graph *g, const lam_op *op, int inputs, lam_tensor 
     node->numbers[0] = eps;
     node->saved_bytes = (size_t)(2 * rows) * sizeof(float);
     node->backward_workspace_bytes = (size_t)(2 * lam_column_blocks(rows) * width) * sizeof(float);
-    lam_tensor *y = lam_node_output(g, node, LAM_F32, x->rank, x->shape);
+    lam_tensor *y = lam_node_output(g, node, lam_graph_activation(g), x->rank, x->shape);
     if (y) y->bound = x->bound;
     if (sum) {
-        *sum = lam_node_output(g, node, LAM_F32, x->rank, x->shape);
+        *sum = lam_node_output(g, node, lam_graph_activation(g), x->rank, x->shape);
         if (*sum) (*sum)->bound = x->bound;
     }
     return y;
@@ -76,31 +96,25 @@ lam_tensor *lam_add_layernorm(lam_graph *g, lam_tensor *x, lam_tensor *r, lam_te
 
 static lam_status add_forward(lam_node *node) {
     lam_tensor *y = node->outputs[0];
-    size_t count = (size_t)(lam_tensor_rows(y) * lam_tensor_width(y));
-    memcpy(y->data, node->inputs[0]->data, count * sizeof(float));
-    node->kernels->accumulate(y->data, node->inputs[1]->data, (int64_t)count);
+    node->kernels->add(node->inputs[0]->data, node->inputs[1]->data, y->data,
+                       lam_tensor_rows(y) * lam_tensor_width(y));
     return LAM_OK;
 }
 
 static lam_status add_backward(lam_node *node) {
     lam_tensor *y = node->outputs[0];
-    int64_t count = lam_tensor_rows(y) * lam_tensor_width(y);
-    for (int k = 0; k < 2; k++) {
-        bool add;
-        float *d = lam_gradient_target(node->inputs[k], &add);
-        if (d && add) node->kernels->accumulate(d, y->gradient, count);
-        if (d && !add) memcpy(d, y->gradient, (size_t)count * sizeof(float));
-    }
+    for (int k = 0; k < 2; k++)
+        lam_gradient_pass(node, node->inputs[k], y->gradient, lam_tensor_rows(y) * lam_tensor_width(y));
     return LAM_OK;
 }
 
-static const lam_op add_op = {"add", 0, 0, add_forward, add_backward, NULL};
+static const lam_op add_op = {.name = "add", .forward = add_forward, .backward = add_backward};
 
 lam_tensor *lam_add(lam_graph *g, lam_tensor *x, lam_tensor *r) {
     lam_node *node = lam_node_add(g, &add_op, 2, (lam_tensor *[]){x, r});
     if (!node) return NULL;
     if (x->count != r->count) lam_graph_fail(g, "add: %s and %s differ in size", x->name, r->name);
-    lam_tensor *y = lam_node_output(g, node, LAM_F32, x->rank, x->shape);
+    lam_tensor *y = lam_node_output(g, node, lam_graph_activation(g), x->rank, x->shape);
     if (y) y->bound = x->bound;
     return y;
 }

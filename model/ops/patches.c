@@ -70,7 +70,7 @@ static lam_status patches_forward(lam_node *node) {
     return LAM_OK;
 }
 
-static const lam_op patches_op = {"patches", 0, 0, patches_forward, NULL, NULL};
+static const lam_op patches_op = {.name = "patches", .forward = patches_forward};
 
 lam_tensor *lam_patches(lam_graph *g, lam_tensor *pixels, const lam_standardise *how) {
     lam_tensor *input[LAM_MAX_INPUTS] = {pixels};
@@ -108,27 +108,18 @@ lam_tensor *lam_patches(lam_graph *g, lam_tensor *pixels, const lam_standardise 
 
 static lam_status gather_forward(lam_node *node) {
     const lam_tensor *x = node->inputs[0], *y = node->outputs[0];
-    int64_t tokens = x->shape[1], length = x->shape[2], kept = y->shape[1], channels = node->integers[0],
-            area = length / channels;
-    const int32_t *ids = node->input_count > 1 ? node->inputs[1]->data : NULL;
-#pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < y->shape[0] * kept; row++) {
-        int64_t b = row / kept, n = ids ? ids[row] : row % kept;
-        const float *from = (const float *)x->data + (b * tokens + n) * length;
-        float *to = (float *)y->data + row * length;
-        for (int64_t c = 0; c < channels; c++)
-            for (int64_t p = 0; p < area; p++) to[c * area + p] = from[p * channels + c];
-    }
+    node->kernels->gather_patches(x->data, node->input_count > 1 ? node->inputs[1]->data : NULL, y->data,
+                                  x->shape[0], x->shape[1], y->shape[1], x->shape[2], node->integers[0]);
     return LAM_OK;
 }
 
-static const lam_op gather_op = {"gather_patches", 0, 0, gather_forward, NULL, NULL};
+static const lam_op gather_op = {.name = "gather_patches", .forward = gather_forward};
 
 lam_tensor *lam_gather_patches(lam_graph *g, lam_tensor *patches, lam_tensor *ids_keep, int64_t channels) {
     lam_node *node = lam_node_add(g, &gather_op, ids_keep ? 2 : 1, (lam_tensor *[]){patches, ids_keep});
     if (!node) return NULL;
     node->integers[0] = channels;
     return lam_node_output(
-        g, node, LAM_F32, 3,
+        g, node, lam_graph_activation(g), 3,
         (int64_t[]){patches->shape[0], ids_keep ? ids_keep->shape[1] : patches->shape[1], patches->shape[2]});
 }

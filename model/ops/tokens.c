@@ -3,46 +3,44 @@
 #include "model/internal.h"
 #include "model/ops.h"
 
-/* A gradient that several batch rows share is summed by features in parallel, by rows in order. */
-
 /* ---- embed_tokens: x, cls, position, [ids_keep] ---- */
 
 static lam_status embed_tokens_forward(lam_node *node) {
     const lam_tensor *x = node->inputs[0];
-    int64_t batch = x->shape[0], kept = x->shape[1], d = x->shape[2];
-    const float *from = x->data, *cls = node->inputs[1]->data, *position = node->inputs[2]->data;
-    const int32_t *ids = node->input_count > 3 ? node->inputs[3]->data : NULL;
-    float *to = node->outputs[0]->data;
-#pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < batch * (kept + 1); row++) {
-        int64_t b = row / (kept + 1), k = row % (kept + 1) - 1;
-        const float *value = k < 0 ? cls : from + (b * kept + k) * d;
-        const float *place = position + (k < 0 ? 0 : 1 + (ids ? ids[b * kept + k] : k)) * d;
-        for (int64_t i = 0; i < d; i++) to[row * d + i] = value[i] + place[i];
-    }
+    node->kernels->embed_tokens(x->data, node->inputs[1]->data, node->inputs[2]->data,
+                                node->input_count > 3 ? node->inputs[3]->data : NULL, node->outputs[0]->data,
+                                x->shape[0], x->shape[1], x->shape[2]);
     return LAM_OK;
+}
+
+/* The rows of each sample without its first `skipped` elements: to (+)= from. */
+static void pass_rows(const lam_node *node, const void *from, int64_t from_stride, int64_t from_at, void *to,
+                      int64_t to_stride, int64_t to_at, int64_t count, int64_t batch, bool add) {
+    size_t size = lam_dtype_bytes(node->outputs[0]->dtype);
+    for (int64_t b = 0; b < batch; b++) {
+        const char *source = (const char *)from + (size_t)(b * from_stride + from_at) * size;
+        char *target = (char *)to + (size_t)(b * to_stride + to_at) * size;
+        if (add)
+            node->kernels->accumulate(target, source, count);
+        else
+            memcpy(target, source, (size_t)count * size);
+    }
 }
 
 static lam_status embed_tokens_backward(lam_node *node) {
     lam_tensor *x = node->inputs[0];
     int64_t batch = x->shape[0], kept = x->shape[1], d = x->shape[2];
-    const float *dy = node->outputs[0]->gradient;
+    const void *dy = node->outputs[0]->gradient;
     bool add;
-    float *dx = lam_gradient_target(x, &add);
-#pragma omp parallel for schedule(static)
-    for (int64_t b = 0; b < batch; b++) {
-        const float *from = dy + (b * (kept + 1) + 1) * d;
-        for (int64_t i = 0; dx && i < kept * d; i++)
-            dx[b * kept * d + i] = (add ? dx[b * kept * d + i] : 0) + from[i];
-    }
+    void *dx = lam_gradient_target(x, &add);
+    if (dx) pass_rows(node, dy, (kept + 1) * d, d, dx, kept * d, 0, kept * d, batch, add);
     float *dcls = lam_gradient_target(node->inputs[1], &add);
-    for (int64_t b = 0; dcls && b < batch; b++)
-        for (int64_t i = 0; i < d; i++) dcls[i] += dy[b * (kept + 1) * d + i];
+    if (dcls) node->kernels->batch_sums(dy, batch, (kept + 1) * d, d, dcls);
     return LAM_OK;
 }
 
-static const lam_op embed_tokens_op = {"embed_tokens",        0,   0, embed_tokens_forward,
-                                       embed_tokens_backward, NULL};
+static const lam_op embed_tokens_op = {
+    .name = "embed_tokens", .forward = embed_tokens_forward, .backward = embed_tokens_backward};
 
 lam_tensor *lam_embed_tokens(lam_graph *g, lam_tensor *x, lam_tensor *cls, lam_tensor *position,
                              lam_tensor *ids_keep) {
@@ -51,53 +49,37 @@ lam_tensor *lam_embed_tokens(lam_graph *g, lam_tensor *x, lam_tensor *cls, lam_t
     if (!node) return NULL;
     if (cls->count != x->shape[2] || lam_tensor_width(position) != x->shape[2])
         lam_graph_fail(g, "embed_tokens: widths differ");
-    return lam_node_output(g, node, LAM_F32, 3, (int64_t[]){x->shape[0], x->shape[1] + 1, x->shape[2]});
+    return lam_node_output(g, node, lam_graph_activation(g), 3,
+                           (int64_t[]){x->shape[0], x->shape[1] + 1, x->shape[2]});
 }
 
 /* ---- unshuffle: x, mask_token, position, ids_restore ---- */
 
 static lam_status unshuffle_forward(lam_node *node) {
     const lam_tensor *x = node->inputs[0], *y = node->outputs[0];
-    int64_t batch = x->shape[0], kept = x->shape[1] - 1, tokens = y->shape[1], d = x->shape[2];
-    const float *from = x->data, *mask_token = node->inputs[1]->data, *position = node->inputs[2]->data;
-    const int32_t *restore = node->inputs[3]->data;
-    float *to = y->data;
-#pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < batch * tokens; row++) {
-        int64_t b = row / tokens, n = row % tokens;
-        int64_t rank = n ? restore[b * (tokens - 1) + n - 1] : -1;
-        const float *value = rank < kept ? from + (b * (kept + 1) + 1 + rank) * d : mask_token;
-        for (int64_t i = 0; i < d; i++) to[row * d + i] = value[i] + position[n * d + i];
-    }
+    node->kernels->unshuffle(x->data, node->inputs[1]->data, node->inputs[2]->data, node->inputs[3]->data,
+                             y->data, x->shape[0], x->shape[1] - 1, y->shape[1], x->shape[2]);
     return LAM_OK;
 }
 
 static lam_status unshuffle_backward(lam_node *node) {
     lam_tensor *x = node->inputs[0], *y = node->outputs[0];
-    int64_t batch = x->shape[0], kept = x->shape[1] - 1, tokens = y->shape[1], d = x->shape[2];
-    const int32_t *restore = node->inputs[3]->data;
-    const float *dy = y->gradient;
+    int64_t batch = x->shape[0], d = x->shape[2];
     bool add;
-    float *dx = lam_gradient_target(x, &add);
-    if (dx && !add) memset(dx, 0, (size_t)x->count * sizeof(float));
+    void *dx = lam_gradient_target(x, &add);
     float *partial = node->backward_workspace; /* [batch, d] of the mask token */
-#pragma omp parallel for schedule(static)
-    for (int64_t b = 0; b < batch; b++) {
-        float *sum = partial + b * d;
-        memset(sum, 0, (size_t)d * sizeof(float));
-        for (int64_t n = 0; n < tokens; n++) {
-            int64_t rank = n ? restore[b * (tokens - 1) + n - 1] : -1;
-            float *to = rank < kept ? (dx ? dx + (b * (kept + 1) + 1 + rank) * d : NULL) : sum;
-            for (int64_t i = 0; to && i < d; i++) to[i] += dy[(b * tokens + n) * d + i];
-        }
-    }
+    node->kernels->unshuffle_backward(y->gradient, node->inputs[3]->data, dx, add, partial, batch,
+                                      x->shape[1] - 1, y->shape[1], d);
     float *dmask = lam_gradient_target(node->inputs[1], &add);
     for (int64_t b = 0; dmask && b < batch; b++)
         for (int64_t i = 0; i < d; i++) dmask[i] += partial[b * d + i];
     return LAM_OK;
 }
 
-static const lam_op unshuffle_op = {"unshuffle", 8, 0, unshuffle_forward, unshuffle_backward, NULL};
+static const lam_op unshuffle_op = {.name = "unshuffle",
+                                    .backward_reads_inputs = 8,
+                                    .forward = unshuffle_forward,
+                                    .backward = unshuffle_backward};
 
 lam_tensor *lam_unshuffle(lam_graph *g, lam_tensor *x, lam_tensor *mask_token, lam_tensor *position,
                           lam_tensor *ids_restore) {
@@ -107,7 +89,7 @@ lam_tensor *lam_unshuffle(lam_graph *g, lam_tensor *x, lam_tensor *mask_token, l
     if (mask_token->count != x->shape[2] || lam_tensor_width(position) != x->shape[2])
         lam_graph_fail(g, "unshuffle: widths differ");
     node->backward_workspace_bytes = (size_t)(x->shape[0] * x->shape[2]) * sizeof(float);
-    return lam_node_output(g, node, LAM_F32, 3,
+    return lam_node_output(g, node, lam_graph_activation(g), 3,
                            (int64_t[]){x->shape[0], 1 + ids_restore->shape[1], x->shape[2]});
 }
 
@@ -115,31 +97,30 @@ lam_tensor *lam_unshuffle(lam_graph *g, lam_tensor *x, lam_tensor *mask_token, l
 
 static lam_status drop_cls_forward(lam_node *node) {
     const lam_tensor *x = node->inputs[0];
-    size_t row = (size_t)(x->shape[1] * x->shape[2]), kept = row - (size_t)x->shape[2];
-#pragma omp parallel for schedule(static)
-    for (int64_t b = 0; b < x->shape[0]; b++)
-        memcpy((float *)node->outputs[0]->data + (size_t)b * kept,
-               (const float *)x->data + (size_t)b * row + x->shape[2], kept * sizeof(float));
+    int64_t row = x->shape[1] * x->shape[2], d = x->shape[2];
+    pass_rows(node, x->data, row, d, node->outputs[0]->data, row - d, 0, row - d, x->shape[0], false);
     return LAM_OK;
 }
 
 static lam_status drop_cls_backward(lam_node *node) {
     lam_tensor *x = node->inputs[0];
     int64_t row = x->shape[1] * x->shape[2], d = x->shape[2];
-    const float *dy = node->outputs[0]->gradient;
+    size_t size = lam_dtype_bytes(x->dtype);
     bool add;
-    float *dx = lam_gradient_target(x, &add);
-#pragma omp parallel for schedule(static)
-    for (int64_t b = 0; b < x->shape[0]; b++)
-        for (int64_t i = 0; dx && i < row; i++)
-            dx[b * row + i] = (add ? dx[b * row + i] : 0) + (i < d ? 0 : dy[b * (row - d) + i - d]);
+    char *dx = lam_gradient_target(x, &add);
+    if (!dx) return LAM_OK;
+    for (int64_t b = 0; b < x->shape[0] && !add; b++)
+        memset(dx + (size_t)(b * row) * size, 0, (size_t)d * size);
+    pass_rows(node, node->outputs[0]->gradient, row - d, 0, dx, row, d, row - d, x->shape[0], add);
     return LAM_OK;
 }
 
-static const lam_op drop_cls_op = {"drop_cls", 0, 0, drop_cls_forward, drop_cls_backward, NULL};
+static const lam_op drop_cls_op = {
+    .name = "drop_cls", .forward = drop_cls_forward, .backward = drop_cls_backward};
 
 lam_tensor *lam_drop_cls(lam_graph *g, lam_tensor *x) {
     lam_node *node = lam_node_add(g, &drop_cls_op, 1, (lam_tensor *[]){x});
-    return node ? lam_node_output(g, node, LAM_F32, 3, (int64_t[]){x->shape[0], x->shape[1] - 1, x->shape[2]})
+    return node ? lam_node_output(g, node, lam_graph_activation(g), 3,
+                                  (int64_t[]){x->shape[0], x->shape[1] - 1, x->shape[2]})
                 : NULL;
 }
