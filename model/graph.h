@@ -111,8 +111,8 @@ typedef struct lam_op_time {
 void lam_graph_profile(lam_graph *graph, bool on); /* on also resets */
 int64_t lam_graph_op_times(const lam_graph *graph, lam_op_time *times, int64_t maximum);
 
-/* Instruction set of the kernels in use: "avx512", "avx2", "baseline". LAMELLA_ISA forces one (error where
- * missing). */
+/* Instruction set of the kernels in use: "amx", "avx512_bf16", "avx512", "avx2", "baseline". LAMELLA_ISA forces one (error
+ * where missing). */
 lam_status lam_isa_select(void);
 const char *lam_isa_name(void);
 

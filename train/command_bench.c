@@ -45,7 +45,7 @@ typedef struct step_bench {
     int64_t batch, updates;
 } step_bench;
 
-static lam_status open_step(step_bench *b, const char *name) {
+static lam_status open_step(step_bench *b, const char *name, bool bf16, lam_recompute recompute) {
     const preset *p = NULL;
     for (size_t i = 0; i < sizeof presets / sizeof presets[0]; i++) {
         if (!strcmp(presets[i].name, name)) p = &presets[i];
@@ -72,6 +72,8 @@ static lam_status open_step(step_bench *b, const char *name) {
     LAM_TRY(lam_alloc_array((void **)&b->m, b->parameters->trainable, sizeof(float)));
     LAM_TRY(lam_alloc_array((void **)&b->v, b->parameters->trainable, sizeof(float)));
     LAM_TRY(lam_graph_create(&b->graph, b->parameters, LAM_BACKEND_CPU));
+    if (bf16) lam_graph_set_activation(b->graph, LAM_BF16);
+    lam_graph_set_recompute(b->graph, recompute);
     LAM_TRY(lam_mae_build(b->graph, &b->model, b->batch, &b->io));
     LAM_TRY(lam_graph_differentiate(b->graph, b->io.loss));
     LAM_TRY(lam_graph_plan(b->graph));
@@ -154,13 +156,21 @@ static lam_status print_step(const lam_arguments *a, const step_bench *b, double
     return LAM_OK;
 }
 
+static lam_recompute recompute_of(const char *name) {
+    return !strcmp(name, "block")       ? LAM_RECOMPUTE_BLOCK
+           : !strcmp(name, "norm_gelu") ? LAM_RECOMPUTE_NORM_GELU
+                                        : LAM_RECOMPUTE_NONE;
+}
+
 static lam_status bench_step(const lam_arguments *a) {
     step_bench b = {.batch = lam_option_int(a, "batch")};
     int64_t steps = lam_option_int(a, "steps");
     double *rates = NULL, limit = 0;
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_alloc_array((void **)&rates, steps, sizeof(double)), done);
-    LAM_TRY_GOTO(open_step(&b, lam_option_text(a, "model")), done);
+    LAM_TRY_GOTO(open_step(&b, lam_option_text(a, "model"), !strcmp(lam_option_text(a, "precision"), "bf16"),
+                           recompute_of(lam_option_text(a, "recompute"))),
+                 done);
     LAM_TRY_GOTO(one_step(&b), done); /* caches and code are warm after it */
     LAM_TRY_GOTO(lam_gemm_limit(&b.model, b.batch, 2, &limit), done);
     lam_graph_profile(b.graph, true);
@@ -223,6 +233,9 @@ static const lam_option step_options[] = {
     {"model", LAM_OPTION_TEXT, "NAME", "s16",
      "t16, t8, s16, s8, b16, b8, l16 or l8; 6 channels of 256 pixels", .required = false},
     {"batch", LAM_OPTION_INT, "N", "8", "crops at once", .minimum = 1, .maximum = 65536},
+    {"precision", LAM_OPTION_CHOICE, "f32|bf16", "f32", "type of the activations", .required = false},
+    {"recompute", LAM_OPTION_CHOICE, "none|norm_gelu|block", "none",
+     "what the backward pass computes again instead of keeping it", .required = false},
     {"steps", LAM_OPTION_INT, "N", "5", "that are timed; the median counts", .minimum = 1,
      .maximum = 1000000},
     {.name = NULL}};

@@ -69,6 +69,7 @@ static lam_tensor *blocks(lam_graph *g, lam_tensor *x, const char *stack, int64_
     char prefix[64], weight[64], bias[64];
     for (int64_t i = 0; i < depth; i++) {
         snprintf(prefix, sizeof prefix, "%s.%lld.", stack, (long long)i);
+        lam_graph_block_begin(g);
         lam_tensor *w = lam_named(g, prefix, "layernorm_before.weight"),
                    *b = lam_named(g, prefix, "layernorm_before.bias");
         lam_tensor *h = r ? lam_add_layernorm(g, x, r, w, b, LAM_LAYERNORM_EPS, &x)
@@ -86,6 +87,7 @@ static lam_tensor *blocks(lam_graph *g, lam_tensor *x, const char *stack, int64_
                             lam_named(g, prefix, "intermediate.dense.bias"));
         if (hidden && i == depth - 1) return h;
         r = lam_named_linear(g, h, prefix, "output.dense");
+        lam_graph_block_end(g);
     }
     if (!last_norm) return *unnormalised = lam_add(g, x, r);
     snprintf(weight, sizeof weight, "%s.weight", last_norm);

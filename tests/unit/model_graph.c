@@ -13,6 +13,7 @@
 #include "model/graph.h"
 #include "model/nets/mae.h"
 #include "model/ops.h"
+#include "model/optimizer.h"
 
 enum { ROWS = 6, WIDTH = 9, HIDDEN = 13 };
 
@@ -102,17 +103,17 @@ static void bounded_rows(void **state) {
 /* ---- a small network ---- */
 
 static const lam_mae_config config = {.image_size = 16,
-                                          .patch_size = 4,
-                                          .in_channels = 2,
-                                          .embed_dim = 20,
-                                          .depth = 3,
-                                          .num_heads = 2,
-                                          .decoder_embed_dim = 12,
-                                          .decoder_depth = 2,
-                                          .decoder_num_heads = 3,
-                                          .mask_ratio = 0.6,
-                                          .pixel_type = LAM_F32,
-                                          .noise_input = true};
+                                      .patch_size = 4,
+                                      .in_channels = 2,
+                                      .embed_dim = 20,
+                                      .depth = 3,
+                                      .num_heads = 2,
+                                      .decoder_embed_dim = 12,
+                                      .decoder_depth = 2,
+                                      .decoder_num_heads = 3,
+                                      .mask_ratio = 0.6,
+                                      .pixel_type = LAM_F32,
+                                      .noise_input = true};
 
 typedef struct net {
     lam_parameters *p;
@@ -120,13 +121,15 @@ typedef struct net {
     lam_mae_io io;
 } net;
 
-static net make_net(bool backward) {
+static net make_net_as(bool backward, lam_dtype activation, lam_recompute recompute) {
     net n = {0};
     ok(lam_parameters_create(&n.p));
     ok(lam_mae_parameters(n.p, &config));
     ok(lam_parameters_layout(n.p, 8));
     lam_mae_fill_positions(n.p, &config);
     ok(lam_graph_create(&n.g, n.p, LAM_BACKEND_CPU));
+    lam_graph_set_activation(n.g, activation);
+    lam_graph_set_recompute(n.g, recompute);
     ok(lam_mae_build(n.g, &config, 3, &n.io));
     if (backward) ok(lam_graph_differentiate(n.g, n.io.loss));
     ok(lam_graph_plan(n.g));
@@ -137,6 +140,8 @@ static net make_net(bool backward) {
     for (int64_t i = 0; i < 3; i++) ((float *)lam_tensor_data(n.io.sample_weight))[i] = 1.0f / 3.0f;
     return n;
 }
+
+static net make_net(bool backward) { return make_net_as(backward, LAM_F32, LAM_RECOMPUTE_NONE); }
 
 static void drop_net(net *n) {
     lam_graph_free(n->g);
@@ -199,6 +204,106 @@ static void poisoned_memory(void **state) {
     }
     drop_net(&clean);
     drop_net(&dirty);
+}
+
+/* What is recomputed has the same bits, in less memory; poison shows what would be read where the plan lets it die. */
+static void recompute(void **state) {
+    (void)state;
+    static const lam_dtype types[] = {LAM_F32, LAM_BF16};
+    for (int t = 0; t < 2; t++) {
+        net plain = make_net_as(true, types[t], LAM_RECOMPUTE_NONE);
+        size_t last = 0;
+        for (int what = LAM_RECOMPUTE_NONE; what <= LAM_RECOMPUTE_BLOCK; what++) {
+            setenv("LAMELLA_POISON", "1", 1);
+            net again = make_net_as(true, types[t], (lam_recompute)what);
+            unsetenv("LAMELLA_POISON");
+            for (int step = 0; step < 2; step++) {
+                lam_parameters_zero_gradients(plain.p);
+                lam_parameters_zero_gradients(again.p);
+                ok(lam_graph_forward(plain.g));
+                ok(lam_graph_backward(plain.g));
+                ok(lam_graph_forward(again.g));
+                ok(lam_graph_backward(again.g));
+                assert_memory_equal(plain.p->gradients, again.p->gradients,
+                                    (size_t)plain.p->trainable * sizeof(float));
+                assert_true(lam_sum_of_squares(plain.p->gradients, 0, plain.p->trainable) > 1e-6);
+            }
+            lam_memory_report report;
+            lam_graph_memory(again.g, &report);
+            if (what > 0 && report.total >= last)
+                fail_msg("plan %d takes %zu bytes, the one before %zu", what, report.total, last);
+            last = report.total;
+            lam_graph *measured;
+            lam_mae_io io;
+            ok(lam_graph_create(&measured, again.p, LAM_BACKEND_CPU));
+            lam_graph_set_activation(measured, types[t]);
+            ok(lam_mae_build(measured, &config, 3, &io));
+            ok(lam_graph_differentiate(measured, io.loss));
+            for (int other = LAM_RECOMPUTE_BLOCK; other >= what; other--) {
+                size_t bytes;
+                ok(lam_graph_measure(measured, (lam_recompute)other, &bytes));
+                if (other == what) assert_int_equal(bytes, report.total);
+            }
+            lam_graph_free(measured);
+            drop_net(&again);
+        }
+        drop_net(&plain);
+    }
+}
+
+/* Held weights are not prepared again; let go, they are. */
+static void held_weights(void **state) {
+    (void)state;
+    net n = make_net_as(true, LAM_BF16, LAM_RECOMPUTE_NONE);
+    ok(lam_graph_forward(n.g));
+    float loss = *(float *)lam_tensor_data(n.io.loss);
+    for (int64_t i = 0; i < n.p->trainable; i++) n.p->weights[i] *= 1.25f;
+    lam_graph_hold_weights(n.g, true);
+    ok(lam_graph_forward(n.g));
+    float held = *(float *)lam_tensor_data(n.io.loss);
+    lam_graph_hold_weights(n.g, false);
+    ok(lam_graph_forward(n.g));
+    float fresh = *(float *)lam_tensor_data(n.io.loss);
+    net other = make_net_as(true, LAM_BF16, LAM_RECOMPUTE_NONE);
+    for (int64_t i = 0; i < n.p->trainable; i++) other.p->weights[i] *= 1.25f;
+    ok(lam_graph_forward(other.g));
+    assert_true(fresh == *(float *)lam_tensor_data(other.io.loss));
+    assert_true(held != fresh && fresh != loss);
+    drop_net(&n);
+    drop_net(&other);
+}
+
+/* Rows of a parameter as two linears are the whole as one. */
+static void parameter_rows(void **state) {
+    (void)state;
+    lam_parameters *p;
+    lam_graph *g;
+    ok(lam_parameters_create(&p));
+    ok(lam_parameters_add(p, "w", 2, (int64_t[]){5, 3}, LAM_INIT_NORMAL, 1, true));
+    ok(lam_parameters_add(p, "b", 1, (int64_t[]){5}, LAM_INIT_NORMAL, 1, false));
+    ok(lam_parameters_layout(p, 3));
+    ok(lam_graph_create(&g, p, LAM_BACKEND_CPU));
+    lam_tensor *x = lam_input(g, "x", LAM_F32, 3, (int64_t[]){1, 2, 3});
+    lam_tensor *low = lam_linear(g, x, lam_parameter_rows(g, "w", 0, 2), lam_parameter_rows(g, "b", 0, 2)),
+               *high = lam_linear(g, x, lam_parameter_rows(g, "w", 2, 3), lam_parameter_rows(g, "b", 2, 3)),
+               *whole = lam_linear(g, x, lam_parameter(g, "w"), lam_parameter(g, "b"));
+    lam_keep(g, low, "low");
+    lam_keep(g, high, "high");
+    lam_keep(g, whole, "whole");
+    ok(lam_graph_plan(g));
+    for (int i = 0; i < 6; i++) ((float *)lam_tensor_data(x))[i] = (float)(i * i) - 3;
+    ok(lam_graph_forward(g));
+    const float *a = lam_tensor_data(low), *b = lam_tensor_data(high), *c = lam_tensor_data(whole);
+    for (int r = 0; r < 2; r++)
+        for (int i = 0; i < 5; i++)
+            assert_true(fabsf((i < 2 ? a[r * 2 + i] : b[r * 3 + i - 2]) - c[r * 5 + i]) < 1e-5f);
+    lam_graph_free(g);
+    ok(lam_graph_create(&g, p, LAM_BACKEND_CPU));
+    lam_parameter_rows(g, "w", 3, 3);
+    assert_int_equal(lam_graph_plan(g), LAM_ERROR_INTERNAL);
+    assert_non_null(strstr(lam_last_error(), "rows 3 to 6"));
+    lam_graph_free(g);
+    lam_parameters_free(p);
 }
 
 /* The same results where nothing is kept for a backward pass, in less memory. */
@@ -310,6 +415,7 @@ static void layout(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bounded_rows),  cmocka_unit_test(final_gradients), cmocka_unit_test(poisoned_memory),
+        cmocka_unit_test(recompute),     cmocka_unit_test(held_weights),    cmocka_unit_test(parameter_rows),
         cmocka_unit_test(forward_alone), cmocka_unit_test(times),           cmocka_unit_test(errors),
         cmocka_unit_test(layout),
     };

@@ -154,32 +154,32 @@ static void check_golden(const lam_mae_config *config, int64_t batch, const char
 }
 
 static const lam_mae_config rgb = {.image_size = 32,
-                                       .patch_size = 8,
-                                       .in_channels = 3,
-                                       .embed_dim = 48,
-                                       .depth = 2,
-                                       .num_heads = 3,
-                                       .decoder_embed_dim = 32,
-                                       .decoder_depth = 2,
-                                       .decoder_num_heads = 4,
-                                       .mask_ratio = 0.75,
-                                       .norm_pix_loss = true,
-                                       .pixel_type = LAM_F32,
-                                       .noise_input = true};
+                                   .patch_size = 8,
+                                   .in_channels = 3,
+                                   .embed_dim = 48,
+                                   .depth = 2,
+                                   .num_heads = 3,
+                                   .decoder_embed_dim = 32,
+                                   .decoder_depth = 2,
+                                   .decoder_num_heads = 4,
+                                   .mask_ratio = 0.75,
+                                   .norm_pix_loss = true,
+                                   .pixel_type = LAM_F32,
+                                   .noise_input = true};
 static const lam_mae_config six = {.image_size = 48,
-                                       .patch_size = 16,
-                                       .in_channels = 6,
-                                       .embed_dim = 64,
-                                       .depth = 3,
-                                       .num_heads = 4,
-                                       .mlp_dim = 128,
-                                       .decoder_embed_dim = 48,
-                                       .decoder_depth = 1,
-                                       .decoder_num_heads = 3,
-                                       .decoder_mlp_dim = 96,
-                                       .mask_ratio = 0.75,
-                                       .pixel_type = LAM_F32,
-                                       .noise_input = true};
+                                   .patch_size = 16,
+                                   .in_channels = 6,
+                                   .embed_dim = 64,
+                                   .depth = 3,
+                                   .num_heads = 4,
+                                   .mlp_dim = 128,
+                                   .decoder_embed_dim = 48,
+                                   .decoder_depth = 1,
+                                   .decoder_num_heads = 3,
+                                   .decoder_mlp_dim = 96,
+                                   .mask_ratio = 0.75,
+                                   .pixel_type = LAM_F32,
+                                   .noise_input = true};
 
 /* Every instruction set that this CPU has. */
 static void on_every_isa(void (*test)(void)) {
@@ -250,20 +250,20 @@ static void golden_training(void **state) { (void)state, on_every_isa(golden_tra
 static void gradient_check(void **state) {
     (void)state;
     lam_mae_config config = {.image_size = 15,
-                                 .patch_size = 5,
-                                 .in_channels = 3,
-                                 .embed_dim = 12,
-                                 .depth = 2,
-                                 .num_heads = 2,
-                                 .decoder_embed_dim = 20,
-                                 .decoder_depth = 1,
-                                 .decoder_num_heads = 4,
-                                 .mask_ratio = 0.5,
-                                 .norm_pix_loss = true,
-                                 .pixel_type = LAM_U16,
-                                 .normalize = LAM_NORMALIZE_CROP,
-                                 .transform = 1,
-                                 .seed = 3};
+                             .patch_size = 5,
+                             .in_channels = 3,
+                             .embed_dim = 12,
+                             .depth = 2,
+                             .num_heads = 2,
+                             .decoder_embed_dim = 20,
+                             .decoder_depth = 1,
+                             .decoder_num_heads = 4,
+                             .mask_ratio = 0.5,
+                             .norm_pix_loss = true,
+                             .pixel_type = LAM_U16,
+                             .normalize = LAM_NORMALIZE_CROP,
+                             .transform = 1,
+                             .seed = 3};
     net n = make(&config, 3);
     lam_rng r = lam_rng_stream(5, LAM_RNG_TEST, 0);
     uint16_t *pixels = lam_tensor_data(n.io.pixels);
@@ -314,18 +314,18 @@ static void gradient_check(void **state) {
 static void weights_and_draws(void **state) {
     (void)state;
     lam_mae_config config = {.image_size = 16,
-                                 .patch_size = 4,
-                                 .in_channels = 2,
-                                 .embed_dim = 16,
-                                 .depth = 1,
-                                 .num_heads = 2,
-                                 .decoder_embed_dim = 16,
-                                 .decoder_depth = 1,
-                                 .decoder_num_heads = 2,
-                                 .mask_ratio = 0.75,
-                                 .pixel_type = LAM_U8,
-                                 .normalize = LAM_NORMALIZE_PLATE,
-                                 .seed = 9};
+                             .patch_size = 4,
+                             .in_channels = 2,
+                             .embed_dim = 16,
+                             .depth = 1,
+                             .num_heads = 2,
+                             .decoder_embed_dim = 16,
+                             .decoder_depth = 1,
+                             .decoder_num_heads = 2,
+                             .mask_ratio = 0.75,
+                             .pixel_type = LAM_U8,
+                             .normalize = LAM_NORMALIZE_PLATE,
+                             .seed = 9};
     net n = make(&config, 2);
     uint8_t *pixels = lam_tensor_data(n.io.pixels);
     for (int64_t i = 0; i < lam_tensor_count(n.io.pixels); i++) pixels[i] = (uint8_t)(i * 37 % 251);

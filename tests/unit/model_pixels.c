@@ -117,16 +117,16 @@ static void golden_positions(void **state) {
     (void)state;
     lam_json *json = golden(), *table = lam_json_get(json, "sincos_D8_L2_cls");
     lam_mae_config config = {.image_size = 8,
-                                 .patch_size = 4,
-                                 .in_channels = 1,
-                                 .embed_dim = 8,
-                                 .depth = 1,
-                                 .num_heads = 1,
-                                 .decoder_embed_dim = 8,
-                                 .decoder_depth = 1,
-                                 .decoder_num_heads = 1,
-                                 .mask_ratio = 0.5,
-                                 .pixel_type = LAM_F32};
+                             .patch_size = 4,
+                             .in_channels = 1,
+                             .embed_dim = 8,
+                             .depth = 1,
+                             .num_heads = 1,
+                             .decoder_embed_dim = 8,
+                             .decoder_depth = 1,
+                             .decoder_num_heads = 1,
+                             .mask_ratio = 0.5,
+                             .pixel_type = LAM_F32};
     lam_parameters *p;
     ok(lam_parameters_create(&p));
     ok(lam_mae_parameters(p, &config));
@@ -288,17 +288,17 @@ static void hidden_units(lam_parameters *p, const lam_mae_config *config) {
 static void encoder(void **state) {
     (void)state;
     lam_mae_config config = {.image_size = 12,
-                                 .patch_size = 4,
-                                 .in_channels = 2,
-                                 .embed_dim = 16,
-                                 .depth = 3,
-                                 .num_heads = 2,
-                                 .decoder_embed_dim = 8,
-                                 .decoder_depth = 1,
-                                 .decoder_num_heads = 1,
-                                 .mask_ratio = 0.5,
-                                 .pixel_type = LAM_U8,
-                                 .seed = 2};
+                             .patch_size = 4,
+                             .in_channels = 2,
+                             .embed_dim = 16,
+                             .depth = 3,
+                             .num_heads = 2,
+                             .decoder_embed_dim = 8,
+                             .decoder_depth = 1,
+                             .decoder_num_heads = 1,
+                             .mask_ratio = 0.5,
+                             .pixel_type = LAM_U8,
+                             .seed = 2};
     lam_parameters *p;
     ok(lam_parameters_create(&p));
     ok(lam_mae_parameters(p, &config));
