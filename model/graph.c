@@ -487,13 +487,29 @@ static lam_status collect(lam_graph *graph, lam_recompute what, block **blocks, 
     return LAM_OK;
 }
 
-lam_status lam_graph_measure(lam_graph *graph, lam_recompute what, size_t *bytes) {
+static void report_memory(const lam_graph *graph, const block *blocks, int64_t count, size_t total,
+                          lam_memory_report *report) {
+    *report = (lam_memory_report){.total = total};
+    size_t *owners[] = {&report->activations, &report->activation_gradients, &report->workspace,
+                        &report->inputs};
+    for (int64_t i = 0; i < count; i++) *owners[blocks[i].owner] += blocks[i].bytes;
+    report->weights = (size_t)graph->parameters->count * sizeof(float);
+    for (int64_t i = 0; i < graph->node_count; i++) {
+        const lam_node *node = graph->nodes[i];
+        report->packed += node->packed_bytes[0] + (runs_backward(graph, node) ? node->packed_bytes[1] : 0);
+    }
+    report->gradients = graph->loss ? (size_t)graph->parameters->trainable * sizeof(float) : 0;
+}
+
+lam_status lam_graph_measure(lam_graph *graph, lam_recompute what, lam_memory_report *report) {
     if (graph->status != LAM_OK) LAM_FAIL(graph->status, "the network cannot be built: %s", graph->message);
     LAM_REQUIRE(!graph->planned, LAM_ERROR_INTERNAL, "the graph is planned already");
     block *blocks = NULL;
     int64_t count = 0;
+    size_t total = 0;
     lam_status status = collect(graph, what, &blocks, &count);
-    if (status == LAM_OK) status = place(blocks, count, bytes);
+    if (status == LAM_OK) status = place(blocks, count, &total);
+    if (status == LAM_OK) report_memory(graph, blocks, count, total, report);
     lam_free(blocks);
     return status;
 }
@@ -549,15 +565,8 @@ lam_status lam_graph_plan(lam_graph *graph) {
             (double)graph->report.total / 1048576.0);
         goto done;
     }
-    for (int64_t i = 0; i < count; i++) {
-        *blocks[i].where = (char *)graph->arena + blocks[i].offset;
-        size_t *owners[] = {&graph->report.activations, &graph->report.activation_gradients,
-                            &graph->report.workspace, &graph->report.inputs};
-        *owners[blocks[i].owner] += blocks[i].bytes;
-    }
-    graph->report.weights =
-        (size_t)graph->parameters->count * sizeof(float) + graph->parameters->packed_bytes;
-    graph->report.gradients = graph->loss ? (size_t)graph->parameters->trainable * sizeof(float) : 0;
+    for (int64_t i = 0; i < count; i++) *blocks[i].where = (char *)graph->arena + blocks[i].offset;
+    report_memory(graph, blocks, count, graph->report.total, &graph->report);
     LAM_TRY_GOTO(find_final_gradients(graph), done);
     LAM_TRY_GOTO(reserve_packed(graph), done);
     use_places(graph);

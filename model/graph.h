@@ -76,8 +76,6 @@ void lam_graph_set_recompute(lam_graph *graph, lam_recompute what);
 /* What is built between these two calls is one block. */
 void lam_graph_block_begin(lam_graph *graph);
 void lam_graph_block_end(lam_graph *graph);
-/* Bytes that lam_graph_plan would take for its arena with this choice; after differentiation, before the plan. */
-lam_status lam_graph_measure(lam_graph *graph, lam_recompute what, size_t *bytes);
 
 /* The weights are those of the last forward pass (micro-batches of one step, inference): what was prepared from them, such as
  * copies packed for products, is used again. Off at the start; wrong weights if they did change. */
@@ -97,9 +95,12 @@ void lam_graph_set_gradient_hook(lam_graph *graph, lam_gradient_hook hook, void 
 /* Memory by owner after the plan, bytes. Activations, their gradients, workspace and inputs live at different times in one
  * arena of `total` bytes; weights and gradients have their own. */
 typedef struct lam_memory_report {
-    size_t weights, gradients, activations, activation_gradients, workspace, inputs, total;
+    size_t weights, packed /* copies of them for products */, gradients, activations, activation_gradients,
+        workspace, inputs, total;
 } lam_memory_report;
 void lam_graph_memory(const lam_graph *graph, lam_memory_report *report);
+/* The report of a plan with this choice, without making it: after differentiation, before the plan. */
+lam_status lam_graph_measure(lam_graph *graph, lam_recompute what, lam_memory_report *report);
 
 /* Time by operation since the last reset, for `bench step`. */
 typedef struct lam_op_time {

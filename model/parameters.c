@@ -107,7 +107,6 @@ lam_status lam_parameters_reserve(lam_parameters *p, const void *key, int form, 
     *made = (lam_packed){key, form, bytes, NULL, p->packed};
     p->packed = made;
     LAM_TRY(lam_alloc(&made->room, bytes));
-    p->packed_bytes += bytes;
     *room = made->room;
     return LAM_OK;
 }

@@ -49,7 +49,6 @@ typedef struct lam_parameters {
     int64_t trainable;          /* elements of the gradient arena: [0, trainable) of the weights */
     float *weights, *gradients;
     struct lam_packed *packed; /* copies of weights in forms that products want */
-    size_t packed_bytes;       /* of all of them */
 } lam_parameters;
 
 lam_status lam_parameters_create(lam_parameters **out);

@@ -52,18 +52,18 @@ static lam_status open_step(step_bench *b, const char *name, bool bf16, lam_reco
     }
     LAM_REQUIRE(p, LAM_ERROR_USAGE, "--model %s: take one of t16, t8, s16, s8, b16, b8, l16, l8", name);
     b->model = (lam_mae_config){.image_size = 256,
-                                    .patch_size = p->patch,
-                                    .in_channels = 6,
-                                    .embed_dim = p->dim,
-                                    .depth = p->depth,
-                                    .num_heads = p->heads,
-                                    .decoder_embed_dim = 512,
-                                    .decoder_depth = 8,
-                                    .decoder_num_heads = 16,
-                                    .mask_ratio = 0.75,
-                                    .pixel_type = LAM_U8,
-                                    .normalize = LAM_NORMALIZE_CROP,
-                                    .seed = 1};
+                                .patch_size = p->patch,
+                                .in_channels = 6,
+                                .embed_dim = p->dim,
+                                .depth = p->depth,
+                                .num_heads = p->heads,
+                                .decoder_embed_dim = 512,
+                                .decoder_depth = 8,
+                                .decoder_num_heads = 16,
+                                .mask_ratio = 0.75,
+                                .pixel_type = LAM_U8,
+                                .normalize = LAM_NORMALIZE_CROP,
+                                .seed = 1};
     LAM_TRY(lam_isa_select());
     LAM_TRY(lam_parameters_create(&b->parameters));
     LAM_TRY(lam_mae_parameters(b->parameters, &b->model));
@@ -137,21 +137,22 @@ static lam_status print_step(const lam_arguments *a, const step_bench *b, double
             lam_option_text(a, "model"), b->batch, lam_isa_name(), lam_threads(), rate, rates[0],
             rates[steps - 1], rate * flops / 1e9, 100 * rate * flops / limit, limit / 1e9);
         printf(
-            "memory, MiB: weights %.1f, gradients %.1f, optimizer %.1f, activations %.1f, their gradients %.1f, workspace %.1f, inputs "
-            "%.1f; peak of the process %.0f\n",
-            (double)m.weights / 1048576, (double)m.gradients / 1048576, (double)moments / 1048576,
-            (double)m.activations / 1048576, (double)m.activation_gradients / 1048576,
-            (double)m.workspace / 1048576, (double)m.inputs / 1048576, peak_mebibytes());
+            "memory, MiB: weights %.1f, packed %.1f, gradients %.1f, optimizer %.1f, activations %.1f, their gradients %.1f, workspace %.1f, inputs "
+            "%.1f, together in an arena of %.1f; peak of the process %.0f\n",
+            (double)m.weights / 1048576, (double)m.packed / 1048576, (double)m.gradients / 1048576,
+            (double)moments / 1048576, (double)m.activations / 1048576,
+            (double)m.activation_gradients / 1048576, (double)m.workspace / 1048576,
+            (double)m.inputs / 1048576, (double)m.total / 1048576, peak_mebibytes());
         print_op_times(b->graph, steps);
         return LAM_OK;
     }
     printf(
         "{\"bench\": \"step\", \"model\": \"%s\", \"batch\": %" PRId64
-        ", \"precision\": \"f32\", \"device\": \"cpu\", \"isa\": \"%s\", "
+        ", \"precision\": \"%s\", \"device\": \"cpu\", \"isa\": \"%s\", "
         "\"threads\": %d, \"crops_per_s\": %.4f, \"spread\": [%.4f, %.4f], \"gflops_per_crop\": %.3f, \"gflops_per_s\": %.2f, "
         "\"limit_gflops_per_s\": %.2f, \"share_of_limit\": %.4f, \"peak_MiB\": %.1f, \"activations_MiB\": %.1f}\n",
-        lam_option_text(a, "model"), b->batch, lam_isa_name(), lam_threads(), rate, rates[0],
-        rates[steps - 1], flops / 1e9, rate * flops / 1e9, limit / 1e9, rate * flops / limit,
+        lam_option_text(a, "model"), b->batch, lam_option_text(a, "precision"), lam_isa_name(), lam_threads(),
+        rate, rates[0], rates[steps - 1], flops / 1e9, rate * flops / 1e9, limit / 1e9, rate * flops / limit,
         peak_mebibytes(), (double)m.activations / 1048576);
     return LAM_OK;
 }

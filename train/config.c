@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "train/step_plan.h"
+
 #define INT(path, fallback, help, low, high)                                                                 \
     { path, LAM_CONFIG_INT, fallback, help, low, high, NULL }
 #define FLOAT(path, fallback, help, low, high)                                                               \
@@ -51,7 +53,12 @@ const lam_config_key lam_train_keys[] = {
     INT("train.steps", "0", "updates of the whole run; 0: by epochs", 0, 1000000000),
     INT("train.global_batch", "256", "crops of one update, over all ranks", 1, 16777216),
     INT("train.micro_batch", "0", "crops in memory at once on a rank; 0: its whole share", 0, 16777216),
-    CHOICE("train.precision", "f32", "arithmetic of the network", "f32"),
+    CHOICE("train.precision", "f32", "type of the activations; weights, statistics and sums are f32 in both",
+           "f32|bf16"),
+    CHOICE("train.recompute", "none", "what the backward pass computes again instead of keeping it",
+           "none|norm_gelu|block"),
+    TEXT("train.memory_budget", "",
+         "such as 8GiB: the least recomputation, from train.recompute on, that fits a rank; empty: no limit"),
     INT("train.seed", "0", "of weights, crops, masks and order", 0, 9007199254740991.0),
     INT("train.checkpoint_every", "1000", "steps between checkpoints; 0: at the end only", 0, 1000000000),
     INT("train.keep_last", "2", "newest checkpoints that are kept", 1, 1000000),
@@ -127,6 +134,13 @@ lam_status lam_settings_from(const lam_config *c, lam_settings *s) {
     s->steps = lam_config_int(c, "train.steps");
     s->global_batch = lam_config_int(c, "train.global_batch");
     s->micro_batch = lam_config_int(c, "train.micro_batch");
+    s->bf16 = !strcmp(lam_config_text(c, "train.precision"), "bf16");
+    const char *recompute = lam_config_text(c, "train.recompute"),
+               *budget = lam_config_text(c, "train.memory_budget");
+    s->recompute = !strcmp(recompute, "block")       ? LAM_RECOMPUTE_BLOCK
+                   : !strcmp(recompute, "norm_gelu") ? LAM_RECOMPUTE_NORM_GELU
+                                                     : LAM_RECOMPUTE_NONE;
+    if (budget[0]) LAM_TRY(lam_bytes_parse(budget, "train.memory_budget", &s->memory_budget));
     s->seed = (uint64_t)lam_config_int(c, "train.seed");
     m->seed = s->seed;
     s->checkpoint_every = lam_config_int(c, "train.checkpoint_every");

@@ -20,7 +20,7 @@ static lam_status open_network(lam_embedder *e, int64_t block) {
     LAM_TRY(lam_feeder_create(&e->feeder, e->network, e->shards, e->channel_map));
     LAM_TRY(lam_graph_create(&e->graph, e->network->parameters, LAM_BACKEND_CPU));
     LAM_TRY(lam_mae_build_encoder(e->graph, model, e->batch, block > 0 ? block : model->depth,
-                                      e->pool == LAM_POOL_HIDDEN, &e->io));
+                                  e->pool == LAM_POOL_HIDDEN, &e->io));
     LAM_TRY(lam_graph_plan(e->graph));
     e->width = lam_tensor_dim(e->io.tokens, 2) * (e->pool == LAM_POOL_CHANNEL ? e->channels : 1);
     return LAM_OK;
@@ -121,6 +121,7 @@ static lam_status embed_batch(lam_embedder *e, const lam_crop *crops, int64_t co
     for (int64_t c = 0; c < passes; c++) {
         *(int64_t *)lam_tensor_data(e->io.only_channel) = e->pool == LAM_POOL_CHANNEL ? c : -1;
         LAM_TRY(lam_graph_forward(e->graph));
+        lam_graph_hold_weights(e->graph, true);
         pool_tokens(e, count, vectors + c * dim, e->width);
     }
     return LAM_OK;

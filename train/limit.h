@@ -14,8 +14,7 @@ extern "C" {
 /* Floating-point operations a second of the products of one training step of `batch` crops (encoder and decoder:
  * qkv, projection, the two of the MLP; forward, gradient of input, gradient of weights), each run for its share of
  * `seconds`, weighted by its count. */
-lam_status lam_gemm_limit(const lam_mae_config *model, int64_t batch, double seconds,
-                          double *flops_per_s);
+lam_status lam_gemm_limit(const lam_mae_config *model, int64_t batch, double seconds, double *flops_per_s);
 
 #ifdef __cplusplus
 }

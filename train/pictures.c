@@ -43,8 +43,8 @@ static void patch_scale(const lam_mae_config *model, const float *target, int64_
 }
 
 /* Patches [tokens, P*P*C] (row, column, channel fastest) to planes [C, S, S]. */
-static void unpatch(const lam_mae_config *m, const float *target, const float *prediction,
-                    const float *mask, float *input, float *completed) {
+static void unpatch(const lam_mae_config *m, const float *target, const float *prediction, const float *mask,
+                    float *input, float *completed) {
     int64_t side = m->image_size / m->patch_size, p = m->patch_size, channels = m->in_channels,
             width = p * p * channels;
     for (int64_t n = 0; n < side * side; n++) {

@@ -203,6 +203,7 @@ static lam_status write_first_line(const lam_trainer *t, const lam_start *start,
     lam_json_set_float(run, "flops_per_crop", lam_mae_step_flops(&t->settings->model));
     lam_json_set_float(run, "limit_gflops_per_s", limit / 1e9);
     lam_json_set_int(bytes, "weights", (int64_t)memory.weights);
+    lam_json_set_int(bytes, "packed_weights", (int64_t)memory.packed);
     lam_json_set_int(bytes, "gradients", (int64_t)memory.gradients);
     lam_json_set_int(bytes, "optimizer",
                      t->network->parameters->trainable * (int64_t)sizeof(float) * (t->optimizer.v ? 2 : 1));

@@ -13,6 +13,7 @@
 #include "model/optimizer.h"
 #include "train/batch.h"
 #include "train/pictures.h"
+#include "train/step_plan.h"
 
 /* Masks of validations and pictures: a step that no run of at most 1e9 steps has. */
 static const int64_t FIXED_MASK_STEP = INT32_MAX;
@@ -63,9 +64,10 @@ static lam_status build_graph(lam_trainer *t) {
                 t->world_size);
     t->micro_batch = s->micro_batch > 0 && s->micro_batch < share ? s->micro_batch : share;
     LAM_TRY(lam_graph_create(&t->graph, t->network->parameters, LAM_BACKEND_CPU));
+    lam_step_plan_start(t->graph, s);
     LAM_TRY(lam_mae_build(t->graph, &s->model, t->micro_batch, &t->io));
     LAM_TRY(lam_graph_differentiate(t->graph, t->io.loss));
-    LAM_TRY(lam_graph_plan(t->graph));
+    LAM_TRY(lam_step_plan_finish(t->graph, s, s->lion ? 1 : 2));
     lam_graph_profile(t->graph, true);
     return LAM_OK;
 }
@@ -238,11 +240,13 @@ static lam_status compute_gradients(lam_trainer *t, const lam_batch *batch, doub
         *left = begin > 0 && lam_stop_requested();
         if (*left) return LAM_OK;
         lam_batch_feed(&t->io, &t->feeder, batch, begin, t->state.step, weight);
+        lam_graph_hold_weights(t->graph, begin > 0);
         LAM_TRY(lam_graph_forward(t->graph));
         *loss += (double)*(const float *)lam_tensor_data(t->io.loss);
         bool last = begin + t->micro_batch >= batch->rows;
         lam_graph_set_gradient_hook(t->graph, last ? start_sums : NULL, t, BUCKET);
         LAM_TRY(lam_graph_backward(t->graph));
+        lam_graph_hold_weights(t->graph, false);
         if (!last) say_within(t, begin + t->micro_batch, batch->rows, &said);
     }
     return LAM_OK;

@@ -1,0 +1,56 @@
+#include "train/step_plan.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+
+static const char *const recompute_names[] = {"none", "norm_gelu", "block"};
+
+lam_status lam_bytes_parse(const char *text, const char *key, int64_t *bytes) {
+    static const struct {
+        const char *unit;
+        double factor;
+    } units[] = {{"", 1},      {"B", 1},        {"kB", 1e3},     {"MB", 1e6},     {"GB", 1e9},
+                 {"TB", 1e12}, {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
+    char *end = NULL;
+    double value = strtod(text, &end);
+    bool read = end != text;
+    while (*end == ' ') end++;
+    for (size_t i = 0; read && i < sizeof units / sizeof *units; i++) {
+        if (strcmp(end, units[i].unit) != 0 || !(value >= 0) || !(value * units[i].factor < 0x1p62)) continue;
+        *bytes = (int64_t)(value * units[i].factor);
+        return LAM_OK;
+    }
+    LAM_FAIL(LAM_ERROR_CONFIG, "%s: '%s' is no size; write for example 8GiB or 500MiB", key, text);
+}
+
+void lam_step_plan_start(lam_graph *graph, const lam_settings *s) {
+    if (s->bf16) lam_graph_set_activation(graph, LAM_BF16);
+    lam_graph_set_recompute(graph, s->recompute);
+}
+
+lam_status lam_step_plan_finish(lam_graph *graph, const lam_settings *s, int states) {
+    if (s->memory_budget > 0) {
+        lam_recompute what = s->recompute;
+        for (double need = 0;; what++) {
+            lam_memory_report m;
+            LAM_TRY(lam_graph_measure(graph, what, &m));
+            need = (double)(m.weights + m.packed + m.gradients + (size_t)states * m.gradients + m.total);
+            if (need <= (double)s->memory_budget) {
+                lam_log_info("recompute %s: %.1f of %.1f MiB", recompute_names[what], need / 0x1p20,
+                             (double)s->memory_budget / 0x1p20);
+                break;
+            }
+            LAM_REQUIRE(
+                what < LAM_RECOMPUTE_BLOCK, LAM_ERROR_CONFIG,
+                "train.memory_budget: %.1f MiB, but the step needs %.1f MiB even where whole blocks are "
+                "recomputed; a smaller train.micro_batch needs less",
+                (double)s->memory_budget / 0x1p20, need / 0x1p20);
+        }
+        lam_graph_set_recompute(graph, what);
+    }
+    return lam_graph_plan(graph);
+}

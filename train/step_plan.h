@@ -1,0 +1,29 @@
+/* How a training step is planned: the type of its activations, and what its backward pass recomputes.
+ *
+ *     LAM_TRY(lam_graph_create(&graph, ...));
+ *     lam_step_plan_start(graph, settings);                 // before the network is built
+ *     ... build, differentiate ...
+ *     LAM_TRY(lam_step_plan_finish(graph, settings, states)); // chooses and plans */
+#ifndef LAMELLA_TRAIN_STEP_PLAN_H
+#define LAMELLA_TRAIN_STEP_PLAN_H
+
+#include "train/config.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+void lam_step_plan_start(lam_graph *graph, const lam_settings *settings);
+
+/* Without a budget what train.recompute says; with train.memory_budget the first of none, norm_gelu, block, from
+ * train.recompute on, with which weights, gradients, `states` arenas of the optimiser and the step together fit: the first is
+ * the fastest. LAM_ERROR_CONFIG where none does: the message says what the smallest needs. */
+lam_status lam_step_plan_finish(lam_graph *graph, const lam_settings *settings, int states);
+
+/* "8GiB", "500 MiB", "2e9": bytes; LAM_ERROR_CONFIG names the key. */
+lam_status lam_bytes_parse(const char *text, const char *key, int64_t *bytes);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
