@@ -26,8 +26,9 @@ typedef enum lam_rng_purpose {
     LAM_RNG_BOOTSTRAP = 7,
     LAM_RNG_EMBED = 8, /* crops drawn for inference */
     LAM_RNG_TEST = 9,
-    LAM_RNG_SAMPLE = 10,     /* pairs drawn from all pairs of a map */
-    LAM_RNG_PERMUTATION = 11 /* labels shuffled: stream = permutation */
+    LAM_RNG_SAMPLE = 10,      /* pairs drawn from all pairs of a map */
+    LAM_RNG_PERMUTATION = 11, /* labels shuffled: stream = permutation */
+    LAM_RNG_ROUNDING = 13     /* stochastic rounding of weights: (step, element / 8, 0) */
 } lam_rng_purpose;
 
 typedef struct lam_rng_key_t {

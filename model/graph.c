@@ -45,6 +45,7 @@ struct lam_graph {
                           unused */
     bool planned, profile, poison, hold_weights;
     lam_dtype activation;
+    lam_rounding rounding;
     lam_recompute recompute;
     int64_t blocks, open_block; /* blocks so far; the one being built, 0: none */
 };
@@ -99,6 +100,11 @@ void lam_graph_set_activation(lam_graph *graph, lam_dtype type) {
         graph->activation = type;
 }
 lam_dtype lam_graph_activation(const lam_graph *graph) { return graph->activation; }
+
+void lam_graph_set_stochastic_rounding(lam_graph *graph, uint64_t seed) {
+    graph->rounding = (lam_rounding){.on = true, .seed = seed, .weights = graph->parameters->weights};
+}
+void lam_graph_set_step(lam_graph *graph, int64_t step) { graph->rounding.step = (uint32_t)step; }
 
 void lam_graph_set_recompute(lam_graph *graph, lam_recompute what) { graph->recompute = what; }
 
@@ -210,6 +216,7 @@ lam_node *lam_node_add(lam_graph *graph, const lam_op *op, int inputs, lam_tenso
     lam_node *node = memory;
     node->op = op;
     node->kernels = lam_kernels_current(graph->activation == LAM_BF16);
+    node->rounding = &graph->rounding;
     node->block = graph->open_block;
     node->input_count = inputs;
     for (int i = 0; i < inputs; i++) node->inputs[i] = input[i];

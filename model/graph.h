@@ -47,6 +47,12 @@ void lam_graph_free(lam_graph *graph);
 void lam_graph_set_activation(lam_graph *graph, lam_dtype type);
 lam_dtype lam_graph_activation(const lam_graph *graph);
 
+/* With BF16: weights are rounded at random where they are packed, by Philox(seed, LAM_RNG_ROUNDING) at (step, element), so that
+ * updates smaller than half a unit are not lost on average (Gupta et al. 2015, section 3). To be called before anything is
+ * built; the step is told before each forward pass. */
+void lam_graph_set_stochastic_rounding(lam_graph *graph, uint64_t seed);
+void lam_graph_set_step(lam_graph *graph, int64_t step);
+
 /* Tensors */
 lam_tensor *lam_input(lam_graph *graph, const char *name, lam_dtype dtype, int rank, const int64_t *shape);
 /* The parameter of this name as a tensor (gradients go to the registry's arena). */

@@ -38,6 +38,17 @@ struct lam_tensor {
     bool recomputed;
 };
 
+/* Weights rounded to bfloat16 at random: up with the probability of the part that is cut off. */
+typedef struct lam_rounding {
+    bool on;
+    uint64_t seed;
+    uint32_t step;
+    const float *weights; /* the arena: elements are counted from here */
+} lam_rounding;
+
+/* to[i] = weights[i] rounded so; values that are not finite stay what they are. */
+void lam_round_at_random(const lam_rounding *rounding, const float *weights, int64_t count, float *to);
+
 typedef struct lam_op {
     const char *name;
     uint32_t backward_reads_inputs,
@@ -56,6 +67,7 @@ typedef struct lam_op {
 struct lam_node {
     const lam_op *op;
     const lam_kernels *kernels;
+    const lam_rounding *rounding; /* of the graph */
     lam_tensor *inputs[LAM_MAX_INPUTS], *outputs[LAM_MAX_OUTPUTS];
     int input_count, output_count;
     int64_t integers[8]; /* attributes of the operation */

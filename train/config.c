@@ -55,6 +55,8 @@ const lam_config_key lam_train_keys[] = {
     INT("train.micro_batch", "0", "crops in memory at once on a rank; 0: its whole share", 0, 16777216),
     CHOICE("train.precision", "f32", "type of the activations; weights, statistics and sums are f32 in both",
            "f32|bf16"),
+    BOOL("train.stochastic_rounding", "false",
+         "with bf16: weights rounded at random in each step, not to the nearest"),
     CHOICE("train.recompute", "none", "what the backward pass computes again instead of keeping it",
            "none|norm_gelu|block"),
     TEXT("train.memory_budget", "",
@@ -135,6 +137,9 @@ lam_status lam_settings_from(const lam_config *c, lam_settings *s) {
     s->global_batch = lam_config_int(c, "train.global_batch");
     s->micro_batch = lam_config_int(c, "train.micro_batch");
     s->bf16 = !strcmp(lam_config_text(c, "train.precision"), "bf16");
+    s->stochastic_rounding = lam_config_bool(c, "train.stochastic_rounding");
+    LAM_REQUIRE(s->bf16 || !s->stochastic_rounding, LAM_ERROR_CONFIG,
+                "train.stochastic_rounding: f32 rounds no weights; it belongs to train.precision: bf16");
     const char *recompute = lam_config_text(c, "train.recompute"),
                *budget = lam_config_text(c, "train.memory_budget");
     s->recompute = !strcmp(recompute, "block")       ? LAM_RECOMPUTE_BLOCK

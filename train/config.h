@@ -34,9 +34,9 @@ typedef struct lam_settings {
     int64_t epochs, steps, global_batch, micro_batch;
     uint64_t seed;
     int64_t checkpoint_every, keep_last, keep_every, validate_every, pictures_every, max_skipped_steps;
-    bool bf16;               /* activations */
-    lam_recompute recompute; /* at least */
-    int64_t memory_budget;   /* bytes; 0: none */
+    bool bf16, stochastic_rounding; /* of activations; of the weights that they meet */
+    lam_recompute recompute;        /* at least */
+    int64_t memory_budget;          /* bytes; 0: none */
     bool lion;
     double beta2, eps, weight_decay, clip_norm;
     lam_schedule schedule; /* steps: set when the shards are known */

@@ -29,6 +29,7 @@ lam_status lam_bytes_parse(const char *text, const char *key, int64_t *bytes) {
 
 void lam_step_plan_start(lam_graph *graph, const lam_settings *s) {
     if (s->bf16) lam_graph_set_activation(graph, LAM_BF16);
+    if (s->stochastic_rounding) lam_graph_set_stochastic_rounding(graph, s->seed);
     lam_graph_set_recompute(graph, s->recompute);
 }
 

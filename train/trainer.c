@@ -241,6 +241,7 @@ static lam_status compute_gradients(lam_trainer *t, const lam_batch *batch, doub
         if (*left) return LAM_OK;
         lam_batch_feed(&t->io, &t->feeder, batch, begin, t->state.step, weight);
         lam_graph_hold_weights(t->graph, begin > 0);
+        lam_graph_set_step(t->graph, t->state.step);
         LAM_TRY(lam_graph_forward(t->graph));
         *loss += (double)*(const float *)lam_tensor_data(t->io.loss);
         bool last = begin + t->micro_batch >= batch->rows;

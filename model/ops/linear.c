@@ -37,15 +37,23 @@ static double linear_flops(const lam_node *node) {
 
 /* ---- weights ---- */
 
+static bool rounds_at_random(const lam_node *node) { return is_bf16(node) && node->rounding->on; }
+
 static lam_status prepare(lam_node *node, bool backward) {
     if (!node->packed[backward]) return LAM_OK;
     lam_gemm_type type = is_bf16(node) ? LAM_GEMM_BF16 : LAM_GEMM_F32;
     int64_t in = lam_tensor_width(node->inputs[0]), out = width_of(node);
     const float *whole = node->inputs[1]->data;
-    if (parts_of(node) > 1) {
+    if (parts_of(node) > 1 || rounds_at_random(node)) {
         float *together = backward ? node->backward_workspace : node->forward_workspace;
-        for (int64_t k = 1, at = 0; k < node->input_count; at += node->inputs[k]->count, k += 2)
-            memcpy(together + at, node->inputs[k]->data, (size_t)node->inputs[k]->count * sizeof(float));
+        for (int64_t k = 1, at = 0; k < node->input_count; at += node->inputs[k]->count, k += 2) {
+            const float *w = node->inputs[k]->data;
+            int64_t count = node->inputs[k]->count;
+            if (rounds_at_random(node))
+                lam_round_at_random(node->rounding, w, count, together + at);
+            else
+                memcpy(together + at, w, (size_t)count * sizeof(float));
+        }
         whole = together;
     }
     return backward ? lam_gemm_pack(type, out, in, whole, false, node->packed[1])
@@ -158,7 +166,7 @@ static lam_tensor *build(lam_graph *g, const lam_op *op, int parts, lam_tensor *
         if (inputs[k]->shape[0] > widest) widest = inputs[k]->shape[0];
     }
     size_t sums = (size_t)(lam_column_blocks(rows) * widest) * sizeof(float),
-           together = parts > 1 ? (size_t)weights * sizeof(float) : 0;
+           together = parts > 1 || rounds_at_random(node) ? (size_t)weights * sizeof(float) : 0;
     node->forward_workspace_bytes = together;
     node->backward_workspace_bytes = sums > together ? sums : together;
     if (is_bf16(node) || rows >= PACKED_ROWS) {
