@@ -7,7 +7,7 @@
 /* Inputs: x, then (w, b) for each part; the parts lie side by side in the output. The weights of all parts are packed for
  * oneDNN as one matrix: for y = x w^T (form 0) and for dx = dy w (form 1). bfloat16 always multiplies packed weights, which is
  * where the float32 masters are rounded; float32 where enough rows earn the packing. */
-#define PACKED_ROWS 1024
+#define PACKED_ROWS 256
 
 static int64_t fan_in(const lam_tensor *w) { return w->count / w->shape[0]; }
 static int parts_of(const lam_node *node) { return (node->input_count - 1) / 2; }

@@ -1,5 +1,7 @@
 /* What the graph promises beside the operations: bounded rows, final gradients, poisoned memory, reports,
  * errors. */
+#include <dirent.h>
+#include <malloc.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "base/fault.h"
 #include "base/memory.h"
 #include "base/rng.h"
 #include "model/graph.h"
@@ -273,6 +276,35 @@ static void held_weights(void **state) {
     drop_net(&other);
 }
 
+static int threads_of_this_process(void) {
+    DIR *folder = opendir("/proc/self/task");
+    int count = 0;
+    assert_non_null(folder);
+    for (struct dirent *entry; (entry = readdir(folder));) count += entry->d_name[0] != '.';
+    closedir(folder);
+    return count;
+}
+
+/* After the first step nothing is allocated, by us or by the library, and no thread is started. */
+static void nothing_new_in_a_step(void **state) {
+    (void)state;
+    for (int what = 0; what < 2; what++) {
+        net n = make_net_as(true, what ? LAM_BF16 : LAM_F32, LAM_RECOMPUTE_BLOCK);
+        for (int step = 0; step < 3; step++) {
+            size_t heap = mallinfo2().uordblks + mallinfo2().hblkhd;
+            int threads = threads_of_this_process();
+            if (step) lam_fault_arm(LAM_FAULT_ALLOC, 1);
+            ok(lam_graph_forward(n.g));
+            ok(lam_graph_backward(n.g));
+            lam_fault_arm(LAM_FAULT_ALLOC, 0);
+            if (step == 0) continue;
+            assert_int_equal(mallinfo2().uordblks + mallinfo2().hblkhd, heap);
+            assert_int_equal(threads_of_this_process(), threads);
+        }
+        drop_net(&n);
+    }
+}
+
 /* Rows of a parameter as two linears are the whole as one. */
 static void parameter_rows(void **state) {
     (void)state;
@@ -414,9 +446,11 @@ static void layout(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bounded_rows),  cmocka_unit_test(final_gradients), cmocka_unit_test(poisoned_memory),
-        cmocka_unit_test(recompute),     cmocka_unit_test(held_weights),    cmocka_unit_test(parameter_rows),
-        cmocka_unit_test(forward_alone), cmocka_unit_test(times),           cmocka_unit_test(errors),
+        cmocka_unit_test(bounded_rows),    cmocka_unit_test(final_gradients),
+        cmocka_unit_test(poisoned_memory), cmocka_unit_test(recompute),
+        cmocka_unit_test(held_weights),    cmocka_unit_test(nothing_new_in_a_step),
+        cmocka_unit_test(parameter_rows),  cmocka_unit_test(forward_alone),
+        cmocka_unit_test(times),           cmocka_unit_test(errors),
         cmocka_unit_test(layout),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
