@@ -371,9 +371,8 @@ done:
     return status;
 }
 
-lam_status lam_embeddings_write(const char *path, int64_t rows, int64_t columns, const double *values,
-                                bool as_float32, const lam_table *obs, const char *const *index,
-                                const char *const *var, const char *provenance) {
+/* Completes obs and index of the content. */
+static lam_status write(const char *path, lam_h5ad_content *c) {
     lam_table *none = NULL;
     char **numbers = NULL;
     const char **texts = NULL;
@@ -383,29 +382,61 @@ lam_status lam_embeddings_write(const char *path, int64_t rows, int64_t columns,
                 "%s: embeddings are written as .h5ad or .npy; end "
                 "the name so",
                 path);
-    if (obs == NULL) {
-        LAM_TRY_GOTO(lam_table_create(&none, rows), done);
-        obs = none;
+    if (c->obs == NULL) {
+        LAM_TRY_GOTO(lam_table_create(&none, c->rows), done);
+        c->obs = none;
     }
-    LAM_REQUIRE_GOTO(lam_table_rows(obs) == rows, done, LAM_ERROR_INTERNAL,
-                     "%s: %lld rows, but %lld of metadata", path, (long long)rows,
-                     (long long)lam_table_rows(obs));
-    int column = lam_table_column(obs, "index");
-    if (index == NULL && column >= 0) {
-        LAM_TRY_GOTO(column_texts(obs, column, &texts), done);
-        index = texts;
-    } else if (index == NULL) {
-        LAM_TRY_GOTO(number_rows(&numbers, rows, ""), done);
-        index = (const char *const *)numbers;
+    LAM_REQUIRE_GOTO(lam_table_rows(c->obs) == c->rows, done, LAM_ERROR_INTERNAL,
+                     "%s: %lld rows, but %lld of metadata", path, (long long)c->rows,
+                     (long long)lam_table_rows(c->obs));
+    int column = lam_table_column(c->obs, "index");
+    if (c->index == NULL && column >= 0) {
+        LAM_TRY_GOTO(column_texts(c->obs, column, &texts), done);
+        c->index = texts;
+    } else if (c->index == NULL) {
+        LAM_TRY_GOTO(number_rows(&numbers, c->rows, ""), done);
+        c->index = (const char *const *)numbers;
     }
-    LAM_TRY_GOTO(npy ? write_npy(path, rows, columns, values, as_float32, obs, index)
-                     : lam_h5ad_write(path, rows, columns, values, as_float32, obs, index, var, provenance),
+    LAM_TRY_GOTO(npy ? write_npy(path, c->rows, c->columns, c->values, c->as_float32, c->obs, c->index)
+                     : lam_h5ad_write(path, c),
                  done);
 done:
     lam_table_free(none);
     lam_free(numbers);
     lam_free(texts);
     return status;
+}
+
+lam_status lam_embeddings_write(const char *path, int64_t rows, int64_t columns, const double *values,
+                                bool as_float32, const lam_table *obs, const char *const *index,
+                                const char *const *var, const char *provenance) {
+    lam_h5ad_content content = {.rows = rows,
+                                .columns = columns,
+                                .values = values,
+                                .as_float32 = as_float32,
+                                .obs = obs,
+                                .index = index,
+                                .var = var,
+                                .provenance = provenance};
+    return write(path, &content);
+}
+
+lam_status lam_embeddings_write_matrices(const char *path, int64_t rows, int64_t columns,
+                                         const double *values, int64_t count, const char *const *names,
+                                         const lam_table *obs, const char *const *index,
+                                         const char *provenance) {
+    LAM_REQUIRE(ends_with(path, ".h5ad"), LAM_ERROR_USAGE,
+                "%s: several matrices are held by .h5ad files alone; end the name so", path);
+    lam_h5ad_content content = {.rows = rows,
+                                .columns = columns,
+                                .values = values,
+                                .as_float32 = true,
+                                .matrices = count,
+                                .names = names,
+                                .obs = obs,
+                                .index = index,
+                                .provenance = provenance};
+    return write(path, &content);
 }
 
 lam_status lam_embeddings_require_range(const lam_embeddings *e, const char *path) {

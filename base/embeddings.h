@@ -47,6 +47,13 @@ lam_status lam_embeddings_write(const char *path, int64_t rows, int64_t columns,
                                 bool as_float32, const lam_table *obs, const char *const *index,
                                 const char *const *var, const char *provenance);
 
+/* Several float32 matrices over the same rows, as .h5ad alone: `values` [rows, count * columns] holds them side by side; each
+ * becomes obsm/<its name>, and the last X too. */
+lam_status lam_embeddings_write_matrices(const char *path, int64_t rows, int64_t columns,
+                                         const double *values, int64_t count, const char *const *names,
+                                         const lam_table *obs, const char *const *index,
+                                         const char *provenance);
+
 #ifdef __cplusplus
 }
 #endif

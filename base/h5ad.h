@@ -18,10 +18,19 @@ extern "C" {
 lam_status lam_h5ad_read(lam_embeddings *out, char ***names, const char *path, const char *key);
 /* Names in obsm, in the order of their bytes; one block, freed with lam_free. No obsm: none. */
 lam_status lam_h5ad_matrices(const char *path, char ***names, int64_t *count);
-/* As lam_embeddings_write, with `index` and `obs` not NULL. */
-lam_status lam_h5ad_write(const char *path, int64_t rows, int64_t columns, const double *values,
-                          bool as_float32, const lam_table *obs, const char *const *index,
-                          const char *const *var, const char *provenance);
+/* What a file is written from, as in lam_embeddings_write; `index` and `obs` are not NULL. matrices 0: X alone; else as in
+ * lam_embeddings_write_matrices, as_float32. */
+typedef struct lam_h5ad_content {
+    int64_t rows, columns;
+    const double *values;
+    bool as_float32;
+    int64_t matrices;
+    const char *const *names;
+    const lam_table *obs;
+    const char *const *index, *const *var;
+    const char *provenance;
+} lam_h5ad_content;
+lam_status lam_h5ad_write(const char *path, const lam_h5ad_content *content);
 /* "path: what (HDF5: its deepest description)"; to be called right after the call that failed. */
 lam_status lam_h5ad_fail(lam_status code, const char *path, const char *what);
 

@@ -123,10 +123,13 @@ done:
     return status;
 }
 
-static lam_status put_matrix(file *f, int64_t rows, int64_t columns, const double *values, bool as_float32) {
+/* Rows of `columns` values, `stride` apart. */
+static lam_status put_matrix(file *f, hid_t group, const char *name, int64_t rows, int64_t columns,
+                             const double *values, int64_t stride, bool as_float32) {
     int64_t shape[2] = {rows, columns};
     if (!as_float32) {
-        return put_dataset(f, f->id, "X", "array", 2, shape, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, values, NULL);
+        return put_dataset(f, group, name, "array", 2, shape, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, values,
+                           NULL);
     }
     lam_status status = LAM_OK;
     hid_t dataset = -1, in_file = -1, in_memory = -1;
@@ -134,18 +137,20 @@ static lam_status put_matrix(file *f, int64_t rows, int64_t columns, const doubl
     int64_t block_rows = columns > 0 ? ((int64_t)1 << 20) / columns + 1 : 1;
     if (block_rows > rows) block_rows = rows;
     LAM_TRY_GOTO(
-        put_dataset(f, f->id, "X", "array", 2, shape, H5T_IEEE_F32LE, H5T_NATIVE_FLOAT, NULL, &dataset),
+        put_dataset(f, group, name, "array", 2, shape, H5T_IEEE_F32LE, H5T_NATIVE_FLOAT, NULL, &dataset),
         done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&block, block_rows * columns, sizeof *block), done);
     in_file = H5Dget_space(dataset);
     for (int64_t row = 0; row < rows && columns > 0; row += block_rows) {
         int64_t taken = rows - row < block_rows ? rows - row : block_rows;
         hsize_t start[2] = {(hsize_t)row, 0}, size[2] = {(hsize_t)taken, (hsize_t)columns};
-        for (int64_t i = 0; i < taken * columns; i++) block[i] = (float)values[row * columns + i];
+        for (int64_t r = 0; r < taken; r++)
+            for (int64_t i = 0; i < columns; i++)
+                block[r * columns + i] = (float)values[(row + r) * stride + i];
         if (in_memory >= 0) H5Sclose(in_memory);
         in_memory = H5Screate_simple(2, size, NULL);
-        H5_WRITE(H5Sselect_hyperslab(in_file, H5S_SELECT_SET, start, NULL, size, NULL), "X");
-        H5_WRITE(H5Dwrite(dataset, H5T_NATIVE_FLOAT, in_memory, in_file, H5P_DEFAULT, block), "X");
+        H5_WRITE(H5Sselect_hyperslab(in_file, H5S_SELECT_SET, start, NULL, size, NULL), "a matrix");
+        H5_WRITE(H5Dwrite(dataset, H5T_NATIVE_FLOAT, in_memory, in_file, H5P_DEFAULT, block), "a matrix");
     }
 done:
     if (in_memory >= 0) H5Sclose(in_memory);
@@ -283,23 +288,35 @@ done:
     return status;
 }
 
-static lam_status put_all(file *f, int64_t rows, int64_t columns, const double *values, bool as_float32,
-                          const lam_table *obs, const char *const *index, const char *const *var,
-                          const char *provenance) {
-    static const char *const empty[] = {"layers", "obsm", "obsp", "varm", "varp"};
+static lam_status put_obsm(file *f, const lam_h5ad_content *c) {
+    hid_t group = -1;
+    lam_status status = put_group(f, f->id, "obsm", "dict", "0.1.0", &group);
+    for (int64_t k = 0; k < c->matrices && status == LAM_OK; k++)
+        status = put_matrix(f, group, c->names[k], c->rows, c->columns, c->values + k * c->columns,
+                            c->matrices * c->columns, true);
+    if (group >= 0) H5Gclose(group);
+    return status;
+}
+
+static lam_status put_all(file *f, const lam_h5ad_content *c) {
+    static const char *const empty[] = {"layers", "obsp", "varm", "varp"};
     lam_status status = LAM_OK;
     hid_t uns = -1;
+    int64_t stride = c->matrices ? c->matrices * c->columns : c->columns;
     LAM_TRY_GOTO(put_encoding(f, f->id, "anndata", "0.1.0"), done);
-    LAM_TRY_GOTO(put_matrix(f, rows, columns, values, as_float32), done);
-    LAM_TRY_GOTO(put_frame(f, "obs", obs, rows, index), done);
-    LAM_TRY_GOTO(put_var(f, columns, var), done);
+    LAM_TRY_GOTO(put_matrix(f, f->id, "X", c->rows, c->columns, c->values + stride - c->columns, stride,
+                            c->as_float32),
+                 done);
+    LAM_TRY_GOTO(put_frame(f, "obs", c->obs, c->rows, c->index), done);
+    LAM_TRY_GOTO(put_var(f, c->columns, c->var), done);
+    LAM_TRY_GOTO(put_obsm(f, c), done);
     for (size_t i = 0; i < sizeof empty / sizeof empty[0]; i++) {
         LAM_TRY_GOTO(put_group(f, f->id, empty[i], "dict", "0.1.0", NULL), done);
     }
     LAM_TRY_GOTO(put_group(f, f->id, "uns", "dict", "0.1.0", &uns), done);
-    if (provenance != NULL) {
-        LAM_TRY_GOTO(put_dataset(f, uns, "lamella", "string", 0, NULL, f->text, f->text, &provenance, NULL),
-                     done);
+    if (c->provenance != NULL) {
+        LAM_TRY_GOTO(
+            put_dataset(f, uns, "lamella", "string", 0, NULL, f->text, f->text, &c->provenance, NULL), done);
     }
     H5_WRITE(H5Fflush(f->id, H5F_SCOPE_GLOBAL), "the file");
 done:
@@ -337,9 +354,7 @@ static herr_t close_file(file *f) {
     return H5Fclose(id);
 }
 
-lam_status lam_h5ad_write(const char *path, int64_t rows, int64_t columns, const double *values,
-                          bool as_float32, const lam_table *obs, const char *const *index,
-                          const char *const *var, const char *provenance) {
+lam_status lam_h5ad_write(const char *path, const lam_h5ad_content *content) {
     file opened = {path, -1, -1, -1, -1, {NULL}}, *f = &opened;
     lam_status status = LAM_OK;
     lam_writer *probe = NULL;
@@ -370,7 +385,7 @@ lam_status lam_h5ad_write(const char *path, int64_t rows, int64_t columns, const
         goto done;
     }
     H5_WRITE(f->id = H5Fcreate(partial, H5F_ACC_TRUNC, creation, access), "the file");
-    LAM_TRY_GOTO(put_all(f, rows, columns, values, as_float32, obs, index, var, provenance), done);
+    LAM_TRY_GOTO(put_all(f, content), done);
     H5_WRITE(close_file(f), "the file");
     LAM_TRY_GOTO(replace_file(partial, path), done);
 done:

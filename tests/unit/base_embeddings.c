@@ -431,12 +431,51 @@ static void every_fault(void **state) {
     lam_table_free(obs);
 }
 
+/* Blocks of a network: side by side in memory, apart in the file, the last one as X too. */
+static void several_matrices(void **state) {
+    (void)state;
+    enum { EACH = 2, BLOCKS = 3, LINES = 4 };
+    static const char *const blocks[] = {"block_1", "block_2", "block_10"};
+    double side_by_side[LINES * BLOCKS * EACH];
+    for (int i = 0; i < LINES * BLOCKS * EACH; i++) side_by_side[i] = i + 0.25;
+    const char *path = in_folder("blocks.h5ad");
+    assert_int_equal(
+        lam_embeddings_write_matrices(path, LINES, EACH, side_by_side, BLOCKS, blocks, NULL, NULL, "{}"),
+        LAM_OK);
+    char **names = NULL;
+    int64_t count = 0;
+    assert_int_equal(lam_embeddings_matrices(path, "block_*", &names, &count), LAM_OK);
+    assert_int_equal(count, BLOCKS);
+    for (int k = 0; k <= BLOCKS; k++) {
+        lam_embeddings *e = NULL;
+        int part = k < BLOCKS ? k : BLOCKS - 1;
+        if (k < BLOCKS) assert_string_equal(names[k], blocks[k]);
+        assert_int_equal(lam_embeddings_read(&e, path, k < BLOCKS ? blocks[k] : NULL, NULL), LAM_OK);
+        assert_int_equal(e->rows, LINES);
+        assert_int_equal(e->columns, EACH);
+        assert_true(e->was_float32);
+        for (int r = 0; r < LINES; r++)
+            for (int i = 0; i < EACH; i++)
+                assert_true(e->values[r * EACH + i] == side_by_side[(r * BLOCKS + part) * EACH + i]);
+        lam_embeddings_free(e);
+    }
+    lam_free(names);
+    assert_int_equal(lam_embeddings_write_matrices(in_folder("b.npy"), LINES, EACH, side_by_side, BLOCKS,
+                                                   blocks, NULL, NULL, NULL),
+                     LAM_ERROR_USAGE);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(files_of_anndata), cmocka_unit_test(matrices_of_a_file),
-        cmocka_unit_test(damaged_files),    cmocka_unit_test(ours_again),
-        cmocka_unit_test(text_tables),      cmocka_unit_test(published_embeddings),
-        cmocka_unit_test(every_fault),      cmocka_unit_test(text_of_another_encoding),
+        cmocka_unit_test(several_matrices),
+        cmocka_unit_test(files_of_anndata),
+        cmocka_unit_test(matrices_of_a_file),
+        cmocka_unit_test(damaged_files),
+        cmocka_unit_test(ours_again),
+        cmocka_unit_test(text_tables),
+        cmocka_unit_test(published_embeddings),
+        cmocka_unit_test(every_fault),
+        cmocka_unit_test(text_of_another_encoding),
     };
     snprintf(folder, sizeof folder, "/tmp/lamella-embeddings-%ld", (long)getpid());
     if (lam_make_folders(folder) != LAM_OK) return 1;
