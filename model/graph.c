@@ -316,6 +316,13 @@ static void read_in_backward(lam_tensor *t, int64_t time) {
     min_into(&t->first_backward_use, time);
 }
 
+/* Whoever uses a tensor of bounded rows reads their count. */
+static void use_bound(const lam_tensor *t, int64_t time, bool backward, int64_t backward_time) {
+    if (!t->bound) return;
+    max_into(&t->bound->last_forward_use, time);
+    if (backward) read_in_backward(t->bound, backward_time);
+}
+
 static void find_uses(lam_graph *graph) {
     int64_t n = graph->node_count;
     for (int64_t i = 0; i < graph->tensor_count; i++) {
@@ -329,12 +336,16 @@ static void find_uses(lam_graph *graph) {
         for (int k = 0; k < node->input_count; k++) {
             lam_tensor *t = node->inputs[k];
             max_into(&t->last_forward_use, i);
+            use_bound(t, i, backward, backward_time);
             if (!backward) continue;
             if (node->op->backward_reads_inputs >> k & 1u) read_in_backward(t, backward_time);
             if (t->requires_gradient) min_into(&t->first_gradient_use, backward_time);
         }
-        for (int k = 0; k < node->output_count && backward; k++)
-            if (node->op->backward_reads_outputs >> k & 1u) read_in_backward(node->outputs[k], backward_time);
+        for (int k = 0; k < node->output_count; k++) {
+            use_bound(node->outputs[k], i, backward, backward_time);
+            if (backward && node->op->backward_reads_outputs >> k & 1u)
+                read_in_backward(node->outputs[k], backward_time);
+        }
     }
 }
 
@@ -585,12 +596,26 @@ done:
 
 /* ---- running ---- */
 
-static void poison(lam_graph *graph) {
-    for (int64_t i = 0; i < graph->tensor_count; i++) {
-        lam_tensor *t = graph->tensors[i];
-        if (t->parameter || t->is_input || !lam_is_real(t->dtype)) continue;
-        memset(t->data, 0xff, (size_t)t->count * lam_dtype_bytes(t->dtype)); /* a NaN in both types */
+static void fill(void *memory, size_t bytes) {
+    if (memory) memset(memory, 0xff, bytes); /* a NaN in every floating-point type, -1 in integers */
+}
+
+/* Marks what the node is to write and nobody has written yet. */
+static void poison(lam_node *node, bool backward) {
+    if (backward) {
+        fill(node->backward_workspace, node->backward_workspace_bytes);
+        for (int k = 0; k < node->input_count; k++) {
+            lam_tensor *t = node->inputs[k];
+            if (!t->parameter && !t->gradient_written)
+                fill(t->gradient, (size_t)t->count * lam_dtype_bytes(t->dtype));
+        }
+        return;
     }
+    fill(node->forward_workspace, node->forward_workspace_bytes);
+    fill(node->saved, node->saved_bytes);
+    for (int k = 0; k < node->output_count; k++)
+        fill(node->outputs[k]->data,
+             (size_t)node->outputs[k]->count * lam_dtype_bytes(node->outputs[k]->dtype));
 }
 
 static lam_status call(const lam_graph *graph, lam_node *node, bool backward) {
@@ -599,6 +624,7 @@ static lam_status call(const lam_graph *graph, lam_node *node, bool backward) {
 }
 
 static lam_status run_node(lam_graph *graph, lam_node *node, bool backward) {
+    if (graph->poison) poison(node, backward);
     if (!graph->profile) return call(graph, node, backward);
     double start = lam_now();
     LAM_TRY(call(graph, node, backward));
@@ -609,9 +635,10 @@ static lam_status run_node(lam_graph *graph, lam_node *node, bool backward) {
 }
 
 /* Outputs that are recomputed one by one, before their first reader in the backward pass. */
-static void compute_again(lam_tensor *t, int64_t time) {
+static void compute_again(const lam_graph *graph, lam_tensor *t, int64_t time) {
     if (!t->recomputed || t->producer->recomputed || t->first_backward_use != time) return;
     t->data = t->places[1];
+    if (graph->poison) fill(t->data, (size_t)t->count * lam_dtype_bytes(t->dtype));
     t->producer->op->again(t->producer);
 }
 
@@ -623,6 +650,7 @@ static lam_status run_block_again(lam_graph *graph, int64_t number) {
         node->forward_workspace = node->workspace_places[1];
         for (int k = 0; k < node->output_count; k++)
             if (node->outputs[k]->recomputed) node->outputs[k]->data = node->outputs[k]->places[1];
+        if (graph->poison) poison(node, false);
         LAM_TRY(node->op->forward(node));
     }
     return LAM_OK;
@@ -635,9 +663,9 @@ static lam_status prepare_backward(lam_graph *graph, int64_t i) {
     if (node->recomputed && again_time(graph, node->block) == time)
         LAM_TRY(run_block_again(graph, node->block));
     for (int k = 0; k < node->input_count; k++)
-        if (node->op->backward_reads_inputs >> k & 1u) compute_again(node->inputs[k], time);
+        if (node->op->backward_reads_inputs >> k & 1u) compute_again(graph, node->inputs[k], time);
     for (int k = 0; k < node->output_count; k++)
-        if (node->op->backward_reads_outputs >> k & 1u) compute_again(node->outputs[k], time);
+        if (node->op->backward_reads_outputs >> k & 1u) compute_again(graph, node->outputs[k], time);
     return LAM_OK;
 }
 
@@ -652,7 +680,6 @@ lam_status lam_graph_forward(lam_graph *graph) {
     LAM_REQUIRE(graph->planned, LAM_ERROR_INTERNAL, "the graph is not planned");
     LAM_TRY(check_threads());
     use_places(graph);
-    if (graph->poison) poison(graph);
     for (int64_t i = 0; i < graph->node_count; i++) LAM_TRY(run_node(graph, graph->nodes[i], false));
     return LAM_OK;
 }

@@ -28,6 +28,33 @@ lam_tensor *lam_add_layernorm(lam_graph *g, lam_tensor *x, lam_tensor *r, lam_te
 /* add: x + r, the same shape. */
 lam_tensor *lam_add(lam_graph *g, lam_tensor *x, lam_tensor *r);
 
+/* Stochastic depth (Huang et al. 2016) of residual branches, sample by sample, that skips the work: a branch runs on the
+ * samples that keep it alone, side by side, with bounded rows.
+ *
+ *     lam_depth d = lam_depth_plan(g, step, sample_ids, drop_scale, branch, rate, seed);
+ *     lam_tensor *h = lam_depth_layernorm(g, x, r, of_r, d, w, b, eps, &x);   // [count of d <= B, N, D]
+ *     r = lam_linear(g, h, ...), of_r = d;                                    // added by the next such call
+ */
+typedef struct lam_depth {
+    lam_tensor *place; /* [B] I32: the sample's place among the kept ones, in order; -1: dropped */
+    lam_tensor *count; /* [1] I64: how many are kept, 0..B */
+    lam_tensor *scale; /* [1] F32: 1 / (1 - rate), which the branch is multiplied by */
+} lam_depth;           /* all NULL: every sample keeps the branch */
+
+/* depth_plan: a sample drops branch number `branch` with probability rate * drop_scale: by word branch % 4 of
+ * Philox(seed, LAM_RNG_DEPTH) at (step, sample id, branch / 4), by nothing else. step [1] I64, sample_ids [B] I64,
+ * drop_scale [1] F32: 1 in training, 0 keeps all. rate > 0, rate * drop_scale < 1. */
+lam_depth lam_depth_plan(lam_graph *g, lam_tensor *step, lam_tensor *sample_ids, lam_tensor *drop_scale,
+                         int64_t branch, double rate, uint64_t seed);
+/* depth_layernorm: *sum = x + scale r where the sample is among those of r, x elsewhere; returns layernorm(*sum) of the
+ * samples of y, the others are not normalised. x, *sum [B, ..., D]; r as x, its rows bounded by of_r.count; the result as
+ * x, its rows bounded by of_y.count. The loss must depend on the result. */
+lam_tensor *lam_depth_layernorm(lam_graph *g, lam_tensor *x, lam_tensor *r, lam_depth of_r, lam_depth of_y,
+                                lam_tensor *w, lam_tensor *b, double eps, lam_tensor **sum);
+/* depth_gather: the kept samples of x [B, ...] side by side, rows bounded by depth.count; x itself where all are kept: for
+ * what a branch reads beside its stream, such as a key mask. No gradient. */
+lam_tensor *lam_depth_gather(lam_graph *g, lam_tensor *x, lam_depth depth);
+
 /* attention: softmax(q k^T / sqrt(D / heads)) v. qkv [B, N, 3D] -> [B, N, D]; qkv may have no other consumer.
  */
 lam_tensor *lam_attention(lam_graph *g, lam_tensor *qkv, int64_t heads);

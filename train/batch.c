@@ -3,7 +3,7 @@
 #include <string.h>
 
 void lam_batch_feed(const lam_mae_io *io, const lam_feeder *feeder, const lam_batch *batch, int64_t begin,
-                    int64_t step, double weight) {
+                    int64_t step, double weight, bool training) {
     int64_t rows = lam_tensor_dim(io->pixels, 0), channels = feeder->channels;
     int64_t used = batch->rows - begin < rows ? batch->rows - begin : rows;
     size_t row_bytes =
@@ -18,6 +18,7 @@ void lam_batch_feed(const lam_mae_io *io, const lam_feeder *feeder, const lam_ba
     memset(pixels + (size_t)used * row_bytes, 0, (size_t)(rows - used) * row_bytes);
     memcpy(lam_tensor_data(io->scale), feeder->scale, (size_t)channels * sizeof(float));
     *(int64_t *)lam_tensor_data(io->step) = step;
+    if (io->drop_scale) *(float *)lam_tensor_data(io->drop_scale) = training ? 1.0f : 0.0f;
     for (int64_t i = 0; i < rows; i++) {
         bool valid = i < used && batch->valid[begin + i];
         int64_t plate = valid ? batch->plates[begin + i] : 0;

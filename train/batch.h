@@ -2,6 +2,7 @@
 #ifndef LAMELLA_TRAIN_BATCH_H
 #define LAMELLA_TRAIN_BATCH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "data/loader.h"
@@ -12,9 +13,9 @@ extern "C" {
 #endif
 
 /* Rows [begin, begin + rows of the graph) of the batch; those behind the batch's end and those that are not valid get
- * weight 0. `step` counts the masks, `weight` is that of a valid row. */
+ * weight 0. `step` counts the masks, `weight` is that of a valid row; only in `training` do samples drop branches. */
 void lam_batch_feed(const lam_mae_io *io, const lam_feeder *feeder, const lam_batch *batch, int64_t begin,
-                    int64_t step, double weight);
+                    int64_t step, double weight, bool training);
 
 #ifdef __cplusplus
 }

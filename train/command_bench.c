@@ -45,7 +45,8 @@ typedef struct step_bench {
     int64_t batch, updates;
 } step_bench;
 
-static lam_status open_step(step_bench *b, const char *name, bool bf16, lam_recompute recompute) {
+static lam_status open_step(step_bench *b, const char *name, bool bf16, lam_recompute recompute,
+                            double drop_path) {
     const preset *p = NULL;
     for (size_t i = 0; i < sizeof presets / sizeof presets[0]; i++) {
         if (!strcmp(presets[i].name, name)) p = &presets[i];
@@ -61,6 +62,7 @@ static lam_status open_step(step_bench *b, const char *name, bool bf16, lam_reco
                                 .decoder_depth = 8,
                                 .decoder_num_heads = 16,
                                 .mask_ratio = 0.75,
+                                .drop_path = drop_path,
                                 .pixel_type = LAM_U8,
                                 .normalize = LAM_NORMALIZE_CROP,
                                 .seed = 1};
@@ -84,6 +86,7 @@ static lam_status open_step(step_bench *b, const char *name, bool bf16, lam_reco
     float *scale = lam_tensor_data(b->io.scale), *present = lam_tensor_data(b->io.present),
           *weight = lam_tensor_data(b->io.sample_weight);
     int64_t *ids = lam_tensor_data(b->io.sample_ids);
+    if (b->io.drop_scale) *(float *)lam_tensor_data(b->io.drop_scale) = 1;
     for (int64_t c = 0; c < b->model.in_channels; c++) scale[c] = 1.0f / 255;
     for (int64_t i = 0; i < b->batch * b->model.in_channels; i++) present[i] = 1;
     for (int64_t i = 0; i < b->batch; i++) {
@@ -124,9 +127,9 @@ static void print_op_times(const lam_graph *graph, int64_t steps) {
 
 static lam_status print_step(const lam_arguments *a, const step_bench *b, double *rates, int64_t steps,
                              double limit) {
-    double flops = lam_mae_step_flops(&b->model);
+    double flops = lam_mae_step_flops(&b->model), kept = lam_mae_kept_share(&b->model);
     qsort(rates, (size_t)steps, sizeof *rates, compare);
-    double rate = rates[steps / 2];
+    double rate = rates[steps / 2], speed = rate * flops * kept;
     lam_memory_report m;
     lam_graph_memory(b->graph, &m);
     size_t moments = 2 * (size_t)b->parameters->trainable * sizeof(float);
@@ -135,7 +138,8 @@ static lam_status print_step(const lam_arguments *a, const step_bench *b, double
             "step of %s, batch %" PRId64
             ", f32, cpu %s, %d threads: %.2f crops/s (%.2f to %.2f), %.1f GFLOP/s, %.0f %% of products at %.1f\n",
             lam_option_text(a, "model"), b->batch, lam_isa_name(), lam_threads(), rate, rates[0],
-            rates[steps - 1], rate * flops / 1e9, 100 * rate * flops / limit, limit / 1e9);
+            rates[steps - 1], speed / 1e9, 100 * speed / limit, limit / 1e9);
+        if (kept < 1) printf("drop path %g: %.1f %% of the work is done\n", b->model.drop_path, 100 * kept);
         printf(
             "memory, MiB: weights %.1f, packed %.1f, gradients %.1f, optimizer %.1f, activations %.1f, their gradients %.1f, workspace %.1f, inputs "
             "%.1f, together in an arena of %.1f; peak of the process %.0f\n",
@@ -149,10 +153,10 @@ static lam_status print_step(const lam_arguments *a, const step_bench *b, double
     printf(
         "{\"bench\": \"step\", \"model\": \"%s\", \"batch\": %" PRId64
         ", \"precision\": \"%s\", \"device\": \"cpu\", \"isa\": \"%s\", "
-        "\"threads\": %d, \"crops_per_s\": %.4f, \"spread\": [%.4f, %.4f], \"gflops_per_crop\": %.3f, \"gflops_per_s\": %.2f, "
+        "\"threads\": %d, \"crops_per_s\": %.4f, \"spread\": [%.4f, %.4f], \"gflops_per_crop\": %.3f, \"kept_share\": %.4f, \"gflops_per_s\": %.2f, "
         "\"limit_gflops_per_s\": %.2f, \"share_of_limit\": %.4f, \"peak_MiB\": %.1f, \"activations_MiB\": %.1f}\n",
         lam_option_text(a, "model"), b->batch, lam_option_text(a, "precision"), lam_isa_name(), lam_threads(),
-        rate, rates[0], rates[steps - 1], flops / 1e9, rate * flops / 1e9, limit / 1e9, rate * flops / limit,
+        rate, rates[0], rates[steps - 1], flops / 1e9, kept, speed / 1e9, limit / 1e9, speed / limit,
         peak_mebibytes(), (double)m.activations / 1048576);
     return LAM_OK;
 }
@@ -170,7 +174,7 @@ static lam_status bench_step(const lam_arguments *a) {
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_alloc_array((void **)&rates, steps, sizeof(double)), done);
     LAM_TRY_GOTO(open_step(&b, lam_option_text(a, "model"), !strcmp(lam_option_text(a, "precision"), "bf16"),
-                           recompute_of(lam_option_text(a, "recompute"))),
+                           recompute_of(lam_option_text(a, "recompute")), lam_option_float(a, "drop-path")),
                  done);
     LAM_TRY_GOTO(one_step(&b), done); /* caches and code are warm after it */
     LAM_TRY_GOTO(lam_gemm_limit(&b.model, b.batch, 2, &limit), done);
@@ -239,6 +243,8 @@ static const lam_option step_options[] = {
      "what the backward pass computes again instead of keeping it", .required = false},
     {"steps", LAM_OPTION_INT, "N", "5", "that are timed; the median counts", .minimum = 1,
      .maximum = 1000000},
+    {"drop-path", LAM_OPTION_FLOAT, "RATE", "0", "stochastic depth of the encoder", .minimum = 0,
+     .maximum = 0.9},
     {.name = NULL}};
 
 const lam_command lam_command_bench_step = {

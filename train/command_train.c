@@ -27,6 +27,11 @@ static void print_memory(const lam_trainer *t) {
         mebibytes(m.weights + m.gradients + moments + m.total));
 }
 
+/* Of a crop, without what is dropped. */
+static double done_flops(const lam_trainer *t) {
+    return lam_mae_step_flops(&t->settings->model) * lam_mae_kept_share(&t->settings->model);
+}
+
 static lam_status write_step(lam_metrics *metrics, const lam_trainer *t, const lam_step_result *r) {
     double crops_per_s = (double)r->rows / r->seconds;
     lam_json *line = lam_json_object();
@@ -37,7 +42,7 @@ static lam_status write_step(lam_metrics *metrics, const lam_trainer *t, const l
     lam_json_set_int(line, "skipped", t->state.skipped);
     lam_json_set_int(line, "epoch", (t->state.step - 1) / t->steps_per_epoch);
     lam_json_set_float(line, "crops_per_s", crops_per_s);
-    lam_json_set_float(line, "gflops_per_s", crops_per_s * lam_mae_step_flops(&t->settings->model) / 1e9);
+    lam_json_set_float(line, "gflops_per_s", crops_per_s * done_flops(t) / 1e9);
     lam_json_set_float(line, "step_ms", r->seconds * 1e3);
     lam_json_set_float(line, "data_wait_ms", r->data_wait_ms);
     return lam_metrics_append(metrics, line);
@@ -98,7 +103,7 @@ static void show(lam_progress *progress, const lam_trainer *t, const lam_step_re
     sum->wait_ms += r->data_wait_ms;
     sum->rows += r->rows;
     double crops = (double)sum->rows / (lam_now() - sum->begin),
-           flops = (double)sum->rows / sum->step_seconds * lam_mae_step_flops(&t->settings->model);
+           flops = (double)sum->rows / sum->step_seconds * done_flops(t);
     char detail[160];
     int used = snprintf(detail, sizeof detail, "loss %.4f, %.1f crops/s; in steps %.1f GFLOP/s", r->loss,
                         crops, flops / 1e9);

@@ -31,6 +31,10 @@ const lam_config_key lam_train_keys[] = {
     INT("model.decoder_depth", "8", "transformer blocks of the decoder", 1, 1000),
     INT("model.decoder_num_heads", "16", "attention heads of the decoder", 1, 1024),
     BOOL("model.norm_pix_loss", "false", "targets standardised within each patch"),
+    FLOAT(
+        "model.drop_path", "0",
+        "share of the samples that skip a branch of the encoder's last block; falls linearly to 0 at the first",
+        0, 0.9),
 
     TEXT("data.path", NULL, "folder of shards (lamella pack)"),
     INT("data.crops_per_image", "1", "crops drawn from an image in an epoch", 1, 1000000),
@@ -107,6 +111,7 @@ lam_status lam_settings_from(const lam_config *c, lam_settings *s) {
                 "model.mlp_ratio: %g leaves no hidden width; take a larger one", mlp_ratio);
     m->mask_ratio = lam_config_float(c, "model.mask_ratio");
     m->norm_pix_loss = lam_config_bool(c, "model.norm_pix_loss");
+    m->drop_path = lam_config_float(c, "model.drop_path");
     const char *normalize = lam_config_text(c, "data.normalize"),
                *transform = lam_config_text(c, "data.transform");
     m->normalize = !strcmp(normalize, "plate")     ? LAM_NORMALIZE_PLATE

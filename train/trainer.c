@@ -239,7 +239,7 @@ static lam_status compute_gradients(lam_trainer *t, const lam_batch *batch, doub
     for (int64_t begin = 0; begin < batch->rows; begin += t->micro_batch) {
         *left = begin > 0 && lam_stop_requested();
         if (*left) return LAM_OK;
-        lam_batch_feed(&t->io, &t->feeder, batch, begin, t->state.step, weight);
+        lam_batch_feed(&t->io, &t->feeder, batch, begin, t->state.step, weight, true);
         lam_graph_hold_weights(t->graph, begin > 0);
         lam_graph_set_step(t->graph, t->state.step);
         LAM_TRY(lam_graph_forward(t->graph));
@@ -331,7 +331,7 @@ static lam_status validate_rows(lam_trainer *t, double sums[2]) {
         const lam_batch *batch = NULL;
         LAM_TRY(lam_loader_next(t->validation, &batch));
         for (int64_t begin = 0; begin < batch->rows; begin += t->micro_batch) {
-            lam_batch_feed(&t->io, &t->feeder, batch, begin, FIXED_MASK_STEP, 1);
+            lam_batch_feed(&t->io, &t->feeder, batch, begin, FIXED_MASK_STEP, 1, false);
             LAM_TRY(lam_graph_forward(t->graph));
             const float *losses = lam_tensor_data(t->io.sample_loss),
                         *weights = lam_tensor_data(t->io.sample_weight);
@@ -354,7 +354,7 @@ lam_status lam_trainer_validate(lam_trainer *t, double *loss) {
 }
 
 lam_status lam_trainer_draw(lam_trainer *t, const char *path) {
-    lam_batch_feed(&t->io, &t->feeder, t->pictured, 0, FIXED_MASK_STEP, 1);
+    lam_batch_feed(&t->io, &t->feeder, t->pictured, 0, FIXED_MASK_STEP, 1, false);
     LAM_TRY(lam_graph_forward(t->graph));
     return lam_draw_reconstructions(&t->settings->model, &t->io, t->picture_crops, path);
 }

@@ -16,6 +16,21 @@ typedef struct lam_adamw_terms {
     float decay_factor, beta1, beta2, eps, step_size, inverse_root_correction2, gradient_scale;
 } lam_adamw_terms;
 
+/* Stochastic depth in LayerNorm: which samples, of `tokens` rows each, r and y hold. place[sample] is the sample's place
+ * in r or y, -1: it is not there; NULL: r or y holds all of them, in order. */
+typedef struct lam_sample_places {
+    int64_t tokens;
+    const int32_t *r, *y;
+    float r_scale; /* s = x + r_scale r */
+} lam_sample_places;
+
+/* Where `row` lies in what holds the placed samples; -1: it is not there. */
+static inline int64_t lam_placed_row(const int32_t *place, int64_t tokens, int64_t row) {
+    if (!place) return row;
+    int64_t at = place[row / tokens];
+    return at < 0 ? -1 : at * tokens + row % tokens;
+}
+
 typedef struct lam_kernels {
     const char *name;
 
@@ -35,17 +50,19 @@ typedef struct lam_kernels {
     void (*column_sums)(const void *x, int64_t rows, int64_t width, int64_t stride, float *partial,
                         float *out);
     /* s = x + r (r NULL: s is not written and x is normalised); y = (s - mean) * rstd * w + b over the last
-     * dimension. */
+     * dimension. places NULL: r and y hold every row; else `rows` is that of x and s. */
     void (*layernorm)(const void *x, const void *r, const float *w, const float *b, void *s, void *y,
-                      float *mean, float *rstd, int64_t rows, int64_t width, float eps);
+                      float *mean, float *rstd, int64_t rows, int64_t width, float eps,
+                      const lam_sample_places *places);
     /* y of the above from s, mean and rstd: the same bits. */
     void (*layernorm_again)(const void *s, const float *w, const float *b, void *y, const float *mean,
-                            const float *rstd, int64_t rows, int64_t width);
+                            const float *rstd, int64_t rows, int64_t width, const lam_sample_places *places);
     /* dx (and dr, where not NULL) (+)= d of layernorm + ds (NULL: none); dw, db += ; partial: 2 * blocks *
      * width floats. */
     void (*layernorm_backward)(const void *s, const float *w, const float *mean, const float *rstd,
                                const void *dy, const void *ds, void *dx, bool add_x, void *dr, bool add_r,
-                               float *dw, float *db, float *partial, int64_t rows, int64_t width);
+                               float *dw, float *db, float *partial, int64_t rows, int64_t width,
+                               const lam_sample_places *places);
 
     /* tokens.inc.h: the operations of the same name in model/ops.h */
     void (*embed_tokens)(const void *x, const float *cls, const float *position, const int32_t *ids, void *y,

@@ -39,6 +39,8 @@ lam_status lam_mae_check(const lam_mae_config *c) {
                 LAM_ERROR_CONFIG,
                 "model.mask_ratio is %g: of %lld patches at least one must be kept and one masked",
                 c->mask_ratio, (long long)lam_mae_patches(c));
+    LAM_REQUIRE(c->drop_path >= 0 && c->drop_path <= 0.9, LAM_ERROR_CONFIG,
+                "model.drop_path is %g: allowed are 0 to 0.9", c->drop_path);
     return nets[c->kind]->check ? nets[c->kind]->check(c) : LAM_OK;
 }
 
@@ -70,3 +72,12 @@ lam_status lam_mae_build_encoder(lam_graph *g, const lam_mae_config *c, int64_t 
 }
 
 double lam_mae_step_flops(const lam_mae_config *c) { return nets[c->kind]->step_flops(c); }
+
+double lam_mae_kept_share(const lam_mae_config *c) {
+    lam_mae_config without_blocks = *c;
+    double all = lam_mae_step_flops(c), rates = 0;
+    without_blocks.depth = 0;
+    double block = (all - lam_mae_step_flops(&without_blocks)) / (double)c->depth;
+    for (int64_t i = 0; i < c->depth; i++) rates += lam_mae_drop_rate(c, i);
+    return 1 - block * rates / all;
+}

@@ -33,6 +33,7 @@ typedef struct lam_mae_config {
     int64_t mlp_dim; /* hidden width; 0: 4 * embed_dim */
     int64_t decoder_embed_dim, decoder_depth, decoder_num_heads, decoder_mlp_dim;
     double mask_ratio;
+    double drop_path; /* 0..0.9: drop rate of the encoder's last block, falling linearly to 0 at its first */
     bool norm_pix_loss;
     lam_dtype pixel_type;    /* LAM_U8, LAM_U16; LAM_F32: pixels are taken as they are, no standardisation */
     lam_normalize normalize; /* CROP: each crop and channel by itself, biased variance + 1e-5; else mean and
@@ -51,8 +52,10 @@ typedef struct lam_mae_io {
     lam_tensor *present; /* [B, C] F32 1 or 0: channels that are absent become 0 after standardisation; NULL
                             for F32 pixels */
     lam_tensor *noise;   /* [B, N] F32: an input with noise_input, else drawn on the device */
-    lam_tensor *step;    /* [1] I64: counts the masks; NULL with noise_input */
-    lam_tensor *sample_ids;    /* [B] I64; NULL with noise_input */
+    lam_tensor *step;    /* [1] I64: counts the masks and drops; NULL with noise_input and drop_path 0 */
+    lam_tensor *sample_ids; /* [B] I64; NULL with step */
+    lam_tensor
+        *drop_scale; /* [1] F32, factor of drop_path: 1 in training, 0 drops nothing; NULL where it is 0 */
     lam_tensor *sample_weight; /* [B] F32: loss = sum_b weight_b * loss_b; 1/B each is the plain mean, 0 takes
                                   a row out */
     /* outputs, readable after forward */
@@ -82,8 +85,11 @@ typedef struct lam_mae_encoder_io {
 lam_status lam_mae_build_encoder(lam_graph *graph, const lam_mae_config *config, int64_t batch, int64_t block,
                                  bool hidden, lam_mae_encoder_io *io);
 
-/* Floating-point operations of one training step on one crop: 3 x forward; matrix products only. */
+/* Floating-point operations of one training step on one crop: 3 x forward; matrix products only; as if no branch were
+ * dropped. */
 double lam_mae_step_flops(const lam_mae_config *config);
+/* Share of them that is expected to be done: 1 with drop_path 0. */
+double lam_mae_kept_share(const lam_mae_config *config);
 
 /* "mae_vit", ...: the choices of model.name. LAM_ERROR_CONFIG where there is no network of that name. */
 const char *lam_mae_name(lam_mae_kind kind);

@@ -59,41 +59,41 @@ static void fill_positions(lam_parameters *p, const lam_mae_config *c) {
                      c->decoder_embed_dim, grid, LAM_SINCOS_COLUMN_FIRST);
 }
 
-/* A stack of pre-norm blocks. The residual stream x and the last branch r travel apart, so that each addition
- * is fused with the LayerNorm that follows it. Returns the normalised end of the stack, or with `hidden` the hidden
- * units of the last block's MLP. */
-static lam_tensor *blocks(lam_graph *g, lam_tensor *x, const char *stack, int64_t depth, int64_t heads,
-                          bool hidden, const char *last_norm_prefix, const char *last_norm,
-                          lam_tensor **unnormalised) {
-    lam_tensor *r = NULL;
+/* A stack of pre-norm blocks; each has two branches, which drop apart (io: the encoder in training; NULL: nothing is
+ * dropped). Returns the normalised end of the stack, without `last_norm` the sum itself, or with `hidden` the hidden units
+ * of the last block's MLP. */
+static lam_tensor *blocks(lam_graph *g, const lam_mae_config *c, const lam_mae_io *io, lam_tensor *x,
+                          const char *stack, int64_t depth, int64_t heads, bool hidden,
+                          const char *last_norm_prefix, const char *last_norm) {
+    lam_stream s = {.x = x};
     char prefix[64], weight[64], bias[64];
     for (int64_t i = 0; i < depth; i++) {
         snprintf(prefix, sizeof prefix, "%s.%lld.", stack, (long long)i);
         lam_graph_block_begin(g);
-        lam_tensor *w = lam_named(g, prefix, "layernorm_before.weight"),
-                   *b = lam_named(g, prefix, "layernorm_before.bias");
-        lam_tensor *h = r ? lam_add_layernorm(g, x, r, w, b, LAM_LAYERNORM_EPS, &x)
-                          : lam_layernorm(g, x, w, b, LAM_LAYERNORM_EPS);
+        lam_tensor *h = lam_stream_norm(g, &s, lam_mae_depth(g, c, io, i, 2 * i),
+                                        lam_named(g, prefix, "layernorm_before.weight"),
+                                        lam_named(g, prefix, "layernorm_before.bias"));
         h = lam_linear_qkv(g, h, lam_named(g, prefix, "attention.attention.query.weight"),
                            lam_named(g, prefix, "attention.attention.query.bias"),
                            lam_named(g, prefix, "attention.attention.key.weight"),
                            lam_named(g, prefix, "attention.attention.key.bias"),
                            lam_named(g, prefix, "attention.attention.value.weight"),
                            lam_named(g, prefix, "attention.attention.value.bias"));
-        r = lam_named_linear(g, lam_attention(g, h, heads), prefix, "attention.output.dense");
-        h = lam_add_layernorm(g, x, r, lam_named(g, prefix, "layernorm_after.weight"),
-                              lam_named(g, prefix, "layernorm_after.bias"), LAM_LAYERNORM_EPS, &x);
+        s.r = lam_named_linear(g, lam_attention(g, h, heads), prefix, "attention.output.dense");
+        h = lam_stream_norm(g, &s, lam_mae_depth(g, c, io, i, 2 * i + 1),
+                            lam_named(g, prefix, "layernorm_after.weight"),
+                            lam_named(g, prefix, "layernorm_after.bias"));
         h = lam_linear_gelu(g, h, lam_named(g, prefix, "intermediate.dense.weight"),
                             lam_named(g, prefix, "intermediate.dense.bias"));
         if (hidden && i == depth - 1) return h;
-        r = lam_named_linear(g, h, prefix, "output.dense");
+        s.r = lam_named_linear(g, h, prefix, "output.dense");
         lam_graph_block_end(g);
     }
-    if (!last_norm) return *unnormalised = lam_add(g, x, r);
+    if (!last_norm) return lam_add(g, s.x, s.r);
     snprintf(weight, sizeof weight, "%s.weight", last_norm);
     snprintf(bias, sizeof bias, "%s.bias", last_norm);
-    return lam_add_layernorm(g, x, r, lam_named(g, last_norm_prefix, weight),
-                             lam_named(g, last_norm_prefix, bias), LAM_LAYERNORM_EPS, unnormalised);
+    return lam_stream_norm(g, &s, (lam_depth){0}, lam_named(g, last_norm_prefix, weight),
+                           lam_named(g, last_norm_prefix, bias));
 }
 
 static lam_tensor *embed(lam_graph *g, lam_tensor *patches, lam_tensor *ids_keep, int64_t channels) {
@@ -119,14 +119,14 @@ static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_
     lam_keep(g, io->mask, "mask");
     lam_keep(g, io->ids_restore, "ids_restore");
 
-    lam_tensor *unnormalised, *x = embed(g, in.patches, ids_keep, c->in_channels);
-    x = blocks(g, x, "vit.encoder.layer", c->depth, c->num_heads, false, "vit.", "layernorm", &unnormalised);
+    lam_tensor *x = embed(g, in.patches, ids_keep, c->in_channels);
+    x = blocks(g, c, io, x, "vit.encoder.layer", c->depth, c->num_heads, false, "vit.", "layernorm");
     io->latent = lam_keep(g, x, "latent");
     x = lam_named_linear(g, x, "decoder.", "decoder_embed");
     x = lam_unshuffle(g, x, lam_named(g, "decoder.", "mask_token"),
                       lam_named(g, "decoder.", "decoder_pos_embed"), io->ids_restore);
-    x = blocks(g, x, "decoder.decoder_layers", c->decoder_depth, c->decoder_num_heads, false, "decoder.",
-               "decoder_norm", &unnormalised);
+    x = blocks(g, c, NULL, x, "decoder.decoder_layers", c->decoder_depth, c->decoder_num_heads, false,
+               "decoder.", "decoder_norm");
     x = lam_named_linear(g, lam_drop_cls(g, x), "decoder.", "decoder_pred");
     io->logits = lam_keep(g, x, "logits");
     io->loss = lam_keep(
@@ -144,9 +144,9 @@ static void build_encoder(lam_graph *g, const lam_mae_config *c, int64_t batch, 
     io->mean = in.mean;
     io->rstd = in.rstd;
     io->present = in.present;
-    lam_tensor *unnormalised, *x = embed(g, in.patches, NULL, c->in_channels);
-    x = blocks(g, x, "vit.encoder.layer", block, c->num_heads, hidden, "vit.",
-               block == c->depth ? "layernorm" : NULL, &unnormalised);
+    lam_tensor *x = embed(g, in.patches, NULL, c->in_channels);
+    x = blocks(g, c, NULL, x, "vit.encoder.layer", block, c->num_heads, hidden, "vit.",
+               block == c->depth ? "layernorm" : NULL);
     io->tokens = lam_keep(g, x, "tokens");
 }
 

@@ -84,14 +84,35 @@ lam_mae_pixels lam_mae_input(lam_graph *g, const lam_mae_config *c, int64_t batc
 
 lam_tensor *lam_mae_noise(lam_graph *g, const lam_mae_config *c, int64_t batch, int64_t tokens,
                           lam_mae_io *io) {
-    if (c->noise_input) {
-        io->noise = lam_input(g, "noise", LAM_F32, 2, (int64_t[]){batch, tokens});
-    } else {
+    if (!c->noise_input || c->drop_path > 0) {
         io->step = lam_input(g, "step", LAM_I64, 1, (int64_t[]){1});
         io->sample_ids = lam_input(g, "sample_ids", LAM_I64, 1, (int64_t[]){batch});
-        io->noise = lam_keep(g, lam_uniform_noise(g, io->step, io->sample_ids, tokens, c->seed), "noise");
     }
+    if (c->drop_path > 0) io->drop_scale = lam_input(g, "drop_scale", LAM_F32, 1, (int64_t[]){1});
+    io->noise = c->noise_input
+                    ? lam_input(g, "noise", LAM_F32, 2, (int64_t[]){batch, tokens})
+                    : lam_keep(g, lam_uniform_noise(g, io->step, io->sample_ids, tokens, c->seed), "noise");
     return io->noise;
+}
+
+lam_tensor *lam_stream_norm(lam_graph *g, lam_stream *s, lam_depth next, lam_tensor *w, lam_tensor *b) {
+    lam_tensor *h;
+    if (s->depth.place || next.place)
+        h = lam_depth_layernorm(g, s->x, s->r, s->depth, next, w, b, LAM_LAYERNORM_EPS, &s->x);
+    else if (s->r)
+        h = lam_add_layernorm(g, s->x, s->r, w, b, LAM_LAYERNORM_EPS, &s->x);
+    else
+        h = lam_layernorm(g, s->x, w, b, LAM_LAYERNORM_EPS);
+    s->r = NULL;
+    s->depth = next;
+    return h;
+}
+
+lam_depth lam_mae_depth(lam_graph *g, const lam_mae_config *c, const lam_mae_io *io, int64_t block,
+                        int64_t branch) {
+    double rate = lam_mae_drop_rate(c, block);
+    if (!io || rate == 0) return (lam_depth){0};
+    return lam_depth_plan(g, io->step, io->sample_ids, io->drop_scale, branch, rate, c->seed);
 }
 
 double lam_block_flops(double depth, double tokens, double width, double hidden) {

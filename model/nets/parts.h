@@ -24,6 +24,10 @@ static inline int64_t lam_mae_mlp_dim(const lam_mae_config *c) {
 static inline int64_t lam_mae_decoder_mlp_dim(const lam_mae_config *c) {
     return c->decoder_mlp_dim ? c->decoder_mlp_dim : 4 * c->decoder_embed_dim;
 }
+/* The probability that a sample drops a branch of encoder block `block`: linspace(0, drop_path, depth). */
+static inline double lam_mae_drop_rate(const lam_mae_config *c, int64_t block) {
+    return c->depth > 1 ? c->drop_path * (double)block / (double)(c->depth - 1) : 0;
+}
 /* int(tokens * (1 - mask_ratio)) */
 int64_t lam_mae_kept(const lam_mae_config *config, int64_t tokens);
 
@@ -54,9 +58,29 @@ typedef struct lam_mae_pixels {
 } lam_mae_pixels;
 lam_mae_pixels lam_mae_input(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_tensor *only_channel);
 
-/* The noise that the masks follow: an input, or Philox draws of io->step and io->sample_ids; sets all three of io. */
+/* The noise that the masks follow: an input, or Philox draws of io->step and io->sample_ids; sets these of io, and
+ * drop_scale. */
 lam_tensor *lam_mae_noise(lam_graph *g, const lam_mae_config *c, int64_t batch, int64_t tokens,
                           lam_mae_io *io);
+
+/* The residual stream x of a stack of pre-norm blocks, and the branch r that is not yet added to it, so that each
+ * addition is fused with the LayerNorm that follows it. A block is, for each of its branches,
+ *
+ *     lam_depth depth = lam_mae_depth(g, c, io, block, branch);
+ *     lam_tensor *h = lam_stream_norm(g, &stream, depth, w, b);   // adds the pending r to x
+ *     stream.r = ...;                                             // of h, as many rows
+ *
+ * and lam_stream_norm with (lam_depth){0} ends the stack. */
+typedef struct lam_stream {
+    lam_tensor *x, *r; /* r NULL: none is pending */
+    lam_depth depth;   /* the samples of r */
+} lam_stream;
+/* x + r, normalised for the samples that keep the next branch, whose plan is `next`. The first branch keeps all. */
+lam_tensor *lam_stream_norm(lam_graph *g, lam_stream *stream, lam_depth next, lam_tensor *w, lam_tensor *b);
+/* Who keeps branch number `branch` (counted over the encoder: each one drops by itself) of encoder block `block`. Everyone,
+ * at no cost, where its rate is 0 or io is NULL (a decoder, an encoder that is not trained). */
+lam_depth lam_mae_depth(lam_graph *g, const lam_mae_config *c, const lam_mae_io *io, int64_t block,
+                        int64_t branch);
 
 /* ---- work of one forward pass on one crop, matrix products only ---- */
 

@@ -4,8 +4,8 @@
 
 static void sizes(const lam_node *node, int64_t *batch, int64_t *tokens, int64_t *heads, int64_t *head_dim) {
     const lam_tensor *qkv = node->inputs[0];
-    *batch = qkv->shape[0];
     *tokens = qkv->shape[1];
+    *batch = lam_tensor_rows(qkv) / *tokens;
     *heads = node->integers[0];
     *head_dim = qkv->shape[2] / 3 / *heads;
 }
@@ -60,6 +60,8 @@ lam_tensor *lam_attention(lam_graph *g, lam_tensor *qkv, int64_t heads) {
         threads * node->kernels->attention_workspace(qkv->shape[1], width / heads, false);
     node->backward_workspace_bytes =
         threads * node->kernels->attention_workspace(qkv->shape[1], width / heads, true);
-    return lam_node_output(g, node, lam_graph_activation(g), 3,
-                           (int64_t[]){qkv->shape[0], qkv->shape[1], width});
+    lam_tensor *y = lam_node_output(g, node, lam_graph_activation(g), 3,
+                                    (int64_t[]){qkv->shape[0], qkv->shape[1], width});
+    if (y) y->bound = qkv->bound;
+    return y;
 }

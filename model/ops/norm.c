@@ -14,7 +14,7 @@ static lam_status layernorm_forward(lam_node *node) {
     float *mean = node->saved;
     node->kernels->layernorm(x->data, more ? node->inputs[1]->data : NULL, w->data, b->data,
                              more ? node->outputs[1]->data : NULL, y->data, mean, mean + rows,
-                             lam_tensor_rows(x), lam_tensor_width(x), (float)node->numbers[0]);
+                             lam_tensor_rows(x), lam_tensor_width(x), (float)node->numbers[0], NULL);
     return LAM_OK;
 }
 
@@ -34,7 +34,7 @@ static lam_status layernorm_backward(lam_node *node) {
     node->kernels->layernorm_backward(more ? sum->data : x->data, w->data, mean, mean + rows, y->gradient, ds,
                                       dx, add_x, dr, add_r, lam_gradient_target(w, &ignored),
                                       lam_gradient_target(b, &ignored), node->backward_workspace,
-                                      lam_tensor_rows(x), lam_tensor_width(x));
+                                      lam_tensor_rows(x), lam_tensor_width(x), NULL);
     return LAM_OK;
 }
 
@@ -44,7 +44,7 @@ static void layernorm_again(lam_node *node) {
     const float *mean = node->saved;
     node->kernels->layernorm_again(more ? node->outputs[1]->data : x->data, w->data, b->data,
                                    node->outputs[0]->data, mean, mean + x->count / lam_tensor_width(x),
-                                   lam_tensor_rows(x), lam_tensor_width(x));
+                                   lam_tensor_rows(x), lam_tensor_width(x), NULL);
 }
 
 static const lam_op layernorm_op = {.name = "layernorm",

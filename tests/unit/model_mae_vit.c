@@ -247,18 +247,18 @@ static void golden_training(void **state) { (void)state, on_every_isa(golden_tra
 
 /* Central differences of the loss along random directions, every parameter tensor by itself. Odd sizes on
  * purpose: 9 tokens, head width 6, three channels of uint16. */
-static void gradient_check(void **state) {
-    (void)state;
+static void check_gradients(double drop_path) {
     lam_mae_config config = {.image_size = 15,
                              .patch_size = 5,
                              .in_channels = 3,
                              .embed_dim = 12,
-                             .depth = 2,
+                             .depth = 3,
                              .num_heads = 2,
                              .decoder_embed_dim = 20,
                              .decoder_depth = 1,
                              .decoder_num_heads = 4,
                              .mask_ratio = 0.5,
+                             .drop_path = drop_path,
                              .norm_pix_loss = true,
                              .pixel_type = LAM_U16,
                              .normalize = LAM_NORMALIZE_CROP,
@@ -271,7 +271,8 @@ static void gradient_check(void **state) {
     for (int64_t c = 0; c < 3; c++) ((float *)lam_tensor_data(n.io.scale))[c] = 1.0f / 4095.0f;
     for (int64_t i = 0; i < 9; i++) ((float *)lam_tensor_data(n.io.present))[i] = i == 4 ? 0.0f : 1.0f;
     for (int64_t i = 0; i < 3; i++) ((int64_t *)lam_tensor_data(n.io.sample_ids))[i] = 7 * i;
-    *(int64_t *)lam_tensor_data(n.io.step) = 11;
+    *(int64_t *)lam_tensor_data(n.io.step) = 12;
+    if (drop_path > 0) *(float *)lam_tensor_data(n.io.drop_scale) = 1; /* no branch is dropped by all */
     ((float *)lam_tensor_data(n.io.sample_weight))[1] = 0.7f;
     /* Larger weights than the initial ones, so that every path carries a signal. */
     for (int64_t i = 0; i < n.parameters->trainable; i++)
@@ -307,7 +308,19 @@ static void gradient_check(void **state) {
         if (fabs(numeric - norm) > 2e-2 * norm + 3e-4)
             fail_msg("%s: gradient %.6g, differences %.6g", entry->name, norm, numeric);
     }
+    if (drop_path > 0) { /* something was dropped */
+        float loss = *(float *)lam_tensor_data(n.io.loss);
+        *(float *)lam_tensor_data(n.io.drop_scale) = 0;
+        ok(lam_graph_forward(n.graph));
+        assert_true(fabsf(loss - *(float *)lam_tensor_data(n.io.loss)) > 1e-3f);
+    }
     drop(&n);
+}
+
+static void gradient_check(void **state) {
+    (void)state;
+    check_gradients(0);
+    check_gradients(0.5);
 }
 
 /* A row of weight 0 changes nothing, whatever it holds; the draws depend on (step, sample id) alone. */
