@@ -353,8 +353,7 @@ static void nothing_unwritten_is_read(void **state) {
 }
 
 /* bfloat16 drops the same branches, and differs by its rounding. */
-static void the_same_in_bf16(void **state) {
-    (void)state;
+static void check_bf16(const char *isa) {
     net f32 = make_net(0.6, 4, LAM_F32), bf16 = make_net(0.6, 4, LAM_BF16);
     double *expected = malloc((size_t)f32.p->trainable * sizeof *expected);
     for (int64_t step = 0; step < 5; step++) {
@@ -363,12 +362,23 @@ static void the_same_in_bf16(void **state) {
         for (int64_t i = 0; i < f32.p->trainable; i++) expected[i] = (double)f32.p->gradients[i];
         double off = difference(bf16.p->gradients, expected, f32.p->trainable),
                loss = (double)*(float *)lam_tensor_data(f32.io.loss);
-        if (!(off < 0.02)) fail_msg("step %d: gradients are off by %g", (int)step, off);
+        if (!(off < 0.02)) fail_msg("%s, step %d: gradients are off by %g", isa, (int)step, off);
         assert_true(fabs((double)*(float *)lam_tensor_data(bf16.io.loss) - loss) < 2e-3 * loss);
     }
     free(expected);
     free_net(&f32);
     free_net(&bf16);
+}
+
+static void the_same_in_bf16(void **state) {
+    (void)state;
+    static const char *const names[] = {"avx512", "avx2", "baseline"};
+    for (int i = 0; i < 3; i++) {
+        setenv("LAMELLA_ISA", names[i], 1);
+        if (lam_isa_select() == LAM_OK) check_bf16(names[i]);
+    }
+    unsetenv("LAMELLA_ISA");
+    ok(lam_isa_select());
 }
 
 /* What is not computed is not counted, and the expected share is that of many steps. */
