@@ -19,6 +19,24 @@ done
 mpi 2 "$lamella" train tiny.yaml train.out=ranks2again --quiet
 same_run ranks2 ranks2again "2 ranks twice"
 
+# Samples drop the same branches on any number of ranks and in any micro-batch, and none in a validation.
+deep="model.depth=3 model.drop_path=0.6"
+"$lamella" train tiny.yaml train.out=deep $deep --quiet
+"$lamella" train tiny.yaml train.out=deep-accumulated $deep train.micro_batch=3 --quiet
+check deep-accumulated 2e-4 deep
+mpi 2 "$lamella" train tiny.yaml train.out=deep-ranks2 $deep --quiet
+check deep-ranks2 2e-4 deep
+"$lamella" train tiny.yaml train.out=deep-kept model.depth=3 --quiet
+d=$(largest_difference deep deep-kept) && awk -v d="$d" 'BEGIN { exit !(d > 1e-3) }' || fail "drop_path changes nothing"
+# One step of rate 0: the weights are those of the start, and so are the validation losses.
+for rate in 0.6 0; do
+  "$lamella" train tiny.yaml train.out=still-$rate model.depth=3 model.drop_path=$rate train.steps=1 train.validate_every=1 \
+    optim.lr=0 optim.weight_decay=0 --quiet
+  grep -o '"validation_loss":[^,}]*' still-$rate/metrics.jsonl > validated-$rate || fail "no validation"
+done
+cmp validated-0.6 validated-0 || fail "a validation drops branches"
+echo "ok: dropped branches"
+
 # A network of several buckets, whose sums run behind the backward pass, with and without accumulation.
 wide="model.embed_dim=512 model.depth=3 train.steps=3 train.checkpoint_every=100 train.validate_every=100 optim.warmup=0"
 "$lamella" train tiny.yaml train.out=one-wide $wide --quiet
