@@ -54,8 +54,7 @@ typedef struct lam_mae_io {
     lam_tensor *noise;   /* [B, N] F32: an input with noise_input, else drawn on the device */
     lam_tensor *step;    /* [1] I64: counts the masks and drops; NULL with noise_input and drop_path 0 */
     lam_tensor *sample_ids; /* [B] I64; NULL with step */
-    lam_tensor
-        *drop_scale; /* [1] F32, factor of drop_path: 1 in training, 0 drops nothing; NULL where it is 0 */
+    lam_tensor *drop_scale; /* [1] F32, factor of drop_path: 1 in training, 0 to keep all; NULL: no drops */
     lam_tensor *sample_weight; /* [B] F32: loss = sum_b weight_b * loss_b; 1/B each is the plain mean, 0 takes
                                   a row out */
     /* outputs, readable after forward */
