@@ -1,62 +1,77 @@
 #include "model/optimizer.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "base/memory.h"
 #include "model/cpu/kernels.h"
+#include "model/optimizers/rules.h"
 
 #define SUM_BLOCK 65536
 
-typedef void (*range_rule)(const void *rule, const lam_parameter_entry *entry, float *w, const float *g,
-                           float *a, float *b, int64_t count);
+static const lam_optimizer *const optimizers[] = {&lam_optimizer_adamw, &lam_optimizer_lion,
+                                                  &lam_optimizer_lamb, &lam_optimizer_muon,
+                                                  &lam_optimizer_schedule_free};
 
-/* Calls `apply` for the part of every trainable parameter that lies in [begin, end). */
-static void each(const lam_parameters *p, int64_t begin, int64_t end, range_rule apply, const void *rule,
-                 float *a, float *b) {
+const lam_optimizer *lam_optimizer_find(const char *name) {
+    for (size_t i = 0; i < sizeof optimizers / sizeof optimizers[0]; i++)
+        if (!strcmp(name, optimizers[i]->name)) return optimizers[i];
+    return NULL;
+}
+
+lam_status lam_optimizer_open(lam_optimizer_state *s, const lam_optimizer *optimizer,
+                              const lam_parameters *p) {
+    *s = (lam_optimizer_state){.optimizer = optimizer};
+    for (int k = 0; k < optimizer->arenas; k++)
+        LAM_TRY(lam_alloc_array((void **)&s->arena[k], p->trainable, sizeof(float)));
+    if (optimizer->workspace)
+        LAM_TRY(lam_alloc_array((void **)&s->workspace, optimizer->workspace(p), sizeof(float)));
+    if (optimizer->start) optimizer->start(p, s->arena);
+    return LAM_OK;
+}
+
+void lam_optimizer_close(lam_optimizer_state *s) {
+    for (int k = 0; k < LAM_OPTIMIZER_ARENAS; k++) lam_free(s->arena[k]);
+    lam_free(s->workspace);
+    *s = (lam_optimizer_state){0};
+}
+
+int64_t lam_optimizer_bytes(const lam_optimizer *optimizer, const lam_parameters *p) {
+    int64_t floats = optimizer->arenas * p->trainable;
+    if (optimizer->workspace) floats += optimizer->workspace(p);
+    return floats * (int64_t)sizeof(float);
+}
+
+double lam_optimizer_rate(const lam_optimizer *optimizer, const lam_update *u) {
+    return optimizer->rate ? optimizer->rate(u) : u->lr;
+}
+
+lam_status lam_optimizer_step(const lam_optimizer_state *s, const lam_parameters *p, const lam_update *u,
+                              int64_t begin, int64_t end) {
     for (int64_t i = 0; i < p->entries; i++) {
         const lam_parameter_entry *entry = &p->entry[i];
         if (entry->init == LAM_INIT_FROZEN) continue;
         int64_t from = entry->offset > begin ? entry->offset : begin,
                 to = entry->offset + entry->count < end ? entry->offset + entry->count : end;
-        if (from < to)
-            apply(rule, entry, p->weights + from, p->gradients + from, a + from, b ? b + from : NULL,
-                  to - from);
+        if (from >= to) continue;
+        LAM_REQUIRE(!s->optimizer->whole || to - from == entry->count, LAM_ERROR_INTERNAL,
+                    "%s: the range of an update cuts %s", s->optimizer->name, entry->name);
+        lam_update_range range = {.entry = entry,
+                                  .weights = p->weights + from,
+                                  .gradients = p->gradients + from,
+                                  .count = to - from,
+                                  .workspace = s->workspace};
+        for (int k = 0; k < s->optimizer->arenas; k++) range.arena[k] = s->arena[k] + from;
+        LAM_TRY(s->optimizer->step(u, &range));
     }
+    return LAM_OK;
 }
 
-static void adamw(const void *context, const lam_parameter_entry *entry, float *w, const float *g, float *m,
-                  float *v, int64_t count) {
-    const lam_adamw *rule = context;
-    double lr = rule->lr * entry->lr_scale;
-    lam_adamw_terms terms = {
-        .decay_factor = entry->decay ? (float)(1.0 - lr * rule->weight_decay) : 1.0f,
-        .beta1 = (float)rule->beta1,
-        .beta2 = (float)rule->beta2,
-        .eps = (float)rule->eps,
-        .step_size = (float)(lr / (1.0 - pow(rule->beta1, (double)rule->t))),
-        .inverse_root_correction2 = (float)(1.0 / sqrt(1.0 - pow(rule->beta2, (double)rule->t))),
-        .gradient_scale = (float)rule->gradient_scale,
-    };
-    lam_kernels_current(false)->adamw(w, g, m, v, count, &terms);
-}
-
-void lam_adamw_step(const lam_adamw *rule, const lam_parameters *p, float *m, float *v, int64_t begin,
-                    int64_t end) {
-    each(p, begin, end, adamw, rule, m, v);
-}
-
-static void lion(const void *context, const lam_parameter_entry *entry, float *w, const float *g, float *m,
-                 float *unused, int64_t count) {
-    (void)unused;
-    const lam_lion *rule = context;
-    double lr = rule->lr * entry->lr_scale;
-    lam_kernels_current(false)->lion(w, g, m, count,
-                                     entry->decay ? (float)(1.0 - lr * rule->weight_decay) : 1.0f, (float)lr,
-                                     (float)rule->beta1, (float)rule->beta2, (float)rule->gradient_scale);
-}
-
-void lam_lion_step(const lam_lion *rule, const lam_parameters *p, float *m, int64_t begin, int64_t end) {
-    each(p, begin, end, lion, rule, m, NULL);
+void lam_average_step(float *average, const lam_parameters *p, double decay, int64_t t, int64_t begin,
+                      int64_t end) {
+    double share = (1 - decay) / (1 - pow(decay, (double)t));
+    lam_kernels_current(false)->optimizer->average(average + begin, p->weights + begin, end - begin,
+                                                   (float)share);
 }
 
 static double block_sum(const float *values, int64_t count) {

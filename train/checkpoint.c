@@ -15,7 +15,7 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "base/safetensors.h"
+#include "train/optimizer_file.h"
 
 lam_status lam_file_hash(const char *path, uint64_t *hash) {
     enum { BLOCK = 1 << 20 };
@@ -42,75 +42,6 @@ done:
     return status;
 }
 
-/* ---- the optimizer's moments ---- */
-
-static const char *const moment_names[2] = {"exp_avg", "exp_avg_sq"};
-
-static lam_status declare_moments(lam_safetensors_writer *writer, const lam_parameters *p,
-                                  const char *moment) {
-    char name[256];
-    for (int64_t i = 0; i < p->entries; i++) {
-        const lam_parameter_entry *e = &p->entry[i];
-        if (e->offset >= p->trainable) continue; /* frozen */
-        snprintf(name, sizeof name, "%s.%s", moment, e->name);
-        LAM_TRY(lam_safetensors_writer_declare(writer, name, "F32", e->rank, e->shape));
-    }
-    return LAM_OK;
-}
-
-static lam_status write_moments(lam_safetensors_writer *writer, const lam_parameters *p,
-                                const float *values) {
-    for (int64_t i = 0; i < p->entries; i++) {
-        const lam_parameter_entry *e = &p->entry[i];
-        if (e->offset >= p->trainable) continue;
-        LAM_TRY(lam_safetensors_writer_data(writer, values + e->offset, (size_t)e->count * sizeof(float)));
-    }
-    return LAM_OK;
-}
-
-static lam_status write_optimizer(const char *path, const lam_parameters *p,
-                                  const lam_optimizer_state *optimizer, int64_t updates) {
-    const float *moments[2] = {optimizer->m, optimizer->v};
-    lam_safetensors_writer *writer = NULL;
-    lam_status status = LAM_OK;
-    char number[32];
-    snprintf(number, sizeof number, "%" PRId64, updates);
-    LAM_TRY_GOTO(lam_safetensors_writer_open(&writer, path), done);
-    LAM_TRY_GOTO(lam_safetensors_writer_metadata(writer, "updates", number), done);
-    for (int k = 0; k < 2; k++) {
-        if (moments[k]) LAM_TRY_GOTO(declare_moments(writer, p, moment_names[k]), done);
-    }
-    for (int k = 0; k < 2; k++) {
-        if (moments[k]) LAM_TRY_GOTO(write_moments(writer, p, moments[k]), done);
-    }
-    return lam_safetensors_writer_commit(&writer);
-done:
-    lam_safetensors_writer_abort(&writer);
-    return status;
-}
-
-static lam_status read_optimizer(const char *path, const lam_parameters *p, lam_optimizer_state *optimizer) {
-    float *moments[2] = {optimizer->m, optimizer->v};
-    lam_safetensors *file = NULL;
-    char name[256];
-    LAM_TRY(lam_safetensors_open(&file, path));
-    lam_status status = LAM_OK;
-    for (int k = 0; k < 2; k++) {
-        for (int64_t i = 0; moments[k] && i < p->entries; i++) {
-            const lam_parameter_entry *e = &p->entry[i];
-            if (e->offset >= p->trainable) continue;
-            snprintf(name, sizeof name, "%s.%s", moment_names[k], e->name);
-            const lam_safetensors_entry *entry = lam_safetensors_find(file, name);
-            LAM_REQUIRE_GOTO(entry && entry->count == e->count, done, LAM_ERROR_INPUT,
-                             "%s: lacks the tensor %s: optim.name or the model section differs", path, name);
-            LAM_TRY_GOTO(lam_safetensors_read_f32(file, entry, moments[k] + e->offset), done);
-        }
-    }
-done:
-    lam_safetensors_close(file);
-    return status;
-}
-
 /* ---- a folder ---- */
 
 #define STEP_NAME "step_%08" PRId64
@@ -132,26 +63,42 @@ static void sync_folder(const char *path) {
     close(descriptor);
 }
 
+/* The weights that inference uses; where the rule averages them they come into the arena of the gradients, which holds
+ * nothing between steps. */
+static lam_status write_model(const char *path, const lam_network *network, const lam_optimizer_state *o,
+                              int64_t step) {
+    const lam_parameters *p = network->parameters;
+    if (!o->optimizer->averaged) return lam_network_write(network, NULL, path, step);
+    o->optimizer->averaged(p, o->arena, network->settings.schedule.beta1, p->gradients);
+    return lam_network_write(network, p->gradients, path, step);
+}
+
 static lam_status fill_folder(const char *folder, const lam_network *network,
-                              const lam_optimizer_state *optimizer, const lam_run_state *state,
-                              int64_t epoch) {
-    char *model = NULL, *moments = NULL, *json = NULL;
-    lam_state_hashes hashes = {0, 0};
+                              const lam_optimizer_state *optimizer, const float *average,
+                              const lam_run_state *state, int64_t epoch) {
+    char *model = NULL, *arenas = NULL, *ema = NULL, *json = NULL;
+    lam_state_hashes hashes = {.has_ema = average != NULL};
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_make_folders(folder), done);
     LAM_TRY_GOTO(lam_path_join(&model, folder, "model.safetensors"), done);
-    LAM_TRY_GOTO(lam_path_join(&moments, folder, "optimizer.safetensors"), done);
+    LAM_TRY_GOTO(lam_path_join(&arenas, folder, "optimizer.safetensors"), done);
+    LAM_TRY_GOTO(lam_path_join(&ema, folder, "ema.safetensors"), done);
     LAM_TRY_GOTO(lam_path_join(&json, folder, "state.json"), done);
-    LAM_TRY_GOTO(lam_network_write(network, model, state->step), done);
+    LAM_TRY_GOTO(write_model(model, network, optimizer, state->step), done);
     test_delay();
-    LAM_TRY_GOTO(write_optimizer(moments, network->parameters, optimizer, state->updates), done);
+    LAM_TRY_GOTO(lam_optimizer_file_write(arenas, network->parameters, optimizer, state->updates), done);
+    if (average) {
+        LAM_TRY_GOTO(lam_network_write(network, average, ema, state->step), done);
+        LAM_TRY_GOTO(lam_file_hash(ema, &hashes.ema), done);
+    }
     LAM_TRY_GOTO(lam_file_hash(model, &hashes.model), done);
-    LAM_TRY_GOTO(lam_file_hash(moments, &hashes.optimizer), done);
+    LAM_TRY_GOTO(lam_file_hash(arenas, &hashes.optimizer), done);
     LAM_TRY_GOTO(lam_run_state_write(json, state, epoch, &hashes), done);
     sync_folder(folder);
 done:
     lam_free(model);
-    lam_free(moments);
+    lam_free(arenas);
+    lam_free(ema);
     lam_free(json);
     return status;
 }
@@ -170,15 +117,15 @@ static lam_status write_latest(const char *folders, int64_t step) {
 }
 
 lam_status lam_checkpoint_write(const char *run, const lam_network *network,
-                                const lam_optimizer_state *optimizer, const lam_run_state *state,
-                                int64_t epoch) {
+                                const lam_optimizer_state *optimizer, const float *average,
+                                const lam_run_state *state, int64_t epoch) {
     char *folders = NULL, *final = NULL, *partial = NULL;
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_path_join(&folders, run, "checkpoints"), done);
     LAM_TRY_GOTO(step_path(&final, folders, state->step), done);
     LAM_TRY_GOTO(lam_text_format(&partial, "%s.partial", final), done);
     LAM_TRY_GOTO(lam_remove_tree(partial), done);
-    LAM_TRY_GOTO(fill_folder(partial, network, optimizer, state, epoch), done);
+    LAM_TRY_GOTO(fill_folder(partial, network, optimizer, average, state, epoch), done);
     LAM_REQUIRE_GOTO(!lam_fault_hit(LAM_FAULT_WRITE) && rename(partial, final) == 0, done, LAM_ERROR_IO,
                      "%s: cannot be renamed to its final name: %s", partial, strerror(errno));
     sync_folder(folders);
@@ -315,7 +262,8 @@ static lam_status check_folder(const char *folder, int64_t step) {
     lam_free(path);
     LAM_TRY(status);
     LAM_TRY(check_file(folder, "model.safetensors", hashes.model));
-    return check_file(folder, "optimizer.safetensors", hashes.optimizer);
+    LAM_TRY(check_file(folder, "optimizer.safetensors", hashes.optimizer));
+    return hashes.has_ema ? check_file(folder, "ema.safetensors", hashes.ema) : LAM_OK;
 }
 
 static lam_status try_folder(const char *folders, int64_t step, char **folder, char **tried) {
@@ -358,55 +306,83 @@ done:
     return status;
 }
 
-lam_status lam_checkpoint_read(const char *folder, lam_network *network, lam_optimizer_state *optimizer,
-                               lam_run_state *s) {
-    char *path = NULL, *model = NULL, *moments = NULL;
+lam_status lam_checkpoint_read(const char *folder, lam_network *network, const lam_optimizer_state *optimizer,
+                               float *average, lam_run_state *s) {
+    const lam_parameters *p = network->parameters;
+    char *path = NULL, *model = NULL, *arenas = NULL, *ema = NULL;
     lam_state_hashes hashes;
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_path_join(&path, folder, "state.json"), done);
     LAM_TRY_GOTO(lam_path_join(&model, folder, "model.safetensors"), done);
-    LAM_TRY_GOTO(lam_path_join(&moments, folder, "optimizer.safetensors"), done);
+    LAM_TRY_GOTO(lam_path_join(&arenas, folder, "optimizer.safetensors"), done);
     LAM_TRY_GOTO(lam_run_state_read(path, -1, s, &hashes), done);
+    if (average && hashes.has_ema) {
+        LAM_TRY_GOTO(lam_path_join(&ema, folder, "ema.safetensors"), done);
+        LAM_TRY_GOTO(lam_network_read_weights(network, ema), done);
+        memcpy(average, p->weights, (size_t)p->trainable * sizeof(float));
+    }
     LAM_TRY_GOTO(lam_network_read_weights(network, model), done);
-    LAM_TRY_GOTO(read_optimizer(moments, network->parameters, optimizer), done);
+    if (average && !hashes.has_ema) {
+        lam_log_warning("%s: holds no average of weights: optim.ema begins with the present ones", folder);
+        memcpy(average, p->weights, (size_t)p->trainable * sizeof(float));
+    }
+    LAM_TRY_GOTO(lam_optimizer_file_read(arenas, network->parameters, optimizer), done);
     network->step = s->step;
 done:
     lam_free(path);
     lam_free(model);
-    lam_free(moments);
+    lam_free(arenas);
+    lam_free(ema);
     return status;
 }
 
-/* RUN/checkpoints/latest: the model of the step folder beside it that it names. */
-static lam_status model_of_latest(const char *path, char **file) {
+/* RUN/checkpoints/latest: the weights of the step folder beside it that it names. */
+static lam_status weights_of_latest(const char *path, const char *name, char **file) {
     char *text = NULL;
     size_t size = 0;
     LAM_TRY(lam_file_read(path, &text, &size));
     text[strcspn(text, "\r\n")] = 0;
     const char *slash = strrchr(path, '/');
-    lam_status status = step_of(text) >= 0
-                            ? lam_text_format(file, "%.*s%s/model.safetensors",
-                                              slash ? (int)(slash + 1 - path) : 0, path, text)
-                            : lam_fail(LAM_ERROR_FORMAT, __FILE__, __LINE__,
-                                       "%s: names no step folder; name the run folder instead", path);
+    lam_status status =
+        step_of(text) >= 0
+            ? lam_text_format(file, "%.*s%s/%s", slash ? (int)(slash + 1 - path) : 0, path, text, name)
+            : lam_fail(LAM_ERROR_FORMAT, __FILE__, __LINE__,
+                       "%s: names no step folder; name the run folder instead", path);
     lam_free(text);
     return status;
 }
 
-lam_status lam_checkpoint_model(const char *path, char **file) {
-    *file = NULL;
-    const char *slash = strrchr(path, '/');
-    bool latest = !strcmp(slash ? slash + 1 : path, "latest");
-    if (!lam_path_is_folder(path)) return latest ? model_of_latest(path, file) : lam_text_copy(file, path);
-    LAM_TRY(lam_path_join(file, path, "model.safetensors"));
-    if (lam_path_exists(*file)) return LAM_OK;
-    lam_free(*file);
-    *file = NULL;
+static lam_status weights_of_run(const char *path, const char *name, char **file) {
     char *folder = NULL;
     LAM_TRY(lam_checkpoint_find(path, &folder));
     LAM_REQUIRE(folder, LAM_ERROR_INPUT,
                 "%s: holds no checkpoint; name a run folder, a step folder or a model.safetensors", path);
-    lam_status status = lam_path_join(file, folder, "model.safetensors");
+    lam_status status = lam_path_join(file, folder, name);
     lam_free(folder);
     return status;
+}
+
+static lam_status weights_of_folder(const char *path, const char *name, char **file) {
+    char *model = NULL;
+    LAM_TRY(lam_path_join(&model, path, "model.safetensors"));
+    bool step = lam_path_exists(model);
+    lam_free(model);
+    return step ? lam_path_join(file, path, name) : weights_of_run(path, name, file);
+}
+
+lam_status lam_checkpoint_weights(const char *path, bool average, char **file) {
+    const char *slash = strrchr(path, '/'), *name = average ? "ema.safetensors" : "model.safetensors";
+    bool latest = !strcmp(slash ? slash + 1 : path, "latest"), folder = lam_path_is_folder(path);
+    *file = NULL;
+    LAM_REQUIRE(
+        !average || folder || latest, LAM_ERROR_USAGE,
+        "%s: a file is taken as it is; for its average name the run, the step folder or ema.safetensors",
+        path);
+    LAM_TRY(folder   ? weights_of_folder(path, name, file)
+            : latest ? weights_of_latest(path, name, file)
+                     : lam_text_copy(file, path));
+    if (!average || lam_path_exists(*file)) return LAM_OK;
+    lam_free(*file);
+    *file = NULL;
+    LAM_FAIL(LAM_ERROR_INPUT, "%s: holds no average of weights: train with optim.ema", path);
 }

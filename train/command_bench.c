@@ -41,7 +41,7 @@ typedef struct step_bench {
     lam_parameters *parameters;
     lam_graph *graph;
     lam_mae_io io;
-    float *m, *v;
+    lam_optimizer_state optimizer;
     int64_t batch, updates;
 } step_bench;
 
@@ -71,8 +71,7 @@ static lam_status open_step(step_bench *b, const char *name, bool bf16, lam_reco
     LAM_TRY(lam_mae_parameters(b->parameters, &b->model));
     LAM_TRY(lam_parameters_layout(b->parameters, 1));
     lam_mae_fill_positions(b->parameters, &b->model);
-    LAM_TRY(lam_alloc_array((void **)&b->m, b->parameters->trainable, sizeof(float)));
-    LAM_TRY(lam_alloc_array((void **)&b->v, b->parameters->trainable, sizeof(float)));
+    LAM_TRY(lam_optimizer_open(&b->optimizer, lam_optimizer_find("adamw"), b->parameters));
     LAM_TRY(lam_graph_create(&b->graph, b->parameters, LAM_BACKEND_CPU));
     if (bf16) lam_graph_set_activation(b->graph, LAM_BF16);
     lam_graph_set_recompute(b->graph, recompute);
@@ -99,8 +98,7 @@ static lam_status open_step(step_bench *b, const char *name, bool bf16, lam_reco
 static void close_step(step_bench *b) {
     lam_graph_free(b->graph);
     lam_parameters_free(b->parameters);
-    lam_free(b->m);
-    lam_free(b->v);
+    lam_optimizer_close(&b->optimizer);
 }
 
 static lam_status one_step(step_bench *b) {
@@ -108,9 +106,14 @@ static lam_status one_step(step_bench *b) {
     lam_parameters_zero_gradients(b->parameters);
     LAM_TRY(lam_graph_forward(b->graph));
     LAM_TRY(lam_graph_backward(b->graph));
-    lam_adamw rule = {1e-4, 0.9, 0.95, 1e-8, 0.05, 1, b->updates};
-    lam_adamw_step(&rule, b->parameters, b->m, b->v, 0, b->parameters->trainable);
-    return LAM_OK;
+    lam_update update = {.lr = 1e-4,
+                         .beta1 = 0.9,
+                         .beta2 = 0.95,
+                         .eps = 1e-8,
+                         .weight_decay = 0.05,
+                         .gradient_scale = 1,
+                         .t = b->updates};
+    return lam_optimizer_step(&b->optimizer, b->parameters, &update, 0, b->parameters->trainable);
 }
 
 static void print_op_times(const lam_graph *graph, int64_t steps) {
@@ -132,7 +135,7 @@ static lam_status print_step(const lam_arguments *a, const step_bench *b, double
     double rate = rates[steps / 2], speed = rate * flops * kept;
     lam_memory_report m;
     lam_graph_memory(b->graph, &m);
-    size_t moments = 2 * (size_t)b->parameters->trainable * sizeof(float);
+    int64_t moments = lam_optimizer_bytes(b->optimizer.optimizer, b->parameters);
     if (!lam_option_json(a)) {
         printf(
             "step of %s, batch %" PRId64

@@ -15,10 +15,10 @@
 
 /* What the first argument names. */
 typedef struct source {
-    bool features, handmade, untrained;
+    bool features, handmade, untrained, average;
     uint64_t seed;
     lam_network *network;
-    char *file; /* model.safetensors; NULL for a config or features */
+    char *file; /* of the weights; NULL for a config or features */
 } source;
 
 static bool ends_with(const char *text, const char *end) {
@@ -49,6 +49,9 @@ static lam_status open_source(source *s, const lam_arguments *a, const lam_shard
     s->features = s->handmade || !strcmp(path, "intensity");
     s->untrained = lam_option_given(a, "untrained");
     s->seed = (uint64_t)lam_option_int(a, "untrained");
+    s->average = lam_option_flag(a, "ema");
+    LAM_REQUIRE(!s->average || !(s->features || s->untrained), LAM_ERROR_USAGE,
+                "--ema: only a trained network has an average of weights");
     if (s->features) {
         LAM_REQUIRE(!s->untrained, LAM_ERROR_USAGE, "--untrained: %s has no weights", path);
         return LAM_OK;
@@ -56,7 +59,7 @@ static lam_status open_source(source *s, const lam_arguments *a, const lam_shard
     LAM_REQUIRE(!lam_option_given(a, "crop-size"), LAM_ERROR_USAGE,
                 "--crop-size: the network sets it (model.image_size)");
     if (ends_with(path, ".yaml") || ends_with(path, ".yml")) return open_config(s, path, shards);
-    LAM_TRY(lam_checkpoint_model(path, &s->file));
+    LAM_TRY(lam_checkpoint_weights(path, s->average, &s->file));
     return lam_network_read(&s->network, s->file, s->untrained ? &s->seed : NULL);
 }
 
@@ -85,6 +88,7 @@ static lam_status provenance(const source *s, const lam_arguments *a, const lam_
             snprintf(hash, sizeof hash, "%016" PRIx64, model);
             lam_json_set_text(json, "model_hash", hash);
             lam_json_set_int(json, "model_step", s->network->step);
+            if (s->average) lam_json_set_text(json, "weights", "ema");
         }
     }
     LAM_TRY_GOTO(lam_json_dump(json, false, text), done);
@@ -191,6 +195,8 @@ static const lam_option options[] = {
      .maximum = 8192},
     {"untrained", LAM_OPTION_INT, "SEED", NULL, "the same network with fresh weights, as a reference",
      .minimum = 0, .maximum = 9007199254740991.0},
+    {"ema", LAM_OPTION_FLAG, NULL, NULL,
+     "the moving average of the weights (optim.ema) instead of the last ones", .required = false},
     {"batch", LAM_OPTION_INT, "N", "32", "crops that go through the network at once", .minimum = 1,
      .maximum = 65536},
     {"strict", LAM_OPTION_FLAG, NULL, NULL, "a damaged image ends the command instead of being left out",

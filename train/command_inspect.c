@@ -227,7 +227,7 @@ static lam_status inspect_weights(const lam_arguments *a, const char *path) {
     lam_safetensors *file = NULL;
     lam_metrics_end end = {0};
     lam_status status = LAM_OK;
-    LAM_TRY_GOTO(lam_checkpoint_model(path, &model), done);
+    LAM_TRY_GOTO(lam_checkpoint_weights(path, false, &model), done);
     LAM_TRY_GOTO(read_progress(path, &end), done);
     LAM_TRY_GOTO(lam_safetensors_open(&file, model), done);
     const char *config = lam_safetensors_metadata(file, "lamella_config"),

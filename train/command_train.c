@@ -18,7 +18,7 @@ static double mebibytes(size_t bytes) { return (double)bytes / 1048576; }
 static void print_memory(const lam_trainer *t) {
     lam_memory_report m;
     lam_graph_memory(t->graph, &m);
-    size_t moments = (size_t)t->network->parameters->trainable * sizeof(float) * (t->optimizer.v ? 2 : 1);
+    size_t moments = (size_t)lam_trainer_optimizer_bytes(t);
     lam_log_info(
         "memory, MiB: weights %.1f, gradients %.1f, optimizer %.1f; activations %.1f, their gradients %.1f, workspace %.1f and "
         "inputs %.1f share %.1f, as they live at different times; together %.1f",

@@ -76,20 +76,65 @@ const lam_config_key lam_train_keys[] = {
         1000000000),
     INT("train.max_skipped_steps", "10", "non-finite steps in a row that end the run", 1, 1000000),
 
-    CHOICE("optim.name", "adamw", "update rule", "adamw|lion"),
+    CHOICE("optim.name", "adamw", "update rule (schedulefree needs optim.schedule constant)",
+           "adamw|lion|lamb|muon|schedulefree"),
     FLOAT("optim.lr", "1.5e-4", "highest learning rate", 0, 1000),
     FLOAT("optim.beta1", "0.9", "first decay of moments (onecycle cycles it between 0.85 and 0.95)", 0,
           0.99999),
     FLOAT("optim.beta2", "0.95", "second decay of moments", 0, 0.9999999),
-    FLOAT("optim.eps", "1e-8", "added to the root of the second moment (adamw)", 0, 1),
+    FLOAT("optim.momentum", "0.95", "momentum of matrices (muon)", 0, 0.99999),
+    FLOAT("optim.eps", "1e-8", "added to the root of the second moment (all but lion)", 0, 1),
     FLOAT("optim.weight_decay", "0.05", "decoupled decay of matrices and tokens", 0, 1000),
+    FLOAT("optim.layer_decay", "1", "learning rate of a block over that of the next one; 1: the same for all",
+          0.01, 1),
     CHOICE("optim.schedule", "cosine", "of the learning rate", "cosine|onecycle|constant"),
     FLOAT("optim.warmup", "0.05", "share of the steps in which the rate rises", 0, 1),
     FLOAT("optim.min_lr", "0", "learning rate at the end (cosine)", 0, 1000),
     FLOAT("optim.clip_norm", "0", "largest norm of all gradients together; 0: not clipped", 0, 1e30),
+    FLOAT("optim.ema", "0",
+          "decay of the moving average of weights (embed --ema takes it), as 0.999; 0: no average", 0,
+          0.9999999),
     {NULL, LAM_CONFIG_INT, NULL, NULL, 0, 0, NULL}};
 
 static int64_t round_positive(double value) { return (int64_t)(value + 0.5); }
+
+/* What the rule and the other keys of the section do not allow together. */
+static lam_status check_optimizer(const lam_settings *s, const char *name, const char *schedule) {
+    if (!s->optimizer->averaged) return LAM_OK;
+    LAM_REQUIRE(
+        s->schedule.kind == LAM_SCHEDULE_CONSTANT, LAM_ERROR_CONFIG,
+        "optim.schedule: %s, but optim.name %s averages weights instead of lowering the rate; take constant",
+        schedule, name);
+    LAM_REQUIRE(s->schedule.beta1 > 0, LAM_ERROR_CONFIG,
+                "optim.beta1: 0, but optim.name %s trains between its average and its last weights; take 0.9",
+                name);
+    LAM_REQUIRE(s->ema == 0, LAM_ERROR_CONFIG,
+                "optim.ema: %g, but optim.name %s averages weights by itself; take 0", s->ema, name);
+    return LAM_OK;
+}
+
+static lam_status optimizer_settings(const lam_config *c, lam_settings *s) {
+    const char *name = lam_config_text(c, "optim.name"), *schedule = lam_config_text(c, "optim.schedule");
+    s->optimizer = lam_optimizer_find(name);
+    LAM_REQUIRE(s->optimizer, LAM_ERROR_INTERNAL, "optim.name: no rule %s", name);
+    s->beta2 = lam_config_float(c, "optim.beta2");
+    s->eps = lam_config_float(c, "optim.eps");
+    s->weight_decay = lam_config_float(c, "optim.weight_decay");
+    s->clip_norm = lam_config_float(c, "optim.clip_norm");
+    s->momentum = lam_config_float(c, "optim.momentum");
+    s->layer_decay = lam_config_float(c, "optim.layer_decay");
+    s->ema = lam_config_float(c, "optim.ema");
+    double warmup = lam_config_float(c, "optim.warmup");
+    s->own_warmup = s->optimizer->averaged ? warmup : 0;
+    s->schedule = (lam_schedule){.kind = !strcmp(schedule, "onecycle")   ? LAM_SCHEDULE_ONECYCLE
+                                         : !strcmp(schedule, "constant") ? LAM_SCHEDULE_CONSTANT
+                                                                         : LAM_SCHEDULE_COSINE,
+                                 .warmup = s->optimizer->averaged ? 0 : warmup,
+                                 .lr = lam_config_float(c, "optim.lr"),
+                                 .min_lr = lam_config_float(c, "optim.min_lr"),
+                                 .beta1 = lam_config_float(c, "optim.beta1")};
+    return check_optimizer(s, name, schedule);
+}
 
 lam_status lam_settings_from(const lam_config *c, lam_settings *s) {
     memset(s, 0, sizeof *s);
@@ -161,20 +206,7 @@ lam_status lam_settings_from(const lam_config *c, lam_settings *s) {
     s->max_skipped_steps = lam_config_int(c, "train.max_skipped_steps");
     LAM_REQUIRE(s->out[0], LAM_ERROR_CONFIG, "train.out is empty: name the run folder");
 
-    s->lion = !strcmp(lam_config_text(c, "optim.name"), "lion");
-    s->beta2 = lam_config_float(c, "optim.beta2");
-    s->eps = lam_config_float(c, "optim.eps");
-    s->weight_decay = lam_config_float(c, "optim.weight_decay");
-    s->clip_norm = lam_config_float(c, "optim.clip_norm");
-    const char *schedule = lam_config_text(c, "optim.schedule");
-    s->schedule = (lam_schedule){.kind = !strcmp(schedule, "onecycle")   ? LAM_SCHEDULE_ONECYCLE
-                                         : !strcmp(schedule, "constant") ? LAM_SCHEDULE_CONSTANT
-                                                                         : LAM_SCHEDULE_COSINE,
-                                 .warmup = lam_config_float(c, "optim.warmup"),
-                                 .lr = lam_config_float(c, "optim.lr"),
-                                 .min_lr = lam_config_float(c, "optim.min_lr"),
-                                 .beta1 = lam_config_float(c, "optim.beta1")};
-    return LAM_OK;
+    return optimizer_settings(c, s);
 }
 
 lam_status lam_settings_for_shards(lam_config *config, lam_settings *s, const lam_shards *shards) {

@@ -13,6 +13,7 @@
 #include "base/config.h"
 #include "data/shard.h"
 #include "model/nets/mae.h"
+#include "model/optimizer.h"
 #include "train/schedule.h"
 
 #ifdef __cplusplus
@@ -37,9 +38,12 @@ typedef struct lam_settings {
     bool bf16, stochastic_rounding; /* of activations; of the weights that they meet */
     lam_recompute recompute;        /* at least */
     int64_t memory_budget;          /* bytes; 0: none */
-    bool lion;
-    double beta2, eps, weight_decay, clip_norm;
+    const lam_optimizer *optimizer;
+    double beta2, eps, weight_decay, clip_norm, momentum, layer_decay;
+    double ema;            /* 0: none */
     lam_schedule schedule; /* steps: set when the shards are known */
+    /* Share of the steps in which a rule that follows no schedule raises its rate by itself. */
+    double own_warmup;
 } lam_settings;
 
 lam_status lam_settings_from(const lam_config *config, lam_settings *settings);

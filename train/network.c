@@ -205,7 +205,8 @@ done:
     return status;
 }
 
-lam_status lam_network_write(const lam_network *network, const char *path, int64_t step) {
+lam_status lam_network_write(const lam_network *network, const float *trained, const char *path,
+                             int64_t step) {
     const lam_parameters *p = network->parameters;
     lam_safetensors_writer *writer = NULL;
     lam_status status = LAM_OK;
@@ -217,7 +218,8 @@ lam_status lam_network_write(const lam_network *network, const char *path, int64
                      done);
     }
     for (int64_t i = 0; i < p->entries; i++) {
-        LAM_TRY_GOTO(lam_safetensors_writer_data(writer, p->weights + p->entry[i].offset,
+        const float *values = trained && p->entry[i].offset < p->trainable ? trained : p->weights;
+        LAM_TRY_GOTO(lam_safetensors_writer_data(writer, values + p->entry[i].offset,
                                                  (size_t)p->entry[i].count * sizeof(float)),
                      done);
     }

@@ -35,7 +35,9 @@ lam_status lam_network_create(lam_network **out, lam_config *config, const lam_s
 /* As a file says: weights (drawn anew from *untrained_seed where it is not NULL), config, channels. */
 lam_status lam_network_read(lam_network **out, const char *path, const uint64_t *untrained_seed);
 lam_status lam_network_read_weights(lam_network *network, const char *path);
-lam_status lam_network_write(const lam_network *network, const char *path, int64_t step);
+/* `trained`: the values of all that is trained, [trainable] of the parameters; NULL: parameters->weights. */
+lam_status lam_network_write(const lam_network *network, const float *trained, const char *path,
+                             int64_t step);
 int64_t
 lam_network_elements(const lam_network *network); /* of all parameters, without the padding between them */
 /* The configuration as files keep it: without train.out, which is no part of a network (two runs that agree in all else write

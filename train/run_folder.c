@@ -145,7 +145,7 @@ static lam_status read_checkpoint(lam_trainer *t, const lam_start *start, int64_
         LAM_TRY_GOTO(remove_run(run), done);
         goto done;
     }
-    LAM_TRY_GOTO(lam_checkpoint_read(folder, t->network, &t->optimizer, &before), done);
+    LAM_TRY_GOTO(lam_checkpoint_read(folder, t->network, &t->optimizer, t->average, &before), done);
     LAM_TRY_GOTO(compare_config(t, run, differences, sizeof differences), done);
     compare_state(&before, &t->state, differences, sizeof differences);
     LAM_REQUIRE_GOTO(
@@ -168,14 +168,15 @@ done:
 
 static lam_status share_checkpoint(lam_trainer *t) {
     const lam_parameters *p = t->network->parameters;
-    size_t moment_bytes = (size_t)p->trainable * sizeof(float);
+    size_t arena_bytes = (size_t)p->trainable * sizeof(float);
     LAM_TRY(lam_dist_broadcast(t->dist, &t->state.step, sizeof t->state.step, 0));
     LAM_TRY(lam_dist_broadcast(t->dist, &t->state.updates, sizeof t->state.updates, 0));
     LAM_TRY(lam_dist_broadcast(t->dist, &t->state.skipped, sizeof t->state.skipped, 0));
     LAM_TRY(lam_dist_broadcast(t->dist, &t->state.skipped_in_row, sizeof t->state.skipped_in_row, 0));
     LAM_TRY(lam_dist_broadcast(t->dist, p->weights, (size_t)p->count * sizeof(float), 0));
-    LAM_TRY(lam_dist_broadcast(t->dist, t->optimizer.m, moment_bytes, 0));
-    if (t->optimizer.v) LAM_TRY(lam_dist_broadcast(t->dist, t->optimizer.v, moment_bytes, 0));
+    for (int k = 0; k < t->optimizer.optimizer->arenas; k++)
+        LAM_TRY(lam_dist_broadcast(t->dist, t->optimizer.arena[k], arena_bytes, 0));
+    if (t->average) LAM_TRY(lam_dist_broadcast(t->dist, t->average, arena_bytes, 0));
     return LAM_OK;
 }
 
@@ -206,8 +207,7 @@ static lam_status write_first_line(const lam_trainer *t, const lam_start *start,
     lam_json_set_int(bytes, "weights", (int64_t)memory.weights);
     lam_json_set_int(bytes, "packed_weights", (int64_t)memory.packed);
     lam_json_set_int(bytes, "gradients", (int64_t)memory.gradients);
-    lam_json_set_int(bytes, "optimizer",
-                     t->network->parameters->trainable * (int64_t)sizeof(float) * (t->optimizer.v ? 2 : 1));
+    lam_json_set_int(bytes, "optimizer", lam_trainer_optimizer_bytes(t));
     /* One block of memory: its parts live at different times, and are more together than it is. */
     lam_json_set_int(bytes, "activations_and_workspace", (int64_t)memory.total);
     lam_json_set(run, "memory", bytes);
@@ -289,8 +289,8 @@ lam_status lam_run_checkpoint(lam_trainer *t, lam_metrics *metrics) {
         const char *run = t->settings->out;
         status = lam_metrics_sync(metrics, &state.metrics_bytes);
         if (status == LAM_OK)
-            status =
-                lam_checkpoint_write(run, t->network, &t->optimizer, &state, state.step / t->steps_per_epoch);
+            status = lam_checkpoint_write(run, t->network, &t->optimizer, t->average, &state,
+                                          state.step / t->steps_per_epoch);
         if (status == LAM_OK)
             status = lam_checkpoint_prune(run, state.step, t->settings->keep_last, t->settings->keep_every);
     }

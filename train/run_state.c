@@ -33,6 +33,7 @@ lam_status lam_run_state_write(const char *path, const lam_run_state *s, int64_t
     lam_json_set_int(json, "metrics_bytes", s->metrics_bytes);
     set_hash(json, "model.safetensors", hashes->model);
     set_hash(json, "optimizer.safetensors", hashes->optimizer);
+    if (hashes->has_ema) set_hash(json, "ema.safetensors", hashes->ema);
     lam_status status = lam_sealed_write(path, json);
     lam_json_free(json);
     return status;
@@ -83,6 +84,9 @@ static lam_status get_all(const lam_json *json, const char *path, lam_run_state 
     LAM_TRY(get_hash(json, path, "shards", &s->shards_hash));
     LAM_TRY(get_hash(json, path, "model.safetensors", &hashes->model));
     LAM_TRY(get_hash(json, path, "optimizer.safetensors", &hashes->optimizer));
+    hashes->has_ema = lam_json_get(json, "ema.safetensors") != NULL;
+    hashes->ema = 0;
+    if (hashes->has_ema) LAM_TRY(get_hash(json, path, "ema.safetensors", &hashes->ema));
     s->seed = (uint64_t)seed;
     s->world_size = (int)world_size;
     s->threads = (int)threads;

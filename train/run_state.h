@@ -3,6 +3,7 @@
 #ifndef LAMELLA_TRAIN_RUN_STATE_H
 #define LAMELLA_TRAIN_RUN_STATE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/status.h"
@@ -24,7 +25,8 @@ typedef struct lam_run_state {
 
 /* xxh64 of the files of the checkpoint. */
 typedef struct lam_state_hashes {
-    uint64_t model, optimizer;
+    uint64_t model, optimizer, ema;
+    bool has_ema; /* false: there is no ema.safetensors */
 } lam_state_hashes;
 
 lam_status lam_run_state_write(const char *path, const lam_run_state *state, int64_t epoch,

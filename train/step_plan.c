@@ -33,13 +33,13 @@ void lam_step_plan_start(lam_graph *graph, const lam_settings *s) {
     lam_graph_set_recompute(graph, s->recompute);
 }
 
-lam_status lam_step_plan_finish(lam_graph *graph, const lam_settings *s, int states) {
+lam_status lam_step_plan_finish(lam_graph *graph, const lam_settings *s, int64_t optimizer_bytes) {
     if (s->memory_budget > 0) {
         lam_recompute what = s->recompute;
         for (double need = 0;; what++) {
             lam_memory_report m;
             LAM_TRY(lam_graph_measure(graph, what, &m));
-            need = (double)(m.weights + m.packed + m.gradients + (size_t)states * m.gradients + m.total);
+            need = (double)(m.weights + m.packed + m.gradients + (size_t)optimizer_bytes + m.total);
             if (need <= (double)s->memory_budget) {
                 lam_log_info("recompute %s: %.1f of %.1f MiB", recompute_names[what], need / 0x1p20,
                              (double)s->memory_budget / 0x1p20);

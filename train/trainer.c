@@ -10,7 +10,7 @@
 #include "base/memory.h"
 #include "base/signals.h"
 #include "base/threads.h"
-#include "model/optimizer.h"
+#include "model/places.h"
 #include "train/batch.h"
 #include "train/pictures.h"
 #include "train/step_plan.h"
@@ -55,6 +55,12 @@ static lam_status open_loaders(lam_trainer *t) {
     return LAM_OK;
 }
 
+int64_t lam_trainer_optimizer_bytes(const lam_trainer *t) {
+    const lam_parameters *p = t->network->parameters;
+    int64_t average = t->settings->ema > 0 ? p->trainable * (int64_t)sizeof(float) : 0;
+    return lam_optimizer_bytes(t->settings->optimizer, p) + average;
+}
+
 static lam_status build_graph(lam_trainer *t) {
     const lam_settings *s = t->settings;
     int64_t share =
@@ -67,7 +73,7 @@ static lam_status build_graph(lam_trainer *t) {
     lam_step_plan_start(t->graph, s);
     LAM_TRY(lam_mae_build(t->graph, &s->model, t->micro_batch, &t->io));
     LAM_TRY(lam_graph_differentiate(t->graph, t->io.loss));
-    LAM_TRY(lam_step_plan_finish(t->graph, s, s->lion ? 1 : 2));
+    LAM_TRY(lam_step_plan_finish(t->graph, s, lam_trainer_optimizer_bytes(t)));
     lam_graph_profile(t->graph, true);
     return LAM_OK;
 }
@@ -123,9 +129,10 @@ static lam_status open_all(lam_trainer *t) {
     lam_status status = lam_feeder_create(&t->feeder, t->network, t->shards, channel_map);
     lam_free(channel_map);
     LAM_TRY(status);
-    LAM_TRY(lam_alloc_array((void **)&t->optimizer.m, t->network->parameters->trainable, sizeof(float)));
-    if (!t->settings->lion)
-        LAM_TRY(lam_alloc_array((void **)&t->optimizer.v, t->network->parameters->trainable, sizeof(float)));
+    lam_parameters *p = t->network->parameters;
+    lam_layer_decay(p, t->settings->model.depth, t->settings->layer_decay);
+    LAM_TRY(lam_optimizer_open(&t->optimizer, t->settings->optimizer, p));
+    if (t->settings->ema > 0) LAM_TRY(lam_alloc_array((void **)&t->average, p->trainable, sizeof(float)));
     if (t->rank == 0) LAM_TRY(load_pictured(t));
     lam_run_state *s = &t->state;
     s->seed = t->settings->seed;
@@ -175,8 +182,8 @@ void lam_trainer_close(lam_trainer *t) {
         lam_free(t->pictured->present);
         lam_free(t->pictured);
     }
-    lam_free(t->optimizer.m);
-    lam_free(t->optimizer.v);
+    lam_optimizer_close(&t->optimizer);
+    lam_free(t->average);
     lam_network_free(&t->network);
     lam_shards_close(&t->shards);
     lam_lock_release(&t->lock);
@@ -253,17 +260,23 @@ static lam_status compute_gradients(lam_trainer *t, const lam_batch *batch, doub
     return LAM_OK;
 }
 
-static void update(lam_trainer *t, double lr, double beta1, double gradient_scale) {
+/* *lr: of the schedule, then what the rule made of it. */
+static lam_status update(lam_trainer *t, double *lr, double beta1, double gradient_scale) {
     const lam_settings *s = t->settings;
     const lam_parameters *p = t->network->parameters;
-    t->state.updates++;
-    if (s->lion) {
-        lam_lion rule = {lr, beta1, s->beta2, s->weight_decay, gradient_scale};
-        lam_lion_step(&rule, p, t->optimizer.m, 0, p->trainable);
-    } else {
-        lam_adamw rule = {lr, beta1, s->beta2, s->eps, s->weight_decay, gradient_scale, t->state.updates};
-        lam_adamw_step(&rule, p, t->optimizer.m, t->optimizer.v, 0, p->trainable);
-    }
+    lam_update u = {.lr = *lr,
+                    .beta1 = beta1,
+                    .beta2 = s->beta2,
+                    .eps = s->eps,
+                    .weight_decay = s->weight_decay,
+                    .momentum = s->momentum,
+                    .warmup = s->own_warmup * (double)t->steps,
+                    .gradient_scale = gradient_scale,
+                    .t = ++t->state.updates};
+    *lr = lam_optimizer_rate(s->optimizer, &u);
+    LAM_TRY(lam_optimizer_step(&t->optimizer, p, &u, 0, p->trainable));
+    if (t->average) lam_average_step(t->average, p, s->ema, u.t, 0, p->trainable);
+    return LAM_OK;
 }
 
 /* Keeps the weights, counts, and ends the run after too many in a row. */
@@ -316,7 +329,7 @@ lam_status lam_trainer_step(lam_trainer *t, lam_step_result *r) {
         double scale =
             s->clip_norm > 0 && r->gradient_norm > s->clip_norm ? s->clip_norm / r->gradient_norm : 1;
         t->state.skipped_in_row = 0;
-        update(t, r->lr, beta1, scale);
+        LAM_TRY(lam_dist_agree(t->dist, update(t, &r->lr, beta1, scale)));
     }
     t->state.step++;
     t->damaged = lam_loader_damaged_samples(t->loader);
@@ -345,9 +358,32 @@ static lam_status validate_rows(lam_trainer *t, double sums[2]) {
     return LAM_OK;
 }
 
+/* Inference with the weights that are made for it; in between the arena of the gradients, which holds nothing between
+ * steps, keeps those that training goes on with. */
+static void use_averaged(lam_trainer *t) {
+    const lam_optimizer *optimizer = t->optimizer.optimizer;
+    lam_parameters *p = t->network->parameters;
+    if (!optimizer->averaged) return;
+    optimizer->averaged(p, t->optimizer.arena, t->settings->schedule.beta1, p->gradients);
+    for (int64_t i = 0; i < p->trainable; i++) {
+        float trained = p->weights[i];
+        p->weights[i] = p->gradients[i];
+        p->gradients[i] = trained;
+    }
+}
+
+static void use_trained(lam_trainer *t) {
+    lam_parameters *p = t->network->parameters;
+    if (t->optimizer.optimizer->averaged)
+        memcpy(p->weights, p->gradients, (size_t)p->trainable * sizeof(float));
+}
+
 lam_status lam_trainer_validate(lam_trainer *t, double *loss) {
     double sums[2] = {0, 0};
-    LAM_TRY(lam_dist_agree(t->dist, validate_rows(t, sums)));
+    use_averaged(t);
+    lam_status status = validate_rows(t, sums);
+    use_trained(t);
+    LAM_TRY(lam_dist_agree(t->dist, status));
     LAM_TRY(lam_dist_sum_f64(t->dist, sums, 2));
     *loss = sums[0] / sums[1];
     return LAM_OK;
@@ -355,6 +391,9 @@ lam_status lam_trainer_validate(lam_trainer *t, double *loss) {
 
 lam_status lam_trainer_draw(lam_trainer *t, const char *path) {
     lam_batch_feed(&t->io, &t->feeder, t->pictured, 0, FIXED_MASK_STEP, 1, false);
-    LAM_TRY(lam_graph_forward(t->graph));
+    use_averaged(t);
+    lam_status status = lam_graph_forward(t->graph);
+    use_trained(t);
+    LAM_TRY(status);
     return lam_draw_reconstructions(&t->settings->model, &t->io, t->picture_crops, path);
 }

@@ -32,6 +32,7 @@ typedef struct lam_trainer {
     lam_graph *graph;
     lam_mae_io io;
     lam_optimizer_state optimizer;
+    float *average; /* of the weights, with optim.ema; else NULL */
     lam_run_state state;
     int64_t steps, steps_per_epoch, micro_batch;
     int64_t saved;          /* step of the newest checkpoint; 0: none */
@@ -46,6 +47,8 @@ typedef struct lam_trainer {
 /* Takes over `config` in every case. */
 lam_status lam_trainer_open(lam_trainer *trainer, lam_dist *dist, lam_config *config);
 void lam_trainer_close(lam_trainer *trainer);
+/* Of the rule's arenas and of the average of weights. */
+int64_t lam_trainer_optimizer_bytes(const lam_trainer *trainer);
 
 typedef struct lam_step_result {
     double loss, gradient_norm, lr;

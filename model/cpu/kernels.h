@@ -8,13 +8,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "model/cpu/optimizer.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-typedef struct lam_adamw_terms {
-    float decay_factor, beta1, beta2, eps, step_size, inverse_root_correction2, gradient_scale;
-} lam_adamw_terms;
 
 /* Stochastic depth in LayerNorm: which samples, of `tokens` rows each, r and y hold. place[sample] is the sample's place
  * in r or y, -1: it is not there; NULL: r or y holds all of them, in order. */
@@ -97,10 +95,7 @@ typedef struct lam_kernels {
                                int64_t head_dim);
     size_t (*attention_workspace)(int64_t tokens, int64_t head_dim, bool backward); /* bytes a thread */
 
-    /* optimizer.inc.h: float32 in both tables */
-    void (*adamw)(float *w, const float *g, float *m, float *v, int64_t count, const lam_adamw_terms *terms);
-    void (*lion)(float *w, const float *g, float *m, int64_t count, float decay_factor, float lr, float beta1,
-                 float beta2, float gradient_scale);
+    const lam_optimizer_kernels *optimizer; /* the update rules: float32 in both tables */
 } lam_kernels;
 
 #define LAM_COLUMN_BLOCK_ROWS 128

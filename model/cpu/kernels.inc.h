@@ -54,7 +54,7 @@ typedef float vector __attribute__((vector_size(VF * 4), aligned(4), may_alias))
         .attention = JOIN(attention, LAM_SUFFIX, type),                                                      \
         .attention_backward = JOIN(attention_backward, LAM_SUFFIX, type),                                    \
         .attention_workspace = JOIN(attention_workspace, LAM_SUFFIX, type),                                  \
-        .adamw = JOIN(adamw, LAM_SUFFIX, f32), .lion = JOIN(lion, LAM_SUFFIX, f32)                           \
+        .optimizer = &JOIN(lam_optimizer_kernels, LAM_SUFFIX, f32)                                           \
     }
 
 #define SET_NAME2(suffix) lam_kernels_##suffix

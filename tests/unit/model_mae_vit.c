@@ -214,9 +214,8 @@ static void golden_training_once(void) {
     fill(start, "input.pixel_values", n.io.pixels);
     int64_t count, tokens = lam_tensor_count(n.io.noise);
     double *noise = read_golden(file, "noise", &count), *losses = read_golden(file, "losses", &count);
-    float *m, *v;
-    ok(lam_alloc_array((void **)&m, n.parameters->trainable, sizeof *m));
-    ok(lam_alloc_array((void **)&v, n.parameters->trainable, sizeof *v));
+    lam_optimizer_state optimizer;
+    ok(lam_optimizer_open(&optimizer, lam_optimizer_find("adamw"), n.parameters));
     for (int64_t step = 0; step < 10; step++) {
         for (int64_t i = 0; i < tokens; i++)
             ((float *)lam_tensor_data(n.io.noise))[i] = (float)noise[step * tokens + i];
@@ -225,8 +224,14 @@ static void golden_training_once(void) {
         ok(lam_graph_backward(n.graph));
         double loss = (double)*(float *)lam_tensor_data(n.io.loss);
         assert_true(fabs(loss - losses[step]) <= 1e-6 * losses[step]);
-        lam_adamw rule = {1e-3, 0.9, 0.95, 1e-8, 0.05, 1.0, step + 1};
-        lam_adamw_step(&rule, n.parameters, m, v, 0, n.parameters->trainable);
+        lam_update update = {.lr = 1e-3,
+                             .beta1 = 0.9,
+                             .beta2 = 0.95,
+                             .eps = 1e-8,
+                             .weight_decay = 0.05,
+                             .gradient_scale = 1,
+                             .t = step + 1};
+        ok(lam_optimizer_step(&optimizer, n.parameters, &update, 0, n.parameters->trainable));
     }
     for (int64_t i = 0; i < n.parameters->entries; i++) {
         const lam_parameter_entry *entry = &n.parameters->entry[i];
@@ -235,8 +240,7 @@ static void golden_training_once(void) {
         if (!is_key_bias(entry->name))
             compare(file, name, n.parameters->weights + entry->offset, entry->count, 2e-4);
     }
-    lam_free(m);
-    lam_free(v);
+    lam_optimizer_close(&optimizer);
     lam_free(noise);
     lam_free(losses);
     drop(&n);

@@ -29,7 +29,7 @@ static const lam_run_state written = {.step = 40,
                                       .version = "0.1.0"};
 
 static void write_it(void) {
-    lam_state_hashes hashes = {1, 0xffffffffffffffff};
+    lam_state_hashes hashes = {.model = 1, .optimizer = 0xffffffffffffffff};
     assert_int_equal(lam_run_state_write("state.json", &written, 5, &hashes), LAM_OK);
 }
 
@@ -40,7 +40,12 @@ static void test_round_trip(void **state) {
     write_it();
     assert_int_equal(lam_run_state_read("state.json", 40, &s, &hashes), LAM_OK);
     assert_memory_equal(&s, &written, sizeof s);
-    assert_true(hashes.model == 1 && hashes.optimizer == 0xffffffffffffffff);
+    assert_true(hashes.model == 1 && hashes.optimizer == 0xffffffffffffffff && !hashes.has_ema);
+    hashes = (lam_state_hashes){.model = 1, .optimizer = 2, .ema = 3, .has_ema = true};
+    assert_int_equal(lam_run_state_write("state.json", &written, 5, &hashes), LAM_OK);
+    hashes = (lam_state_hashes){0};
+    assert_int_equal(lam_run_state_read("state.json", 40, &s, &hashes), LAM_OK);
+    assert_true(hashes.optimizer == 2 && hashes.ema == 3 && hashes.has_ema);
     assert_int_equal(lam_run_state_read("state.json", -1, &s, &hashes), LAM_OK);
     assert_int_equal(lam_run_state_read("state.json", 41, &s, &hashes), LAM_ERROR_FORMAT);
     assert_int_equal(lam_run_state_read("nowhere.json", -1, &s, &hashes), LAM_ERROR_IO);
@@ -76,6 +81,7 @@ static void test_refused(void **state) {
     refused("skipped_in_row", 4, NULL, "skipped_in_row");
     refused("damaged_samples", -1, NULL, "damaged_samples");
     refused("metrics_bytes", 0, NULL, "metrics_bytes");
+    refused("ema.safetensors", 0, "no hash", "ema.safetensors");
     refused("world_size", 0, NULL, "world_size");
     refused("threads", (int64_t)1 << 32, NULL, "threads");
     refused("isa", 0, "a name of more than sixteen bytes", "isa");
