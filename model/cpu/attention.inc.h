@@ -76,10 +76,8 @@ static void NAME(multiply)(const float *a, int64_t row_stride, int64_t column_st
     for (int64_t j = 0; j < n; j += TILE_COLUMNS) {
         const float *panel = panels + j * k;
         int64_t i = 0;
-        for (; i + LAM_TILE_ROWS <= m; i += LAM_TILE_ROWS)
-            NAME(tile)
-            (LAM_TILE_ROWS, a + i * row_stride, row_stride, column_stride, panel, k, c + i * ldc + j, ldc,
-             add);
+        for (; i + LAM_TILE_ROWS <= m; i += LAM_TILE_ROWS) NAME(tile)
+        (LAM_TILE_ROWS, a + i * row_stride, row_stride, column_stride, panel, k, c + i * ldc + j, ldc, add);
         for (; i < m; i++)
             NAME(tile)(1, a + i * row_stride, row_stride, column_stride, panel, k, c + i * ldc + j, ldc, add);
     }

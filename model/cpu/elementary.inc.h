@@ -25,27 +25,27 @@ static inline float fast_exp(float x) {
     return p * two_n;
 }
 
-/* The normal distribution function, Phi(x) = (1 + erf(x / sqrt 2)) / 2, within 1.2e-7 relative to max(Phi, 1
- * - Phi): erf by its odd series polynomial near 0, by 1 - exp(-q(t)) beyond. */
-static inline float normal_cdf(float x) {
-    float a = x * 0.70710678118654752f, t = fabsf(a), s = a * a;
-    float u = -1.72853470e-5f * t + 3.83197126e-4f;
-    float w = -3.88396438e-3f * t + 2.42546219e-2f;
-    u = u * s + w;
-    u = u * t - 1.06777877e-1f;
-    u = u * t - 6.34846687e-1f;
-    u = u * t - 1.28717512e-1f;
-    u = u * t - t;
-    float tail = 0.5f * fast_exp(u); /* 1 - Phi(|x|) */
-    float far_value = x < 0 ? tail : 1.0f - tail;
-    float p = -5.96761703e-4f;
-    p = p * s + 4.99119423e-3f;
-    p = p * s - 2.67681349e-2f;
-    p = p * s + 1.12819925e-1f;
-    p = p * s - 3.76125336e-1f;
-    p = p * s + 1.28379166e-1f;
-    float near_value = 0.5f + 0.5f * (p * a + a);
-    return t > 0.927734375f ? far_value : near_value;
+/* The normal distribution function Phi(x), within 1.5e-7 of max(Phi, 1 - Phi), and exp(-x^2 / 2), which its density needs as
+ * well. The tail is 1 - Phi(|x|) = exp(-x^2 / 2) f(t), t = |x| / sqrt 2, where f(t) = erfcx(t) / 2 is smooth: (1 + 2 t) f is a
+ * polynomial of degree 9 in (t - 2) / (t + 2), fitted to 1.6e-8 on [0, 10]. */
+static inline float normal_cdf_exp(float x, float *exponential) {
+    float t = fabsf(x) * 0.70710678118654752f;
+    t = t < 20.0f ? t : 20.0f;
+    float e = fast_exp(-0.5f * x * x), inverse = 1.0f / ((t + 2.0f) * (1.0f + 2.0f * t));
+    float q = (t - 2.0f) * (1.0f + 2.0f * t) * inverse;
+    float p = -2.050328039e-4f;
+    p = p * q - 6.212294684e-4f;
+    p = p * q + 6.602988578e-4f;
+    p = p * q + 4.321838729e-3f;
+    p = p * q - 4.030727316e-3f;
+    p = p * q - 2.710398473e-2f;
+    p = p * q + 8.202774078e-2f;
+    p = p * q - 8.301553130e-2f;
+    p = p * q - 4.638199508e-2f;
+    p = p * q + 6.384891868e-1f;
+    float tail = e * p * ((t + 2.0f) * inverse);
+    *exponential = e;
+    return x < 0 ? tail : 1.0f - tail;
 }
 
 #endif

@@ -5,8 +5,8 @@ static void NAME(gelu)(const void *x_, void *y_, int64_t count) {
     real *y = y_;
 #pragma omp parallel for simd schedule(static)
     for (int64_t i = 0; i < count; i++) {
-        float value = get(x[i]);
-        y[i] = put(value * normal_cdf(value));
+        float value = get(x[i]), unused;
+        y[i] = put(value * normal_cdf_exp(value, &unused));
     }
 }
 
@@ -15,9 +15,8 @@ static void NAME(gelu_backward)(const void *x_, void *d_, int64_t count) {
     real *d = d_;
 #pragma omp parallel for simd schedule(static)
     for (int64_t i = 0; i < count; i++) {
-        float value = get(x[i]);
-        d[i] = put(get(d[i]) *
-                   (normal_cdf(value) + value * 0.39894228040143268f * fast_exp(-0.5f * value * value)));
+        float value = get(x[i]), e, cdf = normal_cdf_exp(value, &e);
+        d[i] = put(get(d[i]) * (cdf + value * 0.39894228040143268f * e));
     }
 }
 
