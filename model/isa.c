@@ -40,8 +40,8 @@ static const struct level {
     const char *name;
     const lam_kernels *kernels;
     bool (*has)(void);
-} levels[] = {{"amx", lam_kernels_avx512, has_amx},
-              {"avx512_bf16", lam_kernels_avx512, has_avx512_bf16},
+} levels[] = {{"amx", lam_kernels_amx, has_amx},
+              {"avx512_bf16", lam_kernels_avx512_bf16, has_avx512_bf16},
               {"avx512", lam_kernels_avx512, has_avx512},
               {"avx2", lam_kernels_avx2, has_avx2},
               {"baseline", lam_kernels_baseline, has_baseline}};

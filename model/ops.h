@@ -55,9 +55,14 @@ lam_tensor *lam_depth_layernorm(lam_graph *g, lam_tensor *x, lam_tensor *r, lam_
  * what a branch reads beside its stream, such as a key mask. No gradient. */
 lam_tensor *lam_depth_gather(lam_graph *g, lam_tensor *x, lam_depth depth);
 
-/* attention: softmax(q k^T / sqrt(D / heads)) v. qkv [B, N, 3D] -> [B, N, D]; qkv may have no other consumer.
- */
-lam_tensor *lam_attention(lam_graph *g, lam_tensor *qkv, int64_t heads);
+/* attention: softmax(q k^T / sqrt(D / heads)) v for each head. qkv [B, N, 3D] as (q, k, v), heads side by side in each ->
+ * [B, N, D]. key_mask [B, N] F32, 0: nobody attends to this token; NULL: all take part. A query that sees no key gives 0 and
+ * passes no gradient. The N x N probabilities are never stored (Dao 2023, FlashAttention-2). */
+lam_tensor *lam_attention(lam_graph *g, lam_tensor *qkv, int64_t heads, lam_tensor *key_mask);
+/* cross_attention: the same with queries q [B, M, D] and keys and values kv [B, N, 2D] as (k, v); key_mask [B, N] ->
+ * [B, M, D]. */
+lam_tensor *lam_cross_attention(lam_graph *g, lam_tensor *q, lam_tensor *kv, int64_t heads,
+                                lam_tensor *key_mask);
 
 /* uniform_noise: [B, tokens], Philox(seed, LAM_RNG_MASK) at (step, sample id, token / 4). step [1] I64,
  * sample_ids [B] I64. */

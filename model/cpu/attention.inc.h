@@ -1,216 +1,161 @@
-/* Attention: small products in register tiles, query rows in blocks. */
-#ifndef QUERY_BLOCK
-#define QUERY_BLOCK 64 /* query rows that share one pass over the keys */
+/* Attention in tiles with the online softmax: Dao et al. 2022 (FlashAttention), Dao 2023 (FlashAttention-2).
+ *
+ * One thread does one (sample, head) at a time: it brings the rows of k and v of the head together (they lie far apart in
+ * memory; keys that the mask excludes are left out here and cost nothing), then takes queries block by block. Scores are kept
+ * turned, [keys][queries]: a vector holds queries, so that largest, sum and normaliser are vectors, no reduction crosses lanes,
+ * and only the last vector of the queries is padded. Scratch: O(tokens head_dim) + KEY_BLOCK x queries of a block.
+ *
+ * Operands of the products have two forms, both in words (attention_tiles.inc.h) of STEP elements:
+ *     rows   [rows][words of the width]        summed over the width
+ *     steps  [rows / STEP][width]              summed over the rows; for floats the same thing */
+#include "model/cpu/attention_tiles.inc.h"
+#ifdef __AVX512BF16__
+#include "model/cpu/attention_pairs.inc.h"
+#endif
+#ifdef __AMX_BF16__
+#include "model/cpu/attention_amx.inc.h"
+#endif
+#include "model/cpu/attention_softmax.inc.h"
+
+#ifndef KEY_BLOCK
+#define KEY_BLOCK 288 /* 257 tokens, 256 patches and the class token, are one block */
+#define KEY_UNIT 32   /* blocks are whole units, but the last */
+#define CHUNK 64      /* keys whose scores stay in the first-level cache */
 #define ROWS_AHEAD 12
+#define LOG2_E 1.44269504088896341f
+#define REAL_IS_PAIRED2(type) REAL_IS_PAIRED_##type
+#define REAL_IS_PAIRED(type) REAL_IS_PAIRED2(type)
+#define REAL_IS_PAIRED_f32 0
+#ifdef __AVX512BF16__
+#define REAL_IS_PAIRED_bf16 1
+#else
+#define REAL_IS_PAIRED_bf16 0
 #endif
 
-/* ---- small products for attention ---- */
-
-static inline int64_t NAME(padded_columns)(int64_t n) {
-    return (n + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS;
+/* Hands out the parts of a thread's scratch; from NULL it counts the bytes. */
+static inline float *part(size_t *used, void *scratch, int64_t floats) {
+    float *at = scratch ? (float *)((char *)scratch + *used) : NULL;
+    *used += ((size_t)floats * sizeof(float) + 63) & ~(size_t)63;
+    return at;
 }
 
-/* Rows of one head lie far apart and come from memory in an order that no hardware prefetcher sees. */
-static inline void NAME(prefetch_row)(const real *row, int64_t width) {
-    for (int64_t i = 0; i < width; i += 16) __builtin_prefetch(row + i);
+/* The keys of a sample that take part: their number, and their positions where some do not. */
+static int64_t chosen_keys(const lam_attention_shape *s, int64_t b, int32_t *positions) {
+    if (!s->key_mask) return s->keys;
+    const float *mask = s->key_mask + b * s->keys;
+    int64_t count = 0;
+    for (int64_t i = 0; i < s->keys; i++)
+        if (mask[i] != 0) positions[count++] = (int32_t)i;
+    return count;
 }
 
-/* Packs B [k, n] with strides (row, column) into panels of TILE_COLUMNS columns, zero-padded: panel p at p *
- * k * TILE_COLUMNS. */
-static void NAME(pack_panels)(const real *b, int64_t row_stride, int64_t column_stride, int64_t k, int64_t n,
-                              float *panels) {
-    for (int64_t j = 0; j < n; j += TILE_COLUMNS) {
-        int64_t width = n - j < TILE_COLUMNS ? n - j : TILE_COLUMNS;
-        if (row_stride == 1 &&
-            column_stride !=
-                1) { /* a transposed matrix: read along its rows, whose stride thrashes the cache */
-            for (int64_t c = 0; c < width; c++) {
-                const real *from = b + (j + c) * column_stride;
-                if (j + c + ROWS_AHEAD < n) NAME(prefetch_row)(from + ROWS_AHEAD * column_stride, k);
-                for (int64_t i = 0; i < k; i++) panels[i * TILE_COLUMNS + c] = get(from[i]);
-            }
-            for (int64_t i = 0; i < k; i++)
-                for (int64_t c = width; c < TILE_COLUMNS; c++) panels[i * TILE_COLUMNS + c] = 0;
-            panels += k * TILE_COLUMNS;
-            continue;
-        }
-        for (int64_t i = 0; i < k; i++, panels += TILE_COLUMNS) {
-            const real *from = b + i * row_stride + j * column_stride;
-            if (i + ROWS_AHEAD < k) NAME(prefetch_row)(from + ROWS_AHEAD * row_stride, width);
-            for (int64_t c = 0; c < width; c++) panels[c] = get(from[c * column_stride]);
-            for (int64_t c = width; c < TILE_COLUMNS; c++) panels[c] = 0;
-        }
+/* First key of a block, all of about one size. */
+static inline int64_t block_start(int64_t block, int64_t blocks, int64_t keys) {
+    int64_t start = block * ((keys + KEY_UNIT - 1) / KEY_UNIT) / blocks * KEY_UNIT;
+    return start < keys ? start : keys;
+}
+#endif
+
+#if REAL_IS_PAIRED(LAM_REAL_SUFFIX)
+#define STEP 2
+#ifdef __AMX_BF16__
+#define TILES 1
+#define THREAD_BEGIN() tiles_begin()
+#define THREAD_END() tiles_end()
+#define PRODUCT(form) multiply_##form##_amx
+#else
+#define TILES 0
+#define THREAD_BEGIN() (void)0
+#define THREAD_END() (void)0
+#define PRODUCT(form) multiply_##form##_pairs
+#endif
+#define EXPONENTIALS exponentials_pairs
+typedef uint16_t NAME(element) __attribute__((may_alias));
+#define element_of(x) (x)
+#else
+#define STEP 1
+#define TILES 0
+#define THREAD_BEGIN() (void)0
+#define THREAD_END() (void)0
+#define PRODUCT(form) multiply_##form##_float
+#define EXPONENTIALS exponentials_float
+typedef float NAME(element) __attribute__((may_alias));
+#define element_of(x) get(x)
+#endif
+#define ROW_UNIT (STEP == 1 ? VF : 2 * VF) /* rows are padded to */
+#define words_of(count) (((count) + STEP - 1) / STEP)
+
+/* Rows of one head side by side, `words` each, the rest 0. positions: of the rows, NULL: 0, 1, ... The rows come in an order
+ * that no hardware prefetcher sees. Rows from `rows` to `padded` are 0. */
+static void NAME(gather)(const real *from, int64_t stride, const int32_t *positions, int64_t rows,
+                         int64_t padded, int64_t head_dim, float *to_words, int64_t words) {
+    int64_t width = words * STEP;
+    NAME(element) *to = (NAME(element) *)(void *)to_words;
+    for (int64_t r = 0; r < rows; r++, to += width) {
+        int64_t ahead = r + ROWS_AHEAD < rows ? r + ROWS_AHEAD : rows - 1;
+        const real *later = from + (positions ? positions[ahead] : ahead) * stride,
+                   *row = from + (positions ? positions[r] : r) * stride;
+        for (int64_t i = 0; i < head_dim; i += 64 / (int64_t)sizeof(real)) __builtin_prefetch(later + i);
+        for (int64_t i = 0; i < head_dim; i++) to[i] = element_of(row[i]);
+        for (int64_t i = head_dim; i < width; i++) to[i] = 0;
+    }
+    memset(to, 0, (size_t)((padded - rows) * words) * sizeof(float));
+}
+
+/* The way back: to (+)= scale * rows. */
+static void NAME(scatter)(const float *from, int64_t width, float scale, const int32_t *positions,
+                          int64_t rows, int64_t head_dim, real *to, int64_t stride, bool add) {
+    for (int64_t r = 0; r < rows; r++, from += width) {
+        real *row = to + (positions ? positions[r] : r) * stride;
+        if (add)
+            for (int64_t i = 0; i < head_dim; i++) row[i] = put(get(row[i]) + scale * from[i]);
+        else
+            for (int64_t i = 0; i < head_dim; i++) row[i] = put(scale * from[i]);
     }
 }
 
-static inline __attribute__((always_inline)) void NAME(tile)(int rows, const float *a, int64_t row_stride,
-                                                             int64_t column_stride, const float *panel,
-                                                             int64_t k, float *c, int64_t ldc, bool add) {
-    vector sum[LAM_TILE_ROWS][2];
-    for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = (vector){0};
-    for (int64_t i = 0; i < k; i++) {
-        vector b0 = *(const vector *)(panel + i * TILE_COLUMNS),
-               b1 = *(const vector *)(panel + i * TILE_COLUMNS + VF);
-#pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) {
-            float value = a[r * row_stride + i * column_stride];
-            sum[r][0] += value * b0;
-            sum[r][1] += value * b1;
-        }
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < rows; r++) {
-        vector *to = (vector *)(c + r * ldc);
-        if (add) {
-            sum[r][0] += to[0];
-            sum[r][1] += to[1];
-        }
-        to[0] = sum[r][0];
-        to[1] = sum[r][1];
+#include "model/cpu/attention_backward.inc.h"
+#include "model/cpu/attention_forward.inc.h"
+
+static size_t NAME(attention_workspace)(const lam_attention_shape *s, bool backward) {
+    return backward ? NAME(backward_parts)(s, NULL, &(NAME(backward_scratch)){0})
+                    : NAME(forward_parts)(s, NULL, &(NAME(forward_scratch)){0});
+}
+
+static void NAME(attention)(const lam_attention_shape *s, const void *q, const void *k, const void *v,
+                            void *out, float *lse, void *workspace) {
+    size_t per_thread = NAME(attention_workspace)(s, false);
+#pragma omp parallel
+    {
+        void *scratch = (char *)workspace + (size_t)omp_get_thread_num() * per_thread;
+        THREAD_BEGIN();
+#pragma omp for collapse(2) schedule(static)
+        for (int64_t b = 0; b < s->batch; b++)
+            for (int64_t h = 0; h < s->heads; h++) NAME(forward_head)(s, b, h, q, k, v, out, lse, scratch);
+        THREAD_END();
     }
 }
 
-/* C [m, padded n] (+)= A [m, k] (strides) times panels; ldc is a multiple of TILE_COLUMNS. */
-static void NAME(multiply)(const float *a, int64_t row_stride, int64_t column_stride, int64_t m, int64_t k,
-                           const float *panels, int64_t n, float *c, int64_t ldc, bool add) {
-    for (int64_t j = 0; j < n; j += TILE_COLUMNS) {
-        const float *panel = panels + j * k;
-        int64_t i = 0;
-        for (; i + LAM_TILE_ROWS <= m; i += LAM_TILE_ROWS) NAME(tile)
-        (LAM_TILE_ROWS, a + i * row_stride, row_stride, column_stride, panel, k, c + i * ldc + j, ldc, add);
-        for (; i < m; i++)
-            NAME(tile)(1, a + i * row_stride, row_stride, column_stride, panel, k, c + i * ldc + j, ldc, add);
+static void NAME(attention_backward)(const lam_attention_shape *s, const lam_attention_tensors *t,
+                                     void *workspace) {
+    size_t per_thread = NAME(attention_workspace)(s, true);
+#pragma omp parallel
+    {
+        void *scratch = (char *)workspace + (size_t)omp_get_thread_num() * per_thread;
+        THREAD_BEGIN();
+#pragma omp for collapse(2) schedule(static)
+        for (int64_t b = 0; b < s->batch; b++)
+            for (int64_t h = 0; h < s->heads; h++) NAME(backward_head)(s, t, b, h, scratch);
+        THREAD_END();
     }
 }
 
-/* Rows far apart in memory fall on few cache sets: brought together before they are read again and again. */
-static void NAME(gather_rows)(const real *from, int64_t stride, int64_t rows, int64_t width, float *to,
-                              int64_t to_stride) {
-    for (int64_t r = 0; r < rows; r++) {
-        if (r + ROWS_AHEAD < rows) NAME(prefetch_row)(from + (r + ROWS_AHEAD) * stride, width);
-        for (int64_t i = 0; i < width; i++) to[r * to_stride + i] = get(from[r * stride + i]);
-    }
-}
-
-/* ---- attention: query rows in blocks, so that scratch is QUERY_BLOCK x tokens ---- */
-
-static size_t NAME(attention_workspace)(int64_t tokens, int64_t head_dim, bool backward) {
-    int64_t np = NAME(padded_columns)(tokens), hp = NAME(padded_columns)(head_dim);
-    int64_t floats = head_dim * np + tokens * hp + QUERY_BLOCK * (np + hp);
-    if (backward) floats += head_dim * np + QUERY_BLOCK * np + 2 * QUERY_BLOCK * hp + 2 * tokens * hp;
-    return (size_t)floats * sizeof(float);
-}
-
-/* row[j] = exp((row[j] - largest) * scale); count is a multiple of VF. */
-static inline void NAME(softmax_row)(float *row, int64_t count, float scale, float *largest, float *sum) {
-    float top[VF], lanes[VF] = {0}, most = row[0], total = 0;
-    for (int k = 0; k < VF; k++) top[k] = row[k];
-    for (int64_t j = VF; j < count; j += VF)
-#pragma omp simd
-        for (int k = 0; k < VF; k++) top[k] = row[j + k] > top[k] ? row[j + k] : top[k];
-    for (int k = 0; k < VF; k++) most = top[k] > most ? top[k] : most;
-    float shift = most * scale;
-    for (int64_t j = 0; j < count; j += VF)
-#pragma omp simd
-        for (int k = 0; k < VF; k++) {
-            row[j + k] = fast_exp(row[j + k] * scale - shift);
-            lanes[k] += row[j + k];
-        }
-    for (int k = 0; k < VF; k++) total += lanes[k];
-    *largest = most;
-    *sum = total;
-}
-
-static void NAME(attention)(const void *qkv, void *out, float *lse, float *workspace, int64_t batch,
-                            int64_t tokens, int64_t heads, int64_t head_dim) {
-    int64_t width = heads * head_dim, stride = 3 * width, np = NAME(padded_columns)(tokens),
-            hp = NAME(padded_columns)(head_dim);
-    int64_t whole = (tokens + VF - 1) / VF * VF; /* <= np */
-    float scale = 1.0f / sqrtf((float)head_dim);
-    size_t per_thread = NAME(attention_workspace)(tokens, head_dim, false) / sizeof(float);
-#pragma omp parallel for collapse(2) schedule(static)
-    for (int64_t b = 0; b < batch; b++)
-        for (int64_t h = 0; h < heads; h++) {
-            float *keys = workspace + (size_t)omp_get_thread_num() * per_thread,
-                  *values = keys + head_dim * np, *scores = values + tokens * hp,
-                  *result = scores + QUERY_BLOCK * np;
-            const real *q = (const real *)qkv + b * tokens * stride + h * head_dim, *k = q + width,
-                       *v = k + width;
-            NAME(pack_panels)(k, 1, stride, head_dim, tokens, keys);
-            NAME(pack_panels)(v, stride, 1, tokens, head_dim, values);
-            for (int64_t start = 0; start < tokens; start += QUERY_BLOCK) {
-                int64_t rows = tokens - start < QUERY_BLOCK ? tokens - start : QUERY_BLOCK;
-                float inverse[QUERY_BLOCK];
-                NAME(gather_rows)(q + start * stride, stride, rows, head_dim, result, hp);
-                NAME(multiply)(result, hp, 1, rows, head_dim, keys, tokens, scores, np, false);
-                for (int64_t r = 0; r < rows; r++) {
-                    float *row = scores + r * np, sum, largest;
-                    for (int64_t j = tokens; j < whole; j++) row[j] = -INFINITY;
-                    NAME(softmax_row)(row, whole, scale, &largest, &sum);
-                    inverse[r] = 1.0f / sum;
-                    lse[(b * heads + h) * tokens + start + r] = largest * scale + logf(sum);
-                }
-                NAME(multiply)(scores, np, 1, rows, tokens, values, head_dim, result, hp, false);
-                for (int64_t r = 0; r < rows; r++) {
-                    real *to = (real *)out + (b * tokens + start + r) * width + h * head_dim;
-#pragma omp simd
-                    for (int64_t c = 0; c < head_dim; c++) to[c] = put(result[r * hp + c] * inverse[r]);
-                }
-            }
-        }
-}
-
-static void NAME(attention_backward)(const void *qkv, const float *lse, const void *out, const void *d_out,
-                                     void *d_qkv, float *workspace, int64_t batch, int64_t tokens,
-                                     int64_t heads, int64_t head_dim) {
-    int64_t width = heads * head_dim, stride = 3 * width, np = NAME(padded_columns)(tokens),
-            hp = NAME(padded_columns)(head_dim);
-    float scale = 1.0f / sqrtf((float)head_dim);
-    size_t per_thread = NAME(attention_workspace)(tokens, head_dim, true) / sizeof(float);
-#pragma omp parallel for collapse(2) schedule(static)
-    for (int64_t b = 0; b < batch; b++)
-        for (int64_t h = 0; h < heads; h++) {
-            float *keys_t = workspace + (size_t)omp_get_thread_num() * per_thread,
-                  *values_t = keys_t + head_dim * np, *keys = values_t + head_dim * np,
-                  *p = keys + tokens * hp, *dp = p + QUERY_BLOCK * np, *dq = dp + QUERY_BLOCK * np,
-                  *q_panels = dq + QUERY_BLOCK * hp, *d_panels = q_panels + QUERY_BLOCK * hp,
-                  *dk = d_panels + QUERY_BLOCK * hp, *dv = dk + tokens * hp;
-            const real *q = (const real *)qkv + b * tokens * stride + h * head_dim, *k = q + width,
-                       *v = k + width;
-            const real *d = (const real *)d_out + b * tokens * width + h * head_dim;
-            real *to = (real *)d_qkv + b * tokens * stride + h * head_dim;
-            NAME(pack_panels)(k, 1, stride, head_dim, tokens, keys_t);
-            NAME(pack_panels)(v, 1, stride, head_dim, tokens, values_t);
-            NAME(pack_panels)(k, stride, 1, tokens, head_dim, keys);
-            for (int64_t start = 0; start < tokens; start += QUERY_BLOCK) {
-                int64_t rows = tokens - start < QUERY_BLOCK ? tokens - start : QUERY_BLOCK;
-                NAME(gather_rows)(q + start * stride, stride, rows, head_dim, dq, hp);
-                NAME(gather_rows)(d + start * width, width, rows, head_dim, q_panels, hp);
-                NAME(multiply)(dq, hp, 1, rows, head_dim, keys_t, tokens, p, np, false);
-                NAME(multiply)(q_panels, hp, 1, rows, head_dim, values_t, tokens, dp, np, false);
-                for (int64_t r = 0; r < rows; r++) {
-                    float *row = p + r * np, *d_row = dp + r * np,
-                          norm = lse[(b * heads + h) * tokens + start + r], dot = 0;
-                    const real *o = (const real *)out + (b * tokens + start + r) * width + h * head_dim,
-                               *d_o = d + (start + r) * width;
-                    for (int64_t c = 0; c < head_dim; c++) dot += get(o[c]) * get(d_o[c]);
-#pragma omp simd
-                    for (int64_t j = 0; j < np; j++) {
-                        row[j] = fast_exp(row[j] * scale - norm);
-                        d_row[j] = row[j] * (d_row[j] - dot) * scale;
-                    }
-                }
-                NAME(multiply)(dp, np, 1, rows, tokens, keys, head_dim, dq, hp, false);
-                for (int64_t r = 0; r < rows; r++)
-                    for (int64_t c = 0; c < head_dim; c++) to[(start + r) * stride + c] = put(dq[r * hp + c]);
-                NAME(pack_panels)(q + start * stride, stride, 1, rows, head_dim, q_panels);
-                NAME(pack_panels)(d + start * width, width, 1, rows, head_dim, d_panels);
-                NAME(multiply)(dp, 1, np, tokens, rows, q_panels, head_dim, dk, hp, start > 0);
-                NAME(multiply)(p, 1, np, tokens, rows, d_panels, head_dim, dv, hp, start > 0);
-            }
-            for (int64_t r = 0; r < tokens; r++) {
-                for (int64_t c = 0; c < head_dim; c++) to[r * stride + width + c] = put(dk[r * hp + c]);
-                for (int64_t c = 0; c < head_dim; c++) to[r * stride + 2 * width + c] = put(dv[r * hp + c]);
-            }
-        }
-}
+#undef STEP
+#undef TILES
+#undef THREAD_BEGIN
+#undef THREAD_END
+#undef ROW_UNIT
+#undef PRODUCT
+#undef EXPONENTIALS
+#undef element_of
+#undef words_of

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "model/cpu/attention.h"
 #include "model/cpu/optimizer.h"
 
 #ifdef __cplusplus
@@ -85,15 +86,14 @@ typedef struct lam_kernels {
                                  int64_t length);
 
     /* attention.inc.h */
-    /* softmax(q k^T / sqrt(head_dim)) v for each (batch, head); qkv [batch, tokens, 3 heads head_dim]; lse
-     * [batch, heads, tokens]. Backward reads `out` as well: sum_j p_j dp_j = d_out . out (Dao 2023,
-     * FlashAttention-2, section 3). */
-    void (*attention)(const void *qkv, void *out, float *lse, float *workspace, int64_t batch, int64_t tokens,
-                      int64_t heads, int64_t head_dim);
-    void (*attention_backward)(const void *qkv, const float *lse, const void *out, const void *d_out,
-                               void *d_qkv, float *workspace, int64_t batch, int64_t tokens, int64_t heads,
-                               int64_t head_dim);
-    size_t (*attention_workspace)(int64_t tokens, int64_t head_dim, bool backward); /* bytes a thread */
+    /* model/cpu/attention.h; lse [batch, heads, queries] is for the backward pass, workspace one piece a thread. Backward
+     * reads `out` as well: sum_j p_j dp_j = d_out . out (Dao 2023, FlashAttention-2, section 3). */
+    void (*attention)(const lam_attention_shape *shape, const void *q, const void *k, const void *v,
+                      void *out, float *lse, void *workspace);
+    void (*attention_backward)(const lam_attention_shape *shape, const lam_attention_tensors *tensors,
+                               void *workspace);
+    /* Bytes of a piece; of the shape without batch and mask. */
+    size_t (*attention_workspace)(const lam_attention_shape *shape, bool backward);
 
     const lam_optimizer_kernels *optimizer; /* the update rules: float32 in both tables */
 } lam_kernels;
@@ -104,7 +104,8 @@ static inline int64_t lam_column_blocks(int64_t rows) {
 }
 
 /* [0] float32, [1] bfloat16 */
-extern const lam_kernels lam_kernels_baseline[2], lam_kernels_avx2[2], lam_kernels_avx512[2];
+extern const lam_kernels lam_kernels_baseline[2], lam_kernels_avx2[2], lam_kernels_avx512[2],
+    lam_kernels_avx512_bf16[2], lam_kernels_amx[2];
 const lam_kernels *lam_kernels_current(bool bf16); /* after lam_isa_select */
 
 #ifdef __cplusplus

@@ -1,5 +1,5 @@
-/* The kernels' source, compiled by kernels_{baseline,avx2,avx512}.c with LAM_SUFFIX, LAM_VECTOR_FLOATS and
- * LAM_TILE_ROWS set. Vectors are GCC/Clang vector extensions, so one source serves every width.
+/* The kernels' source, compiled by kernels_<instruction set>.c with LAM_SUFFIX, LAM_VECTOR_FLOATS and
+ * LAM_TILE_ROWS (of attention's register tiles: they fill the registers) set. Vectors are GCC/Clang vector extensions, so one source serves every width.
  *
  * Families are written over the storage type `real` of activations (float, or bfloat16 in a uint16_t), with get(real) and
  * put(float); they compute in float. Each is compiled for both types; NAME() carries instruction set and type. */
@@ -16,7 +16,6 @@
 #define NAME(x) JOIN(x, LAM_SUFFIX, LAM_REAL_SUFFIX)
 
 #define VF LAM_VECTOR_FLOATS
-#define TILE_COLUMNS (2 * VF)
 
 typedef float vector __attribute__((vector_size(VF * 4), aligned(4), may_alias));
 

@@ -79,7 +79,7 @@ static lam_tensor *blocks(lam_graph *g, const lam_mae_config *c, const lam_mae_i
                            lam_named(g, prefix, "attention.attention.key.bias"),
                            lam_named(g, prefix, "attention.attention.value.weight"),
                            lam_named(g, prefix, "attention.attention.value.bias"));
-        s.r = lam_named_linear(g, lam_attention(g, h, heads), prefix, "attention.output.dense");
+        s.r = lam_named_linear(g, lam_attention(g, h, heads, NULL), prefix, "attention.output.dense");
         h = lam_stream_norm(g, &s, lam_mae_depth(g, c, io, i, 2 * i + 1),
                             lam_named(g, prefix, "layernorm_after.weight"),
                             lam_named(g, prefix, "layernorm_after.bias"));

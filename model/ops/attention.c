@@ -2,66 +2,128 @@
 #include "model/internal.h"
 #include "model/ops.h"
 
-static void sizes(const lam_node *node, int64_t *batch, int64_t *tokens, int64_t *heads, int64_t *head_dim) {
-    const lam_tensor *qkv = node->inputs[0];
-    *tokens = qkv->shape[1];
-    *batch = lam_tensor_rows(qkv) / *tokens;
-    *heads = node->integers[0];
-    *head_dim = qkv->shape[2] / 3 / *heads;
+/* inputs: qkv [, key mask], or q, kv [, key mask]. Saved: the normaliser of each query and head. */
+static const lam_op attention_op, cross_attention_op;
+
+static bool is_cross(const lam_node *node) { return node->op == &cross_attention_op; }
+
+/* What is known when the graph is built: all but the batch and the mask's values. */
+static lam_attention_shape planned_shape(const lam_node *node) {
+    const lam_tensor *q = node->inputs[0], *kv = node->inputs[is_cross(node)];
+    int64_t width = is_cross(node) ? q->shape[2] : q->shape[2] / 3;
+    return (lam_attention_shape){.queries = q->shape[1],
+                                 .keys = kv->shape[1],
+                                 .heads = node->integers[0],
+                                 .head_dim = width / node->integers[0],
+                                 .q_stride = q->shape[2],
+                                 .kv_stride = kv->shape[2],
+                                 .out_stride = width};
+}
+
+static lam_attention_shape shape_of(const lam_node *node) {
+    const lam_tensor *q = node->inputs[0], *kv = node->inputs[is_cross(node)];
+    lam_attention_shape s = planned_shape(node);
+    int64_t q_batch = lam_tensor_rows(q) / s.queries, kv_batch = lam_tensor_rows(kv) / s.keys;
+    s.batch = q_batch < kv_batch ? q_batch : kv_batch;
+    if (node->input_count > 1 + is_cross(node)) s.key_mask = node->inputs[node->input_count - 1]->data;
+    return s;
+}
+
+/* k and v follow q in qkv, v follows k in kv. */
+static char *part_of(const lam_node *node, void *data, int64_t part, int64_t width) {
+    return data ? (char *)data + (size_t)(part * width) * lam_dtype_bytes(node->outputs[0]->dtype) : NULL;
 }
 
 static lam_status attention_forward(lam_node *node) {
-    int64_t batch, tokens, heads, head_dim;
-    sizes(node, &batch, &tokens, &heads, &head_dim);
-    node->kernels->attention(node->inputs[0]->data, node->outputs[0]->data, node->saved,
-                             node->forward_workspace, batch, tokens, heads, head_dim);
+    lam_attention_shape s = shape_of(node);
+    int cross = is_cross(node);
+    void *q = node->inputs[0]->data, *kv = node->inputs[cross]->data;
+    node->kernels->attention(&s, q, part_of(node, kv, 1 - cross, s.out_stride),
+                             part_of(node, kv, 2 - cross, s.out_stride), node->outputs[0]->data, node->saved,
+                             node->forward_workspace);
     return LAM_OK;
 }
 
 static lam_status attention_backward(lam_node *node) {
-    int64_t batch, tokens, heads, head_dim;
-    sizes(node, &batch, &tokens, &heads, &head_dim);
-    bool add;
-    void *d = lam_gradient_target(node->inputs[0], &add);
-    LAM_REQUIRE(!add, LAM_ERROR_INTERNAL, "attention: qkv has another consumer");
-    if (d)
-        node->kernels->attention_backward(node->inputs[0]->data, node->saved, node->outputs[0]->data,
-                                          node->outputs[0]->gradient, d, node->backward_workspace, batch,
-                                          tokens, heads, head_dim);
+    lam_attention_shape s = shape_of(node);
+    int cross = is_cross(node);
+    void *kv = node->inputs[cross]->data;
+    lam_attention_tensors t = {.q = node->inputs[0]->data,
+                               .k = part_of(node, kv, 1 - cross, s.out_stride),
+                               .v = part_of(node, kv, 2 - cross, s.out_stride),
+                               .out = node->outputs[0]->data,
+                               .d_out = node->outputs[0]->gradient,
+                               .lse = node->saved};
+    t.dq = lam_gradient_target(node->inputs[0], &t.add_q);
+    t.add_kv = t.add_q;
+    void *d_kv = cross ? lam_gradient_target(node->inputs[1], &t.add_kv) : t.dq;
+    t.dk = part_of(node, d_kv, 1 - cross, s.out_stride);
+    t.dv = part_of(node, d_kv, 2 - cross, s.out_stride);
+    if (t.dq || d_kv) node->kernels->attention_backward(&s, &t, node->backward_workspace);
     return LAM_OK;
 }
 
 static double attention_flops(const lam_node *node) {
-    int64_t batch, tokens, heads, head_dim;
-    sizes(node, &batch, &tokens, &heads, &head_dim);
-    return 4.0 * (double)batch * (double)tokens * (double)tokens * (double)(heads * head_dim);
+    lam_attention_shape s = shape_of(node);
+    return 4.0 * (double)(s.batch * s.queries) * (double)(s.keys * s.out_stride);
 }
 
 static const lam_op attention_op = {.name = "attention",
-                                    .backward_reads_inputs = 1,
+                                    .backward_reads_inputs = 1 | 2,
                                     .backward_reads_outputs = 1,
                                     .forward = attention_forward,
                                     .backward = attention_backward,
                                     .flops = attention_flops};
+static const lam_op cross_attention_op = {.name = "cross_attention",
+                                          .backward_reads_inputs = 1 | 2 | 4,
+                                          .backward_reads_outputs = 1,
+                                          .forward = attention_forward,
+                                          .backward = attention_backward,
+                                          .flops = attention_flops};
 
-lam_tensor *lam_attention(lam_graph *g, lam_tensor *qkv, int64_t heads) {
-    lam_node *node = lam_node_add(g, &attention_op, 1, (lam_tensor *[]){qkv});
+static lam_tensor *build(lam_graph *g, const lam_op *op, int inputs, lam_tensor *q, lam_tensor *kv,
+                         int64_t heads, lam_tensor *key_mask) {
+    lam_tensor *all[] = {q, inputs == 2 ? kv : key_mask, key_mask};
+    lam_node *node = lam_node_add(g, op, inputs + (key_mask != NULL), all);
     if (!node) return NULL;
-    if (qkv->rank != 3 || heads < 1 || qkv->shape[2] % (3 * heads)) {
-        lam_graph_fail(g, "attention: a width of %lld cannot be split into %lld heads",
-                       (long long)lam_tensor_width(qkv) / 3, (long long)heads);
+    int64_t parts = inputs == 2 ? 1 : 3, width = lam_tensor_width(q) / parts;
+    if (q->rank != 3 || heads < 1 || q->shape[2] % (parts * heads)) {
+        lam_graph_fail(g, "%s: a width of %lld cannot be split into %lld heads", op->name, (long long)width,
+                       (long long)heads);
+        return NULL;
+    }
+    if (kv->rank != 3 || kv->shape[0] != q->shape[0] || (inputs == 2 && kv->shape[2] != 2 * width)) {
+        lam_graph_fail(g, "%s: keys and values must be [%lld, keys, %lld]", op->name, (long long)q->shape[0],
+                       (long long)(2 * width));
+        return NULL;
+    }
+    if (q->dtype != lam_graph_activation(g) || kv->dtype != q->dtype) {
+        lam_graph_fail(g, "%s: queries, keys and values must have the type of activations", op->name);
+        return NULL;
+    }
+    if (key_mask && (key_mask->dtype != LAM_F32 || key_mask->rank != 2 ||
+                     key_mask->shape[0] != kv->shape[0] || key_mask->shape[1] != kv->shape[1])) {
+        lam_graph_fail(g, "%s: the key mask must be F32 [%lld, %lld]", op->name, (long long)kv->shape[0],
+                       (long long)kv->shape[1]);
         return NULL;
     }
     node->integers[0] = heads;
-    int64_t width = qkv->shape[2] / 3;
+    lam_tensor *y = lam_node_output(g, node, q->dtype, 3, (int64_t[]){q->shape[0], q->shape[1], width});
+    if (!y) return NULL;
+    y->bound = q->bound ? q->bound : kv->bound;
+    lam_attention_shape s = planned_shape(node);
     size_t threads = (size_t)lam_threads();
-    node->saved_bytes = (size_t)(qkv->shape[0] * heads * qkv->shape[1]) * sizeof(float);
-    node->forward_workspace_bytes =
-        threads * node->kernels->attention_workspace(qkv->shape[1], width / heads, false);
-    node->backward_workspace_bytes =
-        threads * node->kernels->attention_workspace(qkv->shape[1], width / heads, true);
-    lam_tensor *y = lam_node_output(g, node, lam_graph_activation(g), 3,
-                                    (int64_t[]){qkv->shape[0], qkv->shape[1], width});
-    if (y) y->bound = qkv->bound;
+    node->saved_bytes = (size_t)(q->shape[0] * heads * q->shape[1]) * sizeof(float);
+    node->forward_workspace_bytes = threads * node->kernels->attention_workspace(&s, false);
+    node->backward_workspace_bytes = threads * node->kernels->attention_workspace(&s, true);
     return y;
+}
+
+lam_tensor *lam_attention(lam_graph *g, lam_tensor *qkv, int64_t heads, lam_tensor *key_mask) {
+    return build(g, &attention_op, 1, qkv, qkv, heads, key_mask);
+}
+
+lam_tensor *lam_cross_attention(lam_graph *g, lam_tensor *q, lam_tensor *kv, int64_t heads,
+                                lam_tensor *key_mask) {
+    return build(g, &cross_attention_op, 2, q, kv, heads, key_mask);
 }

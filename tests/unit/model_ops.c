@@ -186,10 +186,10 @@ static void oracle_fan_out(double **a, const int64_t *s, double *y) {
 }
 
 static lam_tensor *build_attention1(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
-    return (void)ids, lam_attention(g, lam_add(g, a[0], a[1]), 1);
+    return (void)ids, lam_attention(g, lam_add(g, a[0], a[1]), 1, NULL);
 }
 static lam_tensor *build_attention2(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
-    return (void)ids, lam_attention(g, lam_add(g, a[0], a[1]), 2);
+    return (void)ids, lam_attention(g, lam_add(g, a[0], a[1]), 2, NULL);
 }
 static void oracle_attention(double **a, const int64_t *s, int64_t heads, double *y) {
     int64_t count = s[0] * s[1] * s[2];

@@ -1,0 +1,187 @@
+/* What attention is made of: elementary functions of vectors, turning of blocks, and products of small matrices in register
+ * tiles. Included once an instruction set.
+ *
+ * The operands of a product are 4-byte words along the dimension that is summed over: a float, or, where the CPU multiplies
+ * bfloat16, two of them (`pairs`). Words are handled as floats and never computed with. */
+#ifndef LAMELLA_MODEL_CPU_ATTENTION_TILES
+#define LAMELLA_MODEL_CPU_ATTENTION_TILES
+
+#include <immintrin.h>
+
+typedef int32_t integers __attribute__((vector_size(VF * 4), aligned(4), may_alias));
+
+static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+static inline vector load(const float *from) { return *(const vector *)from; }
+static inline void store(float *to, vector x) { *(vector *)to = x; }
+static inline vector all_of(float x) { return x - (vector){0}; }
+
+static inline vector larger(vector a, vector b) {
+#if VF == 16
+    return (vector)_mm512_max_ps((__m512)a, (__m512)b);
+#elif VF == 8
+    return (vector)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return (vector)_mm_max_ps((__m128)a, (__m128)b);
+#endif
+}
+
+/* 2^x for x <= 127, 1.2e-38 below -126: 2^n times a polynomial of the rest, of least relative error on [-1/2, 1/2] with p(0) =
+ * 1. 1.7e-7 for float results; 1.0e-4 where the result is rounded to bfloat16 (a relative 2e-3). */
+static inline __attribute__((always_inline)) vector exp2_of(vector x, bool coarse) {
+    x = larger(x, all_of(-126.0f));
+    vector n = x + 12582912.0f, r = x - (n - 12582912.0f), p; /* n: the nearest integer, in the low bits */
+    if (coarse) {
+        p = 0.055008929222f * r + 0.24221095443f;
+        p = p * r + 0.69328290224f;
+    } else {
+        p = 0.0013264727313f * r + 0.0096715129912f;
+        p = p * r + 0.055507335812f;
+        p = p * r + 0.24022242427f;
+        p = p * r + 0.69314700365f;
+    }
+    p = p * r + 1.0f;
+    return (vector)((integers)p + ((integers)n << 23));
+}
+
+/* ---- turning: to[j][i] = from[i][j] of 4-byte words, VF x VF at a time through registers ---- */
+
+#define LOWER(i, d) ((i) & (d) ? VF + (i) - (d) : (i))
+#define UPPER(i, d) ((i) & (d) ? VF + (i) : (i) + (d))
+#define FOUR(f, i, d) f(i, d), f((i) + 1, d), f((i) + 2, d), f((i) + 3, d)
+#if VF == 16
+#define EVERY(f, d) FOUR(f, 0, d), FOUR(f, 4, d), FOUR(f, 8, d), FOUR(f, 12, d)
+#elif VF == 8
+#define EVERY(f, d) FOUR(f, 0, d), FOUR(f, 4, d)
+#else
+#define EVERY(f, d) FOUR(f, 0, d)
+#endif
+/* Rows r and r + d exchange their halves of the blocks of 2 d. */
+#define EXCHANGE(x, d)                                                                                       \
+    _Pragma("GCC unroll 16") for (int r = 0; r < VF; r++) {                                                  \
+        if (r & (d)) continue;                                                                               \
+        vector low = x[r], high = x[r + (d)];                                                                \
+        x[r] = __builtin_shufflevector(low, high, EVERY(LOWER, d));                                          \
+        x[r + (d)] = __builtin_shufflevector(low, high, EVERY(UPPER, d));                                    \
+    }
+
+static inline void turn_block(const float *from, int64_t from_stride, float *to, int64_t to_stride) {
+    vector x[VF];
+#pragma GCC unroll 16
+    for (int r = 0; r < VF; r++) x[r] = load(from + r * from_stride);
+#if VF > 8
+    EXCHANGE(x, 8)
+#endif
+#if VF > 4
+    EXCHANGE(x, 4)
+#endif
+    EXCHANGE(x, 2)
+    EXCHANGE(x, 1)
+#pragma GCC unroll 16
+    for (int r = 0; r < VF; r++) store(to + r * to_stride, x[r]);
+}
+
+/* rows and columns are multiples of VF. */
+static void turn(const float *from, int64_t from_stride, int64_t rows, int64_t columns, float *to,
+                 int64_t to_stride) {
+    for (int64_t i = 0; i < rows; i += VF)
+        for (int64_t j = 0; j < columns; j += VF)
+            turn_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride);
+}
+
+/* ---- products ---- */
+
+#define ROWS LAM_TILE_ROWS /* of a tile; with its two vectors of columns it fills the registers */
+
+static inline __attribute__((always_inline)) vector multiply_add(bool pairs, float a, vector b, vector sum) {
+#ifdef __AVX512BF16__
+    if (pairs) return (vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_ps(a), (__m512bh)b);
+#endif
+    (void)pairs;
+    return sum + a * b;
+}
+
+/* One tile: C [rows, wide vectors] (+)= A B, where word i of row r of A is at a[r * row_stride + i * step] and B has rows of
+ * ldb words. */
+static inline __attribute__((always_inline)) void tile(bool pairs, int rows, int wide, const float *a,
+                                                       int64_t row_stride, int64_t step, int64_t k,
+                                                       const float *b, int64_t ldb, float *c, int64_t ldc,
+                                                       bool add) {
+    vector sum[ROWS][2];
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++)
+        for (int w = 0; w < wide; w++) sum[r][w] = add ? load(c + r * ldc + w * VF) : (vector){0};
+    for (int64_t i = 0; i < k; i++) {
+        vector b0 = load(b), b1 = wide > 1 ? load(b + VF) : b0;
+#pragma GCC unroll 16
+        for (int r = 0; r < rows; r++) {
+            sum[r][0] = multiply_add(pairs, a[r * row_stride], b0, sum[r][0]);
+            if (wide > 1) sum[r][1] = multiply_add(pairs, a[r * row_stride], b1, sum[r][1]);
+        }
+        a += step;
+        b += ldb;
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++)
+        for (int w = 0; w < wide; w++) store(c + r * ldc + w * VF, sum[r][w]);
+}
+
+static inline __attribute__((always_inline)) void tile_of(bool pairs, int64_t rows, int wide, const float *a,
+                                                          int64_t row_stride, int64_t step, int64_t k,
+                                                          const float *b, int64_t ldb, float *c, int64_t ldc,
+                                                          bool add) {
+    switch (rows) {
+#define TILE(n)                                                                                              \
+    case n: tile(pairs, n, wide, a, row_stride, step, k, b, ldb, c, ldc, add); break;
+        TILE(1)
+        TILE(2)
+        TILE(3)
+        TILE(4)
+        TILE(5)
+        TILE(6)
+#if ROWS > 6
+        TILE(7)
+        TILE(8)
+        TILE(9)
+        TILE(10)
+        TILE(11)
+        TILE(12)
+        TILE(13)
+        TILE(14)
+#endif
+#undef TILE
+    default: break;
+    }
+}
+
+/* C [m, n] (+)= A [m, k] B [k, n], n a multiple of VF; the rows are shared out evenly over as few tiles as hold them. */
+static inline __attribute__((always_inline)) void multiply(bool pairs, const float *a, int64_t row_stride,
+                                                           int64_t step, int64_t m, int64_t k, const float *b,
+                                                           int64_t ldb, int64_t n, float *c, int64_t ldc,
+                                                           bool add) {
+    int64_t tiles = (m + ROWS - 1) / ROWS;
+    for (int64_t j = 0; j < n; j += 2 * VF)
+        for (int64_t t = 0; t < tiles; t++) {
+            int64_t i = t * m / tiles, rows = (t + 1) * m / tiles - i;
+            if (n - j > VF)
+                tile_of(pairs, rows, 2, a + i * row_stride, row_stride, step, k, b + j, ldb, c + i * ldc + j,
+                        ldc, add);
+            else
+                tile_of(pairs, rows, 1, a + i * row_stride, row_stride, step, k, b + j, ldb, c + i * ldc + j,
+                        ldc, add);
+        }
+}
+
+/* A stored by rows, and A stored turned (word i of row r at a[i * step + r]). */
+#define PRODUCTS(type, pairs)                                                                                \
+    static void multiply_rows_##type(const float *a, int64_t row_stride, int64_t m, int64_t k,               \
+                                     const float *b, int64_t ldb, int64_t n, float *c, int64_t ldc,          \
+                                     bool add) {                                                             \
+        multiply(pairs, a, row_stride, 1, m, k, b, ldb, n, c, ldc, add);                                     \
+    }                                                                                                        \
+    static void multiply_turned_##type(const float *a, int64_t step, int64_t m, int64_t k, const float *b,   \
+                                       int64_t ldb, int64_t n, float *c, int64_t ldc, bool add) {            \
+        multiply(pairs, a, 1, step, m, k, b, ldb, n, c, ldc, add);                                           \
+    }
+PRODUCTS(float, false)
+
+#endif
