@@ -64,6 +64,17 @@ lam_tensor *lam_attention(lam_graph *g, lam_tensor *qkv, int64_t heads, lam_tens
 lam_tensor *lam_cross_attention(lam_graph *g, lam_tensor *q, lam_tensor *kv, int64_t heads,
                                 lam_tensor *key_mask);
 
+/* head_norm: LayerNorm of each head of q and of k by itself, weights shared over the heads (Dehghani et al. 2023, Scaling
+ * vision transformers to 22 billion parameters, section 2); v as it is. qkv [..., 3D], the weights and biases [D / heads]
+ * -> [..., 3D]. */
+lam_tensor *lam_head_norm(lam_graph *g, lam_tensor *qkv, lam_tensor *qw, lam_tensor *qb, lam_tensor *kw,
+                          lam_tensor *kb, int64_t heads, double eps);
+/* parallel_projection: y = gamma (a wa^T + ba + m wm^T + bm), both branches of a parallel block through LayerScale
+ * (Touvron et al. 2021, Going deeper with image transformers). a [..., A], m [..., M], wa [D, A], wm [D, M], ba, bm,
+ * gamma [D] -> [..., D]. */
+lam_tensor *lam_parallel_projection(lam_graph *g, lam_tensor *a, lam_tensor *wa, lam_tensor *ba, lam_tensor *m,
+                                    lam_tensor *wm, lam_tensor *bm, lam_tensor *gamma);
+
 /* uniform_noise: [B, tokens], Philox(seed, LAM_RNG_MASK) at (step, sample id, token / 4). step [1] I64,
  * sample_ids [B] I64. */
 lam_tensor *lam_uniform_noise(lam_graph *g, lam_tensor *step, lam_tensor *sample_ids, int64_t tokens,

@@ -53,6 +53,7 @@ static void draw(const lam_parameter_entry *entry, float *weights, uint64_t seed
            limit = sqrt(6.0 / (fan_in + fan_out));
     for (int64_t k = 0; k < entry->count; k++) switch (entry->init) {
         case LAM_INIT_ONE: weights[k] = 1; break;
+        case LAM_INIT_CONSTANT: weights[k] = (float)entry->init_scale; break;
         case LAM_INIT_NORMAL: weights[k] = (float)(entry->init_scale * lam_rng_normal(&stream)); break;
         case LAM_INIT_XAVIER_UNIFORM: weights[k] = (float)(limit * (2 * lam_rng_uniform(&stream) - 1)); break;
         default: weights[k] = 0; break;

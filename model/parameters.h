@@ -26,6 +26,7 @@ extern "C" {
 typedef enum lam_init {
     LAM_INIT_ZERO,
     LAM_INIT_ONE,
+    LAM_INIT_CONSTANT,       /* scale */
     LAM_INIT_NORMAL,         /* N(0, scale^2) */
     LAM_INIT_XAVIER_UNIFORM, /* U(-a, a), a = sqrt(6 / (fan_in + fan_out)), of [out, rest] */
     LAM_INIT_FROZEN          /* filled by the net (position tables); never updated */

@@ -63,7 +63,7 @@ static lam_tensor *branch(lam_graph *g, int k, lam_tensor *h) {
     }
     h = lam_linear_qkv(g, h, named(g, block, "wq"), named(g, block, "bq"), named(g, block, "wk"),
                        named(g, block, "bk"), named(g, block, "wv"), named(g, block, "bv"));
-    return lam_linear(g, lam_attention(g, h, 2), named(g, block, "wo"), named(g, block, "bo"));
+    return lam_linear(g, lam_attention(g, h, 2, NULL), named(g, block, "wo"), named(g, block, "bo"));
 }
 
 /* rate 0: nothing is dropped, and no operation of stochastic depth is used. */

@@ -233,6 +233,46 @@ static void oracle_unshuffle(double **a, const int64_t *s, double *y) { /* 2 kep
             }
 }
 
+static lam_tensor *build_head_norm(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    return (void)ids, lam_head_norm(g, a[0], a[1], a[2], a[3], a[4], 3, EPS);
+}
+static void oracle_head_norm(double **a, const int64_t *s, double *y) {
+    int64_t width = s[2] / 3, head_dim = width / 3;
+    for (int64_t row = 0; row < s[0] * s[1]; row++)
+        for (int part = 0; part < 3; part++) {
+            double *from = a[0] + row * s[2] + part * width, *to = y + row * s[2] + part * width;
+            if (part < 2)
+                ref_layernorm(from, a[1 + 2 * part], a[2 + 2 * part], 3, head_dim, to);
+            else
+                memcpy(to, from, (size_t)width * sizeof *to);
+        }
+}
+/* The input has another consumer, whose gradient is there first. */
+static lam_tensor *build_head_norm_sum(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    lam_tensor *x = lam_add(g, a[0], a[0]);
+    return (void)ids, lam_add(g, lam_head_norm(g, x, a[1], a[2], a[3], a[4], 3, EPS), x);
+}
+static void oracle_head_norm_sum(double **a, const int64_t *s, double *y) {
+    int64_t count = s[0] * s[1] * s[2];
+    double *x = calloc((size_t)count, sizeof *x), *b[5] = {x, a[1], a[2], a[3], a[4]};
+    for (int64_t i = 0; i < count; i++) x[i] = 2 * a[0][i];
+    oracle_head_norm(b, s, y);
+    for (int64_t i = 0; i < count; i++) y[i] += x[i];
+    free(x);
+}
+
+static lam_tensor *build_projection(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    return (void)ids, lam_parallel_projection(g, a[0], a[1], a[2], a[3], a[4], a[5], a[6]);
+}
+static void oracle_projection(double **a, const int64_t *s, double *y) {
+    int64_t rows = s[0] * s[1];
+    double *other = calloc((size_t)(rows * 11), sizeof *other);
+    ref_linear(a[0], a[1], a[2], rows, s[2], 11, y, 11);
+    ref_linear(a[3], a[4], a[5], rows, 19, 11, other, 11);
+    for (int64_t i = 0; i < rows * 11; i++) y[i] = a[6][i % 11] * (y[i] + other[i]);
+    free(other);
+}
+
 static lam_tensor *build_drop(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
     return (void)ids, lam_drop_cls(g, a[0]);
 }
@@ -381,6 +421,54 @@ static const op_case cases[] = {
      oracle_unshuffle,
      .id_shape = {2, 5},
      .ids = restore_ids},
+    {"head_norm",
+     {{"qkv", {2, 67, 45}, 1, 0},
+      {"qw", {5, 1, 1}, 1, 1},
+      {"qb", {5, 1, 1}, 1, 0},
+      {"kw", {5, 1, 1}, 1, 1},
+      {"kb", {5, 1, 1}, 1, 0}},
+     5,
+     {2, 67, 45},
+     build_head_norm,
+     oracle_head_norm,
+     .ids = NULL},
+    {"head_norm, two consumers", /* heads wider than a vector */
+     {{"qkv", {2, 3, 171}, 1, 0},
+      {"qw", {19, 1, 1}, 1, 1},
+      {"qb", {19, 1, 1}, 1, 0},
+      {"kw", {19, 1, 1}, 1, 1},
+      {"kb", {19, 1, 1}, 1, 0}},
+     5,
+     {2, 3, 171},
+     build_head_norm_sum,
+     oracle_head_norm_sum,
+     .ids = NULL},
+    {"parallel_projection",
+     {{"a", {3, 47, 7}, 1, 0},
+      {"wa", {11, 7, 1}, 1, 0},
+      {"ba", {11, 1, 1}, 1, 0},
+      {"m", {3, 47, 19}, 1, 0},
+      {"wm", {11, 19, 1}, 1, 0},
+      {"bm", {11, 1, 1}, 1, 0},
+      {"gamma", {11, 1, 1}, 1, 0.5}},
+     7,
+     {3, 47, 11},
+     build_projection,
+     oracle_projection,
+     .ids = NULL},
+    {"parallel_projection of many rows", /* packed weights */
+     {{"a", {8, 131, 7}, 1, 0},
+      {"wa", {11, 7, 1}, 1, 0},
+      {"ba", {11, 1, 1}, 1, 0},
+      {"m", {8, 131, 19}, 1, 0},
+      {"wm", {11, 19, 1}, 1, 0},
+      {"bm", {11, 1, 1}, 1, 0},
+      {"gamma", {11, 1, 1}, 1, 0.5}},
+     7,
+     {8, 131, 11},
+     build_projection,
+     oracle_projection,
+     .ids = NULL},
     {"drop_cls", {{"x", {2, 4, 5}, 1, 0}}, 1, {2, 3, 5}, build_drop, oracle_drop, .ids = NULL},
     {"masked_loss", {{"x", {3, 5, 7}, 1, 0}}, 1, {3, 5, 7}, build_same, oracle_same, .ids = NULL},
     {"masked_loss norm_pix",

@@ -1,0 +1,239 @@
+#include <string.h>
+
+#include "base/gemm.h"
+#include "model/internal.h"
+#include "model/ops.h"
+
+/* ---- head_norm: qkv, q weight, q bias, k weight, k bias. Saved: mean and reciprocal deviation of each head ---- */
+
+static lam_head_norm_weights head_weights(const lam_node *node) {
+    return (lam_head_norm_weights){{node->inputs[1]->data, node->inputs[3]->data},
+                                   {node->inputs[2]->data, node->inputs[4]->data}};
+}
+
+static lam_status head_norm_forward(lam_node *node) {
+    const lam_tensor *x = node->inputs[0];
+    int64_t heads = node->integers[0], width = lam_tensor_width(x) / 3;
+    lam_head_norm_weights weights = head_weights(node);
+    float *mean = node->saved;
+    node->kernels->head_norm(x->data, &weights, node->outputs[0]->data, mean,
+                             mean + x->count / width / 3 * 2 * heads, lam_tensor_rows(x), heads,
+                             width / heads, (float)node->numbers[0]);
+    return LAM_OK;
+}
+
+static void head_norm_again(lam_node *node) { (void)head_norm_forward(node); }
+
+static lam_status head_norm_backward(lam_node *node) {
+    lam_tensor *x = node->inputs[0];
+    int64_t heads = node->integers[0], width = lam_tensor_width(x) / 3;
+    lam_head_norm_weights weights = head_weights(node);
+    const float *mean = node->saved;
+    bool add, ignored;
+    void *dx = lam_gradient_target(x, &add);
+    lam_head_norm_gradients gradients = {
+        {lam_gradient_target(node->inputs[1], &ignored), lam_gradient_target(node->inputs[3], &ignored)},
+        {lam_gradient_target(node->inputs[2], &ignored), lam_gradient_target(node->inputs[4], &ignored)}};
+    node->kernels->head_norm_backward(x->data, &weights, mean, mean + x->count / width / 3 * 2 * heads,
+                                      node->outputs[0]->gradient, dx, add, &gradients,
+                                      node->backward_workspace, lam_tensor_rows(x), heads, width / heads);
+    return LAM_OK;
+}
+
+static const lam_op head_norm_op = {.name = "head_norm",
+                                    .backward_reads_inputs = 1 | 2 | 8,
+                                    .forward = head_norm_forward,
+                                    .backward = head_norm_backward,
+                                    .again = head_norm_again,
+                                    .again_outputs = 1};
+
+lam_tensor *lam_head_norm(lam_graph *g, lam_tensor *qkv, lam_tensor *qw, lam_tensor *qb, lam_tensor *kw,
+                          lam_tensor *kb, int64_t heads, double eps) {
+    lam_node *node = lam_node_add(g, &head_norm_op, 5, (lam_tensor *[]){qkv, qw, qb, kw, kb});
+    if (!node) return NULL;
+    int64_t width = lam_tensor_width(qkv);
+    if (heads < 1 || width % (3 * heads) || qw->count != width / 3 / heads || qb->count != qw->count ||
+        kw->count != qw->count || kb->count != qw->count) {
+        lam_graph_fail(g, "head_norm: a width of %lld in %lld heads, but %s has %lld elements",
+                       (long long)width / 3, (long long)heads, qw->name, (long long)qw->count);
+        return NULL;
+    }
+    int64_t rows = qkv->count / width;
+    node->integers[0] = heads;
+    node->numbers[0] = eps;
+    node->saved_bytes = (size_t)(4 * rows * heads) * sizeof(float);
+    node->backward_workspace_bytes = (size_t)(4 * lam_column_blocks(rows) * qw->count) * sizeof(float);
+    lam_tensor *y = lam_node_output(g, node, lam_graph_activation(g), qkv->rank, qkv->shape);
+    if (y) y->bound = qkv->bound;
+    return y;
+}
+
+/* ---- parallel_projection: a, wa, ba, m, wm, bm, gamma ----
+ * gamma goes into the weights, so that no pass over the tokens is needed for it: y = a (gamma wa)^T + m (gamma wm)^T +
+ * gamma (ba + bm). Prepared: [bias, gamma wa, gamma wm], packed for oneDNN as in linear.c where that pays, else plain; for
+ * dx packed the other way round. */
+#define PACKED_ROWS 1024
+
+enum { A, WA, BA, M, WM, BM, GAMMA };
+
+static bool is_bf16(const lam_node *node) { return node->inputs[A]->dtype == LAM_BF16; }
+static lam_gemm_type type_of(const lam_node *node) { return is_bf16(node) ? LAM_GEMM_BF16 : LAM_GEMM_F32; }
+static bool is_packed(const lam_node *node) {
+    return is_bf16(node) || node->inputs[A]->count / lam_tensor_width(node->inputs[A]) >= PACKED_ROWS;
+}
+
+static size_t aligned(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
+
+static size_t weight_bytes(const lam_node *node, int branch, bool backward) {
+    int64_t in = lam_tensor_width(node->inputs[branch]), out = node->inputs[GAMMA]->count;
+    if (!is_packed(node)) return aligned((size_t)(in * out) * sizeof(float));
+    return aligned(lam_gemm_packed_bytes(type_of(node), backward ? out : in, backward ? in : out));
+}
+
+/* The prepared weight of a branch. */
+static void *weight_of(const lam_node *node, int branch, bool backward) {
+    backward = backward && is_packed(node); /* plain weights serve both ways */
+    char *at = node->packed[backward];
+    if (!backward) at += aligned((size_t)node->inputs[GAMMA]->count * sizeof(float));
+    return branch == A ? at : at + weight_bytes(node, A, backward);
+}
+
+static lam_status projection_prepare(lam_node *node, bool backward) {
+    lam_tensor **in = node->inputs;
+    const float *gamma = in[GAMMA]->data;
+    int64_t out = in[GAMMA]->count;
+    if (!node->packed[backward]) return LAM_OK;
+    if (!backward) {
+        float *bias = node->packed[0];
+        for (int64_t i = 0; i < out; i++)
+            bias[i] = gamma[i] * (((const float *)in[BA]->data)[i] + ((const float *)in[BM]->data)[i]);
+    }
+    for (int k = A; k <= M; k += M) {
+        int64_t width = lam_tensor_width(in[k]);
+        float *scaled = !is_packed(node) ? weight_of(node, k, false)
+                        : backward       ? node->backward_workspace
+                                         : node->forward_workspace;
+        node->kernels->scale_rows(in[k + 1]->data, gamma, scaled, out, width);
+        if (!is_packed(node)) continue;
+        LAM_TRY(backward ? lam_gemm_pack(type_of(node), out, width, scaled, false, weight_of(node, k, true))
+                         : lam_gemm_pack(type_of(node), width, out, scaled, true, weight_of(node, k, false)));
+    }
+    return LAM_OK;
+}
+
+static lam_status projection_forward(lam_node *node) {
+    lam_tensor *y = node->outputs[0], **in = node->inputs;
+    int64_t rows = lam_tensor_rows(y), out = lam_tensor_width(y);
+    const float *bias = node->packed[0];
+    for (int k = A; k <= M; k += M) {
+        int64_t width = lam_tensor_width(in[k]);
+        if (is_packed(node)) {
+            lam_gemm_operands operands = {.m = rows,
+                                          .n = out,
+                                          .k = width,
+                                          .a = in[k]->data,
+                                          .lda = width,
+                                          .packed = weight_of(node, k, false),
+                                          .bias = k == A ? bias : NULL,
+                                          .accumulate = k != A,
+                                          .c = y->data,
+                                          .ldc = out};
+            LAM_TRY(lam_gemm_packed(type_of(node), &operands));
+        } else {
+            LAM_TRY(lam_gemm_f32(false, true, rows, out, width, in[k]->data, width, weight_of(node, k, false),
+                                 width, k == A ? 0.0f : 1.0f, y->data, out));
+        }
+    }
+    if (!is_packed(node)) node->kernels->add_bias(y->data, bias, rows, out, out);
+    return LAM_OK;
+}
+
+static lam_status input_gradient(lam_node *node, int branch) {
+    lam_tensor *y = node->outputs[0], *x = node->inputs[branch];
+    int64_t rows = lam_tensor_rows(y), out = lam_tensor_width(y), width = lam_tensor_width(x);
+    bool add;
+    void *dx = lam_gradient_target(x, &add);
+    if (!dx) return LAM_OK;
+    if (!is_packed(node))
+        return lam_gemm_f32(false, false, rows, width, out, y->gradient, out, weight_of(node, branch, true),
+                            width, add ? 1.0f : 0.0f, dx, width);
+    lam_gemm_operands operands = {.m = rows,
+                                  .n = width,
+                                  .k = out,
+                                  .a = y->gradient,
+                                  .lda = out,
+                                  .packed = weight_of(node, branch, true),
+                                  .accumulate = add,
+                                  .c = dx,
+                                  .ldc = width};
+    return lam_gemm_packed(type_of(node), &operands);
+}
+
+static lam_status projection_backward(lam_node *node) {
+    lam_tensor *y = node->outputs[0], **in = node->inputs;
+    int64_t rows = lam_tensor_rows(y), out = lam_tensor_width(y);
+    const float *gamma = in[GAMMA]->data;
+    bool add;
+    float *d_gamma = lam_gradient_target(in[GAMMA], &add), *product = node->backward_workspace,
+          *partial = product + out;
+    memset(product, 0, (size_t)out * sizeof *product);
+    node->kernels->column_sums(y->gradient, rows, out, out, partial, product);
+    for (int k = BA; k <= BM; k += M)
+        node->kernels->scale_rows_backward(in[k]->data, gamma, product, lam_gradient_target(in[k], &add),
+                                           d_gamma, out, 1);
+    for (int k = A; k <= M; k += M) {
+        int64_t width = lam_tensor_width(in[k]);
+        memset(product, 0, (size_t)(out * width) * sizeof *product);
+        if (rows && is_bf16(node))
+            LAM_TRY(lam_gemm_bf16_gradient(out, width, rows, y->gradient, out, in[k]->data, width, product,
+                                           width));
+        else if (rows)
+            LAM_TRY(lam_gemm_f32(true, false, out, width, rows, y->gradient, out, in[k]->data, width, 1.0f,
+                                 product, width));
+        node->kernels->scale_rows_backward(in[k + 1]->data, gamma, product,
+                                           lam_gradient_target(in[k + 1], &add), d_gamma, out, width);
+        LAM_TRY(input_gradient(node, k));
+    }
+    return LAM_OK;
+}
+
+static double projection_flops(const lam_node *node) {
+    return 2.0 * (double)lam_tensor_rows(node->inputs[A]) *
+           (double)(node->inputs[WA]->count + node->inputs[WM]->count);
+}
+
+static const lam_op projection_op = {.name = "parallel_projection",
+                                     .backward_reads_inputs =
+                                         1 << A | 1 << WA | 1 << BA | 1 << M | 1 << WM | 1 << BM | 1 << GAMMA,
+                                     .forward = projection_forward,
+                                     .backward = projection_backward,
+                                     .flops = projection_flops,
+                                     .prepare = projection_prepare};
+
+lam_tensor *lam_parallel_projection(lam_graph *g, lam_tensor *a, lam_tensor *wa, lam_tensor *ba,
+                                    lam_tensor *m, lam_tensor *wm, lam_tensor *bm, lam_tensor *gamma) {
+    lam_node *node = lam_node_add(g, &projection_op, 7, (lam_tensor *[]){a, wa, ba, m, wm, bm, gamma});
+    if (!node) return NULL;
+    int64_t out = gamma->count, rows = a->count / lam_tensor_width(a), widest = lam_tensor_width(a);
+    if (lam_tensor_width(m) > widest) widest = lam_tensor_width(m);
+    if (wa->count != out * lam_tensor_width(a) || wm->count != out * lam_tensor_width(m) ||
+        ba->count != out || bm->count != out || m->count / lam_tensor_width(m) != rows ||
+        a->dtype != lam_graph_activation(g) || m->dtype != a->dtype) {
+        lam_graph_fail(g, "parallel_projection: %s, %s and %s do not belong together", a->name, m->name,
+                       gamma->name);
+        return NULL;
+    }
+    size_t scaled = (size_t)(out * widest) * sizeof(float),
+           sums = (size_t)(out * (1 + lam_column_blocks(rows))) * sizeof(float);
+    node->forward_workspace_bytes = is_packed(node) ? scaled : 0;
+    node->backward_workspace_bytes = scaled > sums ? scaled : sums;
+    node->packed_bytes[0] =
+        aligned((size_t)out * sizeof(float)) + weight_bytes(node, A, false) + weight_bytes(node, M, false);
+    if (is_packed(node)) node->packed_bytes[1] = weight_bytes(node, A, true) + weight_bytes(node, M, true);
+    int64_t shape[LAM_MAX_RANK];
+    memcpy(shape, a->shape, sizeof shape);
+    shape[a->rank - 1] = out;
+    lam_tensor *y = lam_node_output(g, node, lam_graph_activation(g), a->rank, shape);
+    if (y) y->bound = a->bound;
+    return y;
+}
