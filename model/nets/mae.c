@@ -4,7 +4,7 @@
 
 #include "model/nets/parts.h"
 
-static const lam_mae_net *const nets[] = {[LAM_MAE_VIT] = &lam_mae_vit};
+static const lam_mae_net *const nets[] = {[LAM_MAE_VIT] = &lam_mae_vit, [LAM_MAE_VIT_PARALLEL] = &lam_mae_vit_parallel};
 
 const char *lam_mae_name(lam_mae_kind kind) { return nets[kind]->name; }
 

@@ -23,7 +23,8 @@ extern "C" {
 typedef enum lam_normalize { LAM_NORMALIZE_CROP, LAM_NORMALIZE_PLATE, LAM_NORMALIZE_DATASET } lam_normalize;
 
 typedef enum lam_mae_kind {
-    LAM_MAE_VIT /* He et al. 2022, Hugging Face ViTMAE: mae_vit.c */
+    LAM_MAE_VIT,         /* He et al. 2022, Hugging Face ViTMAE: mae_vit.c */
+    LAM_MAE_VIT_PARALLEL /* Kraus et al. 2024: mae_vit_parallel.c */
 } lam_mae_kind;
 
 typedef struct lam_mae_config {
@@ -60,7 +61,7 @@ typedef struct lam_mae_io {
     /* outputs, readable after forward */
     lam_tensor *loss;        /* [1] F32 */
     lam_tensor *sample_loss; /* [B] F32: mean over the masked patches of the mean square over a patch */
-    lam_tensor *latent;      /* [B, 1 + K, D] after vit.layernorm */
+    lam_tensor *latent;      /* [B, 1 + K, D] what the decoder gets: after vit.layernorm (mae_vit), else without a norm */
     lam_tensor *logits;      /* [B, N, P*P*C] prediction, cls dropped */
     lam_tensor *mask;        /* [B, N] F32, 1 = masked */
     lam_tensor *ids_restore; /* [B, N] I32 */
@@ -78,7 +79,7 @@ typedef struct lam_mae_encoder_io {
     lam_tensor *pixels, *scale, *mean, *rstd, *present; /* as above */
     lam_tensor *only_channel; /* [1] I64: -1 all; c: every other channel is 0 after standardisation
                                  (embeddings by channel) */
-    lam_tensor *tokens; /* [B, 1 + N, D] after block `block` (1..depth); block == depth adds vit.layernorm;
+    lam_tensor *tokens; /* [B, 1 + N, D] after block `block` (1..depth); block == depth adds vit.layernorm (mae_vit alone);
                            with `hidden` [B, 1 + N, mlp_dim]: the hidden units of that block's MLP, after GELU */
 } lam_mae_encoder_io;
 lam_status lam_mae_build_encoder(lam_graph *graph, const lam_mae_config *config, int64_t batch, int64_t block,
@@ -105,7 +106,7 @@ typedef struct lam_mae_net {
                           bool hidden, lam_mae_encoder_io *io);
     double (*step_flops)(const lam_mae_config *config);
 } lam_mae_net;
-extern const lam_mae_net lam_mae_vit;
+extern const lam_mae_net lam_mae_vit, lam_mae_vit_parallel;
 
 #ifdef __cplusplus
 }

@@ -23,6 +23,15 @@ void lam_registry_linear(lam_registry *r, const char *prefix, const char *name, 
     lam_registry_add(r, prefix, full, 1, (int64_t[]){out}, LAM_INIT_ZERO, 0, false);
 }
 
+void lam_registry_projection(lam_registry *r, const char *prefix, const char *name, int64_t out, int64_t in,
+                             bool bias) {
+    char full[96];
+    snprintf(full, sizeof full, "%s.weight", name);
+    lam_registry_add(r, prefix, full, 2, (int64_t[]){out, in}, LAM_INIT_NORMAL, LAM_TOKEN_INIT, true);
+    snprintf(full, sizeof full, "%s.bias", name);
+    if (bias) lam_registry_add(r, prefix, full, 1, (int64_t[]){out}, LAM_INIT_ZERO, 0, false);
+}
+
 void lam_registry_norm(lam_registry *r, const char *prefix, const char *name, int64_t width) {
     char full[96];
     snprintf(full, sizeof full, "%s.weight", name);
@@ -60,6 +69,19 @@ lam_tensor *lam_named_linear(lam_graph *g, lam_tensor *x, const char *prefix, co
     snprintf(weight, sizeof weight, "%s.weight", name);
     snprintf(bias, sizeof bias, "%s.bias", name);
     return lam_linear(g, x, lam_named(g, prefix, weight), lam_named(g, prefix, bias));
+}
+
+lam_tensor *lam_named_rows(lam_graph *g, const char *prefix, const char *name, int64_t first, int64_t count) {
+    char full[160];
+    snprintf(full, sizeof full, "%s%s", prefix, name);
+    return lam_parameter_rows(g, full, first, count);
+}
+
+lam_tensor *lam_named_norm(lam_graph *g, lam_tensor *x, const char *prefix, const char *name) {
+    char weight[96], bias[96];
+    snprintf(weight, sizeof weight, "%s.weight", name);
+    snprintf(bias, sizeof bias, "%s.bias", name);
+    return lam_layernorm(g, x, lam_named(g, prefix, weight), lam_named(g, prefix, bias), LAM_LAYERNORM_EPS);
 }
 
 lam_mae_pixels lam_mae_input(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_tensor *only_channel) {

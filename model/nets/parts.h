@@ -40,6 +40,9 @@ typedef struct lam_registry {
 void lam_registry_add(lam_registry *r, const char *prefix, const char *name, int rank, const int64_t *shape,
                       lam_init init, double scale, bool decay);
 void lam_registry_linear(lam_registry *r, const char *prefix, const char *name, int64_t out, int64_t in);
+/* As timm starts a vision transformer: N(0, 0.02) cut at 2, which is never reached; biases 0, or none at all. */
+void lam_registry_projection(lam_registry *r, const char *prefix, const char *name, int64_t out, int64_t in,
+                             bool bias);
 void lam_registry_norm(lam_registry *r, const char *prefix, const char *name, int64_t width);
 
 /* Rows of [sin(first) cos(first) sin(second) cos(second)] of `grid` x `grid` places, omega_i = 10000^(-i / (width/4)); row 0
@@ -51,6 +54,9 @@ void lam_sincos_table(float *table, int64_t width, int64_t grid, lam_sincos_orde
 
 lam_tensor *lam_named(lam_graph *g, const char *prefix, const char *name);
 lam_tensor *lam_named_linear(lam_graph *g, lam_tensor *x, const char *prefix, const char *name);
+
+lam_tensor *lam_named_rows(lam_graph *g, const char *prefix, const char *name, int64_t first, int64_t count);
+lam_tensor *lam_named_norm(lam_graph *g, lam_tensor *x, const char *prefix, const char *name);
 
 typedef struct lam_mae_pixels {
     lam_tensor *pixels, *scale, *mean, *rstd, *present; /* inputs, as in lam_mae_io */
@@ -81,6 +87,22 @@ lam_tensor *lam_stream_norm(lam_graph *g, lam_stream *stream, lam_depth next, la
  * at no cost, where its rate is 0 or io is NULL (a decoder, an encoder that is not trained). */
 lam_depth lam_mae_depth(lam_graph *g, const lam_mae_config *c, const lam_mae_io *io, int64_t block,
                         int64_t branch);
+
+/* ---- what mae_channel_agnostic.c has in common with mae_vit_parallel.c, which defines it ---- */
+
+/* "encoder.vit_backbone.*" for patches of `channels` channels, and its frozen part. */
+void lam_parallel_encoder_add(lam_registry *r, const lam_mae_config *config, int64_t channels);
+void lam_parallel_encoder_fill(lam_parameters *parameters, const lam_mae_config *config);
+/* patches [B, K, channels*P*P] as lam_gather_patches gives them, ids_keep [B, K] (NULL: all), keys [B, 1 + K] (NULL: all)
+ * -> the residual stream [B, 1 + K, D] after `depth` blocks, no norm; with `hidden` the hidden units of the last block's MLP,
+ * after GELU. */
+lam_tensor *lam_parallel_encoder(lam_graph *g, const lam_mae_config *config, lam_tensor *patches,
+                                 lam_tensor *ids_keep, lam_tensor *keys, int64_t depth, bool hidden);
+/* Blocks one after another, attention before MLP, under "<prefix><i>.": norm1, attn.qkv, attn.proj, norm2, mlp.fc1,
+ * mlp.fc2. *r: the last branch, to be added to the stream that is returned. */
+void lam_sequential_blocks_add(lam_registry *r, const char *prefix, int64_t depth, int64_t width, int64_t mlp);
+lam_tensor *lam_sequential_blocks(lam_graph *g, lam_tensor *x, const char *prefix, int64_t depth, int64_t heads,
+                                  lam_tensor *keys, lam_tensor **r);
 
 /* ---- work of one forward pass on one crop, matrix products only ---- */
 

@@ -1,0 +1,208 @@
+/* The masked autoencoder of Kraus et al. 2024 (Masked Autoencoders for Microscopy are Scalable Learners of Cellular Biology)
+ * and Kenyon-Dean et al. 2024 (ViTally Consistent): an encoder whose blocks compute attention and MLP side by side, with
+ * normalised queries and keys and LayerScale; a decoder of ordinary blocks. Names of parameters are those of its checkpoints.
+ *
+ * Traps: one matrix in_proj makes [mlp | q | k | v] from the normalised stream, in this order. Its bias is one plain vector
+ * here: published checkpoints keep mlp values that an old timm put after 3 D zeros, so that they reach q, k and v (an importer
+ * writes zeros ++ mlp_bias); newer timm puts them on the MLP alone (mlp_bias ++ zeros). LayerNorm of q and k is by head, its
+ * weights are shared by the heads. There is no norm behind the last block, neither for the decoder nor for embeddings:
+ * fc_norm is in the checkpoints, untrained, and used by nothing. Positions are [sin(h) cos(h) sin(w) cos(w)], those of cls are
+ * zero. Pixel order of the target is row, column, channel fastest. */
+#include <stdio.h>
+
+#include "model/nets/parts.h"
+
+#define ENCODER "encoder.vit_backbone."
+#define LAYER_SCALE_INIT 1e-4
+
+/* ---- the encoder ---- */
+
+void lam_parallel_encoder_add(lam_registry *r, const lam_mae_config *c, int64_t channels) {
+    int64_t d = c->embed_dim, mlp = lam_mae_mlp_dim(c), head_dim = d / c->num_heads;
+    lam_registry_add(r, ENCODER, "cls_token", 3, (int64_t[]){1, 1, d}, LAM_INIT_NORMAL, LAM_TOKEN_INIT, true);
+    lam_registry_add(r, ENCODER, "pos_embed", 3, (int64_t[]){1, 1 + lam_mae_patches(c), d}, LAM_INIT_FROZEN,
+                     0, false);
+    lam_registry_add(r, ENCODER, "patch_embed.proj.weight", 4,
+                     (int64_t[]){d, channels, c->patch_size, c->patch_size}, LAM_INIT_NORMAL, LAM_TOKEN_INIT,
+                     true);
+    lam_registry_add(r, ENCODER, "patch_embed.proj.bias", 1, (int64_t[]){d}, LAM_INIT_ZERO, 0, false);
+    for (int64_t i = 0; i < c->depth; i++) {
+        char block[64];
+        snprintf(block, sizeof block, ENCODER "blocks.%lld.", (long long)i);
+        lam_registry_norm(r, block, "in_norm", d);
+        lam_registry_projection(r, block, "in_proj", mlp + 3 * d, d, true);
+        lam_registry_norm(r, block, "q_norm", head_dim);
+        lam_registry_norm(r, block, "k_norm", head_dim);
+        lam_registry_projection(r, block, "attn_out_proj", d, d, true);
+        lam_registry_projection(r, block, "mlp_out_proj", d, mlp, true);
+        lam_registry_add(r, block, "ls.gamma", 1, (int64_t[]){d}, LAM_INIT_CONSTANT, LAYER_SCALE_INIT, false);
+    }
+    lam_registry_add(r, ENCODER, "fc_norm.weight", 1, (int64_t[]){d}, LAM_INIT_FROZEN, 0, false);
+    lam_registry_add(r, ENCODER, "fc_norm.bias", 1, (int64_t[]){d}, LAM_INIT_FROZEN, 0, false);
+}
+
+void lam_parallel_encoder_fill(lam_parameters *p, const lam_mae_config *c) {
+    lam_sincos_table(p->weights + lam_parameters_find(p, ENCODER "pos_embed")->offset, c->embed_dim,
+                     c->image_size / c->patch_size, LAM_SINCOS_ROW_FIRST);
+    float *fc_norm = p->weights + lam_parameters_find(p, ENCODER "fc_norm.weight")->offset;
+    for (int64_t i = 0; i < c->embed_dim; i++) fc_norm[i] = 1;
+}
+
+/* One block without its residual: gamma (attention(h) + mlp(h)), where h is the normalised stream. */
+static lam_tensor *branches(lam_graph *g, const lam_mae_config *c, lam_tensor *h, lam_tensor *keys,
+                            const char *block, bool hidden) {
+    int64_t d = c->embed_dim, mlp = lam_mae_mlp_dim(c);
+    lam_tensor *m = lam_linear_gelu(g, h, lam_named_rows(g, block, "in_proj.weight", 0, mlp),
+                                    lam_named_rows(g, block, "in_proj.bias", 0, mlp));
+    if (hidden) return m;
+    lam_tensor *qkv = lam_linear(g, h, lam_named_rows(g, block, "in_proj.weight", mlp, 3 * d),
+                                 lam_named_rows(g, block, "in_proj.bias", mlp, 3 * d));
+    qkv = lam_head_norm(g, qkv, lam_named(g, block, "q_norm.weight"), lam_named(g, block, "q_norm.bias"),
+                        lam_named(g, block, "k_norm.weight"), lam_named(g, block, "k_norm.bias"),
+                        c->num_heads, LAM_LAYERNORM_EPS);
+    return lam_parallel_projection(
+        g, lam_attention(g, qkv, c->num_heads, keys), lam_named(g, block, "attn_out_proj.weight"),
+        lam_named(g, block, "attn_out_proj.bias"), m, lam_named(g, block, "mlp_out_proj.weight"),
+        lam_named(g, block, "mlp_out_proj.bias"), lam_named(g, block, "ls.gamma"));
+}
+
+lam_tensor *lam_parallel_encoder(lam_graph *g, const lam_mae_config *c, lam_tensor *patches,
+                                 lam_tensor *ids_keep, lam_tensor *keys, int64_t depth, bool hidden) {
+    lam_tensor *x =
+        lam_embed_tokens(g, lam_named_linear(g, patches, ENCODER, "patch_embed.proj"),
+                         lam_named(g, ENCODER, "cls_token"), lam_named(g, ENCODER, "pos_embed"), ids_keep);
+    lam_tensor *r = NULL; /* x += r is fused with the norm that follows it */
+    for (int64_t i = 0; i < depth; i++) {
+        char block[64];
+        snprintf(block, sizeof block, ENCODER "blocks.%lld.", (long long)i);
+        lam_graph_block_begin(g);
+        lam_tensor *h = r ? lam_add_layernorm(g, x, r, lam_named(g, block, "in_norm.weight"),
+                                              lam_named(g, block, "in_norm.bias"), LAM_LAYERNORM_EPS, &x)
+                          : lam_named_norm(g, x, block, "in_norm");
+        r = branches(g, c, h, keys, block, hidden && i == depth - 1);
+        lam_graph_block_end(g);
+    }
+    return hidden ? r : lam_add(g, x, r);
+}
+
+/* ---- ordinary blocks ---- */
+
+void lam_sequential_blocks_add(lam_registry *r, const char *prefix, int64_t depth, int64_t width,
+                               int64_t mlp) {
+    for (int64_t i = 0; i < depth; i++) {
+        char block[96];
+        snprintf(block, sizeof block, "%s%lld.", prefix, (long long)i);
+        lam_registry_norm(r, block, "norm1", width);
+        lam_registry_projection(r, block, "attn.qkv", 3 * width, width, true);
+        lam_registry_projection(r, block, "attn.proj", width, width, true);
+        lam_registry_norm(r, block, "norm2", width);
+        lam_registry_projection(r, block, "mlp.fc1", mlp, width, true);
+        lam_registry_projection(r, block, "mlp.fc2", width, mlp, true);
+    }
+}
+
+lam_tensor *lam_sequential_blocks(lam_graph *g, lam_tensor *x, const char *prefix, int64_t depth,
+                                  int64_t heads, lam_tensor *keys, lam_tensor **r) {
+    *r = NULL;
+    for (int64_t i = 0; i < depth; i++) {
+        char block[96];
+        snprintf(block, sizeof block, "%s%lld.", prefix, (long long)i);
+        lam_graph_block_begin(g);
+        lam_tensor *h = *r ? lam_add_layernorm(g, x, *r, lam_named(g, block, "norm1.weight"),
+                                               lam_named(g, block, "norm1.bias"), LAM_LAYERNORM_EPS, &x)
+                           : lam_named_norm(g, x, block, "norm1");
+        h = lam_attention(g, lam_named_linear(g, h, block, "attn.qkv"), heads, keys);
+        *r = lam_named_linear(g, h, block, "attn.proj");
+        h = lam_add_layernorm(g, x, *r, lam_named(g, block, "norm2.weight"),
+                              lam_named(g, block, "norm2.bias"), LAM_LAYERNORM_EPS, &x);
+        h = lam_linear_gelu(g, h, lam_named(g, block, "mlp.fc1.weight"), lam_named(g, block, "mlp.fc1.bias"));
+        *r = lam_named_linear(g, h, block, "mlp.fc2");
+        lam_graph_block_end(g);
+    }
+    return x;
+}
+
+/* ---- the network ---- */
+
+static int64_t patch_length(const lam_mae_config *c) {
+    return c->patch_size * c->patch_size * c->in_channels;
+}
+
+static lam_status parameters(lam_parameters *p, const lam_mae_config *c) {
+    lam_registry r = {p, LAM_OK};
+    int64_t dd = c->decoder_embed_dim;
+    lam_parallel_encoder_add(&r, c, c->in_channels);
+    lam_registry_projection(&r, "", "encoder_decoder_proj", dd, c->embed_dim, true);
+    lam_registry_add(&r, "decoder.", "mask_token", 3, (int64_t[]){1, 1, dd}, LAM_INIT_NORMAL, LAM_TOKEN_INIT,
+                     true);
+    lam_registry_add(&r, "decoder.", "pos_embeddings", 3, (int64_t[]){1, 1 + lam_mae_patches(c), dd},
+                     LAM_INIT_FROZEN, 0, false);
+    lam_sequential_blocks_add(&r, "decoder.blocks.", c->decoder_depth, dd, lam_mae_decoder_mlp_dim(c));
+    lam_registry_norm(&r, "decoder.", "norm", dd);
+    lam_registry_projection(&r, "", "decoder_pred", patch_length(c), dd, true);
+    return r.status;
+}
+
+static void fill_positions(lam_parameters *p, const lam_mae_config *c) {
+    lam_parallel_encoder_fill(p, c);
+    lam_sincos_table(p->weights + lam_parameters_find(p, "decoder.pos_embeddings")->offset,
+                     c->decoder_embed_dim, c->image_size / c->patch_size, LAM_SINCOS_ROW_FIRST);
+}
+
+static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_io *io) {
+    int64_t tokens = lam_mae_patches(c);
+    lam_mae_pixels in = lam_mae_input(g, c, batch, NULL);
+    io->pixels = in.pixels;
+    io->scale = in.scale;
+    io->mean = in.mean;
+    io->rstd = in.rstd;
+    io->present = in.present;
+    io->target = lam_keep(g, in.patches, "target");
+    lam_tensor *noise = lam_mae_noise(g, c, batch, tokens, io), *ids_keep;
+    io->sample_weight = lam_input(g, "sample_weight", LAM_F32, 1, (int64_t[]){batch});
+    lam_mask_plan(g, noise, lam_mae_kept(c, tokens), &ids_keep, &io->ids_restore, &io->mask);
+    lam_keep(g, io->mask, "mask");
+    lam_keep(g, io->ids_restore, "ids_restore");
+
+    lam_tensor *x = lam_parallel_encoder(g, c, lam_gather_patches(g, in.patches, ids_keep, c->in_channels),
+                                         ids_keep, NULL, c->depth, false);
+    io->latent = lam_keep(g, x, "latent");
+    x = lam_named_linear(g, x, "", "encoder_decoder_proj");
+    x = lam_unshuffle(g, x, lam_named(g, "decoder.", "mask_token"),
+                      lam_named(g, "decoder.", "pos_embeddings"), io->ids_restore);
+    lam_tensor *r;
+    x = lam_sequential_blocks(g, x, "decoder.blocks.", c->decoder_depth, c->decoder_num_heads, NULL, &r);
+    x = lam_add_layernorm(g, x, r, lam_named(g, "decoder.", "norm.weight"),
+                          lam_named(g, "decoder.", "norm.bias"), LAM_LAYERNORM_EPS, &r);
+    x = lam_named_linear(g, lam_drop_cls(g, x), "", "decoder_pred");
+    io->logits = lam_keep(g, x, "logits");
+    io->loss = lam_keep(
+        g, lam_masked_loss(g, x, in.patches, io->mask, io->sample_weight, c->norm_pix_loss, &io->sample_loss),
+        "loss");
+    lam_keep(g, io->sample_loss, "sample_loss");
+}
+
+static void build_encoder(lam_graph *g, const lam_mae_config *c, int64_t batch, int64_t block, bool hidden,
+                          lam_mae_encoder_io *io) {
+    io->only_channel = lam_input(g, "only_channel", LAM_I64, 1, (int64_t[]){1});
+    lam_mae_pixels in = lam_mae_input(g, c, batch, io->only_channel);
+    io->pixels = in.pixels;
+    io->scale = in.scale;
+    io->mean = in.mean;
+    io->rstd = in.rstd;
+    io->present = in.present;
+    lam_tensor *x = lam_parallel_encoder(g, c, lam_gather_patches(g, in.patches, NULL, c->in_channels), NULL,
+                                         NULL, block, hidden);
+    io->tokens = lam_keep(g, x, "tokens");
+}
+
+static double step_flops(const lam_mae_config *c) {
+    double n = (double)lam_mae_patches(c), k = (double)lam_mae_kept(c, lam_mae_patches(c)) + 1, m = n + 1,
+           length = (double)patch_length(c), d = (double)c->embed_dim, dd = (double)c->decoder_embed_dim;
+    double encoder = lam_block_flops((double)c->depth, k, d, (double)lam_mae_mlp_dim(c));
+    double decoder = lam_block_flops((double)c->decoder_depth, m, dd, (double)lam_mae_decoder_mlp_dim(c));
+    return 3 * (encoder + decoder + 2 * (k - 1) * length * d + 2 * k * d * dd + 2 * n * dd * length);
+}
+
+const lam_mae_net lam_mae_vit_parallel = {"mae_vit_parallel", NULL,      parameters, fill_positions, build,
+                                          build_encoder,      step_flops};

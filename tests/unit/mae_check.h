@@ -1,0 +1,222 @@
+/* What the tests of the masked autoencoders share: a net with its graph, golden tensors, the numbers of mae_golden.json, and
+ * the check of all gradients of a net. Include after cmocka.h. */
+#ifndef LAMELLA_TESTS_MAE_CHECK_H
+#define LAMELLA_TESTS_MAE_CHECK_H
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/files.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "base/rng.h"
+#include "base/safetensors.h"
+#include "model/nets/mae.h"
+
+static inline void ok(lam_status status) {
+    if (status != LAM_OK) fail_msg("%s", lam_last_error());
+}
+
+typedef struct net {
+    lam_mae_config config;
+    lam_parameters *parameters;
+    lam_graph *graph;
+    lam_mae_io io;
+    lam_mae_encoder_io encoder;
+    int64_t batch;
+} net;
+
+static inline net make_parameters(const lam_mae_config *config, int64_t batch) {
+    net n = {.config = *config, .batch = batch};
+    ok(lam_parameters_create(&n.parameters));
+    ok(lam_mae_parameters(n.parameters, config));
+    ok(lam_parameters_layout(n.parameters, 1));
+    lam_mae_fill_positions(n.parameters, config);
+    ok(lam_graph_create(&n.graph, n.parameters, LAM_BACKEND_CPU));
+    return n;
+}
+
+static inline net make(const lam_mae_config *config, int64_t batch) {
+    net n = make_parameters(config, batch);
+    ok(lam_mae_build(n.graph, config, batch, &n.io));
+    ok(lam_graph_differentiate(n.graph, n.io.loss));
+    ok(lam_graph_plan(n.graph));
+    for (int64_t b = 0; b < batch; b++)
+        ((float *)lam_tensor_data(n.io.sample_weight))[b] = 1.0f / (float)batch;
+    return n;
+}
+
+static inline net make_encoder(const lam_mae_config *config, int64_t batch, int64_t block, bool hidden) {
+    net n = make_parameters(config, batch);
+    ok(lam_mae_build_encoder(n.graph, config, batch, block, hidden, &n.encoder));
+    ok(lam_graph_plan(n.graph));
+    return n;
+}
+
+static inline void drop(net *n) {
+    lam_graph_free(n->graph);
+    lam_parameters_free(n->parameters);
+}
+
+static inline float *values(lam_tensor *tensor) { return lam_tensor_data(tensor); }
+
+static inline float *weight(const net *n, const char *name) {
+    const lam_parameter_entry *entry = lam_parameters_find(n->parameters, name);
+    if (!entry) fail_msg("no parameter %s", name);
+    return n->parameters->weights + entry->offset;
+}
+
+/* Larger weights than the initial ones, so that every path carries a signal. Position tables stay. */
+static inline void stir(net *n, double deviation) {
+    lam_rng r = lam_rng_stream(5, LAM_RNG_TEST, 1);
+    for (int64_t e = 0; e < n->parameters->entries; e++) {
+        const lam_parameter_entry *entry = &n->parameters->entry[e];
+        if (entry->init == LAM_INIT_FROZEN) continue;
+        for (int64_t k = 0; k < entry->count; k++)
+            n->parameters->weights[entry->offset + k] += (float)(deviation * lam_rng_normal(&r));
+    }
+}
+
+static inline void copy_weights(net *to, const net *from) {
+    for (int64_t i = 0; i < to->parameters->entries; i++) {
+        const lam_parameter_entry *entry = &to->parameters->entry[i],
+                                  *other = lam_parameters_find(from->parameters, entry->name);
+        if (other && other->count == entry->count)
+            memcpy(to->parameters->weights + entry->offset, from->parameters->weights + other->offset,
+                   (size_t)entry->count * sizeof(float));
+    }
+}
+
+/* ---- golden ---- */
+
+static inline double relative(const float *got, const double *golden, int64_t count) {
+    double error = 0, norm = 0;
+    for (int64_t i = 0; i < count; i++) {
+        if (!isfinite(got[i])) return INFINITY;
+        error += ((double)got[i] - golden[i]) * ((double)got[i] - golden[i]);
+        norm += golden[i] * golden[i];
+    }
+    return sqrt(error / norm);
+}
+
+static inline lam_safetensors *open_golden(const char *name) {
+    char path[1024];
+    snprintf(path, sizeof path, "%s/%s", LAM_TEST_GOLDEN, name);
+    lam_safetensors *file;
+    ok(lam_safetensors_open(&file, path));
+    return file;
+}
+
+static inline double *read_golden(lam_safetensors *file, const char *name, int64_t *count) {
+    const lam_safetensors_entry *entry = lam_safetensors_find(file, name);
+    if (!entry) fail_msg("no tensor %s", name);
+    double *golden;
+    ok(lam_alloc_array((void **)&golden, entry->count, sizeof *golden));
+    ok(lam_safetensors_read_f64(file, entry, golden));
+    *count = entry->count;
+    return golden;
+}
+
+static inline void compare(lam_safetensors *file, const char *name, const float *got, int64_t expected,
+                           double bound) {
+    int64_t count;
+    double *golden = read_golden(file, name, &count);
+    assert_int_equal(count, expected);
+    double error = relative(got, golden, count);
+    if (!(error <= bound)) fail_msg("%s: relative error %.3g, bound %.3g", name, error, bound);
+    lam_free(golden);
+}
+
+static inline lam_json *golden_numbers(void) {
+    char *bytes;
+    size_t size;
+    lam_json *json;
+    ok(lam_file_read(LAM_TEST_GOLDEN "/mae_golden.json", &bytes, &size));
+    ok(lam_json_parse(&json, bytes, size, "mae_golden.json"));
+    lam_free(bytes);
+    return json;
+}
+
+static inline double number(const lam_json *array, size_t i) {
+    return lam_json_float(lam_json_at(array, i), NAN);
+}
+
+static inline void compare_numbers(const lam_json *golden, size_t first, const float *got, int64_t count,
+                                   double bound) {
+    double *numbers;
+    ok(lam_alloc_array((void **)&numbers, count, sizeof *numbers));
+    for (int64_t i = 0; i < count; i++) numbers[i] = number(golden, first + (size_t)i);
+    double error = relative(got, numbers, count);
+    if (!(error <= bound)) fail_msg("relative error %.3g, bound %.3g", error, bound);
+    lam_free(numbers);
+}
+
+/* The generator that the inputs of mae_golden.json were made with: uniform on [0, 1). */
+static inline double next_uniform(uint32_t *state) {
+    *state = 1664525u * *state + 1013904223u;
+    return (double)*state / 4294967296.0;
+}
+
+/* ---- every instruction set that this CPU has ---- */
+
+static inline void on_every_isa(void (*test)(void)) {
+    static const char *const names[] = {"baseline", "avx2", "avx512"};
+    int ran = 0;
+    for (int i = 0; i < 3; i++) {
+        setenv("LAMELLA_ISA", names[i], 1);
+        if (lam_isa_select() != LAM_OK) continue;
+        assert_string_equal(lam_isa_name(), names[i]);
+        test();
+        ran++;
+    }
+    unsetenv("LAMELLA_ISA");
+    ok(lam_isa_select());
+    assert_true(ran >= 1);
+}
+
+/* ---- gradients of a whole net ---- */
+
+static inline double weighted_loss(const net *n) {
+    double loss = 0;
+    ok(lam_graph_forward(n->graph));
+    for (int64_t b = 0; b < n->batch; b++)
+        loss += (double)values(n->io.sample_weight)[b] * (double)values(n->io.sample_loss)[b];
+    return loss;
+}
+
+/* Central differences of the loss along the gradient of every parameter by itself: the derivative is the gradient's norm.
+ * Parameters that `without` names (a list that ends with NULL, may be NULL) must have none. */
+static inline void check_gradients(net *n, const char *const *without) {
+    lam_parameters_zero_gradients(n->parameters);
+    ok(lam_graph_forward(n->graph));
+    ok(lam_graph_backward(n->graph));
+    for (int64_t e = 0; e < n->parameters->entries; e++) {
+        const lam_parameter_entry *entry = &n->parameters->entry[e];
+        if (entry->init == LAM_INIT_FROZEN) continue;
+        float *w = n->parameters->weights + entry->offset, *g = n->parameters->gradients + entry->offset,
+              *kept;
+        double norm = 0, step = 2e-3, loss[2];
+        for (int64_t k = 0; k < entry->count; k++) norm += (double)g[k] * (double)g[k];
+        norm = sqrt(norm);
+        bool none = false;
+        for (const char *const *name = without; name && *name; name++) none |= !strcmp(*name, entry->name);
+        if (none != (norm == 0)) fail_msg("%s: gradient %.6g", entry->name, norm);
+        if (none) continue;
+        ok(lam_alloc_array((void **)&kept, entry->count, sizeof *kept));
+        memcpy(kept, w, (size_t)entry->count * sizeof *kept);
+        for (int side = 0; side < 2; side++) {
+            for (int64_t k = 0; k < entry->count; k++)
+                w[k] = kept[k] + (float)((side ? -step : step) * (double)g[k] / norm);
+            loss[side] = weighted_loss(n);
+        }
+        memcpy(w, kept, (size_t)entry->count * sizeof *kept);
+        lam_free(kept);
+        double numeric = (loss[0] - loss[1]) / (2 * step);
+        if (!(fabs(numeric - norm) <= 2e-2 * norm + 3e-4))
+            fail_msg("%s: gradient %.6g, differences %.6g", entry->name, norm, numeric);
+    }
+}
+
+#endif
