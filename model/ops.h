@@ -11,7 +11,8 @@
 extern "C" {
 #endif
 
-/* linear: y = x w^T + b. x [..., in], w [out, rest] with rest flattened = in, b [out] -> [..., out]. */
+/* linear: y = x w^T + b. x [..., in], w [out, rest] with rest flattened = in, b [out] (NULL: none) ->
+ * [..., out]. */
 lam_tensor *lam_linear(lam_graph *g, lam_tensor *x, lam_tensor *w, lam_tensor *b);
 /* linear_gelu: y = gelu(x w^T + b), erf form; keeps the pre-activation for its derivative. */
 lam_tensor *lam_linear_gelu(lam_graph *g, lam_tensor *x, lam_tensor *w, lam_tensor *b);

@@ -4,13 +4,15 @@
 #include "model/internal.h"
 #include "model/ops.h"
 
-/* Inputs: x, then (w, b) for each part; the parts lie side by side in the output. The weights of all parts are packed for
- * oneDNN as one matrix: for y = x w^T (form 0) and for dx = dy w (form 1). bfloat16 always multiplies packed weights, which is
- * where the float32 masters are rounded; float32 where enough rows earn the packing. */
+/* Inputs: x, then (w, b) for each part, w alone where there is one part without bias; the parts lie side by side in the
+ * output. The weights of all parts are packed for oneDNN as one matrix: for y = x w^T (form 0) and for dx = dy w (form 1).
+ * bfloat16 always multiplies packed weights, which is where the float32 masters are rounded; float32 where enough rows earn
+ * the packing. */
 #define PACKED_ROWS 256
 
 static int64_t fan_in(const lam_tensor *w) { return w->count / w->shape[0]; }
-static int parts_of(const lam_node *node) { return (node->input_count - 1) / 2; }
+static int parts_of(const lam_node *node) { return node->input_count / 2; }
+static bool has_bias(const lam_node *node) { return node->input_count > 2; }
 
 static int64_t width_of(const lam_node *node) {
     int64_t width = 0;
@@ -21,7 +23,8 @@ static int64_t width_of(const lam_node *node) {
 static bool is_bf16(const lam_node *node) { return node->inputs[0]->dtype == LAM_BF16; }
 
 static bool fits(lam_graph *g, const lam_tensor *x, const lam_tensor *w, const lam_tensor *b) {
-    if (x->dtype == lam_graph_activation(g) && lam_tensor_width(x) == fan_in(w) && b->count == w->shape[0])
+    if (x->dtype == lam_graph_activation(g) && lam_tensor_width(x) == fan_in(w) &&
+        (!b || b->count == w->shape[0]))
         return true;
     lam_graph_fail(g, "linear: %s has %lld features, %s takes %lld", x->name, (long long)lam_tensor_width(x),
                    w->name, (long long)fan_in(w));
@@ -62,6 +65,7 @@ static lam_status prepare(lam_node *node, bool backward) {
 
 /* The biases side by side. */
 static const float *bias_of(lam_node *node) {
+    if (!has_bias(node)) return NULL;
     if (parts_of(node) == 1) return node->inputs[2]->data;
     float *together = node->forward_workspace;
     for (int64_t k = 2, at = 0; k < node->input_count; at += node->inputs[k]->count, k += 2)
@@ -90,7 +94,7 @@ static lam_status product(lam_node *node, void *y) {
         const lam_tensor *w = node->inputs[k];
         float *to = (float *)y + at;
         LAM_TRY(lam_gemm_f32(false, true, rows, w->shape[0], in, x->data, in, w->data, in, 0.0f, to, out));
-        node->kernels->add_bias(to, node->inputs[k + 1]->data, rows, w->shape[0], out);
+        if (has_bias(node)) node->kernels->add_bias(to, node->inputs[k + 1]->data, rows, w->shape[0], out);
     }
     return LAM_OK;
 }
@@ -126,9 +130,10 @@ static lam_status weight_gradients(lam_node *node, const void *dy) {
     int64_t rows = lam_tensor_rows(x), in = lam_tensor_width(x), out = width_of(node);
     bool add;
     for (int64_t k = 1, at = 0; k < node->input_count; at += node->inputs[k]->shape[0], k += 2) {
-        lam_tensor *w = node->inputs[k], *b = node->inputs[k + 1];
+        lam_tensor *w = node->inputs[k];
         const void *part = (const char *)dy + (size_t)at * lam_dtype_bytes(x->dtype);
-        float *dw = lam_gradient_target(w, &add), *db = lam_gradient_target(b, &add);
+        float *dw = lam_gradient_target(w, &add),
+              *db = has_bias(node) ? lam_gradient_target(node->inputs[k + 1], &add) : NULL;
         if (dw && rows && is_bf16(node))
             LAM_TRY(lam_gemm_bf16_gradient(w->shape[0], in, rows, part, out, x->data, in, dw, in));
         else if (dw && rows)
@@ -157,11 +162,12 @@ static lam_tensor *output(lam_graph *g, lam_node *node) {
 }
 
 static lam_tensor *build(lam_graph *g, const lam_op *op, int parts, lam_tensor *const *inputs) {
-    lam_node *node = lam_node_add(g, op, 1 + 2 * parts, inputs);
+    bool bias = parts > 1 || inputs[2];
+    lam_node *node = lam_node_add(g, op, parts * 2 + bias, inputs);
     if (!node) return NULL;
     int64_t rows = inputs[0]->count / lam_tensor_width(inputs[0]), weights = 0, widest = 0;
     for (int k = 1; k < node->input_count; k += 2) {
-        if (!fits(g, inputs[0], inputs[k], inputs[k + 1])) return NULL;
+        if (!fits(g, inputs[0], inputs[k], bias ? inputs[k + 1] : NULL)) return NULL;
         weights += inputs[k]->count;
         if (inputs[k]->shape[0] > widest) widest = inputs[k]->shape[0];
     }

@@ -132,6 +132,15 @@ static void oracle_linear_packed(double **a, const int64_t *s, double *y) {
     ref_linear(a[0], a[1], a[2], s[0] * s[1], s[2], 6, y, 6);
 }
 
+static lam_tensor *build_no_bias(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    return (void)ids, lam_linear(g, a[0], a[1], NULL);
+}
+static void oracle_no_bias(double **a, const int64_t *s, double *y) {
+    double *zero = calloc(11, sizeof *zero);
+    ref_linear(a[0], a[1], zero, s[0] * s[1], s[2], 11, y, 11);
+    free(zero);
+}
+
 static lam_tensor *build_gelu(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
     return (void)ids, lam_linear_gelu(g, a[0], a[1], a[2]);
 }
@@ -303,6 +312,20 @@ static const op_case cases[] = {
      {3, 347, 6},
      build_linear,
      oracle_linear_packed,
+     .ids = NULL},
+    {"linear without bias",
+     {{"x", {2, 5, 7}, 1, 0}, {"w", {11, 7, 1}, 1, 0}},
+     2,
+     {2, 5, 11},
+     build_no_bias,
+     oracle_no_bias,
+     .ids = NULL},
+    {"linear without bias of many rows", /* packed weights */
+     {{"x", {8, 131, 7}, 1, 0}, {"w", {11, 7, 1}, 1, 0}},
+     2,
+     {8, 131, 11},
+     build_no_bias,
+     oracle_no_bias,
      .ids = NULL},
     {"linear_gelu",
      {{"x", {3, 47, 17}, 2, 0}, {"w", {19, 17, 1}, 1, 0}, {"b", {19, 1, 1}, 1, 0}},
