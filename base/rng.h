@@ -28,8 +28,9 @@ typedef enum lam_rng_purpose {
     LAM_RNG_TEST = 9,
     LAM_RNG_SAMPLE = 10,      /* pairs drawn from all pairs of a map */
     LAM_RNG_PERMUTATION = 11, /* labels shuffled: stream = permutation */
-    LAM_RNG_DEPTH = 12,   /* branches that a sample drops: word branch % 4 of (step, sample id, branch / 4) */
-    LAM_RNG_ROUNDING = 13 /* stochastic rounding of weights: (step, element / 8, 0) */
+    LAM_RNG_DEPTH = 12,       /* branches that a sample drops: word branch % 4 of (step, sample id, branch / 4) */
+    LAM_RNG_ROUNDING = 13,    /* stochastic rounding of weights: (step, element / 8, 0) */
+    LAM_RNG_CHANNELS = 14     /* channels of a step: word channel % 4 of (step, 0, channel / 4) */
 } lam_rng_purpose;
 
 typedef struct lam_rng_key_t {

@@ -86,14 +86,32 @@ lam_tensor *lam_uniform_noise(lam_graph *g, lam_tensor *step, lam_tensor *sample
 void lam_mask_plan(lam_graph *g, lam_tensor *noise, int64_t keep, lam_tensor **ids_keep,
                    lam_tensor **ids_restore, lam_tensor **mask);
 
+/* draw_channels: `count` of `channels` indices, ascending, drawn by Philox(seed, LAM_RNG_CHANNELS) at the step: the same
+ * ones for every sample. step [1] I64 -> [count] I32. */
+lam_tensor *lam_draw_channels(lam_graph *g, lam_tensor *step, int64_t channels, int64_t count, uint64_t seed);
+/* select_channels: columns ids [K] of x [B, C] -> [B, K]. No gradient. */
+lam_tensor *lam_select_channels(lam_graph *g, lam_tensor *x, lam_tensor *ids);
+/* channel_mask_plan: as mask_plan for tokens of C channels, one channel after another, of which a sample may lack some. Of the
+ * L tokens that a sample has, int(L (1 - mask_ratio)) are kept, the others are masked; tokens of absent channels are neither:
+ * they fill what places are left. noise [B, C*N], present [B, C] (0: absent) -> ids_keep [B, K], K = int(C*N (1 -
+ * mask_ratio)), ids_restore [B, C*N] (rank < K: kept, or of an absent channel), mask [B, C*N] (1 = to be predicted). */
+void lam_channel_mask_plan(lam_graph *g, lam_tensor *noise, lam_tensor *present, double mask_ratio,
+                           lam_tensor **ids_keep, lam_tensor **ids_restore, lam_tensor **mask);
+/* channel_keys: key masks for attention: 1 for tokens ids [B, K] (NULL: all C*N) of channels that are present, 0 for others;
+ * with `cls` a 1 goes before them. present [B, C] -> [B, cls + K]. */
+lam_tensor *lam_channel_keys(lam_graph *g, lam_tensor *present, lam_tensor *ids, int64_t tokens_per_channel,
+                             bool cls);
+
 typedef struct lam_standardise {
     int64_t patch_size;
+    bool by_channel;          /* tokens of each channel by themselves: [B, C*N, P*P], one channel after another */
     int transform;            /* 0 none, 1 sqrt(x), 2 log(1 + 1023 x) / log(1024), of x = pixel * scale */
     bool by_crop;             /* else `mean` and `rstd` are given */
     lam_tensor *scale;        /* [C] */
     lam_tensor *mean, *rstd;  /* [B, C]; NULL with by_crop */
     lam_tensor *present;      /* [B, C] 1 or 0 */
     lam_tensor *only_channel; /* [1] I64, -1: all; NULL: all */
+    lam_tensor *channel_ids;  /* [K] I32, by_channel: these take the place of all C; NULL: all */
 } lam_standardise;
 /* patches: pixels [B, C, S, S] (U8, U16: standardised as said; F32: taken as they are, `how` gives the patch
  * size alone)
@@ -105,8 +123,9 @@ lam_tensor *lam_patches(lam_graph *g, lam_tensor *pixels, const lam_standardise 
  * as a convolution weight [D, C, P, P] wants them. No gradient. */
 lam_tensor *lam_gather_patches(lam_graph *g, lam_tensor *patches, lam_tensor *ids_keep, int64_t channels);
 
-/* embed_tokens: row 0 = cls + position[0], row 1 + k = x[k] + position[1 + ids_keep[k]]. x [B, K, D], cls [1,
- * 1, D], position [1, 1 + N, D] frozen, ids_keep [B, K] I32 (NULL: k) -> [B, 1 + K, D]. */
+/* embed_tokens: row 0 = cls + position[0], row 1 + k = x[k] + position[1 + ids_keep[k] % N]: tokens of several channels
+ * share one table. x [B, K, D], cls [1, 1, D], position [1, 1 + N, D] frozen, ids_keep [B, K] I32 (NULL: k) -> [B, 1 + K,
+ * D]. */
 lam_tensor *lam_embed_tokens(lam_graph *g, lam_tensor *x, lam_tensor *cls, lam_tensor *position,
                              lam_tensor *ids_keep);
 /* unshuffle: row 0 = x[0] + position[0]; row 1 + n = (ids_restore[n] < K ? x[1 + ids_restore[n]] :
@@ -114,6 +133,16 @@ lam_tensor *lam_embed_tokens(lam_graph *g, lam_tensor *x, lam_tensor *cls, lam_t
  */
 lam_tensor *lam_unshuffle(lam_graph *g, lam_tensor *x, lam_tensor *mask_token, lam_tensor *position,
                           lam_tensor *ids_restore);
+/* unshuffle_channels: unshuffle for the tokens of K channels of N tokens each: token n = c N + p gets position[1 + p] and
+ * channel_tokens[channel_ids[c]]. x [B, 1 + K', D], mask_token [1, 1, D], position [1, 1 + N, D], ids_restore [B, K*N],
+ * channel_tokens [1, C, D] F32, channel_ids [K] I32 (NULL: c) -> [B, cls + K*N, D]; without `cls` row 0 of x is left out. */
+lam_tensor *lam_unshuffle_channels(lam_graph *g, lam_tensor *x, lam_tensor *mask_token, lam_tensor *position,
+                                   lam_tensor *ids_restore, lam_tensor *channel_tokens, lam_tensor *channel_ids,
+                                   bool cls);
+/* token_rows: tokens [first, first + count) of each sample, [B, N, D] -> [B, count, D]. */
+lam_tensor *lam_token_rows(lam_graph *g, lam_tensor *x, int64_t first, int64_t count);
+/* concat_tokens: the tokens of all parts, [B, Ni, D] each -> [B, sum Ni, D]. */
+lam_tensor *lam_concat_tokens(lam_graph *g, lam_tensor *const *parts, int64_t count);
 /* drop_cls: [B, 1 + N, D] -> [B, N, D]. */
 lam_tensor *lam_drop_cls(lam_graph *g, lam_tensor *x);
 

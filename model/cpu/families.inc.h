@@ -3,5 +3,6 @@
 #include "model/cpu/elementwise.inc.h"
 #include "model/cpu/loss.inc.h"
 #include "model/cpu/norm.inc.h"
+#include "model/cpu/channels.inc.h"
 #include "model/cpu/parallel.inc.h"
 #include "model/cpu/tokens.inc.h"

@@ -38,6 +38,14 @@ typedef struct lam_head_norm_gradients {
     float *w[2], *b[2]; /* NULL: not needed */
 } lam_head_norm_gradients;
 
+/* Of unshuffle_channels. restore [batch, tokens]; channel_ids [tokens / per_channel] into `channels`, NULL: in order; cls: the
+ * result begins with row 0 of x. */
+typedef struct lam_unshuffle_sizes {
+    int64_t batch, kept, tokens, per_channel, channels, width;
+    int64_t cls; /* 1 or 0 */
+    const int32_t *restore, *channel_ids;
+} lam_unshuffle_sizes;
+
 typedef struct lam_kernels {
     const char *name;
 
@@ -73,7 +81,7 @@ typedef struct lam_kernels {
 
     /* tokens.inc.h: the operations of the same name in model/ops.h */
     void (*embed_tokens)(const void *x, const float *cls, const float *position, const int32_t *ids, void *y,
-                         int64_t batch, int64_t kept, int64_t width);
+                         int64_t batch, int64_t kept, int64_t places, int64_t width);
     /* out[width] += sum over b of x[b * stride + i]. */
     void (*batch_sums)(const void *x, int64_t batch, int64_t stride, int64_t width, float *out);
     void (*unshuffle)(const void *x, const float *mask_token, const float *position, const int32_t *restore,
@@ -117,6 +125,18 @@ typedef struct lam_kernels {
     /* Its gradients from `product`, that of scaled: dw[r] += scale[r] product[r], d_scale[r] += w[r] . product[r]. */
     void (*scale_rows_backward)(const float *w, const float *scale, const float *product, float *dw,
                                 float *d_scale, int64_t rows, int64_t width);
+
+    /* channels.inc.h */
+    /* x [batch, 1 + kept, width], position [1 + per_channel, width], channel_tokens [channels, width] -> y [batch, cls +
+     * tokens, width]. Backward: dx (+)=, d_mask and d_channels (NULL: not needed) += ; partial: batch * (1 + channels) *
+     * width floats. */
+    void (*unshuffle_channels)(const lam_unshuffle_sizes *sizes, const void *x, const float *mask_token,
+                               const float *position, const float *channel_tokens, void *y);
+    void (*unshuffle_channels_backward)(const lam_unshuffle_sizes *sizes, const void *dy, void *dx, bool add,
+                                        float *d_mask, float *d_channels, float *partial);
+    /* to[b * to_stride + to_first + i] = or += from[b * from_stride + from_first + i], i < width. */
+    void (*copy_rows)(const void *from, int64_t from_stride, int64_t from_first, void *to, int64_t to_stride,
+                      int64_t to_first, int64_t batch, int64_t width, bool add);
 
     const lam_optimizer_kernels *optimizer; /* the update rules: float32 in both tables */
 } lam_kernels;

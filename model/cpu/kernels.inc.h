@@ -57,6 +57,9 @@ typedef float vector __attribute__((vector_size(VF * 4), aligned(4), may_alias))
         .head_norm_backward = JOIN(head_norm_backward, LAM_SUFFIX, type),                                    \
         .scale_rows = JOIN(scale_rows, LAM_SUFFIX, type),                                                    \
         .scale_rows_backward = JOIN(scale_rows_backward, LAM_SUFFIX, type),                                  \
+        .unshuffle_channels = JOIN(unshuffle_channels, LAM_SUFFIX, type),                                    \
+        .unshuffle_channels_backward = JOIN(unshuffle_channels_backward, LAM_SUFFIX, type),                  \
+        .copy_rows = JOIN(copy_rows, LAM_SUFFIX, type),                                                      \
         .optimizer = &JOIN(lam_optimizer_kernels, LAM_SUFFIX, f32)                                           \
     }
 

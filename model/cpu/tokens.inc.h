@@ -1,11 +1,11 @@
 /* Tokens moved, positions added, patches gathered, over the storage type `real`. */
 
 static void NAME(embed_tokens)(const void *x, const float *cls, const float *position, const int32_t *ids,
-                               void *y, int64_t batch, int64_t kept, int64_t width) {
+                               void *y, int64_t batch, int64_t kept, int64_t places, int64_t width) {
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < batch * (kept + 1); row++) {
         int64_t b = row / (kept + 1), k = row % (kept + 1) - 1;
-        const float *place = position + (k < 0 ? 0 : 1 + (ids ? ids[b * kept + k] : k)) * width;
+        const float *place = position + (k < 0 ? 0 : 1 + (ids ? ids[b * kept + k] : k) % places) * width;
         const real *value = (const real *)x + (b * kept + k) * width;
         real *to = (real *)y + row * width;
         if (k < 0) {

@@ -63,6 +63,10 @@ typedef struct lam_mae_pixels {
     lam_tensor *patches;                                /* [B, N, P*P*C] standardised */
 } lam_mae_pixels;
 lam_mae_pixels lam_mae_input(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_tensor *only_channel);
+/* Tokens of each channel by themselves: patches [B, K*N, P*P] of the channels channel_ids [K] (NULL: all); `present` is an
+ * input for F32 pixels too. */
+lam_mae_pixels lam_mae_channel_input(lam_graph *g, const lam_mae_config *c, int64_t batch,
+                                     lam_tensor *channel_ids);
 
 /* The noise that the masks follow: an input, or Philox draws of io->step and io->sample_ids; sets these of io, and
  * drop_scale. */

@@ -6,7 +6,7 @@
 #include "model/internal.h"
 #include "model/ops.h"
 
-enum { PATCH_SIZE, TRANSFORM, BY_CROP, AT_SCALE, AT_MEAN, AT_PRESENT, AT_ONLY };
+enum { PATCH_SIZE, TRANSFORM, BY_CROP, AT_SCALE, AT_MEAN, AT_PRESENT, AT_ONLY, AT_IDS };
 #define CROP_EPS 1e-5 /* InstanceNorm2d's, of Kraus et al. */
 
 static float transformed(float x, int64_t transform) {
@@ -54,17 +54,22 @@ static void standardise(const lam_node *node, int64_t b, int64_t c, int64_t chan
 static lam_status patches_forward(lam_node *node) {
     const lam_tensor *pixels = node->inputs[0];
     int64_t batch = pixels->shape[0], channels = pixels->shape[1], size = pixels->shape[2],
-            patch = node->integers[PATCH_SIZE], grid = size / patch;
+            patch = node->integers[PATCH_SIZE], grid = size / patch, at_ids = node->integers[AT_IDS];
+    const int32_t *ids = at_ids ? node->inputs[at_ids]->data : NULL;
+    int64_t used = ids ? node->inputs[at_ids]->count : channels;
+    bool by_channel = node->outputs[0]->shape[2] == patch * patch;
     float *to = node->outputs[0]->data;
 #pragma omp parallel for collapse(2) schedule(static)
     for (int64_t b = 0; b < batch; b++)
-        for (int64_t c = 0; c < channels; c++) {
+        for (int64_t c = 0; c < used; c++) {
             float *values = (float *)node->forward_workspace + (int64_t)omp_get_thread_num() * size * size;
-            standardise(node, b, c, channels, size * size, values);
+            standardise(node, b, ids ? ids[c] : c, channels, size * size, values);
             for (int64_t y = 0; y < size; y++)
                 for (int64_t x = 0; x < size; x++) {
                     int64_t n = y / patch * grid + x / patch, p = y % patch * patch + x % patch;
-                    to[((b * grid * grid + n) * patch * patch + p) * channels + c] = values[y * size + x];
+                    int64_t at = by_channel ? ((b * used + c) * grid * grid + n) * patch * patch + p
+                                            : ((b * grid * grid + n) * patch * patch + p) * used + c;
+                    to[at] = values[y * size + x];
                 }
         }
     return LAM_OK;
@@ -91,19 +96,25 @@ lam_tensor *lam_patches(lam_graph *g, lam_tensor *pixels, const lam_standardise 
             input[inputs++] = how->only_channel;
         }
     }
+    if (how->channel_ids) {
+        attributes[AT_IDS] = inputs;
+        input[inputs++] = how->channel_ids;
+    }
     lam_node *node = lam_node_add(g, &patches_op, inputs, input);
     if (!node) return NULL;
     memcpy(node->integers, attributes, sizeof attributes);
     int64_t size = pixels->shape[2], patch = how->patch_size;
+    int64_t used = how->channel_ids ? how->channel_ids->count : pixels->shape[1],
+            tokens = size / patch * (size / patch);
     if (pixels->rank != 4 || pixels->shape[3] != size || size % patch) {
         lam_graph_fail(g, "patches: crops of %lld pixels cannot be cut into patches of %lld", (long long)size,
                        (long long)patch);
         return NULL;
     }
     node->forward_workspace_bytes = (size_t)lam_threads() * (size_t)(size * size) * sizeof(float);
-    return lam_node_output(
-        g, node, LAM_F32, 3,
-        (int64_t[]){pixels->shape[0], size / patch * (size / patch), patch * patch * pixels->shape[1]});
+    return lam_node_output(g, node, LAM_F32, 3,
+                           how->by_channel ? (int64_t[]){pixels->shape[0], used * tokens, patch * patch}
+                                           : (int64_t[]){pixels->shape[0], tokens, patch * patch * used});
 }
 
 static lam_status gather_forward(lam_node *node) {

@@ -9,7 +9,8 @@ static lam_status embed_tokens_forward(lam_node *node) {
     const lam_tensor *x = node->inputs[0];
     node->kernels->embed_tokens(x->data, node->inputs[1]->data, node->inputs[2]->data,
                                 node->input_count > 3 ? node->inputs[3]->data : NULL, node->outputs[0]->data,
-                                x->shape[0], x->shape[1], x->shape[2]);
+                                x->shape[0], x->shape[1], node->inputs[2]->count / x->shape[2] - 1,
+                                x->shape[2]);
     return LAM_OK;
 }
 

@@ -228,6 +228,11 @@ static void oracle_embed_ids(double **a, const int64_t *s, double *y) {
     oracle_embed_with(a, s, kept_ids, y);
 }
 
+static void oracle_embed_channels(double **a, const int64_t *s, double *y) {
+    static const int32_t one_channel[] = {0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2};
+    oracle_embed_with(a, s, one_channel, y);
+}
+
 static const int32_t restore_ids[] = {2, 0, 3, 1, 4, 1, 4, 0, 3, 2};
 static lam_tensor *build_unshuffle(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
     return lam_unshuffle(g, a[0], a[1], a[2], ids);
@@ -280,6 +285,65 @@ static void oracle_projection(double **a, const int64_t *s, double *y) {
     ref_linear(a[3], a[4], a[5], rows, 19, 11, other, 11);
     for (int64_t i = 0; i < rows * 11; i++) y[i] = a[6][i % 11] * (y[i] + other[i]);
     free(other);
+}
+
+/* 3 kept of 2 channels of 3 tokens each. */
+static const int32_t channel_restore_ids[] = {2, 5, 0, 3, 1, 4, 4, 0, 3, 1, 5, 2};
+static lam_tensor *build_unshuffle_channels(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    return lam_unshuffle_channels(g, a[0], a[1], a[2], ids, a[3], NULL, true);
+}
+static lam_tensor *build_unshuffle_no_cls(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    return lam_unshuffle_channels(g, lam_add(g, a[0], a[0]), a[1], a[2], ids, a[3], NULL, false);
+}
+static void oracle_unshuffle_channels(double **a, const int64_t *s, double *y) {
+    for (int64_t b = 0; b < s[0]; b++)
+        for (int64_t n = 0; n < 7; n++)
+            for (int64_t i = 0; i < s[2]; i++) {
+                int64_t rank = n ? channel_restore_ids[b * 6 + n - 1] : -1;
+                double value = rank < 3 ? a[0][(b * 4 + 1 + rank) * s[2] + i] : a[1][i];
+                double channel = n ? a[3][(n - 1) / 3 * s[2] + i] : 0;
+                y[(b * 7 + n) * s[2] + i] = value + a[2][(n ? 1 + (n - 1) % 3 : 0) * s[2] + i] + channel;
+            }
+}
+static void oracle_unshuffle_no_cls(double **a, const int64_t *s, double *y) {
+    int64_t count = s[0] * s[1] * s[2];
+    double *twice = calloc((size_t)count, sizeof *twice),
+           *all = calloc((size_t)(s[0] * 7 * s[2]), sizeof *all), *b[4] = {twice, a[1], a[2], a[3]};
+    for (int64_t i = 0; i < count; i++) twice[i] = 2 * a[0][i];
+    oracle_unshuffle_channels(b, s, all);
+    for (int64_t k = 0; k < s[0]; k++)
+        memcpy(y + k * 6 * s[2], all + (k * 7 + 1) * s[2], (size_t)(6 * s[2]) * sizeof *y);
+    free(twice);
+    free(all);
+}
+
+/* The first two tokens, and those from the fifth on, twice. */
+static lam_tensor *build_token_rows(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    (void)ids;
+    lam_tensor *end = lam_token_rows(g, a[0], 4, 3), *parts[] = {lam_token_rows(g, a[0], 0, 2), end, end};
+    return lam_concat_tokens(g, parts, 3);
+}
+static void oracle_token_rows(double **a, const int64_t *s, double *y) {
+    static const int64_t from[] = {0, 1, 4, 5, 6, 4, 5, 6};
+    for (int64_t row = 0; row < s[0] * 8; row++)
+        memcpy(y + row * s[2], a[0] + (row / 8 * s[1] + from[row % 8]) * s[2], (size_t)s[2] * sizeof *y);
+}
+
+/* More parts than a node has inputs. */
+static lam_tensor *build_concat(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    (void)ids;
+    lam_tensor *parts[19];
+    for (int k = 0; k < 19; k++) parts[k] = a[k % 3 == 1];
+    return lam_concat_tokens(g, parts, 19);
+}
+static void oracle_concat(double **a, const int64_t *s, double *y) {
+    for (int64_t b = 0; b < s[0]; b++)
+        for (int k = 0; k < 19; k++) {
+            int which = k % 3 == 1;
+            int64_t count = (which ? 3 : 1) * s[2];
+            memcpy(y, a[which] + b * count, (size_t)count * sizeof *y);
+            y += count;
+        }
 }
 
 static lam_tensor *build_drop(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
@@ -491,6 +555,43 @@ static const op_case cases[] = {
      {8, 131, 11},
      build_projection,
      oracle_projection,
+     .ids = NULL},
+    {"unshuffle_channels",
+     {{"x", {2, 4, 5}, 1, 0},
+      {"mask_token", {1, 1, 5}, 1, 0},
+      {"position", {1, 4, 5}, 1, 0},
+      {"channel_tokens", {1, 2, 5}, 1, 0}},
+     4,
+     {2, 7, 5},
+     build_unshuffle_channels,
+     oracle_unshuffle_channels,
+     .id_shape = {2, 6},
+     .ids = channel_restore_ids},
+    {"unshuffle_channels without cls",
+     {{"x", {2, 4, 5}, 1, 0},
+      {"mask_token", {1, 1, 5}, 1, 0},
+      {"position", {1, 4, 5}, 1, 0},
+      {"channel_tokens", {1, 2, 5}, 1, 0}},
+     4,
+     {2, 6, 5},
+     build_unshuffle_no_cls,
+     oracle_unshuffle_no_cls,
+     .id_shape = {2, 6},
+     .ids = channel_restore_ids},
+    {"token_rows", {{"x", {2, 7, 5}, 1, 0}}, 1, {2, 8, 5}, build_token_rows, oracle_token_rows, .ids = NULL},
+    {"concat_tokens",
+     {{"x", {2, 1, 5}, 1, 0}, {"y", {2, 3, 5}, 1, 0}},
+     2,
+     {2, 31, 5},
+     build_concat,
+     oracle_concat,
+     .ids = NULL},
+    {"embed_tokens of two channels",
+     {{"x", {2, 6, 5}, 1, 0}, {"cls", {1, 1, 5}, 1, 0}, {"position", {1, 4, 5}, 1, 0}},
+     3,
+     {2, 7, 5},
+     build_embed,
+     oracle_embed_channels,
      .ids = NULL},
     {"drop_cls", {{"x", {2, 4, 5}, 1, 0}}, 1, {2, 3, 5}, build_drop, oracle_drop, .ids = NULL},
     {"masked_loss", {{"x", {3, 5, 7}, 1, 0}}, 1, {3, 5, 7}, build_same, oracle_same, .ids = NULL},
