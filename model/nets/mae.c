@@ -4,7 +4,9 @@
 
 #include "model/nets/parts.h"
 
-static const lam_mae_net *const nets[] = {[LAM_MAE_VIT] = &lam_mae_vit, [LAM_MAE_VIT_PARALLEL] = &lam_mae_vit_parallel};
+static const lam_mae_net *const nets[] = {[LAM_MAE_VIT] = &lam_mae_vit,
+                                          [LAM_MAE_VIT_PARALLEL] = &lam_mae_vit_parallel,
+                                          [LAM_MAE_CHANNEL_AGNOSTIC] = &lam_mae_channel_agnostic};
 
 const char *lam_mae_name(lam_mae_kind kind) { return nets[kind]->name; }
 
@@ -21,8 +23,9 @@ lam_status lam_mae_check(const lam_mae_config *c) {
     LAM_REQUIRE(c->patch_size >= 1 && c->image_size >= c->patch_size && c->image_size % c->patch_size == 0,
                 LAM_ERROR_CONFIG, "model.patch_size is %lld: it must divide model.image_size, %lld",
                 (long long)c->patch_size, (long long)c->image_size);
-    LAM_REQUIRE(c->in_channels >= 1, LAM_ERROR_CONFIG, "model.in_channels is %lld: at least 1 is needed",
-                (long long)c->in_channels);
+    LAM_REQUIRE(c->in_channels >= 1 && c->in_channels <= LAM_MAX_CHANNELS, LAM_ERROR_CONFIG,
+                "model.in_channels is %lld: 1 to %d are possible", (long long)c->in_channels,
+                LAM_MAX_CHANNELS);
     LAM_REQUIRE(c->num_heads >= 1 && c->embed_dim % c->num_heads == 0 && c->embed_dim % 4 == 0,
                 LAM_ERROR_CONFIG,
                 "model.embed_dim is %lld: it must be a multiple of 4 and of model.num_heads, %lld",

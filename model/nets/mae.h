@@ -24,8 +24,13 @@ typedef enum lam_normalize { LAM_NORMALIZE_CROP, LAM_NORMALIZE_PLATE, LAM_NORMAL
 
 typedef enum lam_mae_kind {
     LAM_MAE_VIT,         /* He et al. 2022, Hugging Face ViTMAE: mae_vit.c */
-    LAM_MAE_VIT_PARALLEL /* Kraus et al. 2024: mae_vit_parallel.c */
+    LAM_MAE_VIT_PARALLEL,    /* Kraus et al. 2024: mae_vit_parallel.c */
+    LAM_MAE_CHANNEL_AGNOSTIC /* Kraus et al. 2024, OpenPhenom: mae_channel_agnostic.c */
 } lam_mae_kind;
+
+#define LAM_MAX_CHANNELS 1024
+
+typedef enum lam_decoder { LAM_DECODER_CROSS, LAM_DECODER_SHARED } lam_decoder;
 
 typedef struct lam_mae_config {
     lam_mae_kind kind;
@@ -36,6 +41,11 @@ typedef struct lam_mae_config {
     double mask_ratio;
     double drop_path; /* 0..0.9: drop rate of the encoder's last block, falling linearly to 0 at its first */
     bool norm_pix_loss;
+    /* mae_channel_agnostic alone. Its weights do not depend on in_channels: the encoder takes any channels. */
+    lam_decoder decoder;
+    int64_t channels_per_step;    /* drawn from in_channels for each step, the same ones for all samples; 0: all */
+    int64_t channel_tokens;       /* channels that the decoder knows; 0: in_channels */
+    const int32_t *channel_token; /* [in_channels] which of them each channel is; borrowed; NULL: in order */
     lam_dtype pixel_type;    /* LAM_U8, LAM_U16; LAM_F32: pixels are taken as they are, no standardisation */
     lam_normalize normalize; /* CROP: each crop and channel by itself, biased variance + 1e-5; else mean and
                                 rstd are inputs */
@@ -50,11 +60,11 @@ typedef struct lam_mae_io {
     lam_tensor *pixels;      /* [B, C, S, S] pixel_type */
     lam_tensor *scale;       /* [C] F32: 1 / (2^bits - 1); NULL for F32 pixels */
     lam_tensor *mean, *rstd; /* [B, C] F32 for PLATE and DATASET; NULL otherwise */
-    lam_tensor *present; /* [B, C] F32 1 or 0: channels that are absent become 0 after standardisation; NULL
-                            for F32 pixels */
+    lam_tensor *present; /* [B, C] F32 1 or 0: channels that are absent become 0 after standardisation, with
+                            mae_channel_agnostic they are not there at all; NULL for F32 pixels, but not there */
     lam_tensor *noise;   /* [B, N] F32: an input with noise_input, else drawn on the device */
-    lam_tensor *step;    /* [1] I64: counts the masks and drops; NULL with noise_input and drop_path 0 */
-    lam_tensor *sample_ids; /* [B] I64; NULL with step */
+    lam_tensor *step;    /* [1] I64: counts masks, drops and draws of channels; NULL where none of these is drawn */
+    lam_tensor *sample_ids; /* [B] I64; NULL with noise_input and drop_path 0 */
     lam_tensor *drop_scale; /* [1] F32, factor of drop_path: 1 in training, 0 to keep all; NULL: no drops */
     lam_tensor *sample_weight; /* [B] F32: loss = sum_b weight_b * loss_b; 1/B each is the plain mean, 0 takes
                                   a row out */
@@ -66,6 +76,10 @@ typedef struct lam_mae_io {
     lam_tensor *mask;        /* [B, N] F32, 1 = masked */
     lam_tensor *ids_restore; /* [B, N] I32 */
     lam_tensor *target;      /* [B, N, P*P*C] standardised patches (before norm_pix) */
+    /* mae_channel_agnostic: N above is K * tokens_per_channel, channel by channel, and the rows of logits and target have P*P
+     * elements, for the K channels that the step sees. */
+    int64_t tokens_per_channel; /* 0: a token holds all channels */
+    lam_tensor *channel_ids;    /* [K] I32, ascending; NULL: all */
 } lam_mae_io;
 
 lam_status
@@ -78,7 +92,8 @@ lam_status lam_mae_build(lam_graph *graph, const lam_mae_config *config, int64_t
 typedef struct lam_mae_encoder_io {
     lam_tensor *pixels, *scale, *mean, *rstd, *present; /* as above */
     lam_tensor *only_channel; /* [1] I64: -1 all; c: every other channel is 0 after standardisation
-                                 (embeddings by channel) */
+                                 (embeddings by channel); NULL where channels have tokens of their own */
+    int64_t tokens_per_channel; /* then N = C * tokens_per_channel, channel by channel; else 0 */
     lam_tensor *tokens; /* [B, 1 + N, D] after block `block` (1..depth); block == depth adds vit.layernorm (mae_vit alone);
                            with `hidden` [B, 1 + N, mlp_dim]: the hidden units of that block's MLP, after GELU */
 } lam_mae_encoder_io;
@@ -106,7 +121,7 @@ typedef struct lam_mae_net {
                           bool hidden, lam_mae_encoder_io *io);
     double (*step_flops)(const lam_mae_config *config);
 } lam_mae_net;
-extern const lam_mae_net lam_mae_vit, lam_mae_vit_parallel;
+extern const lam_mae_net lam_mae_vit, lam_mae_vit_parallel, lam_mae_channel_agnostic;
 
 #ifdef __cplusplus
 }

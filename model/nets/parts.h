@@ -104,9 +104,15 @@ lam_tensor *lam_parallel_encoder(lam_graph *g, const lam_mae_config *config, lam
                                  lam_tensor *ids_keep, lam_tensor *keys, int64_t depth, bool hidden);
 /* Blocks one after another, attention before MLP, under "<prefix><i>.": norm1, attn.qkv, attn.proj, norm2, mlp.fc1,
  * mlp.fc2. *r: the last branch, to be added to the stream that is returned. */
-void lam_sequential_blocks_add(lam_registry *r, const char *prefix, int64_t depth, int64_t width, int64_t mlp);
-lam_tensor *lam_sequential_blocks(lam_graph *g, lam_tensor *x, const char *prefix, int64_t depth, int64_t heads,
-                                  lam_tensor *keys, lam_tensor **r);
+void lam_sequential_blocks_add(lam_registry *r, const char *prefix, int64_t depth, int64_t width,
+                               int64_t mlp);
+lam_tensor *lam_sequential_blocks(lam_graph *g, lam_tensor *x, const char *prefix, int64_t depth,
+                                  int64_t heads, lam_tensor *keys, lam_tensor **r);
+
+/* The decoder of mae_channel_agnostic.c without decoder_pred: latent [B, 1 + K', Dd], ids_restore [B, K*N], present [B, K],
+ * channel_ids [K] (NULL: all) -> [B, K*N, Dd]. */
+lam_tensor *lam_channel_decoder(lam_graph *g, const lam_mae_config *config, lam_tensor *latent,
+                                lam_tensor *ids_restore, lam_tensor *present, lam_tensor *channel_ids);
 
 /* ---- work of one forward pass on one crop, matrix products only ---- */
 
