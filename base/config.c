@@ -42,6 +42,7 @@ static const char *type_words(const lam_config_key *key, char *buffer, size_t si
         break;
     case LAM_CONFIG_BOOL: snprintf(buffer, size, "true|false"); break;
     case LAM_CONFIG_CHOICE: snprintf(buffer, size, "%s", key->choices); break;
+    case LAM_CONFIG_NAMES: snprintf(buffer, size, "a list of names"); break;
     default: snprintf(buffer, size, "a text"); break;
     }
     return buffer;
@@ -80,6 +81,8 @@ static bool is_valid(const lam_config_key *key, const char *text) {
     }
     case LAM_CONFIG_BOOL: return !strcmp(text, "true") || !strcmp(text, "false");
     case LAM_CONFIG_CHOICE: return is_choice(key->choices, text);
+    case LAM_CONFIG_NAMES: /* no name is empty */
+        return text[0] != ',' && !strstr(text, ",,") && (!text[0] || text[strlen(text) - 1] != ',');
     default: return true;
     }
 }
@@ -129,6 +132,24 @@ static bool is_section(const lam_config *config, const char *name) {
     return false;
 }
 
+/* The names of a sequence with commas between them; NULL where an item is no plain name. The caller frees. */
+static char *join_names(yaml_document_t *document, const yaml_node_t *sequence) {
+    char *joined = NULL;
+    for (const yaml_node_item_t *item = sequence->data.sequence.items.start;
+         item < sequence->data.sequence.items.top; item++) {
+        const yaml_node_t *name = yaml_document_get_node(document, *item);
+        const char *text = (const char *)name->data.scalar.value;
+        char *longer = NULL;
+        if (name->type == YAML_SCALAR_NODE && text[0] && strlen(text) == name->data.scalar.length &&
+            !strchr(text, ','))
+            (void)lam_text_format(&longer, "%s%s%s", joined ? joined : "", joined ? "," : "", text);
+        lam_free(joined);
+        if (!longer) return NULL;
+        joined = longer;
+    }
+    return joined;
+}
+
 /* libyaml keeps both of two equal keys. NULL: `pair` is the first of its name. */
 static lam_status walk(lam_config *config, yaml_document_t *document, yaml_node_t *node, const char *prefix) {
     LAM_REQUIRE(node->type == YAML_MAPPING_NODE, LAM_ERROR_CONFIG,
@@ -161,6 +182,16 @@ static lam_status walk(lam_config *config, yaml_document_t *document, yaml_node_
         int i = find_key(config, path);
         if (i < 0) return unknown_key(config, where, path);
         char words[256];
+        if (config->keys[i].type == LAM_CONFIG_NAMES && child->type == YAML_SEQUENCE_NODE &&
+            !config->values[i]) {
+            char *names = join_names(document, child);
+            LAM_REQUIRE(names, LAM_ERROR_CONFIG, "%s: %s holds what is no name, allowed is %s", where, path,
+                        type_words(&config->keys[i], words, sizeof words));
+            lam_status status = set_value(config, where, key->start_mark.line + 1, path, names);
+            lam_free(names);
+            LAM_TRY(status);
+            continue;
+        }
         LAM_REQUIRE(child->type == YAML_SCALAR_NODE &&
                         strlen((const char *)child->data.scalar.value) == child->data.scalar.length,
                     LAM_ERROR_CONFIG, "%s: %s is no single value, allowed is %s", where, path,
@@ -323,8 +354,8 @@ lam_status lam_config_write(const lam_config *config, char **text) {
         LAM_TRY_GOTO(put(&buffer, dot ? "  " : ""), done);
         LAM_TRY_GOTO(put(&buffer, dot ? dot + 1 : path), done);
         LAM_TRY_GOTO(put(&buffer, ": "), done);
-        LAM_TRY_GOTO(
-            config->keys[i].type == LAM_CONFIG_TEXT ? put_quoted(&buffer, value) : put(&buffer, value), done);
+        bool quoted = config->keys[i].type == LAM_CONFIG_TEXT || config->keys[i].type == LAM_CONFIG_NAMES;
+        LAM_TRY_GOTO(quoted ? put_quoted(&buffer, value) : put(&buffer, value), done);
         LAM_TRY_GOTO(put(&buffer, "\n"), done);
     }
 done:

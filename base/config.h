@@ -29,7 +29,8 @@ typedef enum lam_config_type {
     LAM_CONFIG_FLOAT,
     LAM_CONFIG_BOOL,
     LAM_CONFIG_TEXT,
-    LAM_CONFIG_CHOICE
+    LAM_CONFIG_CHOICE,
+    LAM_CONFIG_NAMES /* [a, b] or a,b: names without commas, in their order; lam_config_text gives a,b */
 } lam_config_type;
 
 typedef struct lam_config_key {

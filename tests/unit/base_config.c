@@ -18,6 +18,7 @@ static const lam_config_key keys[] = {
     {"model.seed", LAM_CONFIG_INT, "0", "any integer", 0, 0, NULL},
     {"model.name", LAM_CONFIG_TEXT, "", "a name", 0, 0, NULL},
     {"data.path", LAM_CONFIG_TEXT, NULL, "a folder of shards", 0, 0, NULL},
+    {"data.channels", LAM_CONFIG_NAMES, "", "channels by name", 0, 0, NULL},
     {"optim.rate", LAM_CONFIG_FLOAT, "1e-3", "step size", 0, 1, NULL},
     {"optim.rule", LAM_CONFIG_CHOICE, "adamw", "update rule", 0, 0, "adamw|lion"},
     {"optim.clip", LAM_CONFIG_BOOL, "true", "clip gradients", 0, 0, NULL},
@@ -52,6 +53,34 @@ static void accepted(void **state) {
     assert_int_equal(lam_config_set(config, "data.path=x"), LAM_OK);
     assert_int_equal(lam_config_check(config), LAM_OK);
     lam_config_free(config);
+}
+
+static void names(void **state) {
+    (void)state;
+    static const char *const same[] = {"data: {channels: [DNA, 'ER 2', \"3\"]}",
+                                       "data.channels: 'DNA,ER 2,3'",
+                                       "data:\n  channels:\n  - DNA\n  - ER 2\n  - 3\n"};
+    for (int i = 0; i < 3; i++) {
+        lam_config *config = parse(same[i]), *again = NULL;
+        assert_string_equal(lam_config_text(config, "data.channels"), "DNA,ER 2,3");
+        char *text = NULL;
+        assert_int_equal(lam_config_set(config, "data.path=x"), LAM_OK);
+        assert_int_equal(lam_config_write(config, &text), LAM_OK);
+        again = parse(text);
+        assert_string_equal(lam_config_text(again, "data.channels"), "DNA,ER 2,3");
+        lam_free(text);
+        lam_config_free(again);
+        lam_config_free(config);
+    }
+    static const char *const wrong[] = {"data: {channels: []}",      "data: {channels: [a, [b]]}",
+                                        "data: {channels: ['a,b']}", "data: {channels: ['']}",
+                                        "data: {channels: 'a,,b'}",  "data: {channels: {a: b}}"};
+    for (int i = 0; i < 6; i++) {
+        lam_config *config = NULL;
+        assert_int_equal(lam_config_parse(&config, keys, wrong[i], strlen(wrong[i]), "c.yaml"),
+                         LAM_ERROR_CONFIG);
+        assert_non_null(strstr(lam_last_error(), "a list of names"));
+    }
 }
 
 static void refused(void **state) {
@@ -205,8 +234,8 @@ static void files_and_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(accepted), cmocka_unit_test(refused),          cmocka_unit_test(overrides),
-        cmocka_unit_test(resolved), cmocka_unit_test(files_and_memory),
+        cmocka_unit_test(accepted),  cmocka_unit_test(names),    cmocka_unit_test(refused),
+        cmocka_unit_test(overrides), cmocka_unit_test(resolved), cmocka_unit_test(files_and_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
