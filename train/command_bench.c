@@ -48,11 +48,17 @@ typedef struct step_bench {
 static lam_status open_step(step_bench *b, const char *name, bool bf16, lam_recompute recompute,
                             double drop_path) {
     const preset *p = NULL;
+    bool parallel = !strncmp(name, "p-", 2), by_channel = !strncmp(name, "ca-", 3);
     for (size_t i = 0; i < sizeof presets / sizeof presets[0]; i++) {
-        if (!strcmp(presets[i].name, name)) p = &presets[i];
+        if (!strcmp(presets[i].name, name + (parallel ? 2 : by_channel ? 3 : 0))) p = &presets[i];
     }
-    LAM_REQUIRE(p, LAM_ERROR_USAGE, "--model %s: take one of t16, t8, s16, s8, b16, b8, l16, l8", name);
-    b->model = (lam_mae_config){.image_size = 256,
+    LAM_REQUIRE(p, LAM_ERROR_USAGE,
+                "--model %s: take one of t16, t8, s16, s8, b16, b8, l16, l8, alone or behind p- or ca-",
+                name);
+    b->model = (lam_mae_config){.kind = parallel     ? LAM_MAE_VIT_PARALLEL
+                                        : by_channel ? LAM_MAE_CHANNEL_AGNOSTIC
+                                                     : LAM_MAE_VIT,
+                                .image_size = 256,
                                 .patch_size = p->patch,
                                 .in_channels = 6,
                                 .embed_dim = p->dim,
@@ -239,7 +245,8 @@ static lam_status run_loader(const lam_arguments *a) { return bench_loader(a, la
 
 static const lam_option step_options[] = {
     {"model", LAM_OPTION_TEXT, "NAME", "s16",
-     "t16, t8, s16, s8, b16, b8, l16 or l8; 6 channels of 256 pixels", .required = false},
+     "t16, t8, s16, s8, b16, b8, l16 or l8 (mae_vit), p-s16 (mae_vit_parallel), ca-s16 (mae_channel_agnostic); 6 channels of 256 pixels",
+     .required = false},
     {"batch", LAM_OPTION_INT, "N", "8", "crops at once", .minimum = 1, .maximum = 65536},
     {"precision", LAM_OPTION_CHOICE, "f32|bf16", "f32", "type of the activations", .required = false},
     {"recompute", LAM_OPTION_CHOICE, "none|norm_gelu|block", "none",

@@ -182,7 +182,7 @@ static const lam_option options[] = {
     {"block", LAM_OPTION_INT, "K", NULL, "block whose output is taken; without it the last, normalised",
      .minimum = 1, .maximum = 1000},
     {"pool", LAM_OPTION_CHOICE, "mean|cls|channel|hidden", "mean",
-     "mean of the patch tokens; cls token; a mean for each channel seen alone; mean of the hidden units of the block's MLP",
+     "mean of the patch tokens; cls token; a mean for each channel (seen alone, but by mae_channel_agnostic together); mean of the hidden units of the block's MLP",
      .required = false},
     {"crops", LAM_OPTION_INT, "N", "0", "crops drawn from an image; 0: tiled over it", .minimum = 0,
      .maximum = 100000},

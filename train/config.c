@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/memory.h"
 #include "train/step_plan.h"
 
 #define INT(path, fallback, help, low, high)                                                                 \
@@ -14,11 +15,13 @@
     { path, LAM_CONFIG_BOOL, fallback, help, 0, 0, NULL }
 #define TEXT(path, fallback, help)                                                                           \
     { path, LAM_CONFIG_TEXT, fallback, help, 0, 0, NULL }
+#define NAMES(path, fallback, help)                                                                          \
+    { path, LAM_CONFIG_NAMES, fallback, help, 0, 0, NULL }
 #define CHOICE(path, fallback, help, choices)                                                                \
     { path, LAM_CONFIG_CHOICE, fallback, help, 0, 0, choices }
 
 const lam_config_key lam_train_keys[] = {
-    CHOICE("model.name", "mae_vit", "network", "mae_vit"),
+    CHOICE("model.name", "mae_vit", "network", "mae_vit|mae_vit_parallel|mae_channel_agnostic"),
     INT("model.embed_dim", "384", "width of the encoder", 1, 65536),
     INT("model.depth", "12", "transformer blocks of the encoder", 1, 1000),
     INT("model.num_heads", "6", "attention heads of the encoder", 1, 1024),
@@ -27,6 +30,7 @@ const lam_config_key lam_train_keys[] = {
     INT("model.in_channels", "0", "channels of a crop; 0: those of the shards", 0, 1024),
     FLOAT("model.mask_ratio", "0.75", "share of the patches that the encoder does not see", 0, 0.999),
     FLOAT("model.mlp_ratio", "4", "hidden width of a block over its width", 0.125, 64),
+    INT("model.mlp_dim", "0", "hidden width of a block of the encoder; 0: by mlp_ratio", 0, 1048576),
     INT("model.decoder_embed_dim", "512", "width of the decoder", 1, 65536),
     INT("model.decoder_depth", "8", "transformer blocks of the decoder", 1, 1000),
     INT("model.decoder_num_heads", "16", "attention heads of the decoder", 1, 1024),
@@ -35,6 +39,12 @@ const lam_config_key lam_train_keys[] = {
         "model.drop_path", "0",
         "share of the samples that skip a branch of the encoder's last block; falls linearly to 0 at the first",
         0, 0.9),
+    CHOICE("model.decoder", "cross", "of mae_channel_agnostic: blocks for each channel, or one stack for all",
+           "cross|shared"),
+    INT("model.channels_per_step", "0",
+        "channels that a step sees, drawn anew each time (shared decoder); 0: all", 0, LAM_MAX_CHANNELS),
+    NAMES("model.channel_tokens", "",
+          "channels that the decoder of mae_channel_agnostic knows; none: those of the shards"),
 
     TEXT("data.path", NULL, "folder of shards (lamella pack)"),
     INT("data.crops_per_image", "1", "crops drawn from an image in an epoch", 1, 1000000),
@@ -96,6 +106,22 @@ const lam_config_key lam_train_keys[] = {
           0.9999999),
     {NULL, LAM_CONFIG_INT, NULL, NULL, 0, 0, NULL}};
 
+int64_t lam_name_count(const char *names) {
+    int64_t count = names[0] != 0;
+    for (; *names; names++) count += *names == ',';
+    return count;
+}
+
+int64_t lam_name_index(const char *names, const char *name) {
+    size_t length = strlen(name);
+    for (int64_t i = 0; *names; i++) {
+        size_t n = strcspn(names, ",");
+        if (n == length && !strncmp(names, name, n)) return i;
+        names += n + (names[n] == ',');
+    }
+    return -1;
+}
+
 static int64_t round_positive(double value) { return (int64_t)(value + 0.5); }
 
 /* What the rule and the other keys of the section do not allow together. */
@@ -147,7 +173,8 @@ lam_status lam_settings_from(const lam_config *c, lam_settings *s) {
     m->embed_dim = lam_config_int(c, "model.embed_dim");
     m->depth = lam_config_int(c, "model.depth");
     m->num_heads = lam_config_int(c, "model.num_heads");
-    m->mlp_dim = round_positive(mlp_ratio * (double)m->embed_dim);
+    m->mlp_dim = lam_config_int(c, "model.mlp_dim");
+    if (!m->mlp_dim) m->mlp_dim = round_positive(mlp_ratio * (double)m->embed_dim);
     m->decoder_embed_dim = lam_config_int(c, "model.decoder_embed_dim");
     m->decoder_depth = lam_config_int(c, "model.decoder_depth");
     m->decoder_num_heads = lam_config_int(c, "model.decoder_num_heads");
@@ -157,6 +184,13 @@ lam_status lam_settings_from(const lam_config *c, lam_settings *s) {
     m->mask_ratio = lam_config_float(c, "model.mask_ratio");
     m->norm_pix_loss = lam_config_bool(c, "model.norm_pix_loss");
     m->drop_path = lam_config_float(c, "model.drop_path");
+    m->decoder =
+        !strcmp(lam_config_text(c, "model.decoder"), "shared") ? LAM_DECODER_SHARED : LAM_DECODER_CROSS;
+    m->channels_per_step = lam_config_int(c, "model.channels_per_step");
+    m->channel_tokens = lam_name_count(lam_config_text(c, "model.channel_tokens"));
+    LAM_REQUIRE(m->kind == LAM_MAE_CHANNEL_AGNOSTIC || (m->channels_per_step == 0 && m->channel_tokens == 0),
+                LAM_ERROR_CONFIG,
+                "model.channels_per_step and model.channel_tokens are for mae_channel_agnostic");
     const char *normalize = lam_config_text(c, "data.normalize"),
                *transform = lam_config_text(c, "data.transform");
     m->normalize = !strcmp(normalize, "plate")     ? LAM_NORMALIZE_PLATE
@@ -209,6 +243,34 @@ lam_status lam_settings_from(const lam_config *c, lam_settings *s) {
     return optimizer_settings(c, s);
 }
 
+/* The names of the shards' channels where none are given; else each of them must be there. */
+static lam_status complete_channel_tokens(lam_config *config, lam_settings *s, const lam_shards *shards) {
+    const char *names = lam_config_text(config, "model.channel_tokens");
+    char *assignment = NULL;
+    lam_status status = lam_text_copy(&assignment, "model.channel_tokens=");
+    for (int64_t c = 0; c < lam_shards_channels(shards) && status == LAM_OK; c++) {
+        const char *name = lam_shards_channel_name(shards, c);
+        LAM_REQUIRE_GOTO(
+            !strchr(name, ',') && *name, done, LAM_ERROR_CONFIG,
+            "%s: the channel '%s' cannot be named in model.channel_tokens: pack it without a comma",
+            lam_shards_path(shards), name);
+        LAM_REQUIRE_GOTO(!names[0] || lam_name_index(names, name) >= 0, done, LAM_ERROR_CONFIG,
+                         "model.channel_tokens: lacks the channel %s of %s; add it, or leave the key out",
+                         name, lam_shards_path(shards));
+        char *longer = NULL;
+        status = lam_text_format(&longer, "%s%s%s", assignment, c ? "," : "", name);
+        lam_free(assignment);
+        assignment = longer;
+    }
+    if (status == LAM_OK && !names[0]) {
+        status = lam_config_set(config, assignment);
+        if (status == LAM_OK) status = lam_settings_from(config, s);
+    }
+done:
+    lam_free(assignment);
+    return status;
+}
+
 lam_status lam_settings_for_shards(lam_config *config, lam_settings *s, const lam_shards *shards) {
     int64_t channels = lam_shards_channels(shards);
     if (s->model.in_channels == 0) {
@@ -221,6 +283,10 @@ lam_status lam_settings_for_shards(lam_config *config, lam_settings *s, const la
                 "model.in_channels: %" PRId64 ", but %s holds %" PRId64
                 " channels; leave the key out to take them all",
                 s->model.in_channels, lam_shards_path(shards), channels);
+    LAM_REQUIRE(s->model.channels_per_step < channels, LAM_ERROR_CONFIG,
+                "model.channels_per_step: %" PRId64 ", but %s holds %" PRId64 " channels; 0 takes them all",
+                s->model.channels_per_step, lam_shards_path(shards), channels);
+    if (s->model.kind == LAM_MAE_CHANNEL_AGNOSTIC) LAM_TRY(complete_channel_tokens(config, s, shards));
     s->model.pixel_type = lam_shards_pixel_type(shards) == LAM_PIXEL_U8 ? LAM_U8 : LAM_U16;
     return lam_mae_check(&s->model);
 }

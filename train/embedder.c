@@ -50,11 +50,12 @@ lam_status lam_embedder_open(lam_embedder *e, lam_shards *shards, lam_network *n
     e->network = network;
     e->handmade = handmade;
     e->crop_size = crop_size;
-    e->channels = network ? network->channels : lam_shards_channels(shards);
     e->pool = pool;
     e->batch = batch;
     e->views = views;
-    lam_status status = strict ? LAM_OK : lam_alloc_array((void **)&e->damaged, batch, 1);
+    lam_status status = network ? lam_network_take_channels(network, shards) : LAM_OK;
+    e->channels = network ? network->channels : lam_shards_channels(shards);
+    if (status == LAM_OK && !strict) status = lam_alloc_array((void **)&e->damaged, batch, 1);
     if (status == LAM_OK) status = open_all(e, block);
     if (status != LAM_OK) lam_embedder_close(e);
     return status;
@@ -95,8 +96,27 @@ static void feed(lam_embedder *e, const lam_crop *crops, int64_t count, const in
     }
 }
 
+/* Mean of the tokens of one channel; zero where it is absent. channel -1: of all channels that are there. */
+static void mean_token(const lam_embedder *e, const float *row, const uint8_t *present, int64_t channel,
+                       float *out) {
+    int64_t tokens = lam_tensor_dim(e->io.tokens, 1), dim = lam_tensor_dim(e->io.tokens, 2),
+            per_channel = e->io.tokens_per_channel;
+    for (int64_t d = 0; d < dim; d++) {
+        double sum = 0;
+        int64_t used = 0;
+        for (int64_t t = 1; t < tokens; t++) {
+            int64_t c = per_channel ? (t - 1) / per_channel : 0;
+            if (per_channel && (!present[c] || (channel >= 0 && c != channel))) continue;
+            sum += (double)row[t * dim + d];
+            used++;
+        }
+        out[d] = used ? (float)(sum / (double)used) : 0;
+    }
+}
+
 /* One vector a crop, as long as a token, `stride` elements apart. */
-static void pool_tokens(const lam_embedder *e, int64_t count, float *vectors, int64_t stride) {
+static void pool_tokens(const lam_embedder *e, int64_t count, int64_t channel, float *vectors,
+                        int64_t stride) {
     int64_t tokens = lam_tensor_dim(e->io.tokens, 1), dim = lam_tensor_dim(e->io.tokens, 2);
     const float *all = lam_tensor_data(e->io.tokens);
     for (int64_t i = 0; i < count; i++) {
@@ -106,11 +126,7 @@ static void pool_tokens(const lam_embedder *e, int64_t count, float *vectors, in
             memcpy(out, row, (size_t)dim * sizeof(float));
             continue;
         }
-        for (int64_t d = 0; d < dim; d++) {
-            double sum = 0;
-            for (int64_t t = 1; t < tokens; t++) sum += (double)row[t * dim + d];
-            out[d] = (float)(sum / (double)(tokens - 1));
-        }
+        mean_token(e, row, e->present + i * e->channels, channel, out);
     }
 }
 
@@ -119,10 +135,11 @@ static lam_status embed_batch(lam_embedder *e, const lam_crop *crops, int64_t co
     int64_t dim = lam_tensor_dim(e->io.tokens, 2);
     feed(e, crops, count, lam_shards_plates(e->shards, &plate_count));
     for (int64_t c = 0; c < passes; c++) {
-        *(int64_t *)lam_tensor_data(e->io.only_channel) = e->pool == LAM_POOL_CHANNEL ? c : -1;
-        LAM_TRY(lam_graph_forward(e->graph));
+        if (e->io.only_channel)
+            *(int64_t *)lam_tensor_data(e->io.only_channel) = e->pool == LAM_POOL_CHANNEL ? c : -1;
+        if (c == 0 || e->io.only_channel) LAM_TRY(lam_graph_forward(e->graph));
         lam_graph_hold_weights(e->graph, true);
-        pool_tokens(e, count, vectors + c * dim, e->width);
+        pool_tokens(e, count, e->pool == LAM_POOL_CHANNEL ? c : -1, vectors + c * dim, e->width);
     }
     return LAM_OK;
 }

@@ -12,6 +12,8 @@
 extern "C" {
 #endif
 
+/* CHANNEL: the mean token of each channel, one after another; a channel that the crop lacks gives zeros. Where tokens mix the
+ * channels each channel is seen alone; where channels have tokens of their own they are seen together. */
 typedef enum lam_pool { LAM_POOL_MEAN, LAM_POOL_CLS, LAM_POOL_CHANNEL, LAM_POOL_HIDDEN } lam_pool;
 
 typedef struct lam_embedder {

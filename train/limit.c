@@ -57,6 +57,7 @@ done:
 
 lam_status lam_gemm_limit(const lam_mae_config *m, int64_t batch, double seconds, double *flops_per_s) {
     int64_t side = m->image_size / m->patch_size, tokens = side * side;
+    if (m->kind == LAM_MAE_CHANNEL_AGNOSTIC) tokens *= m->in_channels;
     int64_t kept = (int64_t)((double)tokens * (1 - m->mask_ratio));
     int64_t hidden = m->mlp_dim ? m->mlp_dim : 4 * m->embed_dim;
     int64_t decoder_hidden = m->decoder_mlp_dim ? m->decoder_mlp_dim : 4 * m->decoder_embed_dim;

@@ -22,12 +22,37 @@ static lam_status add_parameters(lam_network *network, uint64_t seed) {
     return LAM_OK;
 }
 
+static void free_channels(lam_network *n) {
+    for (int64_t c = 0; n->channel_names && c < n->channels; c++) lam_free(n->channel_names[c]);
+    lam_free(n->channel_names);
+    lam_free(n->channel_bits);
+    lam_free(n->channel_mean);
+    lam_free(n->channel_deviation);
+    lam_free(n->channel_token);
+}
+
 static lam_status add_channels(lam_network *network, int64_t channels) {
     network->channels = channels;
     LAM_TRY(lam_alloc_array((void **)&network->channel_names, channels, sizeof(char *)));
     LAM_TRY(lam_alloc_array((void **)&network->channel_bits, channels, sizeof(int)));
     LAM_TRY(lam_alloc_array((void **)&network->channel_mean, channels, sizeof(double)));
     return lam_alloc_array((void **)&network->channel_deviation, channels, sizeof(double));
+}
+
+/* Which of the decoder's channel tokens each channel has. */
+static lam_status add_channel_tokens(lam_network *network) {
+    lam_mae_config *model = &network->settings.model;
+    if (model->kind != LAM_MAE_CHANNEL_AGNOSTIC) return LAM_OK;
+    const char *names = lam_config_text(network->config, "model.channel_tokens");
+    LAM_TRY(lam_alloc_array((void **)&network->channel_token, network->channels, sizeof(int32_t)));
+    for (int64_t c = 0; c < network->channels; c++) {
+        int64_t token = lam_name_index(names, network->channel_names[c]);
+        LAM_REQUIRE(token >= 0, LAM_ERROR_CONFIG, "model.channel_tokens lacks the channel %s",
+                    network->channel_names[c]);
+        network->channel_token[c] = (int32_t)token;
+    }
+    model->channel_token = network->channel_token;
+    return LAM_OK;
 }
 
 static lam_status create(lam_network *network, const lam_shards *shards, uint64_t seed) {
@@ -40,6 +65,7 @@ static lam_status create(lam_network *network, const lam_shards *shards, uint64_
         lam_shards_channel_stats(shards, -1, c, (lam_transform)network->settings.model.transform,
                                  &network->channel_mean[c], &network->channel_deviation[c]);
     }
+    LAM_TRY(add_channel_tokens(network));
     return add_parameters(network, seed);
 }
 
@@ -64,11 +90,7 @@ lam_status lam_network_create(lam_network **out, lam_config *config, const lam_s
 void lam_network_free(lam_network **network) {
     lam_network *n = *network;
     if (!n) return;
-    for (int64_t c = 0; n->channel_names && c < n->channels; c++) lam_free(n->channel_names[c]);
-    lam_free(n->channel_names);
-    lam_free(n->channel_bits);
-    lam_free(n->channel_mean);
-    lam_free(n->channel_deviation);
+    free_channels(n);
     lam_parameters_free(n->parameters);
     lam_config_free(n->config);
     lam_free(n);
@@ -137,6 +159,7 @@ static lam_status read(lam_network *network, lam_safetensors *file, const char *
     LAM_REQUIRE(network->settings.model.in_channels == network->channels, LAM_ERROR_FORMAT,
                 "%s: the configuration says %" PRId64 " channels, lamella_channels lists %" PRId64, path,
                 network->settings.model.in_channels, network->channels);
+    LAM_TRY(add_channel_tokens(network));
     network->step = step ? strtoll(step, NULL, 10) : 0;
     network->settings.model.pixel_type = LAM_U8; /* until shards say otherwise; no weight depends on it */
     LAM_TRY(add_parameters(network, untrained_seed ? *untrained_seed : 0));
@@ -227,6 +250,50 @@ lam_status lam_network_write(const lam_network *network, const float *trained, c
 done:
     lam_safetensors_writer_abort(&writer);
     return status;
+}
+
+/* A channel of the shards as the network knows it from training, or as it is there. */
+static lam_status take_channel(lam_network *to, int64_t c, const lam_network *trained,
+                               const lam_shards *shards) {
+    const char *name = lam_shards_channel_name(shards, c);
+    LAM_TRY(lam_text_copy(&to->channel_names[c], name));
+    for (int64_t k = 0; k < trained->channels; k++) {
+        if (strcmp(trained->channel_names[k], name) != 0) continue;
+        to->channel_bits[c] = trained->channel_bits[k];
+        to->channel_mean[c] = trained->channel_mean[k];
+        to->channel_deviation[c] = trained->channel_deviation[k];
+        return LAM_OK;
+    }
+    to->channel_bits[c] = lam_shards_channel_bits(shards, c);
+    lam_shards_channel_stats(shards, -1, c, (lam_transform)trained->settings.model.transform,
+                             &to->channel_mean[c], &to->channel_deviation[c]);
+    lam_log_info("%s: the network was not trained on the channel %s%s", lam_shards_path(shards), name,
+                 trained->settings.model.normalize == LAM_NORMALIZE_DATASET
+                     ? "; it is standardised by its mean and deviation there"
+                     : "");
+    return LAM_OK;
+}
+
+lam_status lam_network_take_channels(lam_network *network, const lam_shards *shards) {
+    if (network->settings.model.kind != LAM_MAE_CHANNEL_AGNOSTIC) return LAM_OK;
+    lam_network taken = {0};
+    lam_status status = add_channels(&taken, lam_shards_channels(shards));
+    for (int64_t c = 0; c < taken.channels && status == LAM_OK; c++)
+        status = take_channel(&taken, c, network, shards);
+    if (status != LAM_OK) {
+        free_channels(&taken);
+        return status;
+    }
+    free_channels(network);
+    network->channels = taken.channels;
+    network->channel_names = taken.channel_names;
+    network->channel_bits = taken.channel_bits;
+    network->channel_mean = taken.channel_mean;
+    network->channel_deviation = taken.channel_deviation;
+    network->channel_token = NULL; /* of the decoder, which may not know these channels */
+    network->settings.model.channel_token = NULL;
+    network->settings.model.in_channels = taken.channels;
+    return LAM_OK;
 }
 
 lam_status lam_network_match(const lam_network *network, const lam_shards *shards, int64_t *channel_map) {

@@ -28,6 +28,7 @@ typedef struct lam_network {
     char **channel_names;
     int *channel_bits;
     double *channel_mean, *channel_deviation;
+    int32_t *channel_token; /* [channels] place in model.channel_tokens; NULL for networks that have no such tokens */
 } lam_network;
 
 /* Fresh weights of `seed`, channels of the shards. Takes over `config` in every case. */
@@ -44,6 +45,10 @@ lam_network_elements(const lam_network *network); /* of all parameters, without 
  * the same bytes) and not known to who reads a model. Caller frees. */
 lam_status lam_network_config_text(const lam_network *network, char **text);
 void lam_network_free(lam_network **network);
+
+/* Of a network that takes any channels: makes its channels those of the shards, for its encoder. Statistics of channels that
+ * it was trained on stay. Does nothing to other networks. */
+lam_status lam_network_take_channels(lam_network *network, const lam_shards *shards);
 
 /* Channel of the shards for each of the network's by name, -1 where the shards lack it. None at all is an error; another
  * bit depth is a warning. */

@@ -42,21 +42,34 @@ static void patch_scale(const lam_mae_config *model, const float *target, int64_
     *deviation = sqrt(squares / (double)(width > 1 ? width - 1 : 1) + 1e-6);
 }
 
-/* Patches [tokens, P*P*C] (row, column, channel fastest) to planes [C, S, S]. */
-static void unpatch(const lam_mae_config *m, const float *target, const float *prediction, const float *mask,
-                    float *input, float *completed) {
-    int64_t side = m->image_size / m->patch_size, p = m->patch_size, channels = m->in_channels,
-            width = p * p * channels;
-    for (int64_t n = 0; n < side * side; n++) {
+/* Patches [tokens, P*P*C] (row, column, channel fastest), or by channel [C * tokens, P*P], to planes [C, S, S]. */
+static void unpatch(const lam_mae_config *m, int64_t per_channel, int64_t tokens, int64_t channels,
+                    const float *target, const float *prediction, const float *mask, float *input,
+                    float *completed) {
+    int64_t side = m->image_size / m->patch_size, p = m->patch_size,
+            width = p * p * (per_channel ? 1 : channels);
+    for (int64_t t = 0; t < tokens; t++) {
         double mean, deviation;
-        patch_scale(m, target + n * width, width, &mean, &deviation);
+        int64_t n = t % (side * side);
+        patch_scale(m, target + t * width, width, &mean, &deviation);
         for (int64_t k = 0; k < width; k++) {
-            int64_t c = k % channels, x = k / channels % p, y = k / channels / p;
-            int64_t at = (c * m->image_size + n / side * p + y) * m->image_size + n % side * p + x;
-            input[at] = target[n * width + k];
+            int64_t c = per_channel ? t / per_channel : k % channels, pixel = per_channel ? k : k / channels;
+            int64_t at =
+                (c * m->image_size + n / side * p + pixel / p) * m->image_size + n % side * p + pixel % p;
+            input[at] = target[t * width + k];
             completed[at] =
-                mask[n] > 0.5f ? (float)((double)prediction[n * width + k] * deviation + mean) : input[at];
+                mask[t] > 0.5f ? (float)((double)prediction[t * width + k] * deviation + mean) : input[at];
         }
+    }
+}
+
+/* Masked places of each plane become its darkest value. */
+static void darken_masked(const lam_mae_config *m, int64_t per_channel, int64_t channels, const float *mask,
+                          const float *low, float *planes) {
+    int64_t side = m->image_size / m->patch_size, size = m->image_size;
+    for (int64_t i = 0; i < channels * size * size; i++) {
+        int64_t c = i / (size * size), y = i / size % size, x = i % size;
+        if (mask[c * per_channel + y / m->patch_size * side + x / m->patch_size] > 0.5f) planes[i] = low[c];
     }
 }
 
@@ -73,12 +86,14 @@ static void grey_masked(const lam_mae_config *m, lam_picture *picture, int64_t x
 
 lam_status lam_draw_reconstructions(const lam_mae_config *m, const lam_mae_io *io, int64_t crops,
                                     const char *path) {
-    int64_t size = m->image_size, channels = m->in_channels, pixels = size * size;
-    int64_t tokens = lam_tensor_dim(io->mask, 1),
-            patches = lam_tensor_count(io->target) / lam_tensor_dim(io->target, 0);
-    float *input = NULL, *completed = NULL, *low = NULL, *high = NULL;
+    int64_t size = m->image_size, pixels = size * size, tokens = lam_tensor_dim(io->mask, 1),
+            patches = lam_tensor_count(io->target) / lam_tensor_dim(io->target, 0),
+            channels = patches / pixels;
+    float *logits = NULL, *input = NULL, *completed = NULL, *low = NULL, *high = NULL;
     lam_picture picture = {0};
     lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_alloc_array((void **)&logits, lam_tensor_count(io->logits), sizeof(float)), done);
+    lam_tensor_read(io->logits, logits);
     LAM_TRY_GOTO(lam_alloc_array((void **)&input, channels * pixels, sizeof(float)), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&completed, channels * pixels, sizeof(float)), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&low, channels, sizeof(float)), done);
@@ -88,18 +103,21 @@ lam_status lam_draw_reconstructions(const lam_mae_config *m, const lam_mae_io *i
     for (int64_t i = 0; i < crops; i++) {
         const float *mask = (const float *)lam_tensor_data(io->mask) + i * tokens;
         int64_t x = i * (size + GAP), step = size + GAP;
-        unpatch(m, (const float *)lam_tensor_data(io->target) + i * patches,
-                (const float *)lam_tensor_data(io->logits) + i * patches, mask, input, completed);
+        unpatch(m, io->tokens_per_channel, tokens, channels,
+                (const float *)lam_tensor_data(io->target) + i * patches, logits + i * patches, mask, input,
+                completed);
         LAM_TRY_GOTO(windows(input, channels, pixels, low, high), done);
         LAM_TRY_GOTO(lam_picture_composite(&picture, x, 0, input, channels, size, size, low, high), done);
+        if (io->tokens_per_channel) darken_masked(m, io->tokens_per_channel, channels, mask, low, input);
         LAM_TRY_GOTO(lam_picture_composite(&picture, x, step, input, channels, size, size, low, high), done);
-        grey_masked(m, &picture, x, step, mask);
+        if (!io->tokens_per_channel) grey_masked(m, &picture, x, step, mask);
         LAM_TRY_GOTO(lam_picture_composite(&picture, x, 2 * step, completed, channels, size, size, low, high),
                      done);
     }
     LAM_TRY_GOTO(lam_picture_write_png(&picture, path), done);
 done:
     lam_picture_free(&picture);
+    lam_free(logits);
     lam_free(input);
     lam_free(completed);
     lam_free(low);
