@@ -38,13 +38,17 @@ static inline net make_parameters(const lam_mae_config *config, int64_t batch) {
     return n;
 }
 
+static inline void build_training(net *n) {
+    ok(lam_mae_build(n->graph, &n->config, n->batch, &n->io));
+    ok(lam_graph_differentiate(n->graph, n->io.loss));
+    ok(lam_graph_plan(n->graph));
+    for (int64_t b = 0; b < n->batch; b++)
+        ((float *)lam_tensor_data(n->io.sample_weight))[b] = 1.0f / (float)n->batch;
+}
+
 static inline net make(const lam_mae_config *config, int64_t batch) {
     net n = make_parameters(config, batch);
-    ok(lam_mae_build(n.graph, config, batch, &n.io));
-    ok(lam_graph_differentiate(n.graph, n.io.loss));
-    ok(lam_graph_plan(n.graph));
-    for (int64_t b = 0; b < batch; b++)
-        ((float *)lam_tensor_data(n.io.sample_weight))[b] = 1.0f / (float)batch;
+    build_training(&n);
     return n;
 }
 
@@ -129,6 +133,51 @@ static inline void compare(lam_safetensors *file, const char *name, const float 
     lam_free(golden);
 }
 
+/* A whole net against a file: parameters, pixels, noise; latent, logits, loss and all gradients. Bounds as for the other golden
+ * networks. A constant added to all keys of a head changes no softmax, so that k_norm.bias has no true gradient. */
+static inline void check_golden_network(const lam_mae_config *config, const char *name) {
+    lam_safetensors *file = open_golden(name);
+    net n = make(config, 2);
+    char tensor[200];
+    int64_t count;
+    for (int64_t e = 0; e < n.parameters->entries; e++) {
+        const lam_parameter_entry *entry = &n.parameters->entry[e];
+        if (entry->init == LAM_INIT_FROZEN) continue;
+        snprintf(tensor, sizeof tensor, "param.%s", entry->name);
+        double *golden = read_golden(file, tensor, &count);
+        assert_int_equal(count, entry->count);
+        for (int64_t k = 0; k < count; k++) n.parameters->weights[entry->offset + k] = (float)golden[k];
+        lam_free(golden);
+    }
+    lam_tensor *inputs[] = {n.io.pixels, n.io.noise};
+    static const char *const names[] = {"input.pixel_values", "input.noise"};
+    for (int i = 0; i < 2; i++) {
+        double *golden = read_golden(file, names[i], &count);
+        assert_int_equal(count, lam_tensor_count(inputs[i]));
+        for (int64_t k = 0; k < count; k++) values(inputs[i])[k] = (float)golden[k];
+        lam_free(golden);
+    }
+    for (int64_t k = 0; n.io.present && k < lam_tensor_count(n.io.present); k++) values(n.io.present)[k] = 1;
+    lam_parameters_zero_gradients(n.parameters);
+    ok(lam_graph_forward(n.graph));
+    ok(lam_graph_backward(n.graph));
+    compare(file, "output.latent", values(n.io.latent), lam_tensor_count(n.io.latent), 1e-5);
+    compare(file, "output.logits", values(n.io.logits), lam_tensor_count(n.io.logits), 1e-5);
+    compare(file, "output.loss", values(n.io.loss), 1, 1e-6);
+    for (int64_t e = 0; e < n.parameters->entries; e++) {
+        const lam_parameter_entry *entry = &n.parameters->entry[e];
+        if (entry->init == LAM_INIT_FROZEN) continue;
+        const float *gradient = n.parameters->gradients + entry->offset;
+        snprintf(tensor, sizeof tensor, "grad.%s", entry->name);
+        if (strstr(tensor, "k_norm.bias"))
+            for (int64_t k = 0; k < entry->count; k++) assert_true(fabsf(gradient[k]) < 1e-6f);
+        else
+            compare(file, tensor, gradient, entry->count, 2e-5);
+    }
+    drop(&n);
+    lam_safetensors_close(file);
+}
+
 static inline lam_json *golden_numbers(void) {
     char *bytes;
     size_t size;
@@ -184,6 +233,32 @@ static inline double weighted_loss(const net *n) {
     for (int64_t b = 0; b < n->batch; b++)
         loss += (double)values(n->io.sample_weight)[b] * (double)values(n->io.sample_loss)[b];
     return loss;
+}
+
+/* What backward recomputes instead of keeping changes no bit of the loss and of the gradients. `fill` sets the inputs. */
+static inline void check_recompute(const lam_mae_config *config, int64_t batch, void (*fill)(net *n)) {
+    static const lam_recompute modes[] = {LAM_RECOMPUTE_NONE, LAM_RECOMPUTE_NORM_GELU, LAM_RECOMPUTE_BLOCK};
+    float *expected = NULL, loss = 0;
+    for (int mode = 0; mode < 3; mode++) {
+        net n = make_parameters(config, batch);
+        lam_graph_set_recompute(n.graph, modes[mode]);
+        build_training(&n);
+        stir(&n, 0.2);
+        fill(&n);
+        lam_parameters_zero_gradients(n.parameters);
+        ok(lam_graph_forward(n.graph));
+        ok(lam_graph_backward(n.graph));
+        size_t bytes = (size_t)n.parameters->trainable * sizeof(float);
+        if (mode == 0) {
+            ok(lam_alloc((void **)&expected, bytes));
+            memcpy(expected, n.parameters->gradients, bytes);
+            loss = values(n.io.loss)[0];
+        }
+        assert_true(values(n.io.loss)[0] == loss);
+        assert_memory_equal(n.parameters->gradients, expected, bytes);
+        drop(&n);
+    }
+    lam_free(expected);
 }
 
 /* Central differences of the loss along the gradient of every parameter by itself: the derivative is the gradient's norm.

@@ -129,6 +129,26 @@ static void golden_decoder_once(void) {
 }
 static void golden_decoder(void **state) { (void)state, on_every_isa(golden_decoder_once); }
 
+/* The whole net with the cross decoder, float64 of timm's blocks, mask and gradients included. */
+static void golden_network_once(void) {
+    static const lam_mae_config config = {.kind = LAM_MAE_CHANNEL_AGNOSTIC,
+                                          .image_size = 12,
+                                          .patch_size = 4,
+                                          .in_channels = 3,
+                                          .embed_dim = 16,
+                                          .depth = 2,
+                                          .num_heads = 2,
+                                          .mlp_dim = 24,
+                                          .decoder_embed_dim = 16,
+                                          .decoder_depth = 2,
+                                          .decoder_num_heads = 4,
+                                          .mask_ratio = 0.6,
+                                          .pixel_type = LAM_F32,
+                                          .noise_input = true};
+    check_golden_network(&config, "mae_channel_agnostic.safetensors");
+}
+static void golden_network(void **state) { (void)state, on_every_isa(golden_network_once); }
+
 static void golden_loss(void **state) {
     (void)state;
     lam_json *json = golden_numbers(), *golden = lam_json_get(json, "mae_loss_ca_p4_c2");
@@ -244,6 +264,19 @@ static void gradients(void **state) {
     for (int k = 0; k < count; k++) without[k] = names[k];
     without[count] = NULL;
     gradients_of(LAM_DECODER_CROSS, 0, without);
+}
+
+static void fill_three(net *n) {
+    fill_training(n, all);
+    values(n->io.present)[4] = 0;
+}
+
+static void recompute(void **state) {
+    (void)state;
+    for (int decoder = 0; decoder < 2; decoder++) {
+        lam_mae_config config = toy(3, (lam_decoder)decoder);
+        check_recompute(&config, 3, fill_three);
+    }
 }
 
 /* ---- other channels than in training ---- */
@@ -458,7 +491,8 @@ static void bad_configurations(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_encoder), cmocka_unit_test(golden_decoder),
-        cmocka_unit_test(golden_loss),    cmocka_unit_test(gradients),
+        cmocka_unit_test(golden_loss),    cmocka_unit_test(golden_network),
+        cmocka_unit_test(recompute),      cmocka_unit_test(gradients),
         cmocka_unit_test(other_channels), cmocka_unit_test(missing_in_training),
         cmocka_unit_test(no_channel),     cmocka_unit_test(drawn_channels),
         cmocka_unit_test(one_channel),    cmocka_unit_test(bad_configurations)};

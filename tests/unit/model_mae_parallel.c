@@ -63,6 +63,26 @@ static void golden_block_once(void) {
 }
 static void golden_block(void **state) { (void)state, on_every_isa(golden_block_once); }
 
+/* The whole net of timm's blocks in float64, mask and gradients included. */
+static void golden_network_once(void) {
+    static const lam_mae_config config = {.kind = LAM_MAE_VIT_PARALLEL,
+                                          .image_size = 12,
+                                          .patch_size = 4,
+                                          .in_channels = 3,
+                                          .embed_dim = 16,
+                                          .depth = 2,
+                                          .num_heads = 2,
+                                          .mlp_dim = 24,
+                                          .decoder_embed_dim = 16,
+                                          .decoder_depth = 2,
+                                          .decoder_num_heads = 4,
+                                          .mask_ratio = 0.6,
+                                          .pixel_type = LAM_F32,
+                                          .noise_input = true};
+    check_golden_network(&config, "mae_vit_parallel.safetensors");
+}
+static void golden_network(void **state) { (void)state, on_every_isa(golden_network_once); }
+
 static const lam_mae_config toy = {.kind = LAM_MAE_VIT_PARALLEL,
                                    .image_size = 15,
                                    .patch_size = 5,
@@ -89,16 +109,52 @@ static void fill_pixels(lam_tensor *pixels, lam_tensor *scale, lam_tensor *prese
     for (int64_t i = 0; i < lam_tensor_count(present); i++) values(present)[i] = i == 4 ? 0.0f : 1.0f;
 }
 
+static void fill_training(net *n) {
+    fill_pixels(n->io.pixels, n->io.scale, n->io.present);
+    for (int64_t i = 0; i < 3; i++) ((int64_t *)lam_tensor_data(n->io.sample_ids))[i] = 7 * i;
+    *(int64_t *)lam_tensor_data(n->io.step) = 11;
+}
+
 static void gradients(void **state) {
     (void)state;
     net n = make(&toy, 3);
-    fill_pixels(n.io.pixels, n.io.scale, n.io.present);
-    for (int64_t i = 0; i < 3; i++) ((int64_t *)lam_tensor_data(n.io.sample_ids))[i] = 7 * i;
-    *(int64_t *)lam_tensor_data(n.io.step) = 11;
+    fill_training(&n);
     values(n.io.sample_weight)[1] = 0.7f;
     stir(&n, 0.2);
     check_gradients(&n, NULL);
     drop(&n);
+}
+
+static void recompute(void **state) {
+    (void)state;
+    check_recompute(&toy, 3, fill_training);
+}
+
+/* bfloat16 keeps 8 bits; errors of some hundred roundings add up like a random walk. */
+static void bfloat16(void **state) {
+    (void)state;
+    net n = make(&toy, 3), half = make_parameters(&toy, 3);
+    lam_graph_set_activation(half.graph, LAM_BF16);
+    build_training(&half);
+    stir(&n, 0.2);
+    copy_weights(&half, &n);
+    double loss[2], difference = 0, norm = 0;
+    for (net *m = &n; m; m = m == &n ? &half : NULL) {
+        fill_training(m);
+        lam_parameters_zero_gradients(m->parameters);
+        ok(lam_graph_forward(m->graph));
+        ok(lam_graph_backward(m->graph));
+        loss[m == &half] = (double)values(m->io.loss)[0];
+    }
+    assert_true(fabs(loss[1] - loss[0]) < 1e-2 * loss[0]);
+    for (int64_t i = 0; i < n.parameters->trainable; i++) {
+        difference += pow((double)n.parameters->gradients[i] - (double)half.parameters->gradients[i], 2);
+        norm += pow((double)n.parameters->gradients[i], 2);
+    }
+    double error = sqrt(difference / norm);
+    if (!(error < 3e-2 && error > 1e-4)) fail_msg("gradients in bfloat16 are off by %g", error);
+    drop(&n);
+    drop(&half);
 }
 
 /* The numbers of the start, and the names of the published checkpoints. */
@@ -148,7 +204,9 @@ static void embeddings(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(golden_block), cmocka_unit_test(gradients),
-                                       cmocka_unit_test(start), cmocka_unit_test(embeddings)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(golden_block), cmocka_unit_test(golden_network),
+                                       cmocka_unit_test(gradients),    cmocka_unit_test(recompute),
+                                       cmocka_unit_test(bfloat16),     cmocka_unit_test(start),
+                                       cmocka_unit_test(embeddings)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
