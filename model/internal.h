@@ -46,8 +46,10 @@ typedef struct lam_rounding {
     const float *weights; /* the arena: elements are counted from here */
 } lam_rounding;
 
-/* to[i] = weights[i] rounded so; values that are not finite stay what they are. */
-void lam_round_at_random(const lam_rounding *rounding, const float *weights, int64_t count, float *to);
+/* to[i] = values[i] rounded so, by the draw that belongs to weights[i]; values that are not finite stay what they are. values
+ * are the weights themselves or what is made of them; to may be values. */
+void lam_round_at_random(const lam_rounding *rounding, const float *weights, const float *values,
+                         int64_t count, float *to);
 
 typedef struct lam_op {
     const char *name;

@@ -15,7 +15,8 @@ static float round_by(float value, uint32_t random) {
     return value;
 }
 
-void lam_round_at_random(const lam_rounding *r, const float *weights, int64_t count, float *to) {
+void lam_round_at_random(const lam_rounding *r, const float *weights, const float *values, int64_t count,
+                         float *to) {
     int64_t first = weights - r->weights;
     lam_rng_key_t key = lam_rng_key(r->seed, LAM_RNG_ROUNDING);
 #pragma omp parallel for schedule(static)
@@ -25,7 +26,7 @@ void lam_round_at_random(const lam_rounding *r, const float *weights, int64_t co
         for (int64_t k = 0; k < DRAWS; k++) {
             int64_t i = group * DRAWS + k - first;
             if (i < 0 || i >= count) continue;
-            to[i] = round_by(weights[i], words[k / 2] >> (k % 2 * 16) & 0xffffu);
+            to[i] = round_by(values[i], words[k / 2] >> (k % 2 * 16) & 0xffffu);
         }
     }
 }

@@ -53,7 +53,7 @@ static lam_status prepare(lam_node *node, bool backward) {
             const float *w = node->inputs[k]->data;
             int64_t count = node->inputs[k]->count;
             if (rounds_at_random(node))
-                lam_round_at_random(node->rounding, w, count, together + at);
+                lam_round_at_random(node->rounding, w, w, count, together + at);
             else
                 memcpy(together + at, w, (size_t)count * sizeof(float));
         }

@@ -72,7 +72,7 @@ lam_tensor *lam_head_norm(lam_graph *g, lam_tensor *qkv, lam_tensor *qw, lam_ten
  * gamma goes into the weights, so that no pass over the tokens is needed for it: y = a (gamma wa)^T + m (gamma wm)^T +
  * gamma (ba + bm). Prepared: [bias, gamma wa, gamma wm], packed for oneDNN as in linear.c where that pays, else plain; for
  * dx packed the other way round. */
-#define PACKED_ROWS 1024
+#define PACKED_ROWS 256
 
 enum { A, WA, BA, M, WM, BM, GAMMA };
 
@@ -115,6 +115,8 @@ static lam_status projection_prepare(lam_node *node, bool backward) {
                                          : node->forward_workspace;
         node->kernels->scale_rows(in[k + 1]->data, gamma, scaled, out, width);
         if (!is_packed(node)) continue;
+        if (is_bf16(node) && node->rounding->on)
+            lam_round_at_random(node->rounding, in[k + 1]->data, scaled, out * width, scaled);
         LAM_TRY(backward ? lam_gemm_pack(type_of(node), out, width, scaled, false, weight_of(node, k, true))
                          : lam_gemm_pack(type_of(node), width, out, scaled, true, weight_of(node, k, false)));
     }

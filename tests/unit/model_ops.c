@@ -276,13 +276,13 @@ static void oracle_head_norm_sum(double **a, const int64_t *s, double *y) {
 }
 
 static lam_tensor *build_projection(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
-    return (void)ids, lam_parallel_projection(g, a[0], a[1], a[2], a[3], a[4], a[5], a[6]);
+    return (void)ids, lam_parallel_projection(g, a[0], a[2], a[3], a[1], a[4], a[5], a[6]);
 }
 static void oracle_projection(double **a, const int64_t *s, double *y) {
     int64_t rows = s[0] * s[1];
     double *other = calloc((size_t)(rows * 11), sizeof *other);
-    ref_linear(a[0], a[1], a[2], rows, s[2], 11, y, 11);
-    ref_linear(a[3], a[4], a[5], rows, 19, 11, other, 11);
+    ref_linear(a[0], a[2], a[3], rows, s[2], 11, y, 11);
+    ref_linear(a[1], a[4], a[5], rows, 19, 11, other, 11);
     for (int64_t i = 0; i < rows * 11; i++) y[i] = a[6][i % 11] * (y[i] + other[i]);
     free(other);
 }
@@ -529,12 +529,13 @@ static const op_case cases[] = {
      {2, 3, 171},
      build_head_norm_sum,
      oracle_head_norm_sum,
+     .more_stores = 2,
      .ids = NULL},
     {"parallel_projection",
      {{"a", {3, 47, 7}, 1, 0},
+      {"m", {3, 47, 19}, 1, 0},
       {"wa", {11, 7, 1}, 1, 0},
       {"ba", {11, 1, 1}, 1, 0},
-      {"m", {3, 47, 19}, 1, 0},
       {"wm", {11, 19, 1}, 1, 0},
       {"bm", {11, 1, 1}, 1, 0},
       {"gamma", {11, 1, 1}, 1, 0.5}},
@@ -542,12 +543,14 @@ static const op_case cases[] = {
      {3, 47, 11},
      build_projection,
      oracle_projection,
+     .more_activations = 1,
+     .more_stores = 1, /* the sum of the first branch */
      .ids = NULL},
     {"parallel_projection of many rows", /* packed weights */
      {{"a", {8, 131, 7}, 1, 0},
+      {"m", {8, 131, 19}, 1, 0},
       {"wa", {11, 7, 1}, 1, 0},
       {"ba", {11, 1, 1}, 1, 0},
-      {"m", {8, 131, 19}, 1, 0},
       {"wm", {11, 19, 1}, 1, 0},
       {"bm", {11, 1, 1}, 1, 0},
       {"gamma", {11, 1, 1}, 1, 0.5}},
@@ -555,6 +558,8 @@ static const op_case cases[] = {
      {8, 131, 11},
      build_projection,
      oracle_projection,
+     .more_activations = 1,
+     .more_stores = 1, /* the sum of the first branch */
      .ids = NULL},
     {"unshuffle_channels",
      {{"x", {2, 4, 5}, 1, 0},
@@ -576,6 +581,7 @@ static const op_case cases[] = {
      {2, 6, 5},
      build_unshuffle_no_cls,
      oracle_unshuffle_no_cls,
+     .more_stores = 1,
      .id_shape = {2, 6},
      .ids = channel_restore_ids},
     {"token_rows", {{"x", {2, 7, 5}, 1, 0}}, 1, {2, 8, 5}, build_token_rows, oracle_token_rows, .ids = NULL},
@@ -585,6 +591,7 @@ static const op_case cases[] = {
      {2, 31, 5},
      build_concat,
      oracle_concat,
+     .more_activations = 1,
      .ids = NULL},
     {"embed_tokens of two channels",
      {{"x", {2, 6, 5}, 1, 0}, {"cls", {1, 1, 5}, 1, 0}, {"position", {1, 4, 5}, 1, 0}},

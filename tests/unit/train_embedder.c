@@ -27,8 +27,9 @@ static void ok(lam_status status) {
 
 static const char *const channel_names[] = {"DNA", "ER", "RNA"};
 
-/* Image v: image 0 turned by v quarter turns, from 4 on mirrored first; of the channels `which`. */
-static void write_channels(const char *folder, const int *which, int channels) {
+/* Image v: image 0 turned by v quarter turns, from 4 on mirrored first; of the channels `which`. Image `lacking` (-1: none)
+ * lacks the last of them. */
+static void write_channels(const char *folder, const int *which, int channels, int lacking) {
     const char *names[3];
     for (int c = 0; c < channels; c++) names[c] = channel_names[which[c]];
     lam_table *table = NULL;
@@ -43,6 +44,7 @@ static void write_channels(const char *folder, const int *which, int channels) {
     for (int v = 0; v < IMAGES; v++) {
         uint16_t upright[SIZE * SIZE], planes[3][SIZE * SIZE];
         const void *pointers[3] = {planes[0], planes[1], planes[2]};
+        if (v == lacking) pointers[channels - 1] = NULL;
         const lam_pixel_type types[3] = {LAM_PIXEL_U16, LAM_PIXEL_U16, LAM_PIXEL_U16};
         lam_encoded_image *encoded = NULL;
         for (int c = 0; c < channels; c++) {
@@ -59,7 +61,7 @@ static void write_channels(const char *folder, const int *which, int channels) {
     lam_table_free(table);
 }
 
-static void write_shards(const char *folder) { write_channels(folder, (const int[]){0, 1}, CHANNELS); }
+static void write_shards(const char *folder) { write_channels(folder, (const int[]){0, 1}, CHANNELS, -1); }
 
 /* Largest distance of an image's vector from that of image 0, as a share of that one's largest element. */
 static void distances(lam_shards *shards, lam_network *network, lam_pool pool, int64_t views,
@@ -164,16 +166,21 @@ static void same(const float *x, const float *y, int64_t count) {
 
 static void any_channels(void **state) {
     (void)state;
-    char root[] = "/tmp/lamella-channels-XXXXXX", two[64], turned[64], three[64], file[64], yaml[64];
+    char root[] = "/tmp/lamella-channels-XXXXXX", one[64], two[64], turned[64], three[64], lacking[64],
+         file[64], yaml[64];
     assert_non_null(mkdtemp(root));
     snprintf(two, sizeof two, "%s/two", root);
     snprintf(turned, sizeof turned, "%s/turned", root);
     snprintf(three, sizeof three, "%s/three", root);
     snprintf(yaml, sizeof yaml, "%s/net.yaml", root);
     snprintf(file, sizeof file, "%s/model.safetensors", root);
-    write_channels(two, (const int[]){0, 1}, 2);
-    write_channels(turned, (const int[]){1, 0}, 2);
-    write_channels(three, (const int[]){2, 0, 1}, 3);
+    snprintf(one, sizeof one, "%s/one", root);
+    snprintf(lacking, sizeof lacking, "%s/lacking", root);
+    write_channels(one, (const int[]){0}, 1, -1);
+    write_channels(two, (const int[]){0, 1}, 2, -1);
+    write_channels(turned, (const int[]){1, 0}, 2, -1);
+    write_channels(three, (const int[]){2, 0, 1}, 3, -1);
+    write_channels(lacking, (const int[]){0, 1}, 2, 5);
     FILE *text = fopen(yaml, "w");
     assert_non_null(text);
     fprintf(
@@ -218,6 +225,17 @@ static void any_channels(void **state) {
         for (int d = 0; d < 8; d++) differ |= fabsf(x[v * 16 + d] - z[v * 24 + 8 + d]) > 1e-3f;
     }
     assert_true(differ); /* the third channel is seen */
+    /* An image that lacks a channel is embedded as if there were no such channel. */
+    float *x1 = embed(file, one, LAM_POOL_MEAN, 8), *x2 = embed(file, lacking, LAM_POOL_MEAN, 8),
+          *x3 = embed(file, lacking, LAM_POOL_CHANNEL, 16);
+    for (int v = 0; v < IMAGES; v++) {
+        same(x2 + v * 8, v == 5 ? x1 + v * 8 : mean + v * 8, 8);
+        same(x3 + v * 16, v == 5 ? x1 + v * 8 : x + v * 16, v == 5 ? 8 : 16);
+        for (int d = 0; d < 8; d++) assert_true(v != 5 || x3[v * 16 + 8 + d] == 0);
+    }
+    lam_free(x1);
+    lam_free(x2);
+    lam_free(x3);
     lam_free(x);
     lam_free(y);
     lam_free(z);
