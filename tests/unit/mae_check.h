@@ -93,6 +93,18 @@ static inline void copy_weights(net *to, const net *from) {
     }
 }
 
+/* Elements of all parameters whose name begins with `prefix`. */
+static inline int64_t count_parameters(const lam_mae_config *config, const char *prefix) {
+    lam_parameters *p;
+    int64_t count = 0;
+    ok(lam_parameters_create(&p));
+    ok(lam_mae_parameters(p, config));
+    for (int64_t e = 0; e < p->entries; e++)
+        if (!strncmp(p->entry[e].name, prefix, strlen(prefix))) count += p->entry[e].count;
+    lam_parameters_free(p);
+    return count;
+}
+
 /* ---- golden ---- */
 
 static inline double relative(const float *got, const double *golden, int64_t count) {

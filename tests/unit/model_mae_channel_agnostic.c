@@ -479,6 +479,26 @@ static void one_channel(void **state) {
     drop(&y);
 }
 
+/* OpenPhenom's 178,045,568 elements: its tables of positions are repeated for 11 and 6 channels, its placeholder is kept, its
+ * blocks have biases of 4 D values. */
+static void size_of_openphenom(void **state) {
+    (void)state;
+    lam_mae_config config = {.kind = LAM_MAE_CHANNEL_AGNOSTIC,
+                             .image_size = 256,
+                             .patch_size = 16,
+                             .in_channels = 6,
+                             .embed_dim = 384,
+                             .depth = 12,
+                             .num_heads = 6,
+                             .decoder_embed_dim = 512,
+                             .decoder_depth = 8,
+                             .decoder_num_heads = 16,
+                             .mask_ratio = 0.75,
+                             .pixel_type = LAM_U8};
+    assert_int_equal(count_parameters(&config, "") + 10 * 256 * 384 + 5 * 256 * 512 + 512 - 3 * 384 * 12,
+                     178045568);
+}
+
 static void bad_configurations(void **state) {
     (void)state;
     lam_mae_config config = toy(3, LAM_DECODER_CROSS);
@@ -496,11 +516,12 @@ static void bad_configurations(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden_encoder), cmocka_unit_test(golden_decoder),
-        cmocka_unit_test(golden_loss),    cmocka_unit_test(golden_network),
-        cmocka_unit_test(recompute),      cmocka_unit_test(gradients),
-        cmocka_unit_test(other_channels), cmocka_unit_test(missing_in_training),
-        cmocka_unit_test(no_channel),     cmocka_unit_test(drawn_channels),
-        cmocka_unit_test(one_channel),    cmocka_unit_test(bad_configurations)};
+        cmocka_unit_test(golden_encoder),    cmocka_unit_test(golden_decoder),
+        cmocka_unit_test(golden_loss),       cmocka_unit_test(golden_network),
+        cmocka_unit_test(recompute),         cmocka_unit_test(gradients),
+        cmocka_unit_test(other_channels),    cmocka_unit_test(missing_in_training),
+        cmocka_unit_test(no_channel),        cmocka_unit_test(drawn_channels),
+        cmocka_unit_test(one_channel),       cmocka_unit_test(size_of_openphenom),
+        cmocka_unit_test(bad_configurations)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

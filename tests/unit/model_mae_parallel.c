@@ -179,6 +179,36 @@ static void start(void **state) {
     drop(&n);
 }
 
+/* Counts of the published constructors, whose blocks have biases of 4 D values where ours have 7 D. */
+static void sizes(void **state) {
+    (void)state;
+    static const struct {
+        int64_t patch, dim, depth, heads, mlp, count;
+    } published[] = {{16, 384, 12, 6, 0, 21968256},
+                     {16, 768, 12, 12, 0, 86400768},
+                     {8, 768, 12, 12, 0, 86105856},
+                     {16, 1024, 24, 16, 0, 304057344},
+                     {8, 1024, 24, 16, 0, 303664128}};
+    lam_mae_config config = {.kind = LAM_MAE_VIT_PARALLEL,
+                             .image_size = 256,
+                             .in_channels = 6,
+                             .decoder_embed_dim = 512,
+                             .decoder_depth = 8,
+                             .decoder_num_heads = 16,
+                             .mask_ratio = 0.75,
+                             .pixel_type = LAM_U8};
+    for (size_t i = 0; i < sizeof published / sizeof *published; i++) {
+        config.patch_size = published[i].patch;
+        config.embed_dim = published[i].dim;
+        config.depth = published[i].depth;
+        config.num_heads = published[i].heads;
+        assert_int_equal(count_parameters(&config, "encoder.") - 3 * config.embed_dim * config.depth,
+                         published[i].count);
+    }
+    config.embed_dim = 1664, config.depth = 48, config.num_heads = 16, config.mlp_dim = 8192;
+    assert_in_range(count_parameters(&config, "") / 1000000, 1855, 1875); /* G/8: "1,860 M" */
+}
+
 /* A block that is not the last gives the stream as it is there: the stream of a net of that depth. */
 static void embeddings(void **state) {
     (void)state;
@@ -207,6 +237,6 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(golden_block), cmocka_unit_test(golden_network),
                                        cmocka_unit_test(gradients),    cmocka_unit_test(recompute),
                                        cmocka_unit_test(bfloat16),     cmocka_unit_test(start),
-                                       cmocka_unit_test(embeddings)};
+                                       cmocka_unit_test(sizes),        cmocka_unit_test(embeddings)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
