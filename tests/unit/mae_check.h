@@ -273,6 +273,32 @@ static inline void check_recompute(const lam_mae_config *config, int64_t batch, 
     lam_free(expected);
 }
 
+/* The gradient in bfloat16, which keeps 8 bits: some hundred roundings on the way add up like a random walk. */
+static inline void check_bfloat16(const lam_mae_config *config, int64_t batch, void (*fill)(net *n)) {
+    net n = make(config, batch), half = make_parameters(config, batch);
+    lam_graph_set_activation(half.graph, LAM_BF16);
+    build_training(&half);
+    stir(&n, 0.2);
+    copy_weights(&half, &n);
+    double difference = 0, norm = 0;
+    for (net *m = &n; m; m = m == &n ? &half : NULL) {
+        fill(m);
+        lam_parameters_zero_gradients(m->parameters);
+        ok(lam_graph_forward(m->graph));
+        ok(lam_graph_backward(m->graph));
+    }
+    float loss = values(n.io.loss)[0];
+    assert_true(fabsf(values(half.io.loss)[0] - loss) < 1e-2f * loss);
+    for (int64_t i = 0; i < n.parameters->trainable; i++) {
+        difference += pow((double)n.parameters->gradients[i] - (double)half.parameters->gradients[i], 2);
+        norm += pow((double)n.parameters->gradients[i], 2);
+    }
+    double error = sqrt(difference / norm);
+    if (!(error < 3e-2 && error > 1e-4)) fail_msg("gradients in bfloat16 are off by %g", error);
+    drop(&n);
+    drop(&half);
+}
+
 /* Central differences of the loss along the gradient of every parameter by itself: the derivative is the gradient's norm.
  * Parameters that `without` names (a list that ends with NULL, may be NULL) must have none. */
 static inline void check_gradients(net *n, const char *const *without) {

@@ -285,6 +285,14 @@ static void recompute(void **state) {
     }
 }
 
+static void bfloat16(void **state) {
+    (void)state;
+    for (int decoder = 0; decoder < 2; decoder++) {
+        lam_mae_config config = toy(3, (lam_decoder)decoder);
+        check_bfloat16(&config, 3, fill_three);
+    }
+}
+
 /* ---- other channels than in training ---- */
 
 /* Encoder tokens of the channels `from`, with the weights of `trained`; the caller frees. */
@@ -516,12 +524,12 @@ static void bad_configurations(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden_encoder),    cmocka_unit_test(golden_decoder),
-        cmocka_unit_test(golden_loss),       cmocka_unit_test(golden_network),
-        cmocka_unit_test(recompute),         cmocka_unit_test(gradients),
-        cmocka_unit_test(other_channels),    cmocka_unit_test(missing_in_training),
-        cmocka_unit_test(no_channel),        cmocka_unit_test(drawn_channels),
-        cmocka_unit_test(one_channel),       cmocka_unit_test(size_of_openphenom),
-        cmocka_unit_test(bad_configurations)};
+        cmocka_unit_test(golden_encoder),      cmocka_unit_test(golden_decoder),
+        cmocka_unit_test(golden_loss),         cmocka_unit_test(golden_network),
+        cmocka_unit_test(recompute),           cmocka_unit_test(bfloat16),
+        cmocka_unit_test(gradients),           cmocka_unit_test(other_channels),
+        cmocka_unit_test(missing_in_training), cmocka_unit_test(no_channel),
+        cmocka_unit_test(drawn_channels),      cmocka_unit_test(one_channel),
+        cmocka_unit_test(size_of_openphenom),  cmocka_unit_test(bad_configurations)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

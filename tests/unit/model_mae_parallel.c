@@ -130,31 +130,9 @@ static void recompute(void **state) {
     check_recompute(&toy, 3, fill_training);
 }
 
-/* bfloat16 keeps 8 bits; errors of some hundred roundings add up like a random walk. */
 static void bfloat16(void **state) {
     (void)state;
-    net n = make(&toy, 3), half = make_parameters(&toy, 3);
-    lam_graph_set_activation(half.graph, LAM_BF16);
-    build_training(&half);
-    stir(&n, 0.2);
-    copy_weights(&half, &n);
-    double loss[2], difference = 0, norm = 0;
-    for (net *m = &n; m; m = m == &n ? &half : NULL) {
-        fill_training(m);
-        lam_parameters_zero_gradients(m->parameters);
-        ok(lam_graph_forward(m->graph));
-        ok(lam_graph_backward(m->graph));
-        loss[m == &half] = (double)values(m->io.loss)[0];
-    }
-    assert_true(fabs(loss[1] - loss[0]) < 1e-2 * loss[0]);
-    for (int64_t i = 0; i < n.parameters->trainable; i++) {
-        difference += pow((double)n.parameters->gradients[i] - (double)half.parameters->gradients[i], 2);
-        norm += pow((double)n.parameters->gradients[i], 2);
-    }
-    double error = sqrt(difference / norm);
-    if (!(error < 3e-2 && error > 1e-4)) fail_msg("gradients in bfloat16 are off by %g", error);
-    drop(&n);
-    drop(&half);
+    check_bfloat16(&toy, 3, fill_training);
 }
 
 /* The numbers of the start, and the names of the published checkpoints. */
