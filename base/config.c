@@ -132,22 +132,24 @@ static bool is_section(const lam_config *config, const char *name) {
     return false;
 }
 
-/* The names of a sequence with commas between them; NULL where an item is no plain name. The caller frees. */
-static char *join_names(yaml_document_t *document, const yaml_node_t *sequence) {
-    char *joined = NULL;
+/* The names of a sequence with commas between them; NULL where an item is no plain name or there is none. The caller frees. */
+static lam_status join_names(yaml_document_t *document, const yaml_node_t *sequence, char **joined) {
+    *joined = NULL;
     for (const yaml_node_item_t *item = sequence->data.sequence.items.start;
          item < sequence->data.sequence.items.top; item++) {
         const yaml_node_t *name = yaml_document_get_node(document, *item);
         const char *text = (const char *)name->data.scalar.value;
+        bool plain = name->type == YAML_SCALAR_NODE && text[0] && strlen(text) == name->data.scalar.length &&
+                     !strchr(text, ',');
         char *longer = NULL;
-        if (name->type == YAML_SCALAR_NODE && text[0] && strlen(text) == name->data.scalar.length &&
-            !strchr(text, ','))
-            (void)lam_text_format(&longer, "%s%s%s", joined ? joined : "", joined ? "," : "", text);
-        lam_free(joined);
-        if (!longer) return NULL;
-        joined = longer;
+        lam_status status =
+            plain ? lam_text_format(&longer, "%s%s%s", *joined ? *joined : "", *joined ? "," : "", text)
+                  : LAM_OK;
+        lam_free(*joined);
+        *joined = longer;
+        if (!longer) return status;
     }
-    return joined;
+    return LAM_OK;
 }
 
 /* libyaml keeps both of two equal keys. NULL: `pair` is the first of its name. */
@@ -184,7 +186,8 @@ static lam_status walk(lam_config *config, yaml_document_t *document, yaml_node_
         char words[256];
         if (config->keys[i].type == LAM_CONFIG_NAMES && child->type == YAML_SEQUENCE_NODE &&
             !config->values[i]) {
-            char *names = join_names(document, child);
+            char *names;
+            LAM_TRY(join_names(document, child, &names));
             LAM_REQUIRE(names, LAM_ERROR_CONFIG, "%s: %s holds what is no name, allowed is %s", where, path,
                         type_words(&config->keys[i], words, sizeof words));
             lam_status status = set_value(config, where, key->start_mark.line + 1, path, names);

@@ -16,6 +16,7 @@ static const lam_config_key keys[] = {
     {"model.depth", LAM_CONFIG_INT, "12", "blocks", 1, 1000, NULL},
     {"model.seed", LAM_CONFIG_INT, "0", "any integer", 0, 0, NULL},
     {"model.name", LAM_CONFIG_TEXT, "", "any text", 0, 0, NULL},
+    {"model.tokens", LAM_CONFIG_NAMES, "", "names", 0, 0, NULL},
     {"optim.rate", LAM_CONFIG_FLOAT, "1e-3", "step size", 0, 1, NULL},
     {"optim.bias", LAM_CONFIG_FLOAT, "0", "any number", 0, 0, NULL},
     {"optim.rule", LAM_CONFIG_CHOICE, "adamw", "update rule", 0, 0, "adamw|lion"},

@@ -216,7 +216,8 @@ static void files_and_memory(void **state) {
     lam_config *config = NULL;
     assert_int_equal(lam_config_read(&config, keys, path), LAM_ERROR_IO);
     assert_non_null(strstr(lam_last_error(), path));
-    assert_int_equal(lam_file_write(path, "model: {depth: 2, name: x}\n", 27), LAM_OK);
+    static const char text[] = "model: {depth: 2, name: x}\ndata: {channels: [a, b]}\n";
+    assert_int_equal(lam_file_write(path, text, sizeof text - 1), LAM_OK);
     int64_t n = 1;
     for (;; n++) {
         lam_fault_arm(LAM_FAULT_ALLOC, n);

@@ -299,6 +299,21 @@ static inline void check_bfloat16(const lam_mae_config *config, int64_t batch, v
     drop(&half);
 }
 
+/* lam_mae_step_flops is three times what the operations count in a forward pass on one crop. */
+static inline void check_flops(const lam_mae_config *config) {
+    net n = make(config, 2);
+    lam_op_time times[64];
+    double flops = 0, expected = lam_mae_step_flops(config);
+    lam_graph_profile(n.graph, true);
+    ok(lam_graph_forward(n.graph));
+    int64_t count = lam_graph_op_times(n.graph, times, 64);
+    for (int64_t i = 0; i < count; i++) flops += times[i].flops;
+    if (!(fabs(1.5 * flops - expected) < 1e-9 * expected))
+        fail_msg("%s: %g operations a step, the graph has %g", lam_mae_name(config->kind), expected,
+                 1.5 * flops);
+    drop(&n);
+}
+
 /* Central differences of the loss along the gradient of every parameter by itself: the derivative is the gradient's norm.
  * Parameters that `without` names (a list that ends with NULL, may be NULL) must have none. */
 static inline void check_gradients(net *n, const char *const *without) {

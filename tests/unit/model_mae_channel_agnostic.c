@@ -293,6 +293,16 @@ static void bfloat16(void **state) {
     }
 }
 
+static void flops(void **state) {
+    (void)state;
+    lam_mae_config config = toy(3, LAM_DECODER_CROSS);
+    check_flops(&config);
+    config.decoder = LAM_DECODER_SHARED;
+    check_flops(&config);
+    config.channels_per_step = 2;
+    check_flops(&config);
+}
+
 /* ---- other channels than in training ---- */
 
 /* Encoder tokens of the channels `from`, with the weights of `trained`; the caller frees. */
@@ -523,13 +533,20 @@ static void bad_configurations(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden_encoder),      cmocka_unit_test(golden_decoder),
-        cmocka_unit_test(golden_loss),         cmocka_unit_test(golden_network),
-        cmocka_unit_test(recompute),           cmocka_unit_test(bfloat16),
-        cmocka_unit_test(gradients),           cmocka_unit_test(other_channels),
-        cmocka_unit_test(missing_in_training), cmocka_unit_test(no_channel),
-        cmocka_unit_test(drawn_channels),      cmocka_unit_test(one_channel),
-        cmocka_unit_test(size_of_openphenom),  cmocka_unit_test(bad_configurations)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(golden_encoder),
+                                       cmocka_unit_test(golden_decoder),
+                                       cmocka_unit_test(golden_loss),
+                                       cmocka_unit_test(golden_network),
+                                       cmocka_unit_test(recompute),
+                                       cmocka_unit_test(bfloat16),
+                                       cmocka_unit_test(flops),
+                                       cmocka_unit_test(gradients),
+                                       cmocka_unit_test(other_channels),
+                                       cmocka_unit_test(missing_in_training),
+                                       cmocka_unit_test(no_channel),
+                                       cmocka_unit_test(drawn_channels),
+                                       cmocka_unit_test(one_channel),
+                                       cmocka_unit_test(size_of_openphenom),
+                                       cmocka_unit_test(bad_configurations)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

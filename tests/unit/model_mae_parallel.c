@@ -135,6 +135,11 @@ static void bfloat16(void **state) {
     check_bfloat16(&toy, 3, fill_training);
 }
 
+static void flops(void **state) {
+    (void)state;
+    check_flops(&toy);
+}
+
 /* The numbers of the start, and the names of the published checkpoints. */
 static void start(void **state) {
     (void)state;
@@ -212,9 +217,9 @@ static void embeddings(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(golden_block), cmocka_unit_test(golden_network),
-                                       cmocka_unit_test(gradients),    cmocka_unit_test(recompute),
-                                       cmocka_unit_test(bfloat16),     cmocka_unit_test(start),
-                                       cmocka_unit_test(sizes),        cmocka_unit_test(embeddings)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(golden_block), cmocka_unit_test(golden_network), cmocka_unit_test(gradients),
+        cmocka_unit_test(recompute),    cmocka_unit_test(bfloat16),       cmocka_unit_test(flops),
+        cmocka_unit_test(start),        cmocka_unit_test(sizes),          cmocka_unit_test(embeddings)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

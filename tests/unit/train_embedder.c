@@ -252,6 +252,10 @@ static void any_channels(void **state) {
     ok(lam_config_set(config, "model.decoder=shared"));
     assert_int_equal(lam_network_create(&network, config, shards, 1), LAM_ERROR_CONFIG);
     assert_non_null(strstr(lam_last_error(), "model.channels_per_step: 2"));
+    ok(lam_config_read(&config, lam_train_keys, yaml));
+    ok(lam_config_set(config, "model.name=mae_vit"));
+    assert_int_equal(lam_network_create(&network, config, shards, 1), LAM_ERROR_CONFIG);
+    assert_non_null(strstr(lam_last_error(), "are for mae_channel_agnostic"));
     lam_shards_close(&shards);
     assert_int_equal(lam_remove_tree(root), LAM_OK);
 }
