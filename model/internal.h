@@ -101,6 +101,9 @@ int64_t lam_tensor_width(const lam_tensor *tensor); /* last dimension */
 void *lam_gradient_target(lam_tensor *tensor, bool *add);
 /* Passes the first `count` elements of an activation's gradient on to the gradient of `to`, where that is wanted. */
 void lam_gradient_pass(const lam_node *node, lam_tensor *to, const void *gradient, int64_t count);
+/* Mean and reciprocal deviation that each row of a target is standardised with: unbiased variance + 1e-6. */
+void lam_target_scales(const float *target, int64_t rows, int64_t length, float *mean, float *rstd);
+int64_t lam_masked_count(const float *mask, int64_t tokens);
 /* The graph's activation type. */
 static inline bool lam_is_real(lam_dtype dtype) { return dtype == LAM_F32 || dtype == LAM_BF16; }
 size_t lam_dtype_bytes(lam_dtype dtype);

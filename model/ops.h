@@ -76,15 +76,37 @@ lam_tensor *lam_head_norm(lam_graph *g, lam_tensor *qkv, lam_tensor *qw, lam_ten
 lam_tensor *lam_parallel_projection(lam_graph *g, lam_tensor *a, lam_tensor *wa, lam_tensor *ba, lam_tensor *m,
                                     lam_tensor *wm, lam_tensor *bm, lam_tensor *gamma);
 
-/* uniform_noise: [B, tokens], Philox(seed, LAM_RNG_MASK) at (step, sample id, token / 4). step [1] I64,
- * sample_ids [B] I64. */
-lam_tensor *lam_uniform_noise(lam_graph *g, lam_tensor *step, lam_tensor *sample_ids, int64_t tokens,
-                              uint64_t seed);
+typedef enum lam_masking {
+    LAM_MASKING_RANDOM, /* any tokens (He et al. 2022, random_masking) */
+    LAM_MASKING_BLOCK,  /* rectangles of places, hidden in every channel (Bao et al. 2022, BEiT, algorithm 1;
+                                 here they may hang over the edges, so that every place is hidden about as often) */
+    LAM_MASKING_PER_CHANNEL,  /* random places drawn apart for each channel, as many in each */
+    LAM_MASKING_WHOLE_CHANNEL /* all places of random channels */
+} lam_masking;
+typedef struct lam_mask {
+    lam_masking masking;
+    int64_t channels; /* whose tokens lie one after the other; 1 where a token holds all channels */
+    int64_t grid;     /* tokens = channels * grid^2 */
+    int64_t
+        keep; /* visible tokens: a multiple of channels (BLOCK, PER_CHANNEL) or of grid^2 (WHOLE_CHANNEL) */
+    uint64_t seed;
+} lam_mask;
+/* mask_noise: [B, tokens] in [0, 1) whose `keep` lowest are the visible tokens of a mask. RANDOM: the draw u =
+ * Philox(seed, LAM_RNG_MASK) at (step, sample id, token / 4); else u / 2 of visible and (1 + u) / 2 of hidden tokens, so
+ * that their order is random. BLOCK: rectangle r from the draw at (step, sample id, 2^31 + r): area uniform from
+ * min(16, places / 12) (at least 1, at most what is left) to what is left to hide, the ratio of its sides 1 to 10/3, either
+ * way up, anywhere; what goes beyond the count is left out. WHOLE_CHANNEL: by the draw at (step, sample id,
+ * 2^30 + channel / 4). step [1] I64, sample_ids [B] I64. */
+lam_tensor *lam_mask_noise(lam_graph *g, lam_tensor *step, lam_tensor *sample_ids, const lam_mask *how);
 /* mask_plan: by rising noise (ties by index) the first `keep` tokens stay. noise [B, N] -> ids_keep [B, keep]
  * I32, ids_restore [B, N] I32 (rank of each token), mask [B, N] (1 = removed). He et al. 2022,
  * random_masking. */
 void lam_mask_plan(lam_graph *g, lam_tensor *noise, int64_t keep, lam_tensor **ids_keep,
                    lam_tensor **ids_restore, lam_tensor **mask);
+/* decode_plan: of the tokens by rank, the first `decoded` are decoded: the `keep` visible ones, then hidden ones of lowest
+ * noise. ids_restore [B, N] -> ids_decoded [B, decoded] I32, mask [B, N] (1 = hidden and decoded). */
+void lam_decode_plan(lam_graph *g, lam_tensor *ids_restore, int64_t keep, int64_t decoded,
+                     lam_tensor **ids_decoded, lam_tensor **mask);
 
 /* draw_channels: `count` of `channels` indices, ascending, drawn by Philox(seed, LAM_RNG_CHANNELS) at the step: the same
  * ones for every sample. step [1] I64 -> [count] I32. */
@@ -143,6 +165,13 @@ lam_tensor *lam_unshuffle_channels(lam_graph *g, lam_tensor *x, lam_tensor *mask
 lam_tensor *lam_token_rows(lam_graph *g, lam_tensor *x, int64_t first, int64_t count);
 /* concat_tokens: the tokens of all parts, [B, Ni, D] each -> [B, sum Ni, D]. */
 lam_tensor *lam_concat_tokens(lam_graph *g, lam_tensor *const *parts, int64_t count);
+/* append_masked: row 0 = x[0] + position[0]; row 1 + r = (r < K ? x[1 + r] : mask_token) + position[1 + ids[r] % P]: unshuffle
+ * in the order of ranks, of R of the tokens. x [B, 1 + K, D], mask_token [1, 1, D], position [1, 1 + P, D], ids [B, R] ->
+ * [B, 1 + R, D]. */
+lam_tensor *lam_append_masked(lam_graph *g, lam_tensor *x, lam_tensor *mask_token, lam_tensor *position,
+                              lam_tensor *ids);
+/* restore_tokens: row n = ids_restore[n] < R ? x[ids_restore[n]] : 0. x [B, R, L], ids_restore [B, N] -> [B, N, L]. */
+lam_tensor *lam_restore_tokens(lam_graph *g, lam_tensor *x, lam_tensor *ids_restore);
 /* drop_cls: [B, 1 + N, D] -> [B, N, D]. */
 lam_tensor *lam_drop_cls(lam_graph *g, lam_tensor *x);
 
@@ -152,6 +181,34 @@ lam_tensor *lam_drop_cls(lam_graph *g, lam_tensor *x);
  * *sample_loss [B]. */
 lam_tensor *lam_masked_loss(lam_graph *g, lam_tensor *prediction, lam_tensor *target, lam_tensor *mask,
                             lam_tensor *weight, bool norm_pix, lam_tensor **sample_loss);
+
+typedef enum lam_fourier_form {
+    LAM_FOURIER_NONE,
+    LAM_FOURIER_IMAGE,
+    LAM_FOURIER_PATCH,
+    LAM_FOURIER_RECURSION
+} lam_fourier_form;
+typedef struct lam_fourier {
+    lam_fourier_form form;
+    bool squared;  /* (a - t)^2 of the amplitudes, else |a - t| */
+    bool norm_pix; /* the target is standardised within each token, as in masked_loss */
+    int64_t patch_size, channels;
+} lam_fourier;
+/* fourier_loss: the mean over coefficients of |  |F(prediction)| - |F(target)|  | (or its square), F the two-dimensional DFT
+ * without a factor, so that amplitudes grow with the side of what is transformed; loss = sum_b weight_b loss_b. Kraus et al.
+ * 2024 (L_FT); the gradient of an amplitude is 0 where the amplitude is 0. Forms:
+ * IMAGE      each channel of the whole crop; places with mask 0 are the target's in both, so that the gradient reaches masked
+ *            tokens only; mean over all C*S*S coefficients.
+ * PATCH      each channel of each patch; mean over the coefficients of a token, then over the masked tokens.
+ * RECURSION  what the released code does once it runs (it reads an unset field): the memory of the tokens seen as C*P*P
+ *            images of grid x grid, its coefficients seen as tokens again, then as PATCH. With one channel a token and P = grid
+ *            it is PATCH; else it mixes pixels and channels, and gradients reach visible tokens.
+ * prediction, target [B, N, L]: L = P*P*C, channel fastest, on N = grid^2 places; or L = P*P on N = C*grid^2, channel-major.
+ * mask [B, N], weight [B] -> loss [1], *sample_loss [B]. */
+lam_tensor *lam_fourier_loss(lam_graph *g, lam_tensor *prediction, lam_tensor *target, lam_tensor *mask,
+                             lam_tensor *weight, const lam_fourier *how, lam_tensor **sample_loss);
+/* mix: a x + b y, of losses. */
+lam_tensor *lam_mix(lam_graph *g, lam_tensor *x, double a, lam_tensor *y, double b);
 
 #ifdef __cplusplus
 }

@@ -5,4 +5,5 @@
 #include "model/cpu/norm.inc.h"
 #include "model/cpu/channels.inc.h"
 #include "model/cpu/parallel.inc.h"
+#include "model/cpu/partial.inc.h"
 #include "model/cpu/tokens.inc.h"

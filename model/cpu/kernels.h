@@ -10,6 +10,7 @@
 
 #include "model/cpu/attention.h"
 #include "model/cpu/optimizer.h"
+#include "model/ops.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -45,6 +46,14 @@ typedef struct lam_unshuffle_sizes {
     int64_t cls; /* 1 or 0 */
     const int32_t *restore, *channel_ids;
 } lam_unshuffle_sizes;
+/* One sample of the Fourier loss: `images` planes of height x width out of `tokens` tokens of `length` values on a grid x grid
+ * of places. by_channel: tokens are channel-major with P*P values, else they hold P*P*C, channel fastest. `cell` consecutive
+ * coefficients share a weight. half = width / 2 + 1. */
+typedef struct lam_fourier_shape {
+    lam_fourier_form form;
+    bool by_channel;
+    int64_t channels, patch_size, grid, tokens, length, images, height, width, half, cell;
+} lam_fourier_shape;
 
 typedef struct lam_kernels {
     const char *name;
@@ -101,6 +110,42 @@ typedef struct lam_kernels {
                                  const float *mean, const float *rstd, void *d, bool add, int64_t rows,
                                  int64_t length);
 
+    /* The parts of lam_fourier_loss between its matrix products, for one sample, whose tokens start at element `first` of
+     * prediction and d_prediction; mean, rstd [tokens]. planes: [images, height, width] of the prediction, or of the target
+     * where it is NULL; tokens: d_prediction (+)= factor planes. */
+    void (*fourier_planes)(const void *prediction, int64_t first, const float *target, const float *mask,
+                           const float *mean, const float *rstd, float *planes,
+                           const lam_fourier_shape *shape);
+    void (*fourier_tokens)(const float *planes, const float *mask, float factor, void *d_prediction,
+                           int64_t first, bool add, const lam_fourier_shape *shape);
+
+    /* fourier.inc.h: float32 in both tables */
+    /* rows [width, 2 half], columns [2 height, 2 height] */
+    void (*fourier_matrices)(float *rows, float *columns, const lam_fourier_shape *shape);
+    /* [images, height, 2, half] to [images, half, 2, height], or back */
+    void (*fourier_turn)(const float *from, float *to, const lam_fourier_shape *shape, bool back);
+    /* The sample's loss, and its gradient in place of the spectrum; cells: weights of the coefficients; errors: workspace
+     * [images]. */
+    double (*fourier_error)(float *spectrum, const float *wanted, const float *cells, double *errors,
+                            const lam_fourier_shape *shape, bool squared);
+
+    /* partial.inc.h */
+    /* As lam_append_masked, lam_restore_tokens say; rows of `width` elements. */
+    void (*append_masked)(const void *x, const float *mask_token, const float *position, const int32_t *ids,
+                          void *y, int64_t batch, int64_t kept, int64_t decoded, int64_t places,
+                          int64_t width);
+    /* d_mask_token +=; partial: workspace of batch * width floats. */
+    void (*append_masked_backward)(const void *dy, void *dx, bool add, float *d_mask_token, float *partial,
+                                   int64_t batch, int64_t kept, int64_t decoded, int64_t width);
+    void (*restore_tokens)(const void *x, const int32_t *ids_restore, void *y, int64_t batch, int64_t decoded,
+                           int64_t tokens, int64_t width);
+    void (*restore_tokens_backward)(const void *dy, const int32_t *ids_restore, void *dx, bool add,
+                                    int64_t batch, int64_t decoded, int64_t tokens, int64_t width);
+    /* Of the positions added to rows dy [batch, 1 + tokens, width]: row 0 of the table += rows 0, row 1 + ids[t] % places
+     * += rows 1 + t (ids NULL: t). */
+    void (*position_gradient)(const void *dy, const int32_t *ids, float *d_position, int64_t batch,
+                              int64_t tokens, int64_t places, int64_t width);
+
     /* attention.inc.h */
     /* model/cpu/attention.h; lse [batch, heads, queries] is for the backward pass, workspace one piece a thread. Backward
      * reads `out` as well: sum_j p_j dp_j = d_out . out (Dao 2023, FlashAttention-2, section 3). */
@@ -145,6 +190,15 @@ typedef struct lam_kernels {
 static inline int64_t lam_column_blocks(int64_t rows) {
     return (rows + LAM_COLUMN_BLOCK_ROWS - 1) / LAM_COLUMN_BLOCK_ROWS;
 }
+
+/* Masks do not depend on the instruction set: model/cpu/mask.c. Workspace: bytes. */
+size_t lam_cpu_mask_workspace(int64_t batch, int64_t tokens);
+void lam_cpu_mask_noise(const lam_mask *how, uint32_t step, const int64_t *sample_ids, float *noise,
+                        void *workspace, int64_t batch);
+void lam_cpu_mask_plan(const float *noise, int32_t *ids_keep, int32_t *ids_restore, float *mask,
+                       void *workspace, int64_t batch, int64_t tokens, int64_t keep);
+void lam_cpu_decode_plan(const int32_t *ids_restore, int32_t *ids, float *mask, int64_t batch, int64_t tokens,
+                         int64_t keep, int64_t decoded);
 
 /* [0] float32, [1] bfloat16 */
 extern const lam_kernels lam_kernels_baseline[2], lam_kernels_avx2[2], lam_kernels_avx512[2],

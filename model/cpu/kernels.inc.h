@@ -20,6 +20,7 @@
 typedef float vector __attribute__((vector_size(VF * 4), aligned(4), may_alias));
 
 #define LAM_REAL_SUFFIX f32
+#include "model/cpu/fourier.inc.h"
 #include "model/cpu/optimizer.inc.h"
 #define real float
 #define get(x) (x)
@@ -50,6 +51,13 @@ typedef float vector __attribute__((vector_size(VF * 4), aligned(4), may_alias))
         .gather_patches = JOIN(gather_patches, LAM_SUFFIX, type),                                            \
         .masked_loss = JOIN(masked_loss, LAM_SUFFIX, type),                                                  \
         .masked_loss_backward = JOIN(masked_loss_backward, LAM_SUFFIX, type),                                \
+        .fourier_planes = JOIN(fourier_planes, LAM_SUFFIX, type),                                            \
+        .fourier_tokens = JOIN(fourier_tokens, LAM_SUFFIX, type),                                            \
+        .append_masked = JOIN(append_masked, LAM_SUFFIX, type),                                              \
+        .append_masked_backward = JOIN(append_masked_backward, LAM_SUFFIX, type),                            \
+        .restore_tokens = JOIN(restore_tokens, LAM_SUFFIX, type),                                            \
+        .restore_tokens_backward = JOIN(restore_tokens_backward, LAM_SUFFIX, type),                          \
+        .position_gradient = JOIN(position_gradient, LAM_SUFFIX, type),                                      \
         .attention = JOIN(attention, LAM_SUFFIX, type),                                                      \
         .attention_backward = JOIN(attention_backward, LAM_SUFFIX, type),                                    \
         .attention_workspace = JOIN(attention_workspace, LAM_SUFFIX, type),                                  \
@@ -60,6 +68,9 @@ typedef float vector __attribute__((vector_size(VF * 4), aligned(4), may_alias))
         .unshuffle_channels = JOIN(unshuffle_channels, LAM_SUFFIX, type),                                    \
         .unshuffle_channels_backward = JOIN(unshuffle_channels_backward, LAM_SUFFIX, type),                  \
         .copy_rows = JOIN(copy_rows, LAM_SUFFIX, type),                                                      \
+        .fourier_matrices = JOIN(fourier_matrices, LAM_SUFFIX, f32),                                         \
+        .fourier_turn = JOIN(fourier_turn, LAM_SUFFIX, f32),                                                 \
+        .fourier_error = JOIN(fourier_error, LAM_SUFFIX, f32),                                               \
         .optimizer = &JOIN(lam_optimizer_kernels, LAM_SUFFIX, f32)                                           \
     }
 

@@ -19,6 +19,30 @@ lam_status lam_mae_kind_of(const char *name, lam_mae_kind *kind) {
     LAM_FAIL(LAM_ERROR_CONFIG, "model.name: there is no network %s", name);
 }
 
+static lam_status check_mask(const lam_mae_config *c) {
+    bool by_channel = nets[c->kind]->channel_tokens;
+    int64_t tokens = lam_mae_patches(c) * (by_channel ? c->in_channels : 1), kept = lam_mae_kept(c, tokens);
+    LAM_REQUIRE(
+        by_channel || (c->masking != LAM_MASKING_PER_CHANNEL && c->masking != LAM_MASKING_WHOLE_CHANNEL),
+        LAM_ERROR_CONFIG,
+        "model.masking hides channels apart, but a token of %s holds all of them: take random or block",
+        nets[c->kind]->name);
+    LAM_REQUIRE(c->masking != LAM_MASKING_WHOLE_CHANNEL || c->in_channels > 1, LAM_ERROR_CONFIG,
+                "model.masking is whole_channel, which needs two channels at least");
+    LAM_REQUIRE(c->mask_ratio > 0 && c->mask_ratio < 1 && kept >= 1 && kept < tokens, LAM_ERROR_CONFIG,
+                "model.mask_ratio is %g: of %lld patches at least one must be kept and one masked",
+                c->mask_ratio, (long long)lam_mae_patches(c));
+    LAM_REQUIRE(c->decode_ratio >= 0 && c->decode_ratio <= 1, LAM_ERROR_CONFIG,
+                "model.decode_ratio is %g: it is a share of the masked patches", c->decode_ratio);
+    bool partial = lam_mae_decoded(c, tokens) < tokens;
+    LAM_REQUIRE(!partial || (!by_channel && c->fourier != LAM_FOURIER_RECURSION), LAM_ERROR_CONFIG,
+                "model.decode_ratio is %g: %s needs every patch decoded; leave it at 1", c->decode_ratio,
+                by_channel ? nets[c->kind]->name : "model.fourier recursion_compat");
+    LAM_REQUIRE(c->fourier_alpha >= 0 && c->fourier_alpha < 1, LAM_ERROR_CONFIG,
+                "model.fourier_alpha is %g: it must be less than 1", c->fourier_alpha);
+    return LAM_OK;
+}
+
 lam_status lam_mae_check(const lam_mae_config *c) {
     LAM_REQUIRE(c->patch_size >= 1 && c->image_size >= c->patch_size && c->image_size % c->patch_size == 0,
                 LAM_ERROR_CONFIG, "model.patch_size is %lld: it must divide model.image_size, %lld",
@@ -38,10 +62,7 @@ lam_status lam_mae_check(const lam_mae_config *c) {
         (long long)c->decoder_embed_dim, (long long)c->decoder_num_heads);
     LAM_REQUIRE(c->depth >= 1 && c->decoder_depth >= 1, LAM_ERROR_CONFIG,
                 "model.depth and model.decoder_depth must be at least 1");
-    LAM_REQUIRE(c->mask_ratio > 0 && c->mask_ratio < 1 && lam_mae_kept(c, lam_mae_patches(c)) >= 1,
-                LAM_ERROR_CONFIG,
-                "model.mask_ratio is %g: of %lld patches at least one must be kept and one masked",
-                c->mask_ratio, (long long)lam_mae_patches(c));
+    LAM_TRY(check_mask(c));
     LAM_REQUIRE(c->drop_path >= 0 && c->drop_path <= 0.9, LAM_ERROR_CONFIG,
                 "model.drop_path is %g: allowed are 0 to 0.9", c->drop_path);
     return nets[c->kind]->check ? nets[c->kind]->check(c) : LAM_OK;

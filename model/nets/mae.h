@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "model/graph.h"
+#include "model/ops.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -40,18 +41,24 @@ typedef struct lam_mae_config {
     int64_t decoder_embed_dim, decoder_depth, decoder_num_heads, decoder_mlp_dim;
     double mask_ratio;
     double drop_path; /* 0..0.9: drop rate of the encoder's last block, falling linearly to 0 at its first */
+    lam_masking masking;
+    double decode_ratio;    /* share of the hidden tokens that are decoded and count in the loss; 0: all */
+    bool learned_positions; /* N(0, 0.02^2) at the start, without weight decay; else sin-cos tables, frozen */
     bool norm_pix_loss;
     /* mae_channel_agnostic alone. Its weights do not depend on in_channels: the encoder takes any channels. */
     lam_decoder decoder;
     int64_t channels_per_step;    /* drawn from in_channels for each step, the same ones for all samples; 0: all */
     int64_t channel_tokens;       /* channels that the decoder knows; 0: in_channels */
     const int32_t *channel_token; /* [in_channels] which of them each channel is; borrowed; NULL: in order */
+    lam_fourier_form fourier;
+    double fourier_alpha;    /* loss = (1 - alpha) L_MAE + alpha L_FT (Kraus et al. 2024: 0.01) */
+    bool fourier_squared;    /* squares of differences of amplitudes, else their absolute values */
     lam_dtype pixel_type;    /* LAM_U8, LAM_U16; LAM_F32: pixels are taken as they are, no standardisation */
     lam_normalize normalize; /* CROP: each crop and channel by itself, biased variance + 1e-5; else mean and
                                 rstd are inputs */
     int transform; /* 0 none, 1 sqrt(x), 2 log(1 + 1023 x)/log(1024), of x = pixel * scale (data/shard.h) */
-    bool noise_input; /* the caller fills io.noise (golden tests); else Philox(seed, LAM_RNG_MASK) at
-                         (step, sample id, token / 4) */
+    bool
+        noise_input; /* the caller fills io.noise, whose lowest are visible (golden tests); else lam_mask_noise draws it */
     uint64_t seed;
 } lam_mae_config;
 
@@ -69,11 +76,16 @@ typedef struct lam_mae_io {
     lam_tensor *sample_weight; /* [B] F32: loss = sum_b weight_b * loss_b; 1/B each is the plain mean, 0 takes
                                   a row out */
     /* outputs, readable after forward */
-    lam_tensor *loss;        /* [1] F32 */
-    lam_tensor *sample_loss; /* [B] F32: mean over the masked patches of the mean square over a patch */
-    lam_tensor *latent;      /* [B, 1 + K, D] what the decoder gets: after vit.layernorm (mae_vit), else without a norm */
-    lam_tensor *logits;      /* [B, N, P*P*C] prediction, cls dropped */
-    lam_tensor *mask;        /* [B, N] F32, 1 = masked */
+    lam_tensor *loss; /* [1] F32 */
+    lam_tensor *
+        sample_loss; /* [B] F32: of each row: mean over the masked patches of the mean square over a patch, mixed with
+                                the Fourier loss */
+    lam_tensor *latent; /* [B, 1 + K, D] what the decoder gets: after vit.layernorm (mae_vit), else without a norm */
+    lam_tensor *logits; /* [B, N, P*P*C] prediction, cls dropped */
+    lam_tensor *mask;   /* [B, N] F32, 1 = masked */
+    lam_tensor
+        *loss_mask; /* [B, N] F32, 1 = masked and decoded; `mask` itself where all are; elsewhere logits are 0
+                                for what is not decoded */
     lam_tensor *ids_restore; /* [B, N] I32 */
     lam_tensor *target;      /* [B, N, P*P*C] standardised patches (before norm_pix) */
     /* mae_channel_agnostic: N above is K * tokens_per_channel, channel by channel, and the rows of logits and target have P*P
@@ -100,6 +112,14 @@ typedef struct lam_mae_encoder_io {
 lam_status lam_mae_build_encoder(lam_graph *graph, const lam_mae_config *config, int64_t batch, int64_t block,
                                  bool hidden, lam_mae_encoder_io *io);
 
+/* The weights of a network for crops of `from_config` as those of the same network for crops of another size: position tables
+ * change, everything else is copied. Sin-cos tables are computed for the new grid, not interpolated: a patch is as large on
+ * the sample as before, so that neighbours stay one step apart, and where the crop is smaller the table is a window of the
+ * one in training. Learned tables have values at their own grid only: bicubic interpolation, as published for fine-tuning
+ * (Dosovitskiy et al. 2021, section 3.2). `to` has been laid out. */
+lam_status lam_mae_resize(lam_parameters *to, const lam_mae_config *to_config, const lam_parameters *from,
+                          const lam_mae_config *from_config);
+
 /* Floating-point operations of one training step on one crop: 3 x forward; matrix products only; as if no branch were
  * dropped. */
 double lam_mae_step_flops(const lam_mae_config *config);
@@ -113,6 +133,7 @@ lam_status lam_mae_kind_of(const char *name, lam_mae_kind *kind);
 /* What a network's file gives; the functions above check what all have in common and call it. */
 typedef struct lam_mae_net {
     const char *name;
+    bool channel_tokens; /* a token holds one channel: channels one after the other, [B, C*N, P*P] */
     lam_status (*check)(const lam_mae_config *config); /* what is its own; NULL: nothing */
     lam_status (*parameters)(lam_parameters *parameters, const lam_mae_config *config);
     void (*fill_positions)(lam_parameters *parameters, const lam_mae_config *config);

@@ -31,8 +31,7 @@ static lam_status parameters(lam_parameters *p, const lam_mae_config *c) {
             patch = c->patch_size;
     lam_registry_add(&r, "vit.embeddings.", "cls_token", 3, (int64_t[]){1, 1, d}, LAM_INIT_NORMAL,
                      LAM_TOKEN_INIT, true);
-    lam_registry_add(&r, "vit.embeddings.", "position_embeddings", 3, (int64_t[]){1, tokens, d},
-                     LAM_INIT_FROZEN, 0, false);
+    lam_registry_positions(&r, c, "vit.embeddings.", "position_embeddings", tokens, d);
     lam_registry_add(&r, "vit.embeddings.", "patch_embeddings.projection.weight", 4,
                      (int64_t[]){d, c->in_channels, patch, patch}, LAM_INIT_XAVIER_UNIFORM, 0, true);
     lam_registry_add(&r, "vit.embeddings.", "patch_embeddings.projection.bias", 1, (int64_t[]){d},
@@ -42,8 +41,7 @@ static lam_status parameters(lam_parameters *p, const lam_mae_config *c) {
     lam_registry_linear(&r, "decoder.", "decoder_embed", dd, d);
     lam_registry_add(&r, "decoder.", "mask_token", 3, (int64_t[]){1, 1, dd}, LAM_INIT_NORMAL, LAM_TOKEN_INIT,
                      true);
-    lam_registry_add(&r, "decoder.", "decoder_pos_embed", 3, (int64_t[]){1, tokens, dd}, LAM_INIT_FROZEN, 0,
-                     false);
+    lam_registry_positions(&r, c, "decoder.", "decoder_pos_embed", tokens, dd);
     for (int64_t i = 0; i < c->decoder_depth; i++)
         add_block(&r, "decoder.decoder_layers", i, dd, lam_mae_decoder_mlp_dim(c));
     lam_registry_norm(&r, "decoder.", "decoder_norm", dd);
@@ -52,11 +50,8 @@ static lam_status parameters(lam_parameters *p, const lam_mae_config *c) {
 }
 
 static void fill_positions(lam_parameters *p, const lam_mae_config *c) {
-    int64_t grid = c->image_size / c->patch_size;
-    lam_sincos_table(p->weights + lam_parameters_find(p, "vit.embeddings.position_embeddings")->offset,
-                     c->embed_dim, grid, LAM_SINCOS_COLUMN_FIRST);
-    lam_sincos_table(p->weights + lam_parameters_find(p, "decoder.decoder_pos_embed")->offset,
-                     c->decoder_embed_dim, grid, LAM_SINCOS_COLUMN_FIRST);
+    lam_fill_sincos(p, c, "vit.embeddings.position_embeddings", LAM_SINCOS_COLUMN_FIRST);
+    lam_fill_sincos(p, c, "decoder.decoder_pos_embed", LAM_SINCOS_COLUMN_FIRST);
 }
 
 /* A stack of pre-norm blocks; each has two branches, which drop apart (io: the encoder in training; NULL: nothing is
@@ -105,7 +100,6 @@ static lam_tensor *embed(lam_graph *g, lam_tensor *patches, lam_tensor *ids_keep
 }
 
 static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_io *io) {
-    int64_t tokens = lam_mae_patches(c);
     lam_mae_pixels in = lam_mae_input(g, c, batch, NULL);
     io->pixels = in.pixels;
     io->scale = in.scale;
@@ -113,25 +107,24 @@ static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_
     io->rstd = in.rstd;
     io->present = in.present;
     io->target = lam_keep(g, in.patches, "target");
-    lam_tensor *noise = lam_mae_noise(g, c, batch, tokens, io), *ids_keep;
+    lam_mae_plan plan = lam_mae_masked(g, c, batch, lam_mae_patches(c), io);
     io->sample_weight = lam_input(g, "sample_weight", LAM_F32, 1, (int64_t[]){batch});
-    lam_mask_plan(g, noise, lam_mae_kept(c, tokens), &ids_keep, &io->ids_restore, &io->mask);
-    lam_keep(g, io->mask, "mask");
-    lam_keep(g, io->ids_restore, "ids_restore");
 
-    lam_tensor *x = embed(g, in.patches, ids_keep, c->in_channels);
+    lam_tensor *x = embed(g, in.patches, plan.ids_keep, c->in_channels);
     x = blocks(g, c, io, x, "vit.encoder.layer", c->depth, c->num_heads, false, "vit.", "layernorm");
     io->latent = lam_keep(g, x, "latent");
     x = lam_named_linear(g, x, "decoder.", "decoder_embed");
-    x = lam_unshuffle(g, x, lam_named(g, "decoder.", "mask_token"),
-                      lam_named(g, "decoder.", "decoder_pos_embed"), io->ids_restore);
+    lam_tensor *mask_token = lam_named(g, "decoder.", "mask_token"),
+               *position = lam_named(g, "decoder.", "decoder_pos_embed");
+    x = plan.ids_decoded ? lam_append_masked(g, x, mask_token, position, plan.ids_decoded)
+                         : lam_unshuffle(g, x, mask_token, position, io->ids_restore);
     x = blocks(g, c, NULL, x, "decoder.decoder_layers", c->decoder_depth, c->decoder_num_heads, false,
                "decoder.", "decoder_norm");
     x = lam_named_linear(g, lam_drop_cls(g, x), "decoder.", "decoder_pred");
+    if (plan.ids_decoded) x = lam_restore_tokens(g, x, io->ids_restore);
     io->logits = lam_keep(g, x, "logits");
     io->loss = lam_keep(
-        g, lam_masked_loss(g, x, in.patches, io->mask, io->sample_weight, c->norm_pix_loss, &io->sample_loss),
-        "loss");
+        g, lam_mae_loss(g, c, x, in.patches, io->loss_mask, io->sample_weight, &io->sample_loss), "loss");
     lam_keep(g, io->sample_loss, "sample_loss");
 }
 
@@ -151,12 +144,17 @@ static void build_encoder(lam_graph *g, const lam_mae_config *c, int64_t batch, 
 }
 
 static double step_flops(const lam_mae_config *c) {
-    double n = (double)lam_mae_patches(c), k = (double)lam_mae_kept(c, lam_mae_patches(c)) + 1, m = n + 1,
+    int64_t tokens = lam_mae_patches(c);
+    double n = (double)lam_mae_decoded(c, tokens), k = (double)lam_mae_kept(c, tokens) + 1, m = n + 1,
            length = (double)patch_length(c), d = (double)c->embed_dim, dd = (double)c->decoder_embed_dim;
     double encoder = lam_block_flops((double)c->depth, k, d, (double)lam_mae_mlp_dim(c));
     double decoder = lam_block_flops((double)c->decoder_depth, m, dd, (double)lam_mae_decoder_mlp_dim(c));
     return 3 * (encoder + decoder + 2 * (k - 1) * length * d + 2 * k * d * dd + 2 * n * dd * length);
 }
 
-const lam_mae_net lam_mae_vit = {"mae_vit", NULL,          parameters, fill_positions,
-                                 build,     build_encoder, step_flops};
+const lam_mae_net lam_mae_vit = {.name = "mae_vit",
+                                 .parameters = parameters,
+                                 .fill_positions = fill_positions,
+                                 .build = build,
+                                 .build_encoder = build_encoder,
+                                 .step_flops = step_flops};

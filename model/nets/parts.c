@@ -4,7 +4,22 @@
 #include <stdio.h>
 
 int64_t lam_mae_kept(const lam_mae_config *c, int64_t tokens) {
-    return (int64_t)((double)tokens * (1.0 - c->mask_ratio));
+    int64_t places = lam_mae_patches(c), channels = tokens / places, kept;
+    switch (c->masking) {
+    case LAM_MASKING_BLOCK:
+    case LAM_MASKING_PER_CHANNEL: return channels * (int64_t)((double)places * (1.0 - c->mask_ratio));
+    case LAM_MASKING_WHOLE_CHANNEL:
+        kept = (int64_t)((double)channels * (1.0 - c->mask_ratio));
+        return places * (kept < 1 ? 1 : kept > channels - 1 ? channels - 1 : kept);
+    default: return (int64_t)((double)tokens * (1.0 - c->mask_ratio));
+    }
+}
+
+int64_t lam_mae_decoded(const lam_mae_config *c, int64_t tokens) {
+    if (c->decode_ratio == 0) return tokens;
+    int64_t kept = lam_mae_kept(c, tokens),
+            hidden = (int64_t)((double)(tokens - kept) * c->decode_ratio + 0.5);
+    return kept + (hidden < 1 ? 1 : hidden);
 }
 
 void lam_registry_add(lam_registry *r, const char *prefix, const char *name, int rank, const int64_t *shape,
@@ -40,6 +55,12 @@ void lam_registry_norm(lam_registry *r, const char *prefix, const char *name, in
     lam_registry_add(r, prefix, full, 1, (int64_t[]){width}, LAM_INIT_ZERO, 0, false);
 }
 
+void lam_registry_positions(lam_registry *r, const lam_mae_config *c, const char *prefix, const char *name,
+                            int64_t rows, int64_t width) {
+    lam_registry_add(r, prefix, name, 3, (int64_t[]){1, rows, width},
+                     c->learned_positions ? LAM_INIT_NORMAL : LAM_INIT_FROZEN, LAM_TOKEN_INIT, false);
+}
+
 void lam_sincos_table(float *table, int64_t width, int64_t grid, lam_sincos_order order) {
     int64_t quarter = width / 4;
     for (int64_t i = 0; i < width; i++) table[i] = 0;
@@ -56,6 +77,13 @@ void lam_sincos_table(float *table, int64_t width, int64_t grid, lam_sincos_orde
                 row[3 * quarter + i] = (float)cos(second * omega);
             }
         }
+}
+
+void lam_fill_sincos(lam_parameters *p, const lam_mae_config *c, const char *name, lam_sincos_order order) {
+    const lam_parameter_entry *entry = lam_parameters_find(p, name);
+    if (entry->init == LAM_INIT_FROZEN)
+        lam_sincos_table(p->weights + entry->offset, entry->shape[entry->rank - 1],
+                         c->image_size / c->patch_size, order);
 }
 
 lam_tensor *lam_named(lam_graph *g, const char *prefix, const char *name) {
@@ -116,14 +144,15 @@ lam_mae_pixels lam_mae_channel_input(lam_graph *g, const lam_mae_config *c, int6
 
 lam_tensor *lam_mae_noise(lam_graph *g, const lam_mae_config *c, int64_t batch, int64_t tokens,
                           lam_mae_io *io) {
+    lam_mask how = {c->masking, tokens / lam_mae_patches(c), c->image_size / c->patch_size,
+                    lam_mae_kept(c, tokens), c->seed};
     if (!c->noise_input || c->drop_path > 0) {
         io->step = lam_input(g, "step", LAM_I64, 1, (int64_t[]){1});
         io->sample_ids = lam_input(g, "sample_ids", LAM_I64, 1, (int64_t[]){batch});
     }
     if (c->drop_path > 0) io->drop_scale = lam_input(g, "drop_scale", LAM_F32, 1, (int64_t[]){1});
-    io->noise = c->noise_input
-                    ? lam_input(g, "noise", LAM_F32, 2, (int64_t[]){batch, tokens})
-                    : lam_keep(g, lam_uniform_noise(g, io->step, io->sample_ids, tokens, c->seed), "noise");
+    io->noise = c->noise_input ? lam_input(g, "noise", LAM_F32, 2, (int64_t[]){batch, tokens})
+                               : lam_keep(g, lam_mask_noise(g, io->step, io->sample_ids, &how), "noise");
     return io->noise;
 }
 
@@ -145,6 +174,35 @@ lam_depth lam_mae_depth(lam_graph *g, const lam_mae_config *c, const lam_mae_io 
     double rate = lam_mae_drop_rate(c, block);
     if (!io || rate == 0) return (lam_depth){0};
     return lam_depth_plan(g, io->step, io->sample_ids, io->drop_scale, branch, rate, c->seed);
+}
+
+lam_mae_plan lam_mae_masked(lam_graph *g, const lam_mae_config *c, int64_t batch, int64_t tokens,
+                            lam_mae_io *io) {
+    int64_t kept = lam_mae_kept(c, tokens), decoded = lam_mae_decoded(c, tokens);
+    lam_mae_plan plan = {0};
+    lam_mae_noise(g, c, batch, tokens, io);
+    lam_mask_plan(g, io->noise, kept, &plan.ids_keep, &io->ids_restore, &io->mask);
+    lam_keep(g, io->mask, "mask");
+    lam_keep(g, io->ids_restore, "ids_restore");
+    io->loss_mask = io->mask;
+    if (decoded < tokens) {
+        lam_decode_plan(g, io->ids_restore, kept, decoded, &plan.ids_decoded, &io->loss_mask);
+        lam_keep(g, io->loss_mask, "loss_mask");
+    }
+    return plan;
+}
+
+lam_tensor *lam_mae_loss(lam_graph *g, const lam_mae_config *c, lam_tensor *prediction, lam_tensor *target,
+                         lam_tensor *loss_mask, lam_tensor *sample_weight, lam_tensor **sample_loss) {
+    lam_tensor *loss =
+        lam_masked_loss(g, prediction, target, loss_mask, sample_weight, c->norm_pix_loss, sample_loss);
+    if (c->fourier == LAM_FOURIER_NONE) return loss;
+    lam_fourier how = {c->fourier, c->fourier_squared, c->norm_pix_loss, c->patch_size, c->in_channels};
+    lam_tensor *fourier_samples,
+        *fourier = lam_fourier_loss(g, prediction, target, loss_mask, sample_weight, &how, &fourier_samples);
+    double alpha = c->fourier_alpha;
+    *sample_loss = lam_mix(g, *sample_loss, 1 - alpha, fourier_samples, alpha);
+    return lam_mix(g, loss, 1 - alpha, fourier, alpha);
 }
 
 double lam_block_flops(double depth, double tokens, double width, double hidden) {

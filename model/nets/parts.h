@@ -28,8 +28,11 @@ static inline int64_t lam_mae_decoder_mlp_dim(const lam_mae_config *c) {
 static inline double lam_mae_drop_rate(const lam_mae_config *c, int64_t block) {
     return c->depth > 1 ? c->drop_path * (double)block / (double)(c->depth - 1) : 0;
 }
-/* int(tokens * (1 - mask_ratio)) */
+/* Visible tokens of `tokens` in all: int(tokens * (1 - mask_ratio)), of the places of each channel with BLOCK and PER_CHANNEL,
+ * of the channels (one at least visible and one hidden) with WHOLE_CHANNEL. */
 int64_t lam_mae_kept(const lam_mae_config *config, int64_t tokens);
+/* Tokens that are decoded: the visible ones and the share decode_ratio of the hidden ones, one at least. */
+int64_t lam_mae_decoded(const lam_mae_config *config, int64_t tokens);
 
 /* ---- parameters: the first failure is kept and returned at the end ---- */
 
@@ -45,10 +48,21 @@ void lam_registry_projection(lam_registry *r, const char *prefix, const char *na
                              bool bias);
 void lam_registry_norm(lam_registry *r, const char *prefix, const char *name, int64_t width);
 
+/* A position table [1, rows, width]: frozen, for fill_positions; or learned. */
+void lam_registry_positions(lam_registry *r, const lam_mae_config *config, const char *prefix,
+                            const char *name, int64_t rows, int64_t width);
+
 /* Rows of [sin(first) cos(first) sin(second) cos(second)] of `grid` x `grid` places, omega_i = 10000^(-i / (width/4)); row 0
  * (cls) is zero. COLUMN_FIRST: first is the column (He et al.); ROW_FIRST: the row (Kraus et al.; trap T10). */
 typedef enum lam_sincos_order { LAM_SINCOS_COLUMN_FIRST, LAM_SINCOS_ROW_FIRST } lam_sincos_order;
 void lam_sincos_table(float *table, int64_t width, int64_t grid, lam_sincos_order order);
+/* Fills the parameter `name` with that table where it is frozen. */
+void lam_fill_sincos(lam_parameters *parameters, const lam_mae_config *config, const char *name,
+                     lam_sincos_order order);
+
+/* A table [1 + from_grid^2, width] at another grid: row 0 (cls) is copied, the others are interpolated, bicubic with
+ * a = -0.75, corners not aligned, values beyond the edge those at the edge (torch.nn.functional.interpolate). */
+void lam_positions_resample(const float *from, int64_t from_grid, float *to, int64_t to_grid, int64_t width);
 
 /* ---- graph ---- */
 
@@ -68,10 +82,23 @@ lam_mae_pixels lam_mae_input(lam_graph *g, const lam_mae_config *c, int64_t batc
 lam_mae_pixels lam_mae_channel_input(lam_graph *g, const lam_mae_config *c, int64_t batch,
                                      lam_tensor *channel_ids);
 
-/* The noise that the masks follow: an input, or Philox draws of io->step and io->sample_ids; sets these of io, and
- * drop_scale. */
+typedef struct lam_mae_plan {
+    lam_tensor *ids_keep; /* [B, K] visible tokens by rising noise */
+    lam_tensor *
+        ids_decoded; /* [B, R] with decode_ratio: these and the hidden ones that are decoded; NULL: all are */
+} lam_mae_plan;
+/* Noise of `tokens` tokens (a multiple of the places: of as many channels) whose lam_mae_kept lowest are visible: an input, or
+ * drawn as the configuration says; sets io's noise, step, sample_ids and drop_scale. */
 lam_tensor *lam_mae_noise(lam_graph *g, const lam_mae_config *c, int64_t batch, int64_t tokens,
                           lam_mae_io *io);
+/* What follows from it; sets ids_restore, mask and loss_mask, too. */
+lam_mae_plan lam_mae_masked(lam_graph *g, const lam_mae_config *c, int64_t batch, int64_t tokens,
+                            lam_mae_io *io);
+
+/* The configured loss, F32: the masked mean square of prediction and target [B, N, P*P*C] or [B, C*N, P*P], mixed with a
+ * Fourier loss. loss_mask, sample_weight: of io. */
+lam_tensor *lam_mae_loss(lam_graph *g, const lam_mae_config *c, lam_tensor *prediction, lam_tensor *target,
+                         lam_tensor *loss_mask, lam_tensor *sample_weight, lam_tensor **sample_loss);
 
 /* The residual stream x of a stack of pre-norm blocks, and the branch r that is not yet added to it, so that each
  * addition is fused with the LayerNorm that follows it. A block is, for each of its branches,

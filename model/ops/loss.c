@@ -5,7 +5,6 @@
 
 #define NORM_PIX_EPS 1e-6
 
-/* Mean and reciprocal deviation that the target patch is standardised with. */
 static void target_scale(const float *target, int64_t length, float *mean, float *rstd) {
     double sum = 0, squares = 0;
     for (int64_t i = 0; i < length; i++) sum += (double)target[i];
@@ -16,7 +15,13 @@ static void target_scale(const float *target, int64_t length, float *mean, float
     *rstd = (float)(1.0 / sqrt(squares / (double)(length - 1) + NORM_PIX_EPS));
 }
 
-static int64_t masked_count(const float *mask, int64_t tokens) {
+void lam_target_scales(const float *target, int64_t rows, int64_t length, float *mean, float *rstd) {
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; row++)
+        target_scale(target + row * length, length, &mean[row], &rstd[row]);
+}
+
+int64_t lam_masked_count(const float *mask, int64_t tokens) {
     int64_t count = 0;
     for (int64_t n = 0; n < tokens; n++) count += mask[n] != 0.0f;
     return count;
@@ -32,17 +37,13 @@ static lam_status masked_loss_forward(lam_node *node) {
     float *loss = node->outputs[0]->data, *sample_loss = node->outputs[1]->data;
     float *mean = node->integers[0] ? node->saved : NULL, *rstd = mean ? mean + rows : NULL;
     double *errors = node->forward_workspace; /* [batch, tokens] */
-    if (mean) {
-#pragma omp parallel for schedule(static)
-        for (int64_t row = 0; row < rows; row++)
-            target_scale(target + row * length, length, &mean[row], &rstd[row]);
-    }
+    if (mean) lam_target_scales(target, rows, length, mean, rstd);
     node->kernels->masked_loss(prediction->data, target, mask, mean, rstd, errors, rows, length);
     double total = 0;
     for (int64_t b = 0; b < batch; b++) {
         double sum = 0;
         for (int64_t n = 0; n < tokens; n++) sum += errors[b * tokens + n];
-        int64_t count = masked_count(mask + b * tokens, tokens);
+        int64_t count = lam_masked_count(mask + b * tokens, tokens);
         sample_loss[b] = (float)(sum / (double)(count ? count : 1));
         /* A row of weight 0 holds no sample: whatever it computes, even a NaN, does not count. */
         if (weight[b] != 0.0f) total += (double)weight[b] * sum / (double)(count ? count : 1);
@@ -63,7 +64,7 @@ static lam_status masked_loss_backward(lam_node *node) {
     if (!d) return LAM_OK;
     float d_loss = *(const float *)node->outputs[0]->gradient;
     for (int64_t b = 0; b < batch; b++) {
-        int64_t count = masked_count(mask + b * tokens, tokens);
+        int64_t count = lam_masked_count(mask + b * tokens, tokens);
         float each = count ? d_loss * weight[b] * 2.0f / ((float)length * (float)count) : 0.0f;
         for (int64_t n = 0; n < tokens; n++)
             factor[b * tokens + n] = mask[b * tokens + n] != 0.0f ? each : 0.0f;
@@ -94,4 +95,37 @@ lam_tensor *lam_masked_loss(lam_graph *g, lam_tensor *prediction, lam_tensor *ta
     *sample_loss = lam_node_output(g, node, LAM_F32, 1, (int64_t[]){prediction->shape[0]});
     if (*sample_loss) (*sample_loss)->requires_gradient = false;
     return loss;
+}
+
+/* ---- mix: a x + b y of losses ---- */
+
+static lam_status mix_forward(lam_node *node) {
+    lam_tensor *to = node->outputs[0];
+    const float *x = node->inputs[0]->data, *y = node->inputs[1]->data;
+    for (int64_t i = 0; i < to->count; i++)
+        ((float *)to->data)[i] = (float)node->numbers[0] * x[i] + (float)node->numbers[1] * y[i];
+    return LAM_OK;
+}
+
+static lam_status mix_backward(lam_node *node) {
+    const lam_tensor *to = node->outputs[0];
+    for (int k = 0; k < 2; k++) {
+        bool add;
+        float *d = lam_gradient_target(node->inputs[k], &add);
+        for (int64_t i = 0; d && i < to->count; i++)
+            d[i] = (add ? d[i] : 0.0f) + (float)node->numbers[k] * ((const float *)to->gradient)[i];
+    }
+    return LAM_OK;
+}
+
+static const lam_op mix_op = {.name = "mix", .forward = mix_forward, .backward = mix_backward};
+
+lam_tensor *lam_mix(lam_graph *g, lam_tensor *x, double a, lam_tensor *y, double b) {
+    lam_node *node = lam_node_add(g, &mix_op, 2, (lam_tensor *[]){x, y});
+    if (!node) return NULL;
+    if (x->count != y->count || x->dtype != LAM_F32 || y->dtype != LAM_F32)
+        lam_graph_fail(g, "mix: %s and %s are no losses of the same size", x->name, y->name);
+    node->numbers[0] = a;
+    node->numbers[1] = b;
+    return lam_node_output(g, node, LAM_F32, x->rank, x->shape);
 }

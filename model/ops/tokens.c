@@ -37,11 +37,17 @@ static lam_status embed_tokens_backward(lam_node *node) {
     if (dx) pass_rows(node, dy, (kept + 1) * d, d, dx, kept * d, 0, kept * d, batch, add);
     float *dcls = lam_gradient_target(node->inputs[1], &add);
     if (dcls) node->kernels->batch_sums(dy, batch, (kept + 1) * d, d, dcls);
+    float *dposition = lam_gradient_target(node->inputs[2], &add);
+    if (dposition)
+        node->kernels->position_gradient(dy, node->input_count > 3 ? node->inputs[3]->data : NULL, dposition,
+                                         batch, kept, node->inputs[2]->shape[1] - 1, d);
     return LAM_OK;
 }
 
-static const lam_op embed_tokens_op = {
-    .name = "embed_tokens", .forward = embed_tokens_forward, .backward = embed_tokens_backward};
+static const lam_op embed_tokens_op = {.name = "embed_tokens",
+                                       .backward_reads_inputs = 8,
+                                       .forward = embed_tokens_forward,
+                                       .backward = embed_tokens_backward};
 
 lam_tensor *lam_embed_tokens(lam_graph *g, lam_tensor *x, lam_tensor *cls, lam_tensor *position,
                              lam_tensor *ids_keep) {
@@ -74,6 +80,10 @@ static lam_status unshuffle_backward(lam_node *node) {
     float *dmask = lam_gradient_target(node->inputs[1], &add);
     for (int64_t b = 0; dmask && b < batch; b++)
         for (int64_t i = 0; i < d; i++) dmask[i] += partial[b * d + i];
+    float *dposition = lam_gradient_target(node->inputs[2], &add);
+    if (dposition)
+        node->kernels->position_gradient(y->gradient, NULL, dposition, batch, y->shape[1] - 1,
+                                         y->shape[1] - 1, d);
     return LAM_OK;
 }
 

@@ -15,6 +15,7 @@
 #include "base/rng.h"
 #include "base/safetensors.h"
 #include "model/nets/mae.h"
+#include "model/nets/parts.h"
 #include "model/optimizer.h"
 
 static void ok(lam_status status) {
@@ -251,23 +252,23 @@ static void golden_training(void **state) { (void)state, on_every_isa(golden_tra
 
 /* Central differences of the loss along random directions, every parameter tensor by itself. Odd sizes on
  * purpose: 9 tokens, head width 6, three channels of uint16. */
-static void check_gradients(double drop_path) {
-    lam_mae_config config = {.image_size = 15,
-                             .patch_size = 5,
-                             .in_channels = 3,
-                             .embed_dim = 12,
-                             .depth = 3,
-                             .num_heads = 2,
-                             .decoder_embed_dim = 20,
-                             .decoder_depth = 1,
-                             .decoder_num_heads = 4,
-                             .mask_ratio = 0.5,
-                             .drop_path = drop_path,
-                             .norm_pix_loss = true,
-                             .pixel_type = LAM_U16,
-                             .normalize = LAM_NORMALIZE_CROP,
-                             .transform = 1,
-                             .seed = 3};
+static const lam_mae_config odd = {.image_size = 15,
+                                   .patch_size = 5,
+                                   .in_channels = 3,
+                                   .embed_dim = 12,
+                                   .depth = 3,
+                                   .num_heads = 2,
+                                   .decoder_embed_dim = 20,
+                                   .decoder_depth = 1,
+                                   .decoder_num_heads = 4,
+                                   .mask_ratio = 0.5,
+                                   .norm_pix_loss = true,
+                                   .pixel_type = LAM_U16,
+                                   .normalize = LAM_NORMALIZE_CROP,
+                                   .transform = 1,
+                                   .seed = 3};
+
+static void check_gradients(lam_mae_config config) {
     net n = make(&config, 3);
     lam_rng r = lam_rng_stream(5, LAM_RNG_TEST, 0);
     uint16_t *pixels = lam_tensor_data(n.io.pixels);
@@ -276,7 +277,8 @@ static void check_gradients(double drop_path) {
     for (int64_t i = 0; i < 9; i++) ((float *)lam_tensor_data(n.io.present))[i] = i == 4 ? 0.0f : 1.0f;
     for (int64_t i = 0; i < 3; i++) ((int64_t *)lam_tensor_data(n.io.sample_ids))[i] = 7 * i;
     *(int64_t *)lam_tensor_data(n.io.step) = 12;
-    if (drop_path > 0) *(float *)lam_tensor_data(n.io.drop_scale) = 1; /* no branch is dropped by all */
+    if (config.drop_path > 0)
+        *(float *)lam_tensor_data(n.io.drop_scale) = 1; /* no branch is dropped by all */
     ((float *)lam_tensor_data(n.io.sample_weight))[1] = 0.7f;
     /* Larger weights than the initial ones, so that every path carries a signal. */
     for (int64_t i = 0; i < n.parameters->trainable; i++)
@@ -312,7 +314,7 @@ static void check_gradients(double drop_path) {
         if (fabs(numeric - norm) > 2e-2 * norm + 3e-4)
             fail_msg("%s: gradient %.6g, differences %.6g", entry->name, norm, numeric);
     }
-    if (drop_path > 0) { /* something was dropped */
+    if (config.drop_path > 0) { /* something was dropped */
         float loss = *(float *)lam_tensor_data(n.io.loss);
         *(float *)lam_tensor_data(n.io.drop_scale) = 0;
         ok(lam_graph_forward(n.graph));
@@ -323,8 +325,136 @@ static void check_gradients(double drop_path) {
 
 static void gradient_check(void **state) {
     (void)state;
-    check_gradients(0);
-    check_gradients(0.5);
+    lam_mae_config config = odd;
+    check_gradients(config);
+    config.drop_path = 0.5;
+    check_gradients(config);
+}
+
+static void gradients_of_options(void **state) {
+    (void)state;
+    lam_mae_config config = odd;
+    config.masking = LAM_MASKING_BLOCK;
+    config.learned_positions = true;
+    check_gradients(config);
+    config.decode_ratio = 0.5; /* 3 of 5 */
+    check_gradients(config);
+    config.fourier_alpha = 0.3;
+    config.fourier_squared = true; /* differences along a direction see the kinks of absolute values */
+    for (int form = LAM_FOURIER_IMAGE; form <= LAM_FOURIER_RECURSION; form++) {
+        config.decode_ratio = form == LAM_FOURIER_RECURSION ? 1 : 0.5;
+        config.norm_pix_loss = form == LAM_FOURIER_IMAGE;
+        config.fourier = (lam_fourier_form)form;
+        check_gradients(config);
+    }
+}
+
+static void fill_odd(net *n) {
+    for (int64_t i = 0; i < lam_tensor_count(n->io.pixels); i++)
+        ((uint16_t *)lam_tensor_data(n->io.pixels))[i] = (uint16_t)(i * 7919 % 4001);
+    for (int64_t c = 0; c < 3; c++) ((float *)lam_tensor_data(n->io.scale))[c] = 1.0f / 4095.0f;
+    for (int64_t i = 0; i < 3 * n->batch; i++) ((float *)lam_tensor_data(n->io.present))[i] = 1;
+    for (int64_t i = 0; i < n->batch; i++) ((int64_t *)lam_tensor_data(n->io.sample_ids))[i] = i;
+    *(int64_t *)lam_tensor_data(n->io.step) = 1;
+}
+
+/* Where every hidden token is decoded, the order of ranks gives what the order of places gives; where half are, the logits are
+ * 0 elsewhere, the loss counts those alone, and the encoder saw the same. */
+static void partial_decoding(void **state) {
+    (void)state;
+    lam_mae_config config = odd;
+    net whole = make(&config, 2);
+    config.decode_ratio = 0.5;
+    net half = make(&config, 2);
+    fill_odd(&whole);
+    fill_odd(&half);
+    ok(lam_graph_forward(whole.graph));
+    ok(lam_graph_forward(half.graph));
+    assert_memory_equal(lam_tensor_data(whole.io.mask), lam_tensor_data(half.io.mask), 18 * sizeof(float));
+    assert_memory_equal(lam_tensor_data(whole.io.latent), lam_tensor_data(half.io.latent),
+                        (size_t)lam_tensor_count(half.io.latent) * sizeof(float));
+    assert_ptr_equal(whole.io.loss_mask, whole.io.mask);
+    const float *mask = lam_tensor_data(half.io.mask), *loss_mask = lam_tensor_data(half.io.loss_mask),
+                *logits = lam_tensor_data(half.io.logits), *target = lam_tensor_data(half.io.target);
+    for (int64_t b = 0; b < 2; b++) {
+        double sum = 0;
+        int64_t decoded = 0;
+        for (int64_t n = 9 * b; n < 9 * (b + 1); n++) {
+            assert_true(loss_mask[n] <= mask[n]);
+            double mean = 0, squares = 0, error = 0;
+            for (int64_t k = 75 * n; k < 75 * (n + 1); k++) mean += (double)target[k] / 75;
+            for (int64_t k = 75 * n; k < 75 * (n + 1); k++) squares += pow((double)target[k] - mean, 2);
+            for (int64_t k = 75 * n; k < 75 * (n + 1); k++) {
+                if (mask[n] > loss_mask[n]) assert_true(logits[k] == 0.0f);
+                error +=
+                    pow((double)logits[k] - ((double)target[k] - mean) / sqrt(squares / 74 + 1e-6), 2) / 75;
+            }
+            if (loss_mask[n] == 0.0f) continue;
+            decoded++;
+            sum += error;
+        }
+        assert_int_equal(decoded, 3);
+        double loss = (double)((float *)lam_tensor_data(half.io.sample_loss))[b];
+        assert_true(fabs(loss - sum / 3) < 1e-5 * loss);
+    }
+    assert_true(lam_mae_step_flops(&half.config) < lam_mae_step_flops(&whole.config));
+    drop(&whole);
+    drop(&half);
+}
+
+/* Learned tables on another grid, against torch.nn.functional.interpolate (bicubic, align_corners and antialias false); frozen
+ * ones are those of the new grid. */
+static void other_crop_sizes(void **state) {
+    (void)state;
+    static const double three[] = {-0.372377596315, -0.086564906491, 0.267892902572,  -0.42530568161,
+                                   -0.004112082939, 0.130104349169,  -0.176208473712, 0.33379028007,
+                                   -0.272219214109, -0.00495049505,  0.349507314013,  -0.343691270169,
+                                   0.187916002972,  -0.140005339268, -0.094594062271, 0.415404691511,
+                                   -0.209148773433, 0.076663916392},
+                        larger_grid[] = {-0.599497525707, -0.099216171617, -0.046368992368, -0.19196919692,
+                                         0.419020435753,  -0.362595233048, 0.173664548891,  -0.546061973819,
+                                         -0.017557712803, -0.060076320132, -0.102172717272, 0.484914192374,
+                                         -0.426516089109, 0.022827282728,  -0.281530399134, -0.069925742574,
+                                         0.002620281559,  -0.230364182252, 0.289736102517,  -0.37308053722,
+                                         0.215162824876,  -0.231435643564, 0.01173271624,   -0.030785891089};
+    float from[17 * 2], to[37 * 2];
+    from[0] = 5, from[1] = 6;
+    for (int i = 0; i < 32; i++) from[2 + i] = (float)((double)(i * 7919 % 101) / 101 - 0.5);
+    lam_positions_resample(from, 4, to, 3, 2);
+    assert_true(to[0] == 5.0f && to[1] == 6.0f);
+    for (int i = 0; i < 18; i++) assert_true(fabs((double)to[2 + i] - three[i]) < 1e-7);
+    lam_positions_resample(from, 4, to, 6, 2);
+    for (int i = 0; i < 24; i++) assert_true(fabs((double)to[2 + i] - larger_grid[i]) < 1e-7);
+    assert_true(fabs((double)to[73] - 0.089315181518) < 1e-7);
+    lam_positions_resample(from, 4, to, 4, 2);
+    assert_memory_equal(from, to, sizeof from);
+
+    for (int learned = 0; learned < 2; learned++) {
+        lam_mae_config config = odd;
+        config.learned_positions = learned;
+        net n = make(&config, 1);
+        config.image_size = 25;
+        net larger = make(&config, 1);
+        for (int64_t i = 0; i < n.parameters->count; i++) n.parameters->weights[i] += 1;
+        ok(lam_mae_resize(larger.parameters, &config, n.parameters, &n.config));
+        const lam_parameter_entry *a = lam_parameters_find(n.parameters, "decoder.decoder_pos_embed"),
+                                  *b = lam_parameters_find(larger.parameters, "decoder.decoder_pos_embed"),
+                                  *w = lam_parameters_find(n.parameters, "decoder.decoder_pred.weight"),
+                                  *v = lam_parameters_find(larger.parameters, "decoder.decoder_pred.weight");
+        assert_memory_equal(n.parameters->weights + w->offset, larger.parameters->weights + v->offset,
+                            (size_t)w->count * sizeof(float));
+        float *expected = malloc((size_t)b->count * sizeof(float));
+        assert_int_equal(b->count, 26 * 20);
+        if (learned)
+            lam_positions_resample(n.parameters->weights + a->offset, 3, expected, 5, 20);
+        else
+            lam_sincos_table(expected, 20, 5, LAM_SINCOS_COLUMN_FIRST);
+        assert_memory_equal(expected, larger.parameters->weights + b->offset,
+                            (size_t)b->count * sizeof(float));
+        free(expected);
+        drop(&n);
+        drop(&larger);
+    }
 }
 
 /* A row of weight 0 changes nothing, whatever it holds; the draws depend on (step, sample id) alone. */
@@ -382,12 +512,33 @@ static void bad_configurations(void **state) {
     config = rgb;
     config.mask_ratio = 0.99;
     assert_int_equal(lam_mae_check(&config), LAM_ERROR_CONFIG);
+    const struct {
+        lam_masking masking;
+        double decode_ratio, alpha;
+        lam_fourier_form fourier;
+        const char *key;
+    } bad[] = {{LAM_MASKING_PER_CHANNEL, 1, 0, LAM_FOURIER_NONE, "model.masking"},
+               {LAM_MASKING_WHOLE_CHANNEL, 1, 0, LAM_FOURIER_NONE, "model.masking"},
+               {LAM_MASKING_RANDOM, 1.5, 0, LAM_FOURIER_NONE, "model.decode_ratio"},
+               {LAM_MASKING_RANDOM, 0.5, 0.01, LAM_FOURIER_RECURSION, "model.decode_ratio"},
+               {LAM_MASKING_RANDOM, 1, 1, LAM_FOURIER_IMAGE, "model.fourier_alpha"}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        config = rgb;
+        config.masking = bad[i].masking;
+        config.decode_ratio = bad[i].decode_ratio;
+        config.fourier = bad[i].fourier;
+        config.fourier_alpha = bad[i].alpha;
+        assert_int_equal(lam_mae_check(&config), LAM_ERROR_CONFIG);
+        assert_non_null(strstr(lam_last_error(), bad[i].key));
+    }
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden_rgb),        cmocka_unit_test(golden_six),
-        cmocka_unit_test(golden_training),   cmocka_unit_test(gradient_check),
-        cmocka_unit_test(weights_and_draws), cmocka_unit_test(bad_configurations)};
+        cmocka_unit_test(golden_rgb),           cmocka_unit_test(golden_six),
+        cmocka_unit_test(golden_training),      cmocka_unit_test(gradient_check),
+        cmocka_unit_test(gradients_of_options), cmocka_unit_test(partial_decoding),
+        cmocka_unit_test(other_crop_sizes),     cmocka_unit_test(weights_and_draws),
+        cmocka_unit_test(bad_configurations)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

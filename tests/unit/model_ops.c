@@ -346,6 +346,31 @@ static void oracle_concat(double **a, const int64_t *s, double *y) {
         }
 }
 
+/* Of 7 tokens on 4 places 5 are decoded, 2 of them visible. */
+static const int32_t decoded_ids[] = {6, 1, 0, 5, 3, 2, 3, 6, 4, 1};
+static lam_tensor *build_append(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    return lam_append_masked(g, a[0], a[1], a[2], ids);
+}
+static void oracle_append(double **a, const int64_t *s, double *y) {
+    for (int64_t b = 0; b < s[0]; b++)
+        for (int64_t r = 0; r < 6; r++)
+            for (int64_t i = 0; i < s[2]; i++)
+                y[(b * 6 + r) * s[2] + i] = (r < 3 ? a[0][(b * 3 + r) * s[2] + i] : a[1][i]) +
+                                            a[2][(r ? 1 + decoded_ids[b * 5 + r - 1] % 4 : 0) * s[2] + i];
+}
+
+static const int32_t rank_ids[] = {3, 0, 4, 2, 1, 1, 4, 0, 3, 2};
+static lam_tensor *build_restore(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    lam_tensor *x = lam_add(g, a[0], a[0]); /* its gradient is written once and added to once */
+    return lam_add(g, lam_restore_tokens(g, x, ids), lam_restore_tokens(g, x, ids));
+}
+static void oracle_restore(double **a, const int64_t *s, double *y) { /* 3 of 5 */
+    for (int64_t row = 0; row < s[0] * 5; row++)
+        for (int64_t i = 0; i < s[2]; i++)
+            y[row * s[2] + i] =
+                rank_ids[row] < s[1] ? 4 * a[0][(row / 5 * s[1] + rank_ids[row]) * s[2] + i] : 0;
+}
+
 static lam_tensor *build_drop(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
     return (void)ids, lam_drop_cls(g, a[0]);
 }
@@ -600,6 +625,53 @@ static const op_case cases[] = {
      build_embed,
      oracle_embed_channels,
      .ids = NULL},
+    {"embed_tokens, learned positions", /* which are parameters where they are not called position */
+     {{"x", {2, 3, 5}, 1, 0}, {"cls", {1, 1, 5}, 1, 0}, {"learned", {1, 7, 5}, 1, 0}},
+     3,
+     {2, 4, 5},
+     build_embed,
+     oracle_embed_ids,
+     .id_shape = {2, 3},
+     .ids = kept_ids},
+    {"embed_tokens, all, learned positions",
+     {{"x", {2, 6, 67}, 1, 0}, {"cls", {1, 1, 67}, 1, 0}, {"learned", {1, 7, 67}, 1, 0}},
+     3,
+     {2, 7, 67},
+     build_embed,
+     oracle_embed,
+     .ids = NULL},
+    {"unshuffle, learned positions",
+     {{"x", {2, 3, 5}, 1, 0}, {"mask_token", {1, 1, 5}, 1, 0}, {"learned", {1, 6, 5}, 1, 0}},
+     3,
+     {2, 6, 5},
+     build_unshuffle,
+     oracle_unshuffle,
+     .id_shape = {2, 5},
+     .ids = restore_ids},
+    {"append_masked",
+     {{"x", {2, 3, 5}, 1, 0}, {"mask_token", {1, 1, 5}, 1, 0}, {"position", {1, 5, 5}, 1, 0}},
+     3,
+     {2, 6, 5},
+     build_append,
+     oracle_append,
+     .id_shape = {2, 5},
+     .ids = decoded_ids},
+    {"append_masked, learned positions",
+     {{"x", {2, 3, 7}, 1, 0}, {"mask_token", {1, 1, 7}, 1, 0}, {"learned", {1, 5, 7}, 1, 0}},
+     3,
+     {2, 6, 7},
+     build_append,
+     oracle_append,
+     .id_shape = {2, 5},
+     .ids = decoded_ids},
+    {"restore_tokens",
+     {{"x", {2, 3, 5}, 1, 0}},
+     1,
+     {2, 5, 5},
+     build_restore,
+     oracle_restore,
+     .id_shape = {2, 5},
+     .ids = rank_ids},
     {"drop_cls", {{"x", {2, 4, 5}, 1, 0}}, 1, {2, 3, 5}, build_drop, oracle_drop, .ids = NULL},
     {"masked_loss", {{"x", {3, 5, 7}, 1, 0}}, 1, {3, 5, 7}, build_same, oracle_same, .ids = NULL},
     {"masked_loss norm_pix",

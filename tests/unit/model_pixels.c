@@ -224,7 +224,8 @@ static void noise(void **state) {
     ok(lam_graph_create(&g, p, LAM_BACKEND_CPU));
     lam_tensor *step = lam_input(g, "step", LAM_I64, 1, (int64_t[]){1}),
                *ids = lam_input(g, "ids", LAM_I64, 1, (int64_t[]){3});
-    lam_tensor *y = lam_keep(g, lam_uniform_noise(g, step, ids, 7, 42), "noise");
+    lam_mask how = {LAM_MASKING_RANDOM, 7, 1, 3, 42};
+    lam_tensor *y = lam_keep(g, lam_mask_noise(g, step, ids, &how), "noise");
     ok(lam_graph_plan(g));
     *(int64_t *)lam_tensor_data(step) = 1234;
     memcpy(lam_tensor_data(ids), (int64_t[]){5, 6000000000LL, 0}, 3 * sizeof(int64_t));
