@@ -36,7 +36,9 @@ struct lam_graph {
     lam_tensor *loss;
     lam_status status;
     char message[1024];
-    void *arena;
+    void *arena;           /* NULL: another graph of lam_graph_plan_together owns it */
+    block *planned_blocks; /* while it is planned */
+    int64_t planned_count;
     lam_memory_report report;
     lam_gradient_hook hook;
     void *hook_context;
@@ -567,30 +569,47 @@ static lam_status reserve_packed(lam_graph *graph) {
     return LAM_OK;
 }
 
-lam_status lam_graph_plan(lam_graph *graph) {
+static lam_status lay_out(lam_graph *graph) {
     if (graph->status != LAM_OK) LAM_FAIL(graph->status, "the network cannot be built: %s", graph->message);
     LAM_REQUIRE(graph->node_count > 0 && !graph->planned, LAM_ERROR_INTERNAL,
                 "the graph is empty or planned already");
-    block *blocks = NULL;
-    int64_t count = 0;
+    LAM_TRY(collect(graph, graph->recompute, &graph->planned_blocks, &graph->planned_count));
+    return place(graph->planned_blocks, graph->planned_count, &graph->report.total);
+}
+
+static lam_status settle(lam_graph *graph, void *arena, size_t total) {
+    for (int64_t i = 0; i < graph->planned_count; i++)
+        *graph->planned_blocks[i].where = (char *)arena + graph->planned_blocks[i].offset;
+    report_memory(graph, graph->planned_blocks, graph->planned_count, total, &graph->report);
+    LAM_TRY(find_final_gradients(graph));
+    LAM_TRY(reserve_packed(graph));
+    use_places(graph);
+    graph->planned = true;
+    return LAM_OK;
+}
+
+lam_status lam_graph_plan(lam_graph *graph) { return lam_graph_plan_together(&graph, 1); }
+
+lam_status lam_graph_plan_together(lam_graph *const *graphs, int64_t count) {
+    size_t total = 0;
     lam_status status = LAM_OK;
-    LAM_TRY_GOTO(collect(graph, graph->recompute, &blocks, &count), done);
-    LAM_TRY_GOTO(place(blocks, count, &graph->report.total), done);
-    status = lam_alloc(&graph->arena, graph->report.total);
+    for (int64_t i = 0; i < count; i++) {
+        LAM_TRY_GOTO(lay_out(graphs[i]), done);
+        if (graphs[i]->report.total > total) total = graphs[i]->report.total;
+    }
+    status = lam_alloc(&graphs[0]->arena, total);
     if (status != LAM_OK) {
         lam_fail_context(
             status, "the step needs %.1f MiB of activations: a smaller batch (train.micro_batch) needs less",
-            (double)graph->report.total / 1048576.0);
+            (double)total / 1048576.0);
         goto done;
     }
-    for (int64_t i = 0; i < count; i++) *blocks[i].where = (char *)graph->arena + blocks[i].offset;
-    report_memory(graph, blocks, count, graph->report.total, &graph->report);
-    LAM_TRY_GOTO(find_final_gradients(graph), done);
-    LAM_TRY_GOTO(reserve_packed(graph), done);
-    use_places(graph);
-    graph->planned = true;
+    for (int64_t i = 0; i < count; i++) LAM_TRY_GOTO(settle(graphs[i], graphs[0]->arena, total), done);
 done:
-    lam_free(blocks);
+    for (int64_t i = 0; i < count; i++) {
+        lam_free(graphs[i]->planned_blocks);
+        graphs[i]->planned_blocks = NULL;
+    }
     return status;
 }
 

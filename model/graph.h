@@ -89,6 +89,9 @@ void lam_graph_hold_weights(lam_graph *graph, bool hold);
 
 lam_status lam_graph_differentiate(lam_graph *graph, lam_tensor *loss);
 lam_status lam_graph_plan(lam_graph *graph);
+/* Plans graphs that are run in turn (one a shape) into one arena, as large as the largest needs, which the first owns. A
+ * forward pass of one overwrites inputs, activations and results of all others. */
+lam_status lam_graph_plan_together(lam_graph *const *graphs, int64_t count);
 lam_status lam_graph_forward(lam_graph *graph);
 lam_status lam_graph_backward(lam_graph *graph);
 

@@ -42,7 +42,8 @@ lam_tensor *lam_append_masked(lam_graph *g, lam_tensor *x, lam_tensor *mask_toke
         return NULL;
     }
     node->backward_workspace_bytes = (size_t)(x->shape[0] * x->shape[2]) * sizeof(float);
-    return lam_node_output(g, node, lam_graph_activation(g), 3, (int64_t[]){x->shape[0], 1 + ids->shape[1], x->shape[2]});
+    return lam_node_output(g, node, lam_graph_activation(g), 3,
+                           (int64_t[]){x->shape[0], 1 + ids->shape[1], x->shape[2]});
 }
 
 /* ---- restore_tokens: x, ids_restore ---- */

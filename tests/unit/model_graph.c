@@ -384,6 +384,87 @@ static void times(void **state) {
     drop_net(&n);
 }
 
+/* ---- graphs that share an arena ---- */
+
+static void fill_io(const lam_mae_io *io) {
+    for (int64_t i = 0; i < lam_tensor_count(io->pixels); i++)
+        ((float *)lam_tensor_data(io->pixels))[i] = (float)sin(1.7 * (double)i);
+    for (int64_t i = 0; i < lam_tensor_count(io->noise); i++)
+        ((float *)lam_tensor_data(io->noise))[i] = (float)(i * 37 % 101) / 101.0f;
+    for (int i = 0; i < 3; i++) ((float *)lam_tensor_data(io->sample_weight))[i] = 1.0f / 3;
+}
+
+/* Run in turn they give the bits of graphs with their own arenas; products are those of the formula with each. */
+static void planned_together(void **state) {
+    (void)state;
+    enum { GRAPHS = 3 };
+    static const double ratio[GRAPHS] = {0.75, 0.3, 0.6}, decoded[GRAPHS] = {1, 0.5, 0.5};
+    net base = make_net(true);
+    lam_graph *shared[GRAPHS];
+    lam_mae_io io[GRAPHS];
+    lam_mae_config configs[GRAPHS];
+    size_t largest = 0, sum = 0;
+    for (int k = 0; k < GRAPHS; k++) {
+        configs[k] = config;
+        configs[k].mask_ratio = ratio[k];
+        configs[k].decode_ratio = decoded[k];
+        ok(lam_graph_create(&shared[k], base.p, LAM_BACKEND_CPU));
+        ok(lam_mae_build(shared[k], &configs[k], 3, &io[k]));
+        ok(lam_graph_differentiate(shared[k], io[k].loss));
+    }
+    ok(lam_graph_plan_together(shared, GRAPHS));
+    float *first = malloc((size_t)base.p->trainable * sizeof(float));
+    for (int k = 0; k < 2 * GRAPHS; k++) {
+        lam_graph *g;
+        lam_mae_io alone;
+        lam_memory_report report;
+        lam_op_time t[64];
+        double flops = 0, formula = 3 * lam_mae_step_flops(&configs[k % GRAPHS]);
+        ok(lam_graph_create(&g, base.p, LAM_BACKEND_CPU));
+        ok(lam_mae_build(g, &configs[k % GRAPHS], 3, &alone));
+        ok(lam_graph_differentiate(g, alone.loss));
+        ok(lam_graph_plan(g));
+        lam_graph_profile(g, true);
+        fill_io(&alone);
+        lam_parameters_zero_gradients(base.p);
+        ok(lam_graph_forward(g));
+        ok(lam_graph_backward(g));
+        for (int64_t i = lam_graph_op_times(g, t, 64) - 1; i >= 0; i--) flops += t[i].flops;
+        assert_true(fabs(flops - formula) < 1e-9 * formula);
+        memcpy(first, base.p->gradients, (size_t)base.p->trainable * sizeof(float));
+        lam_graph_memory(g, &report);
+        if (report.total > largest) largest = report.total;
+        sum += report.total;
+
+        fill_io(&io[k % GRAPHS]);
+        lam_parameters_zero_gradients(base.p);
+        ok(lam_graph_forward(shared[k % GRAPHS]));
+        ok(lam_graph_backward(shared[k % GRAPHS]));
+        assert_memory_equal(first, base.p->gradients, (size_t)base.p->trainable * sizeof(float));
+        assert_memory_equal(lam_tensor_data(alone.logits), lam_tensor_data(io[k % GRAPHS].logits),
+                            (size_t)lam_tensor_count(alone.logits) * sizeof(float));
+        lam_graph_free(g);
+    }
+    for (int k = 0; k < GRAPHS; k++) {
+        lam_memory_report report;
+        lam_graph_memory(shared[k], &report);
+        assert_true(report.total == largest && largest < sum);
+    }
+    for (int k = GRAPHS - 1; k >= 0; k--) lam_graph_free(shared[k]);
+    free(first);
+
+    /* One that cannot be built says so. */
+    ok(lam_graph_create(&shared[0], base.p, LAM_BACKEND_CPU));
+    ok(lam_mae_build(shared[0], &config, 3, &io[0]));
+    ok(lam_graph_create(&shared[1], base.p, LAM_BACKEND_CPU));
+    assert_null(lam_parameter(shared[1], "absent"));
+    assert_int_equal(lam_graph_plan_together(shared, 2), LAM_ERROR_INTERNAL);
+    assert_non_null(strstr(lam_last_error(), "absent"));
+    lam_graph_free(shared[0]);
+    lam_graph_free(shared[1]);
+    drop_net(&base);
+}
+
 /* ---- errors ---- */
 
 static void errors(void **state) {
@@ -451,7 +532,7 @@ int main(void) {
         cmocka_unit_test(held_weights),    cmocka_unit_test(nothing_new_in_a_step),
         cmocka_unit_test(parameter_rows),  cmocka_unit_test(forward_alone),
         cmocka_unit_test(times),           cmocka_unit_test(errors),
-        cmocka_unit_test(layout),
+        cmocka_unit_test(layout),          cmocka_unit_test(planned_together),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
