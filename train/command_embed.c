@@ -26,6 +26,11 @@ static bool ends_with(const char *text, const char *end) {
     return a >= b && strcmp(text + a - b, end) == 0;
 }
 
+static int64_t crop_size(const source *s, const lam_arguments *a) {
+    return s->network && !lam_option_given(a, "crop-size") ? s->network->settings.model.image_size
+                                                           : lam_option_int(a, "crop-size");
+}
+
 static lam_status open_config(source *s, const char *path, const lam_shards *shards) {
     lam_config *config = NULL;
     char *assignment = NULL;
@@ -56,11 +61,13 @@ static lam_status open_source(source *s, const lam_arguments *a, const lam_shard
         LAM_REQUIRE(!s->untrained, LAM_ERROR_USAGE, "--untrained: %s has no weights", path);
         return LAM_OK;
     }
-    LAM_REQUIRE(!lam_option_given(a, "crop-size"), LAM_ERROR_USAGE,
-                "--crop-size: the network sets it (model.image_size)");
-    if (ends_with(path, ".yaml") || ends_with(path, ".yml")) return open_config(s, path, shards);
-    LAM_TRY(lam_checkpoint_weights(path, s->average, &s->file));
-    return lam_network_read(&s->network, s->file, s->untrained ? &s->seed : NULL);
+    if (ends_with(path, ".yaml") || ends_with(path, ".yml")) {
+        LAM_TRY(open_config(s, path, shards));
+    } else {
+        LAM_TRY(lam_checkpoint_weights(path, s->average, &s->file));
+        LAM_TRY(lam_network_read(&s->network, s->file, s->untrained ? &s->seed : NULL));
+    }
+    return lam_network_resize(s->network, crop_size(s, a));
 }
 
 static lam_status provenance(const source *s, const lam_arguments *a, const lam_shards *shards, char **text) {
@@ -72,6 +79,7 @@ static lam_status provenance(const source *s, const lam_arguments *a, const lam_
     snprintf(hash, sizeof hash, "%016" PRIx64, lam_shards_hash(shards));
     lam_json_set_text(json, "shards_hash", hash);
     lam_json_set_int(json, "views", lam_option_int(a, "views"));
+    lam_json_set_int(json, "crop_size", crop_size(s, a));
     if (s->features) {
         lam_json_set_text(json, "features", s->handmade ? "handmade" : "intensity");
     } else {
@@ -139,7 +147,7 @@ static lam_status open_all(const lam_arguments *a, lam_shards **shards, source *
     LAM_TRY(open_source(s, a, *shards));
     LAM_REQUIRE(!s->features || (!lam_option_given(a, "block") && !lam_option_given(a, "pool")),
                 LAM_ERROR_USAGE, "--block and --pool belong to a network, not to %s", lam_positional(a, 0));
-    int64_t size = s->network ? s->network->settings.model.image_size : lam_option_int(a, "crop-size");
+    int64_t size = crop_size(s, a);
     LAM_TRY(lam_crops_list(*shards, size, lam_option_int(a, "crops"), (uint64_t)lam_option_int(a, "seed"),
                            crops, count));
     return lam_embedder_open(e, *shards, s->network, s->handmade, size, lam_option_int(a, "block"), pool,
@@ -191,7 +199,8 @@ static const lam_option options[] = {
      .maximum = 8},
     {"seed", LAM_OPTION_INT, "N", "0", "of the crops that are drawn", .minimum = 0,
      .maximum = 9007199254740991.0},
-    {"crop-size", LAM_OPTION_INT, "PIXELS", "64", "side of a crop for intensity and handmade", .minimum = 8,
+    {"crop-size", LAM_OPTION_INT, "PIXELS", "64",
+     "side of a crop; a network's own (model.image_size) where it is left out", .minimum = 8,
      .maximum = 8192},
     {"untrained", LAM_OPTION_INT, "SEED", NULL, "the same network with fresh weights, as a reference",
      .minimum = 0, .maximum = 9007199254740991.0},

@@ -17,7 +17,7 @@ static double mebibytes(size_t bytes) { return (double)bytes / 1048576; }
 
 static void print_memory(const lam_trainer *t) {
     lam_memory_report m;
-    lam_graph_memory(t->graph, &m);
+    lam_graph_memory(t->graphs.graph[0], &m);
     size_t moments = (size_t)lam_trainer_optimizer_bytes(t);
     lam_log_info(
         "memory, MiB: weights %.1f, gradients %.1f, optimizer %.1f; activations %.1f, their gradients %.1f, workspace %.1f and "
@@ -27,9 +27,9 @@ static void print_memory(const lam_trainer *t) {
         mebibytes(m.weights + m.gradients + moments + m.total));
 }
 
-/* Of a crop, without what is dropped. */
+/* Of a crop in the last step, without what is dropped. */
 static double done_flops(const lam_trainer *t) {
-    return lam_mae_step_flops(&t->settings->model) * lam_mae_kept_share(&t->settings->model);
+    return lam_mae_step_flops(&t->model) * lam_mae_kept_share(&t->model);
 }
 
 static lam_status write_step(lam_metrics *metrics, const lam_trainer *t, const lam_step_result *r) {
@@ -58,14 +58,14 @@ static lam_status write_validation(lam_metrics *metrics, int64_t step, double lo
 /* Since the first step of this process: crops over the whole time, validations and checkpoints with it, is the speed that
  * says when the run ends; arithmetic is compared with the machine's limit over the time within steps. */
 typedef struct totals {
-    double begin, step_seconds, wait_ms, limit;
+    double begin, step_seconds, wait_ms, limit, flops;
     int64_t rows;
 } totals;
 
 static lam_status write_totals(lam_metrics *metrics, const lam_trainer *t, const totals *sum) {
     enum { MAXIMUM = 64 };
     lam_op_time times[MAXIMUM];
-    int64_t count = lam_graph_op_times(t->graph, times, MAXIMUM);
+    int64_t count = lam_graphs_op_times(&t->graphs, times, MAXIMUM);
     lam_json *line = lam_json_object(), *list = lam_json_array();
     for (int64_t i = 0; i < count; i++) {
         lam_json *op = lam_json_object();
@@ -102,8 +102,8 @@ static void show(lam_progress *progress, const lam_trainer *t, const lam_step_re
     sum->step_seconds += r->seconds;
     sum->wait_ms += r->data_wait_ms;
     sum->rows += r->rows;
-    double crops = (double)sum->rows / (lam_now() - sum->begin),
-           flops = (double)sum->rows / sum->step_seconds * done_flops(t);
+    sum->flops += (double)r->rows * done_flops(t);
+    double crops = (double)sum->rows / (lam_now() - sum->begin), flops = sum->flops / sum->step_seconds;
     char detail[160];
     int used = snprintf(detail, sizeof detail, "loss %.4f, %.1f crops/s; in steps %.1f GFLOP/s", r->loss,
                         crops, flops / 1e9);

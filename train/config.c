@@ -29,6 +29,16 @@ const lam_config_key lam_train_keys[] = {
     INT("model.image_size", "256", "side of a crop in pixels", 1, 8192),
     INT("model.in_channels", "0", "channels of a crop; 0: those of the shards", 0, 1024),
     FLOAT("model.mask_ratio", "0.75", "share of the patches that the encoder does not see", 0, 0.999),
+    FLOAT("model.mask_ratio_end", "0",
+          "share at the end of the run, reached in five equal stretches; 0: model.mask_ratio throughout", 0,
+          0.999),
+    CHOICE("model.masking", "random",
+           "which patches are hidden: any, rectangles, any in each channel apart, or whole channels",
+           "random|block|per_channel|whole_channel"),
+    FLOAT("model.decode_ratio", "1", "share of the hidden patches that are decoded and count in the loss",
+          0.001, 1),
+    CHOICE("model.positions", "sincos", "of the patches: fixed sines and cosines, or learned",
+           "sincos|learned"),
     FLOAT("model.mlp_ratio", "4", "hidden width of a block over its width", 0.125, 64),
     INT("model.mlp_dim", "0", "hidden width of a block of the encoder; 0: by mlp_ratio", 0, 1048576),
     INT("model.decoder_embed_dim", "512", "width of the decoder", 1, 65536),
@@ -45,6 +55,12 @@ const lam_config_key lam_train_keys[] = {
         "channels that a step sees, drawn anew each time (shared decoder); 0: all", 0, LAM_MAX_CHANNELS),
     NAMES("model.channel_tokens", "",
           "channels that the decoder of mae_channel_agnostic knows; none: those of the shards"),
+    CHOICE(
+        "model.fourier", "none",
+        "loss of Fourier amplitudes: of the crop, of each patch, or as the code of Kraus et al. 2024 computes it",
+        "none|image|patch|recursion_compat"),
+    FLOAT("model.fourier_alpha", "0.01", "its share a: the loss is (1 - a) squares + a Fourier", 0, 0.999),
+    CHOICE("model.fourier_norm", "l1", "of the differences of amplitudes: absolute or squared", "l1|l2"),
 
     TEXT("data.path", NULL, "folder of shards (lamella pack)"),
     INT("data.crops_per_image", "1", "crops drawn from an image in an epoch", 1, 1000000),
@@ -122,6 +138,18 @@ int64_t lam_name_index(const char *names, const char *name) {
     return -1;
 }
 
+/* Position of a key's choice in `choices`, which are in the order of an enumeration. */
+static int choice(const lam_config *c, const char *path, const char *choices) {
+    const char *text = lam_config_text(c, path);
+    size_t length = strlen(text);
+    for (int i = 0;; i++) {
+        size_t each = strcspn(choices, "|");
+        if (each == length && !strncmp(choices, text, length)) return i;
+        if (!choices[each]) return 0;
+        choices += each + 1;
+    }
+}
+
 static int64_t round_positive(double value) { return (int64_t)(value + 0.5); }
 
 /* What the rule and the other keys of the section do not allow together. */
@@ -182,6 +210,10 @@ lam_status lam_settings_from(const lam_config *c, lam_settings *s) {
     LAM_REQUIRE(m->mlp_dim > 0 && m->decoder_mlp_dim > 0, LAM_ERROR_CONFIG,
                 "model.mlp_ratio: %g leaves no hidden width; take a larger one", mlp_ratio);
     m->mask_ratio = lam_config_float(c, "model.mask_ratio");
+    s->mask_ratio_end = lam_config_float(c, "model.mask_ratio_end");
+    m->masking = (lam_masking)choice(c, "model.masking", "random|block|per_channel|whole_channel");
+    m->decode_ratio = lam_config_float(c, "model.decode_ratio");
+    m->learned_positions = choice(c, "model.positions", "sincos|learned") == 1;
     m->norm_pix_loss = lam_config_bool(c, "model.norm_pix_loss");
     m->drop_path = lam_config_float(c, "model.drop_path");
     m->decoder =
@@ -191,6 +223,9 @@ lam_status lam_settings_from(const lam_config *c, lam_settings *s) {
     LAM_REQUIRE(m->kind == LAM_MAE_CHANNEL_AGNOSTIC || (m->channels_per_step == 0 && m->channel_tokens == 0),
                 LAM_ERROR_CONFIG,
                 "model.channels_per_step and model.channel_tokens are for mae_channel_agnostic");
+    m->fourier = (lam_fourier_form)choice(c, "model.fourier", "none|image|patch|recursion_compat");
+    m->fourier_alpha = lam_config_float(c, "model.fourier_alpha");
+    m->fourier_squared = choice(c, "model.fourier_norm", "l1|l2") == 1;
     const char *normalize = lam_config_text(c, "data.normalize"),
                *transform = lam_config_text(c, "data.transform");
     m->normalize = !strcmp(normalize, "plate")     ? LAM_NORMALIZE_PLATE

@@ -23,7 +23,8 @@ extern "C" {
 extern const lam_config_key lam_train_keys[];
 
 typedef struct lam_settings {
-    lam_mae_config model; /* in_channels 0 and pixel_type unset until the shards are known */
+    lam_mae_config model;  /* in_channels 0 and pixel_type unset until the shards are known */
+    double mask_ratio_end; /* 0: the model's throughout */
     const char *path;
     int64_t crops_per_image;
     bool flips, rotations, strict;

@@ -186,6 +186,23 @@ done:
     return status;
 }
 
+lam_status lam_network_resize(lam_network *network, int64_t image_size) {
+    lam_mae_config before = network->settings.model;
+    if (image_size == before.image_size) return LAM_OK;
+    LAM_REQUIRE(image_size >= before.patch_size && image_size % before.patch_size == 0, LAM_ERROR_USAGE,
+                "crops of %" PRId64 " pixels cannot be cut into the network's patches of %" PRId64
+                "; take a multiple",
+                image_size, before.patch_size);
+    lam_parameters *old = network->parameters;
+    network->parameters = NULL;
+    network->settings.model.image_size = image_size;
+    lam_status status = add_parameters(network, 0);
+    if (status == LAM_OK)
+        status = lam_mae_resize(network->parameters, &network->settings.model, old, &before);
+    lam_parameters_free(old);
+    return status;
+}
+
 int64_t lam_network_elements(const lam_network *network) {
     const lam_parameters *p = network->parameters;
     int64_t elements = 0;

@@ -35,6 +35,8 @@ typedef struct lam_network {
 lam_status lam_network_create(lam_network **out, lam_config *config, const lam_shards *shards, uint64_t seed);
 /* As a file says: weights (drawn anew from *untrained_seed where it is not NULL), config, channels. */
 lam_status lam_network_read(lam_network **out, const char *path, const uint64_t *untrained_seed);
+/* The same network for crops of another size (lam_mae_resize); the patches stay as large. */
+lam_status lam_network_resize(lam_network *network, int64_t image_size);
 lam_status lam_network_read_weights(lam_network *network, const char *path);
 /* `trained`: the values of all that is trained, [trainable] of the parameters; NULL: parameters->weights. */
 lam_status lam_network_write(const lam_network *network, const float *trained, const char *path,

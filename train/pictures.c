@@ -73,12 +73,14 @@ static void darken_masked(const lam_mae_config *m, int64_t per_channel, int64_t 
     }
 }
 
+/* Greys what is masked but not `shown` (NULL: nothing is). */
 static void grey_masked(const lam_mae_config *m, lam_picture *picture, int64_t x0, int64_t y0,
-                        const float *mask) {
+                        const float *mask, const float *shown) {
     int64_t side = m->image_size / m->patch_size;
     for (int64_t y = 0; y < m->image_size; y++) {
         for (int64_t x = 0; x < m->image_size; x++) {
-            if (mask[y / m->patch_size * side + x / m->patch_size] > 0.5f)
+            int64_t n = y / m->patch_size * side + x / m->patch_size;
+            if (mask[n] > 0.5f && !(shown && shown[n] > 0.5f))
                 memset(picture->rgb + ((y0 + y) * picture->width + x0 + x) * 3, MASK_GREY, 3);
         }
     }
@@ -101,7 +103,8 @@ lam_status lam_draw_reconstructions(const lam_mae_config *m, const lam_mae_io *i
     LAM_TRY_GOTO(lam_picture_create(&picture, crops * (size + GAP) - GAP, 3 * (size + GAP) - GAP, 0xFFFFFF),
                  done);
     for (int64_t i = 0; i < crops; i++) {
-        const float *mask = (const float *)lam_tensor_data(io->mask) + i * tokens;
+        const float *mask = (const float *)lam_tensor_data(io->mask) + i * tokens,
+                    *decoded = (const float *)lam_tensor_data(io->loss_mask) + i * tokens;
         int64_t x = i * (size + GAP), step = size + GAP;
         unpatch(m, io->tokens_per_channel, tokens, channels,
                 (const float *)lam_tensor_data(io->target) + i * patches, logits + i * patches, mask, input,
@@ -110,9 +113,10 @@ lam_status lam_draw_reconstructions(const lam_mae_config *m, const lam_mae_io *i
         LAM_TRY_GOTO(lam_picture_composite(&picture, x, 0, input, channels, size, size, low, high), done);
         if (io->tokens_per_channel) darken_masked(m, io->tokens_per_channel, channels, mask, low, input);
         LAM_TRY_GOTO(lam_picture_composite(&picture, x, step, input, channels, size, size, low, high), done);
-        if (!io->tokens_per_channel) grey_masked(m, &picture, x, step, mask);
+        if (!io->tokens_per_channel) grey_masked(m, &picture, x, step, mask, NULL);
         LAM_TRY_GOTO(lam_picture_composite(&picture, x, 2 * step, completed, channels, size, size, low, high),
                      done);
+        if (!io->tokens_per_channel) grey_masked(m, &picture, x, 2 * step, mask, decoded);
     }
     LAM_TRY_GOTO(lam_picture_write_png(&picture, path), done);
 done:

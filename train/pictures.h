@@ -1,5 +1,5 @@
 /* Reconstructions as a picture: one column a crop; rows: input, what the encoder saw, and the visible patches completed by
- * the prediction. All three rows of a crop share one window of intensities. */
+ * the prediction (what is not decoded stays grey). All three rows of a crop share one window of intensities. */
 #ifndef LAMELLA_TRAIN_PICTURES_H
 #define LAMELLA_TRAIN_PICTURES_H
 

@@ -184,7 +184,7 @@ static lam_status write_first_line(const lam_trainer *t, const lam_start *start,
                                    lam_metrics *metrics) {
     char hash[24];
     lam_memory_report memory;
-    lam_graph_memory(t->graph, &memory);
+    lam_graph_memory(t->graphs.graph[0], &memory);
     snprintf(hash, sizeof hash, "%016" PRIx64, t->state.shards_hash);
     lam_json *line = lam_json_object(), *run = lam_provenance(start->command_line),
              *bytes = lam_json_object(), *shared = lam_json_object();

@@ -33,25 +33,34 @@ void lam_step_plan_start(lam_graph *graph, const lam_settings *s) {
     lam_graph_set_recompute(graph, s->recompute);
 }
 
-lam_status lam_step_plan_finish(lam_graph *graph, const lam_settings *s, int64_t optimizer_bytes) {
-    if (s->memory_budget > 0) {
-        lam_recompute what = s->recompute;
-        for (double need = 0;; what++) {
-            lam_memory_report m;
-            LAM_TRY(lam_graph_measure(graph, what, &m));
-            need = (double)(m.weights + m.packed + m.gradients + (size_t)optimizer_bytes + m.total);
-            if (need <= (double)s->memory_budget) {
-                lam_log_info("recompute %s: %.1f of %.1f MiB", recompute_names[what], need / 0x1p20,
-                             (double)s->memory_budget / 0x1p20);
-                break;
-            }
-            LAM_REQUIRE(
-                what < LAM_RECOMPUTE_BLOCK, LAM_ERROR_CONFIG,
-                "train.memory_budget: %.1f MiB, but the step needs %.1f MiB even where whole blocks are "
-                "recomputed; a smaller train.micro_batch needs less",
-                (double)s->memory_budget / 0x1p20, need / 0x1p20);
-        }
-        lam_graph_set_recompute(graph, what);
+/* Of weights, gradients, the optimiser and the step, with the largest of the graphs. */
+static lam_status need(lam_graph *const *graphs, int64_t count, lam_recompute what, int64_t optimizer_bytes,
+                       double *bytes) {
+    *bytes = 0;
+    for (int64_t k = 0; k < count; k++) {
+        lam_memory_report m;
+        LAM_TRY(lam_graph_measure(graphs[k], what, &m));
+        double one = (double)(m.weights + m.packed + m.gradients + (size_t)optimizer_bytes + m.total);
+        if (one > *bytes) *bytes = one;
     }
-    return lam_graph_plan(graph);
+    return LAM_OK;
+}
+
+lam_status lam_step_plan_finish(lam_graph *const *graphs, int64_t count, const lam_settings *s,
+                                int64_t optimizer_bytes) {
+    lam_recompute what = s->recompute;
+    for (double bytes = 0; s->memory_budget > 0; what++) {
+        LAM_TRY(need(graphs, count, what, optimizer_bytes, &bytes));
+        if (bytes <= (double)s->memory_budget) {
+            lam_log_info("recompute %s: %.1f of %.1f MiB", recompute_names[what], bytes / 0x1p20,
+                         (double)s->memory_budget / 0x1p20);
+            break;
+        }
+        LAM_REQUIRE(what < LAM_RECOMPUTE_BLOCK, LAM_ERROR_CONFIG,
+                    "train.memory_budget: %.1f MiB, but the step needs %.1f MiB even where whole blocks are "
+                    "recomputed; a smaller train.micro_batch needs less",
+                    (double)s->memory_budget / 0x1p20, bytes / 0x1p20);
+    }
+    for (int64_t k = 0; k < count; k++) lam_graph_set_recompute(graphs[k], what);
+    return lam_graph_plan_together(graphs, count);
 }

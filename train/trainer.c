@@ -13,7 +13,6 @@
 #include "model/places.h"
 #include "train/batch.h"
 #include "train/pictures.h"
-#include "train/step_plan.h"
 
 /* Masks of validations and pictures: a step that no run of at most 1e9 steps has. */
 static const int64_t FIXED_MASK_STEP = INT32_MAX;
@@ -61,7 +60,7 @@ int64_t lam_trainer_optimizer_bytes(const lam_trainer *t) {
     return lam_optimizer_bytes(t->settings->optimizer, p) + average;
 }
 
-static lam_status build_graph(lam_trainer *t) {
+static lam_status build_graphs(lam_trainer *t) {
     const lam_settings *s = t->settings;
     int64_t share =
         s->global_batch * (t->rank + 1) / t->world_size - s->global_batch * t->rank / t->world_size;
@@ -69,13 +68,9 @@ static lam_status build_graph(lam_trainer *t) {
                 "train.global_batch: %" PRId64 " leaves some of the %d ranks without a crop", s->global_batch,
                 t->world_size);
     t->micro_batch = s->micro_batch > 0 && s->micro_batch < share ? s->micro_batch : share;
-    LAM_TRY(lam_graph_create(&t->graph, t->network->parameters, LAM_BACKEND_CPU));
-    lam_step_plan_start(t->graph, s);
-    LAM_TRY(lam_mae_build(t->graph, &s->model, t->micro_batch, &t->io));
-    LAM_TRY(lam_graph_differentiate(t->graph, t->io.loss));
-    LAM_TRY(lam_step_plan_finish(t->graph, s, lam_trainer_optimizer_bytes(t)));
-    lam_graph_profile(t->graph, true);
-    return LAM_OK;
+    t->model = s->model;
+    return lam_graphs_open(&t->graphs, t->network->parameters, s, t->micro_batch,
+                           lam_trainer_optimizer_bytes(t));
 }
 
 /* A copy of the first rows of a batch of middle windows. */
@@ -123,7 +118,7 @@ done:
 static lam_status open_all(lam_trainer *t) {
     int64_t *channel_map = NULL;
     LAM_TRY(open_loaders(t));
-    LAM_TRY(build_graph(t));
+    LAM_TRY(build_graphs(t));
     LAM_TRY(lam_alloc_array((void **)&channel_map, t->network->channels, sizeof(int64_t)));
     for (int64_t c = 0; c < t->network->channels; c++) channel_map[c] = c;
     lam_status status = lam_feeder_create(&t->feeder, t->network, t->shards, channel_map);
@@ -171,7 +166,7 @@ lam_status lam_trainer_open(lam_trainer *t, lam_dist *dist, lam_config *config) 
 void lam_trainer_close(lam_trainer *t) {
     lam_loader_close(&t->loader);
     lam_loader_close(&t->validation);
-    lam_graph_free(t->graph);
+    lam_graphs_close(&t->graphs);
     lam_feeder_free(&t->feeder);
     lam_split_free(&t->split);
     if (t->pictured) {
@@ -238,6 +233,10 @@ static void say_within(const lam_trainer *t, int64_t done, int64_t rows, double 
 /* *left: told to stop, the rest of the micro-batches is not done. The caller starts the sums that are not started. */
 static lam_status compute_gradients(lam_trainer *t, const lam_batch *batch, double weight, double *loss,
                                     bool *left) {
+    int64_t at = t->graphs.of_level[lam_mask_level(t->state.step, t->steps)];
+    lam_graph *graph = t->graphs.graph[at];
+    const lam_mae_io *io = &t->graphs.io[at];
+    t->model = t->graphs.model[at];
     lam_parameters_zero_gradients(t->network->parameters);
     double said = lam_now();
     *loss = 0;
@@ -246,15 +245,15 @@ static lam_status compute_gradients(lam_trainer *t, const lam_batch *batch, doub
     for (int64_t begin = 0; begin < batch->rows; begin += t->micro_batch) {
         *left = begin > 0 && lam_stop_requested();
         if (*left) return LAM_OK;
-        lam_batch_feed(&t->io, &t->feeder, batch, begin, t->state.step, weight, true);
-        lam_graph_hold_weights(t->graph, begin > 0);
-        lam_graph_set_step(t->graph, t->state.step);
-        LAM_TRY(lam_graph_forward(t->graph));
-        *loss += (double)*(const float *)lam_tensor_data(t->io.loss);
+        lam_batch_feed(io, &t->feeder, batch, begin, t->state.step, weight, true);
+        lam_graph_hold_weights(graph, begin > 0);
+        lam_graph_set_step(graph, t->state.step);
+        LAM_TRY(lam_graph_forward(graph));
+        *loss += (double)*(const float *)lam_tensor_data(io->loss);
         bool last = begin + t->micro_batch >= batch->rows;
-        lam_graph_set_gradient_hook(t->graph, last ? start_sums : NULL, t, BUCKET);
-        LAM_TRY(lam_graph_backward(t->graph));
-        lam_graph_hold_weights(t->graph, false);
+        lam_graph_set_gradient_hook(graph, last ? start_sums : NULL, t, BUCKET);
+        LAM_TRY(lam_graph_backward(graph));
+        lam_graph_hold_weights(graph, false);
         if (!last) say_within(t, begin + t->micro_batch, batch->rows, &said);
     }
     return LAM_OK;
@@ -339,15 +338,16 @@ lam_status lam_trainer_step(lam_trainer *t, lam_step_result *r) {
 
 static lam_status validate_rows(lam_trainer *t, double sums[2]) {
     int64_t batches = lam_loader_steps_per_epoch(t->validation);
+    const lam_mae_io *io = &t->graphs.io[0];
     LAM_TRY(lam_loader_seek(t->validation, 0));
     for (int64_t k = 0; k < batches; k++) {
         const lam_batch *batch = NULL;
         LAM_TRY(lam_loader_next(t->validation, &batch));
         for (int64_t begin = 0; begin < batch->rows; begin += t->micro_batch) {
-            lam_batch_feed(&t->io, &t->feeder, batch, begin, FIXED_MASK_STEP, 1, false);
-            LAM_TRY(lam_graph_forward(t->graph));
-            const float *losses = lam_tensor_data(t->io.sample_loss),
-                        *weights = lam_tensor_data(t->io.sample_weight);
+            lam_batch_feed(io, &t->feeder, batch, begin, FIXED_MASK_STEP, 1, false);
+            LAM_TRY(lam_graph_forward(t->graphs.graph[0]));
+            const float *losses = lam_tensor_data(io->sample_loss),
+                        *weights = lam_tensor_data(io->sample_weight);
             for (int64_t i = 0; i < t->micro_batch; i++) {
                 if (weights[i] == 0.0f) continue;
                 sums[0] += (double)losses[i];
@@ -390,10 +390,10 @@ lam_status lam_trainer_validate(lam_trainer *t, double *loss) {
 }
 
 lam_status lam_trainer_draw(lam_trainer *t, const char *path) {
-    lam_batch_feed(&t->io, &t->feeder, t->pictured, 0, FIXED_MASK_STEP, 1, false);
+    lam_batch_feed(&t->graphs.io[0], &t->feeder, t->pictured, 0, FIXED_MASK_STEP, 1, false);
     use_averaged(t);
-    lam_status status = lam_graph_forward(t->graph);
+    lam_status status = lam_graph_forward(t->graphs.graph[0]);
     use_trained(t);
     LAM_TRY(status);
-    return lam_draw_reconstructions(&t->settings->model, &t->io, t->picture_crops, path);
+    return lam_draw_reconstructions(&t->settings->model, &t->graphs.io[0], t->picture_crops, path);
 }

@@ -12,6 +12,7 @@
 #include "data/loader.h"
 #include "dist/dist.h"
 #include "train/checkpoint.h"
+#include "train/graphs.h"
 #include "train/metrics.h"
 #include "train/network.h"
 #include "train/split.h"
@@ -29,8 +30,8 @@ typedef struct lam_trainer {
     lam_feeder feeder;
     lam_split split;
     lam_loader *loader, *validation;
-    lam_graph *graph;
-    lam_mae_io io;
+    lam_graphs graphs;
+    lam_mae_config model; /* of the last step: its mask ratio */
     lam_optimizer_state optimizer;
     float *average; /* of the weights, with optim.ema; else NULL */
     lam_run_state state;
@@ -60,7 +61,7 @@ typedef struct lam_step_result {
 /* One step at state.step: loads, computes, updates, counts. Where a rank is told to stop, before it or between its
  * micro-batches, all ranks give the step up: the state is that of the last finished step, and the loader must be sought anew. */
 lam_status lam_trainer_step(lam_trainer *trainer, lam_step_result *result);
-/* Mean loss over the validation images: fixed crops, fixed masks. */
+/* Mean loss over the validation images: fixed crops, fixed masks of model.mask_ratio. */
 lam_status lam_trainer_validate(lam_trainer *trainer, double *loss);
 /* Rank 0: the pictured crops at the present weights. */
 lam_status lam_trainer_draw(lam_trainer *trainer, const char *path);

@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Masks, losses and positions that the configuration offers: each trains, resumes to the same bits, and is refused where it
+# cannot be; a network embeds crops of another size.
+# Usage: options.sh LAMELLA
+. "$(dirname "$(realpath "$0")")/common.sh" "$1"
+
+run() { # name, assignments...
+  local name=$1; shift
+  "$lamella" train tiny.yaml train.out="$name" --quiet "$@"
+}
+losses() { sed -nE 's/^\{"step":[0-9]+,"loss":([^,]+),.*/\1/p' "$1/metrics.jsonl"; }
+falls() { # the mean of the last ten losses is below that of the first ten
+  losses "$1" | awk '{ x[NR] = $1 } END { for (i = 1; i <= 10; i++) { a += x[i]; b += x[NR - i + 1] } exit !(b < a) }' ||
+    fail "$1: the loss does not fall"
+}
+run plain
+falls plain
+run schedule model.mask_ratio_end=0.25
+falls schedule
+head -n 8 <(losses plain) | cmp - <(head -n 8 <(losses schedule)) || fail "a schedule differs in its first fifth"
+cmp -s <(losses plain) <(losses schedule) && fail "a schedule changes nothing"
+LAMELLA_CHECKPOINT_DELAY_MS=200 "$lamella" train tiny.yaml train.out=cut --quiet model.mask_ratio_end=0.25 & # no function: the signal is for the command
+pid=$!
+while [ ! -e cut/checkpoints/latest ] && kill -0 $pid 2> log; do sleep 0.05; done
+kill -USR1 $pid 2> log || true
+wait $pid || [ $? = 75 ] || fail "a stopped run did not end with 75"
+[ "$(losses cut | wc -l)" -lt 40 ] || fail "the run was not stopped on the way"
+run cut model.mask_ratio_end=0.25 --resume 2> log || { cat log; fail "no resume"; }
+same_run schedule cut "resume within a schedule"
+[ -s schedule/reconstructions/step_00000040.png ] || fail "no picture"
+# The first stretch keeps 4 of 16 patches, the last 12: the last step does more arithmetic.
+flops() { sed -nE "s/^\\{\"step\":$2,.*\"gflops_per_s\":([^,]+),\"step_ms\":([^,]+),.*/\\1 \\2/p" "$1/metrics.jsonl" | awk '{ print $1 * $2 }'; }
+awk -v a="$(flops schedule 1)" -v b="$(flops schedule 40)" 'BEGIN { exit !(b > 1.3 * a) }' || fail "the work of a step does not grow with its patches"
+echo "ok: schedule"
+
+run block model.masking=block model.decode_ratio=0.5
+falls block
+run fourier model.fourier=image model.fourier_alpha=0.02
+falls fourier
+for form in patch recursion_compat; do run $form model.fourier=$form model.fourier_norm=l2 model.fourier_alpha=0.001 train.steps=3; done
+run learned model.positions=learned
+falls learned
+mpi 2 "$lamella" train tiny.yaml train.out=two --quiet model.masking=block model.decode_ratio=0.5
+awk -v d="$(largest_difference block two)" 'BEGIN { exit !(d < 1e-4) }' || fail "two ranks draw other blocks"
+for name in block fourier learned; do [ -s $name/reconstructions/step_00000040.png ] || fail "$name: no picture"; done
+echo "ok: options"
+
+columns() { "$lamella" inspect "$1" | sed -nE 's/^embeddings: ([0-9]+) rows, ([0-9]+) columns.*/\1 \2/p'; }
+for name in plain learned; do
+  "$lamella" embed $name shards --out $name.npy --quiet
+  "$lamella" embed $name shards --crop-size 32 --out $name.32.npy --quiet
+  cmp $name.npy $name.32.npy || fail "$name: its own crop size gives other vectors"
+  for size in 16 48; do
+    "$lamella" embed $name shards --crop-size $size --out $name.$size.npy --quiet
+    [ "$(columns $name.$size.npy)" = "24 32" ] || fail "$name at $size pixels: $(columns $name.$size.npy)"
+    cmp -s $name.npy $name.$size.npy && fail "$name: crops of $size pixels give the vectors of 32"
+  done
+done
+echo "ok: crops of another size"
+
+refused() { # word, assignments...
+  local word=$1 code=0; shift
+  "$lamella" train tiny.yaml train.out=refused --quiet "$@" 2> log || code=$?
+  [ "$code" = 2 ] && grep -q -- "$word" log && [ "$(wc -l < log)" = 1 ] || { cat log; fail "$* ended with $code"; }
+}
+refused 'model.masking' model.masking=per_channel
+refused 'model.masking' model.masking=whole_channel
+refused 'model.masking' model.masking=blocks
+refused 'model.decode_ratio' model.decode_ratio=0.5 model.fourier=recursion_compat
+refused 'model.decode_ratio' model.decode_ratio=1.5
+refused 'model.fourier_alpha' model.fourier_alpha=1
+refused 'model.mask_ratio' model.mask_ratio_end=0.99
+code=0; "$lamella" embed plain shards --crop-size 20 --out x.npy 2> log || code=$?
+[ $code = 2 ] && grep -q 'patches of 8' log || { cat log; fail "crops of 20 pixels ended with $code"; }
+echo "ok: refusals"
