@@ -15,8 +15,8 @@
 #include "base/memory.h"
 #include "base/rng.h"
 #include "model/graph.h"
-#include "model/internal.h"
 #include "model/ops.h"
+#include "tests/unit/activation.h"
 
 #define MAX_ARGUMENTS 7
 #define SAMPLES 60 /* elements of an argument that are differenced */
@@ -41,33 +41,6 @@ typedef struct op_case {
     int more_activations; /* arguments that are activations, beside the first */
     int more_stores;      /* of values on the way to the result, beside the result itself */
 } op_case;
-
-/* ---- parameters as activations: the graph's type, with a gradient ---- */
-
-static lam_status cast_forward(lam_node *node) {
-    const float *x = node->inputs[0]->data;
-    lam_tensor *y = node->outputs[0];
-    for (int64_t i = 0; i < y->count; i++)
-        if (y->dtype == LAM_BF16)
-            ((uint16_t *)y->data)[i] = lam_bf16_from_float(x[i]);
-        else
-            ((float *)y->data)[i] = x[i];
-    return LAM_OK;
-}
-static lam_status cast_backward(lam_node *node) {
-    bool add;
-    float *d = lam_gradient_target(node->inputs[0], &add);
-    lam_tensor *y = node->outputs[0];
-    for (int64_t i = 0; i < y->count; i++)
-        d[i] += y->dtype == LAM_BF16 ? lam_bf16_to_float(((uint16_t *)y->gradient)[i])
-                                     : ((float *)y->gradient)[i];
-    return LAM_OK;
-}
-static const lam_op cast_op = {.name = "cast", .forward = cast_forward, .backward = cast_backward};
-static lam_tensor *cast(lam_graph *g, lam_tensor *x) {
-    lam_node *node = lam_node_add(g, &cast_op, 1, &x);
-    return lam_node_output(g, node, lam_graph_activation(g), x->rank, x->shape);
-}
 
 /* ---- formulas ---- */
 
