@@ -40,9 +40,13 @@ falls fourier
 for form in patch recursion_compat; do run $form model.fourier=$form model.fourier_norm=l2 model.fourier_alpha=0.001 train.steps=3; done
 run learned model.positions=learned
 falls learned
+run half train.precision=bf16 model.masking=block model.decode_ratio=0.5 model.fourier=image model.mask_ratio_end=0.5
+falls half
+run whole model.masking=block model.decode_ratio=0.5 model.fourier=image model.mask_ratio_end=0.5
+awk -v d="$(largest_difference half whole)" 'BEGIN { exit !(d > 0 && d < 0.03) }' || fail "bf16 differs by $(largest_difference half whole)"
 mpi 2 "$lamella" train tiny.yaml train.out=two --quiet model.masking=block model.decode_ratio=0.5
 awk -v d="$(largest_difference block two)" 'BEGIN { exit !(d < 1e-4) }' || fail "two ranks draw other blocks"
-for name in block fourier learned; do [ -s $name/reconstructions/step_00000040.png ] || fail "$name: no picture"; done
+for name in block fourier learned half; do [ -s $name/reconstructions/step_00000040.png ] || fail "$name: no picture"; done
 echo "ok: options"
 
 columns() { "$lamella" inspect "$1" | sed -nE 's/^embeddings: ([0-9]+) rows, ([0-9]+) columns.*/\1 \2/p'; }
