@@ -52,6 +52,9 @@ lam_depth lam_depth_plan(lam_graph *g, lam_tensor *step, lam_tensor *sample_ids,
  * x, its rows bounded by of_y.count. The loss must depend on the result. */
 lam_tensor *lam_depth_layernorm(lam_graph *g, lam_tensor *x, lam_tensor *r, lam_depth of_r, lam_depth of_y,
                                 lam_tensor *w, lam_tensor *b, double eps, lam_tensor **sum);
+/* depth_add: x + scale r where the sample is among those of r, x elsewhere. x [B, ..., D]; r as x, its rows bounded by
+ * of_r.count -> as x. */
+lam_tensor *lam_depth_add(lam_graph *g, lam_tensor *x, lam_tensor *r, lam_depth of_r);
 /* depth_gather: the kept samples of x [B, ...] side by side, rows bounded by depth.count; x itself where all are kept: for
  * what a branch reads beside its stream, such as a key mask. No gradient. */
 lam_tensor *lam_depth_gather(lam_graph *g, lam_tensor *x, lam_depth depth);
@@ -73,8 +76,8 @@ lam_tensor *lam_head_norm(lam_graph *g, lam_tensor *qkv, lam_tensor *qw, lam_ten
 /* parallel_projection: y = gamma (a wa^T + ba + m wm^T + bm), both branches of a parallel block through LayerScale
  * (Touvron et al. 2021, Going deeper with image transformers). a [..., A], m [..., M], wa [D, A], wm [D, M], ba, bm,
  * gamma [D] -> [..., D]. */
-lam_tensor *lam_parallel_projection(lam_graph *g, lam_tensor *a, lam_tensor *wa, lam_tensor *ba, lam_tensor *m,
-                                    lam_tensor *wm, lam_tensor *bm, lam_tensor *gamma);
+lam_tensor *lam_parallel_projection(lam_graph *g, lam_tensor *a, lam_tensor *wa, lam_tensor *ba,
+                                    lam_tensor *m, lam_tensor *wm, lam_tensor *bm, lam_tensor *gamma);
 
 typedef enum lam_masking {
     LAM_MASKING_RANDOM, /* any tokens (He et al. 2022, random_masking) */
@@ -126,10 +129,10 @@ lam_tensor *lam_channel_keys(lam_graph *g, lam_tensor *present, lam_tensor *ids,
 
 typedef struct lam_standardise {
     int64_t patch_size;
-    bool by_channel;          /* tokens of each channel by themselves: [B, C*N, P*P], one channel after another */
-    int transform;            /* 0 none, 1 sqrt(x), 2 log(1 + 1023 x) / log(1024), of x = pixel * scale */
-    bool by_crop;             /* else `mean` and `rstd` are given */
-    lam_tensor *scale;        /* [C] */
+    bool by_channel;   /* tokens of each channel by themselves: [B, C*N, P*P], one channel after another */
+    int transform;     /* 0 none, 1 sqrt(x), 2 log(1 + 1023 x) / log(1024), of x = pixel * scale */
+    bool by_crop;      /* else `mean` and `rstd` are given */
+    lam_tensor *scale; /* [C] */
     lam_tensor *mean, *rstd;  /* [B, C]; NULL with by_crop */
     lam_tensor *present;      /* [B, C] 1 or 0 */
     lam_tensor *only_channel; /* [1] I64, -1: all; NULL: all */
@@ -159,8 +162,8 @@ lam_tensor *lam_unshuffle(lam_graph *g, lam_tensor *x, lam_tensor *mask_token, l
  * channel_tokens[channel_ids[c]]. x [B, 1 + K', D], mask_token [1, 1, D], position [1, 1 + N, D], ids_restore [B, K*N],
  * channel_tokens [1, C, D] F32, channel_ids [K] I32 (NULL: c) -> [B, cls + K*N, D]; without `cls` row 0 of x is left out. */
 lam_tensor *lam_unshuffle_channels(lam_graph *g, lam_tensor *x, lam_tensor *mask_token, lam_tensor *position,
-                                   lam_tensor *ids_restore, lam_tensor *channel_tokens, lam_tensor *channel_ids,
-                                   bool cls);
+                                   lam_tensor *ids_restore, lam_tensor *channel_tokens,
+                                   lam_tensor *channel_ids, bool cls);
 /* token_rows: tokens [first, first + count) of each sample, [B, N, D] -> [B, count, D]. */
 lam_tensor *lam_token_rows(lam_graph *g, lam_tensor *x, int64_t first, int64_t count);
 /* concat_tokens: the tokens of all parts, [B, Ni, D] each -> [B, sum Ni, D]. */

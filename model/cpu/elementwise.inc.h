@@ -43,3 +43,35 @@ static void NAME(add_bias)(void *y_, const float *bias, int64_t rows, int64_t wi
         for (int64_t i = 0; i < width; i++) row[i] = put(get(row[i]) + bias[i]);
     }
 }
+
+static void NAME(depth_add)(const void *x, const void *r, void *sum, int64_t rows, int64_t width,
+                            const lam_sample_places *places) {
+    float scale = places->r_scale;
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; row++) {
+        const real *from = (const real *)x + row * width;
+        int64_t at = lam_placed_row(places->r, places->tokens, row);
+        real *to = (real *)sum + row * width;
+        if (at < 0) {
+            memcpy(to, from, (size_t)width * sizeof *to);
+            continue;
+        }
+        const real *branch = (const real *)r + at * width;
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) to[i] = put(get(from[i]) + scale * get(branch[i]));
+    }
+}
+
+static void NAME(depth_add_backward)(const void *d, void *dr, bool add, int64_t rows, int64_t width,
+                                     const lam_sample_places *places) {
+    float scale = places->r_scale;
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; row++) {
+        int64_t at = lam_placed_row(places->r, places->tokens, row);
+        if (at < 0) continue;
+        const real *from = (const real *)d + row * width;
+        real *to = (real *)dr + at * width;
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) to[i] = put((add ? get(to[i]) : 0.0f) + scale * get(from[i]));
+    }
+}

@@ -68,6 +68,12 @@ typedef struct lam_kernels {
     void (*accumulate)(void *to, const void *from, int64_t count);       /* to += from */
     void (*add)(const void *a, const void *b, void *sum, int64_t count); /* sum = a + b */
 
+    /* sum = x + r_scale r where r holds the row, x elsewhere; dr (+)= r_scale d of the rows that it holds. */
+    void (*depth_add)(const void *x, const void *r, void *sum, int64_t rows, int64_t width,
+                      const lam_sample_places *places);
+    void (*depth_add_backward)(const void *d, void *dr, bool add, int64_t rows, int64_t width,
+                               const lam_sample_places *places);
+
     /* norm.inc.h */
     /* out[width] += column sums of x [rows, stride]; partial: workspace of lam_column_blocks(rows) * width
      * floats. */

@@ -24,7 +24,7 @@ extern "C" {
 typedef enum lam_normalize { LAM_NORMALIZE_CROP, LAM_NORMALIZE_PLATE, LAM_NORMALIZE_DATASET } lam_normalize;
 
 typedef enum lam_mae_kind {
-    LAM_MAE_VIT,         /* He et al. 2022, Hugging Face ViTMAE: mae_vit.c */
+    LAM_MAE_VIT,             /* He et al. 2022, Hugging Face ViTMAE: mae_vit.c */
     LAM_MAE_VIT_PARALLEL,    /* Kraus et al. 2024: mae_vit_parallel.c */
     LAM_MAE_CHANNEL_AGNOSTIC /* Kraus et al. 2024, OpenPhenom: mae_channel_agnostic.c */
 } lam_mae_kind;
@@ -47,8 +47,9 @@ typedef struct lam_mae_config {
     bool norm_pix_loss;
     /* mae_channel_agnostic alone. Its weights do not depend on in_channels: the encoder takes any channels. */
     lam_decoder decoder;
-    int64_t channels_per_step;    /* drawn from in_channels for each step, the same ones for all samples; 0: all */
-    int64_t channel_tokens;       /* channels that the decoder knows; 0: in_channels */
+    int64_t
+        channels_per_step;  /* drawn from in_channels for each step, the same ones for all samples; 0: all */
+    int64_t channel_tokens; /* channels that the decoder knows; 0: in_channels */
     const int32_t *channel_token; /* [in_channels] which of them each channel is; borrowed; NULL: in order */
     lam_fourier_form fourier;
     double fourier_alpha;    /* loss = (1 - alpha) L_MAE + alpha L_FT (Kraus et al. 2024: 0.01) */
@@ -70,7 +71,8 @@ typedef struct lam_mae_io {
     lam_tensor *present; /* [B, C] F32 1 or 0: channels that are absent become 0 after standardisation, with
                             mae_channel_agnostic they are not there at all; NULL for F32 pixels, but not there */
     lam_tensor *noise;   /* [B, N] F32: an input with noise_input, else drawn on the device */
-    lam_tensor *step;    /* [1] I64: counts masks, drops and draws of channels; NULL where none of these is drawn */
+    lam_tensor
+        *step; /* [1] I64: counts masks, drops and draws of channels; NULL where none of these is drawn */
     lam_tensor *sample_ids; /* [B] I64; NULL with noise_input and drop_path 0 */
     lam_tensor *drop_scale; /* [1] F32, factor of drop_path: 1 in training, 0 to keep all; NULL: no drops */
     lam_tensor *sample_weight; /* [B] F32: loss = sum_b weight_b * loss_b; 1/B each is the plain mean, 0 takes
@@ -80,7 +82,8 @@ typedef struct lam_mae_io {
     lam_tensor *
         sample_loss; /* [B] F32: of each row: mean over the masked patches of the mean square over a patch, mixed with
                                 the Fourier loss */
-    lam_tensor *latent; /* [B, 1 + K, D] what the decoder gets: after vit.layernorm (mae_vit), else without a norm */
+    lam_tensor
+        *latent; /* [B, 1 + K, D] what the decoder gets: after vit.layernorm (mae_vit), else without a norm */
     lam_tensor *logits; /* [B, N, P*P*C] prediction, cls dropped */
     lam_tensor *mask;   /* [B, N] F32, 1 = masked */
     lam_tensor
@@ -103,10 +106,11 @@ lam_status lam_mae_build(lam_graph *graph, const lam_mae_config *config, int64_t
 /* The encoder alone, nothing masked, tokens in image order: for embeddings. No gradients. */
 typedef struct lam_mae_encoder_io {
     lam_tensor *pixels, *scale, *mean, *rstd, *present; /* as above */
-    lam_tensor *only_channel; /* [1] I64: -1 all; c: every other channel is 0 after standardisation
+    lam_tensor *only_channel;   /* [1] I64: -1 all; c: every other channel is 0 after standardisation
                                  (embeddings by channel); NULL where channels have tokens of their own */
     int64_t tokens_per_channel; /* then N = C * tokens_per_channel, channel by channel; else 0 */
-    lam_tensor *tokens; /* [B, 1 + N, D] after block `block` (1..depth); block == depth adds vit.layernorm (mae_vit alone);
+    lam_tensor *
+        tokens; /* [B, 1 + N, D] after block `block` (1..depth); block == depth adds vit.layernorm (mae_vit alone);
                            with `hidden` [B, 1 + N, mlp_dim]: the hidden units of that block's MLP, after GELU */
 } lam_mae_encoder_io;
 lam_status lam_mae_build_encoder(lam_graph *graph, const lam_mae_config *config, int64_t batch, int64_t block,

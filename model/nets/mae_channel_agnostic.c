@@ -35,6 +35,8 @@ static lam_status check(const lam_mae_config *c) {
         "model.channels_per_step is %lld: the cross decoder has blocks of their own for every channel and "
         "needs them all; take model.decoder: shared",
         (long long)c->channels_per_step);
+    LAM_REQUIRE(!c->learned_positions, LAM_ERROR_CONFIG,
+                "model.positions: mae_channel_agnostic knows places by sines and cosines alone; take sincos");
     return LAM_OK;
 }
 
@@ -48,8 +50,7 @@ static lam_status parameters(lam_parameters *p, const lam_mae_config *c) {
     lam_registry_projection(&r, "", "encoder_decoder_proj", dd, c->embed_dim, true);
     lam_registry_add(&r, decoder, "mask_token", 3, (int64_t[]){1, 1, dd}, LAM_INIT_NORMAL, LAM_TOKEN_INIT,
                      true);
-    lam_registry_add(&r, decoder, "pos_embeddings", 3, (int64_t[]){1, 1 + lam_mae_patches(c), dd},
-                     LAM_INIT_FROZEN, 0, false);
+    lam_registry_positions(&r, c, decoder, "pos_embeddings", 1 + lam_mae_patches(c), dd);
     char name[96];
     for (int64_t m = 0; m < known_channels(c); m++) {
         snprintf(name, sizeof name, "modality_tokens.%lld", (long long)m);
@@ -78,8 +79,7 @@ static lam_status parameters(lam_parameters *p, const lam_mae_config *c) {
 
 static void fill_positions(lam_parameters *p, const lam_mae_config *c) {
     lam_parallel_encoder_fill(p, c);
-    lam_sincos_table(p->weights + lam_parameters_find(p, "decoder.pos_embeddings")->offset,
-                     c->decoder_embed_dim, c->image_size / c->patch_size, LAM_SINCOS_ROW_FIRST);
+    lam_fill_sincos(p, c, "decoder.pos_embeddings", LAM_SINCOS_ROW_FIRST);
 }
 
 /* ---- decoders ---- */
@@ -111,23 +111,23 @@ static lam_tensor *cross(lam_graph *g, lam_tensor *x, lam_tensor *keys) {
 
 static lam_tensor *cross_decoder(lam_graph *g, const lam_mae_config *c, lam_tensor *x, lam_tensor *keys) {
     int64_t tokens = lam_mae_patches(c);
-    lam_tensor *y = cross(g, x, keys), *channels[LAM_MAX_CHANNELS], *r;
+    lam_tensor *y = cross(g, x, keys), *channels[LAM_MAX_CHANNELS];
     for (int64_t k = 0; k < c->in_channels; k++) {
         char blocks[64];
         snprintf(blocks, sizeof blocks, "decoder.decoders.%lld.", (long long)token_of(c, k));
-        lam_tensor *z = lam_token_rows(g, y, k * tokens, tokens);
-        z = lam_sequential_blocks(g, z, blocks, c->decoder_depth, c->decoder_num_heads, NULL, &r);
-        channels[k] = lam_add(g, z, r);
+        lam_stream s = lam_sequential_blocks(g, lam_token_rows(g, y, k * tokens, tokens), blocks,
+                                             c->decoder_depth, c->decoder_num_heads, NULL);
+        channels[k] = lam_stream_sum(g, &s);
     }
     return lam_concat_tokens(g, channels, c->in_channels);
 }
 
 /* x [B, 1 + C*N, Dd], keys [B, 1 + C*N]. */
 static lam_tensor *shared_decoder(lam_graph *g, const lam_mae_config *c, lam_tensor *x, lam_tensor *keys) {
-    lam_tensor *r;
-    x = lam_sequential_blocks(g, x, "decoder.blocks.", c->decoder_depth, c->decoder_num_heads, keys, &r);
-    x = lam_add_layernorm(g, x, r, lam_named(g, "decoder.", "norm.weight"),
-                          lam_named(g, "decoder.", "norm.bias"), LAM_LAYERNORM_EPS, &r);
+    lam_stream s =
+        lam_sequential_blocks(g, x, "decoder.blocks.", c->decoder_depth, c->decoder_num_heads, keys);
+    x = lam_stream_norm(g, &s, (lam_depth){0}, lam_named(g, "decoder.", "norm.weight"),
+                        lam_named(g, "decoder.", "norm.bias"));
     return lam_drop_cls(g, x);
 }
 
@@ -162,12 +162,16 @@ static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_
     io->sample_weight = lam_input(g, "sample_weight", LAM_F32, 1, (int64_t[]){batch});
     lam_tensor *present =
         c->channels_per_step ? lam_select_channels(g, in.present, io->channel_ids) : in.present;
-    lam_channel_mask_plan(g, noise, present, c->mask_ratio, &ids_keep, &io->ids_restore, &io->mask);
-    lam_keep(g, io->mask, "mask");
+    /* Masks of places or channels keep whole ones: the share that leaves just so many of all tokens. */
+    double hidden = c->masking == LAM_MASKING_RANDOM
+                        ? c->mask_ratio
+                        : 1 - ((double)lam_mae_kept(c, tokens) + 0.5) / (double)tokens;
+    lam_channel_mask_plan(g, noise, present, hidden, &ids_keep, &io->ids_restore, &io->mask);
+    io->loss_mask = lam_keep(g, io->mask, "mask");
     lam_keep(g, io->ids_restore, "ids_restore");
 
     lam_tensor *x =
-        lam_parallel_encoder(g, c, lam_gather_patches(g, in.patches, ids_keep, 1), ids_keep,
+        lam_parallel_encoder(g, c, io, lam_gather_patches(g, in.patches, ids_keep, 1), ids_keep,
                              lam_channel_keys(g, present, ids_keep, patches, true), c->depth, false);
     io->latent = lam_keep(g, x, "latent");
     x = lam_named_linear(g, x, "", "encoder_decoder_proj");
@@ -175,8 +179,7 @@ static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_
     x = lam_named_linear(g, x, "", "decoder_pred");
     io->logits = lam_keep(g, x, "logits");
     io->loss = lam_keep(
-        g, lam_masked_loss(g, x, in.patches, io->mask, io->sample_weight, c->norm_pix_loss, &io->sample_loss),
-        "loss");
+        g, lam_mae_loss(g, c, x, in.patches, io->loss_mask, io->sample_weight, &io->sample_loss), "loss");
     lam_keep(g, io->sample_loss, "sample_loss");
 }
 
@@ -189,7 +192,7 @@ static void build_encoder(lam_graph *g, const lam_mae_config *c, int64_t batch, 
     io->rstd = in.rstd;
     io->present = in.present;
     io->tokens_per_channel = lam_mae_patches(c);
-    lam_tensor *x = lam_parallel_encoder(g, c, lam_gather_patches(g, in.patches, NULL, 1), NULL,
+    lam_tensor *x = lam_parallel_encoder(g, c, NULL, lam_gather_patches(g, in.patches, NULL, 1), NULL,
                                          lam_channel_keys(g, in.present, NULL, io->tokens_per_channel, true),
                                          block, hidden);
     io->tokens = lam_keep(g, x, "tokens");
@@ -208,5 +211,11 @@ static double step_flops(const lam_mae_config *c) {
     return 3 * (encoder + decoder + 2 * (k - 1) * length * d + 2 * k * d * dd + 2 * n * dd * length);
 }
 
-const lam_mae_net lam_mae_channel_agnostic = {
-    "mae_channel_agnostic", check, parameters, fill_positions, build, build_encoder, step_flops};
+const lam_mae_net lam_mae_channel_agnostic = {.name = "mae_channel_agnostic",
+                                              .channel_tokens = true,
+                                              .check = check,
+                                              .parameters = parameters,
+                                              .fill_positions = fill_positions,
+                                              .build = build,
+                                              .build_encoder = build_encoder,
+                                              .step_flops = step_flops};

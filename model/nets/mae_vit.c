@@ -84,7 +84,7 @@ static lam_tensor *blocks(lam_graph *g, const lam_mae_config *c, const lam_mae_i
         s.r = lam_named_linear(g, h, prefix, "output.dense");
         lam_graph_block_end(g);
     }
-    if (!last_norm) return lam_add(g, s.x, s.r);
+    if (!last_norm) return lam_stream_sum(g, &s);
     snprintf(weight, sizeof weight, "%s.weight", last_norm);
     snprintf(bias, sizeof bias, "%s.bias", last_norm);
     return lam_stream_norm(g, &s, (lam_depth){0}, lam_named(g, last_norm_prefix, weight),

@@ -20,8 +20,7 @@
 void lam_parallel_encoder_add(lam_registry *r, const lam_mae_config *c, int64_t channels) {
     int64_t d = c->embed_dim, mlp = lam_mae_mlp_dim(c), head_dim = d / c->num_heads;
     lam_registry_add(r, ENCODER, "cls_token", 3, (int64_t[]){1, 1, d}, LAM_INIT_NORMAL, LAM_TOKEN_INIT, true);
-    lam_registry_add(r, ENCODER, "pos_embed", 3, (int64_t[]){1, 1 + lam_mae_patches(c), d}, LAM_INIT_FROZEN,
-                     0, false);
+    lam_registry_positions(r, c, ENCODER, "pos_embed", 1 + lam_mae_patches(c), d);
     lam_registry_add(r, ENCODER, "patch_embed.proj.weight", 4,
                      (int64_t[]){d, channels, c->patch_size, c->patch_size}, LAM_INIT_NORMAL, LAM_TOKEN_INIT,
                      true);
@@ -42,8 +41,7 @@ void lam_parallel_encoder_add(lam_registry *r, const lam_mae_config *c, int64_t 
 }
 
 void lam_parallel_encoder_fill(lam_parameters *p, const lam_mae_config *c) {
-    lam_sincos_table(p->weights + lam_parameters_find(p, ENCODER "pos_embed")->offset, c->embed_dim,
-                     c->image_size / c->patch_size, LAM_SINCOS_ROW_FIRST);
+    lam_fill_sincos(p, c, ENCODER "pos_embed", LAM_SINCOS_ROW_FIRST);
     float *fc_norm = p->weights + lam_parameters_find(p, ENCODER "fc_norm.weight")->offset;
     for (int64_t i = 0; i < c->embed_dim; i++) fc_norm[i] = 1;
 }
@@ -66,23 +64,24 @@ static lam_tensor *branches(lam_graph *g, const lam_mae_config *c, lam_tensor *h
         lam_named(g, block, "mlp_out_proj.bias"), lam_named(g, block, "ls.gamma"));
 }
 
-lam_tensor *lam_parallel_encoder(lam_graph *g, const lam_mae_config *c, lam_tensor *patches,
-                                 lam_tensor *ids_keep, lam_tensor *keys, int64_t depth, bool hidden) {
-    lam_tensor *x =
-        lam_embed_tokens(g, lam_named_linear(g, patches, ENCODER, "patch_embed.proj"),
-                         lam_named(g, ENCODER, "cls_token"), lam_named(g, ENCODER, "pos_embed"), ids_keep);
-    lam_tensor *r = NULL; /* x += r is fused with the norm that follows it */
+lam_tensor *lam_parallel_encoder(lam_graph *g, const lam_mae_config *c, const lam_mae_io *io,
+                                 lam_tensor *patches, lam_tensor *ids_keep, lam_tensor *keys, int64_t depth,
+                                 bool hidden) {
+    lam_stream s = {.x = lam_embed_tokens(g, lam_named_linear(g, patches, ENCODER, "patch_embed.proj"),
+                                          lam_named(g, ENCODER, "cls_token"),
+                                          lam_named(g, ENCODER, "pos_embed"), ids_keep)};
     for (int64_t i = 0; i < depth; i++) {
         char block[64];
         snprintf(block, sizeof block, ENCODER "blocks.%lld.", (long long)i);
         lam_graph_block_begin(g);
-        lam_tensor *h = r ? lam_add_layernorm(g, x, r, lam_named(g, block, "in_norm.weight"),
-                                              lam_named(g, block, "in_norm.bias"), LAM_LAYERNORM_EPS, &x)
-                          : lam_named_norm(g, x, block, "in_norm");
-        r = branches(g, c, h, keys, block, hidden && i == depth - 1);
+        lam_depth kept = lam_mae_depth(g, c, io, i, i); /* attention and MLP of a block drop together */
+        lam_tensor *h = lam_stream_norm(g, &s, kept, lam_named(g, block, "in_norm.weight"),
+                                        lam_named(g, block, "in_norm.bias"));
+        s.r =
+            branches(g, c, h, keys ? lam_depth_gather(g, keys, kept) : NULL, block, hidden && i == depth - 1);
         lam_graph_block_end(g);
     }
-    return hidden ? r : lam_add(g, x, r);
+    return hidden ? s.r : lam_stream_sum(g, &s);
 }
 
 /* ---- ordinary blocks ---- */
@@ -101,25 +100,24 @@ void lam_sequential_blocks_add(lam_registry *r, const char *prefix, int64_t dept
     }
 }
 
-lam_tensor *lam_sequential_blocks(lam_graph *g, lam_tensor *x, const char *prefix, int64_t depth,
-                                  int64_t heads, lam_tensor *keys, lam_tensor **r) {
-    *r = NULL;
+lam_stream lam_sequential_blocks(lam_graph *g, lam_tensor *x, const char *prefix, int64_t depth,
+                                 int64_t heads, lam_tensor *keys) {
+    lam_stream s = {.x = x};
     for (int64_t i = 0; i < depth; i++) {
         char block[96];
         snprintf(block, sizeof block, "%s%lld.", prefix, (long long)i);
         lam_graph_block_begin(g);
-        lam_tensor *h = *r ? lam_add_layernorm(g, x, *r, lam_named(g, block, "norm1.weight"),
-                                               lam_named(g, block, "norm1.bias"), LAM_LAYERNORM_EPS, &x)
-                           : lam_named_norm(g, x, block, "norm1");
+        lam_tensor *h = lam_stream_norm(g, &s, (lam_depth){0}, lam_named(g, block, "norm1.weight"),
+                                        lam_named(g, block, "norm1.bias"));
         h = lam_attention(g, lam_named_linear(g, h, block, "attn.qkv"), heads, keys);
-        *r = lam_named_linear(g, h, block, "attn.proj");
-        h = lam_add_layernorm(g, x, *r, lam_named(g, block, "norm2.weight"),
-                              lam_named(g, block, "norm2.bias"), LAM_LAYERNORM_EPS, &x);
+        s.r = lam_named_linear(g, h, block, "attn.proj");
+        h = lam_stream_norm(g, &s, (lam_depth){0}, lam_named(g, block, "norm2.weight"),
+                            lam_named(g, block, "norm2.bias"));
         h = lam_linear_gelu(g, h, lam_named(g, block, "mlp.fc1.weight"), lam_named(g, block, "mlp.fc1.bias"));
-        *r = lam_named_linear(g, h, block, "mlp.fc2");
+        s.r = lam_named_linear(g, h, block, "mlp.fc2");
         lam_graph_block_end(g);
     }
-    return x;
+    return s;
 }
 
 /* ---- the network ---- */
@@ -135,8 +133,7 @@ static lam_status parameters(lam_parameters *p, const lam_mae_config *c) {
     lam_registry_projection(&r, "", "encoder_decoder_proj", dd, c->embed_dim, true);
     lam_registry_add(&r, "decoder.", "mask_token", 3, (int64_t[]){1, 1, dd}, LAM_INIT_NORMAL, LAM_TOKEN_INIT,
                      true);
-    lam_registry_add(&r, "decoder.", "pos_embeddings", 3, (int64_t[]){1, 1 + lam_mae_patches(c), dd},
-                     LAM_INIT_FROZEN, 0, false);
+    lam_registry_positions(&r, c, "decoder.", "pos_embeddings", 1 + lam_mae_patches(c), dd);
     lam_sequential_blocks_add(&r, "decoder.blocks.", c->decoder_depth, dd, lam_mae_decoder_mlp_dim(c));
     lam_registry_norm(&r, "decoder.", "norm", dd);
     lam_registry_projection(&r, "", "decoder_pred", patch_length(c), dd, true);
@@ -145,12 +142,10 @@ static lam_status parameters(lam_parameters *p, const lam_mae_config *c) {
 
 static void fill_positions(lam_parameters *p, const lam_mae_config *c) {
     lam_parallel_encoder_fill(p, c);
-    lam_sincos_table(p->weights + lam_parameters_find(p, "decoder.pos_embeddings")->offset,
-                     c->decoder_embed_dim, c->image_size / c->patch_size, LAM_SINCOS_ROW_FIRST);
+    lam_fill_sincos(p, c, "decoder.pos_embeddings", LAM_SINCOS_ROW_FIRST);
 }
 
 static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_io *io) {
-    int64_t tokens = lam_mae_patches(c);
     lam_mae_pixels in = lam_mae_input(g, c, batch, NULL);
     io->pixels = in.pixels;
     io->scale = in.scale;
@@ -158,27 +153,27 @@ static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_
     io->rstd = in.rstd;
     io->present = in.present;
     io->target = lam_keep(g, in.patches, "target");
-    lam_tensor *noise = lam_mae_noise(g, c, batch, tokens, io), *ids_keep;
+    lam_mae_plan plan = lam_mae_masked(g, c, batch, lam_mae_patches(c), io);
     io->sample_weight = lam_input(g, "sample_weight", LAM_F32, 1, (int64_t[]){batch});
-    lam_mask_plan(g, noise, lam_mae_kept(c, tokens), &ids_keep, &io->ids_restore, &io->mask);
-    lam_keep(g, io->mask, "mask");
-    lam_keep(g, io->ids_restore, "ids_restore");
 
-    lam_tensor *x = lam_parallel_encoder(g, c, lam_gather_patches(g, in.patches, ids_keep, c->in_channels),
-                                         ids_keep, NULL, c->depth, false);
+    lam_tensor *x =
+        lam_parallel_encoder(g, c, io, lam_gather_patches(g, in.patches, plan.ids_keep, c->in_channels),
+                             plan.ids_keep, NULL, c->depth, false);
     io->latent = lam_keep(g, x, "latent");
     x = lam_named_linear(g, x, "", "encoder_decoder_proj");
-    x = lam_unshuffle(g, x, lam_named(g, "decoder.", "mask_token"),
-                      lam_named(g, "decoder.", "pos_embeddings"), io->ids_restore);
-    lam_tensor *r;
-    x = lam_sequential_blocks(g, x, "decoder.blocks.", c->decoder_depth, c->decoder_num_heads, NULL, &r);
-    x = lam_add_layernorm(g, x, r, lam_named(g, "decoder.", "norm.weight"),
-                          lam_named(g, "decoder.", "norm.bias"), LAM_LAYERNORM_EPS, &r);
+    lam_tensor *mask_token = lam_named(g, "decoder.", "mask_token"),
+               *position = lam_named(g, "decoder.", "pos_embeddings");
+    x = plan.ids_decoded ? lam_append_masked(g, x, mask_token, position, plan.ids_decoded)
+                         : lam_unshuffle(g, x, mask_token, position, io->ids_restore);
+    lam_stream s =
+        lam_sequential_blocks(g, x, "decoder.blocks.", c->decoder_depth, c->decoder_num_heads, NULL);
+    x = lam_stream_norm(g, &s, (lam_depth){0}, lam_named(g, "decoder.", "norm.weight"),
+                        lam_named(g, "decoder.", "norm.bias"));
     x = lam_named_linear(g, lam_drop_cls(g, x), "", "decoder_pred");
+    if (plan.ids_decoded) x = lam_restore_tokens(g, x, io->ids_restore);
     io->logits = lam_keep(g, x, "logits");
     io->loss = lam_keep(
-        g, lam_masked_loss(g, x, in.patches, io->mask, io->sample_weight, c->norm_pix_loss, &io->sample_loss),
-        "loss");
+        g, lam_mae_loss(g, c, x, in.patches, io->loss_mask, io->sample_weight, &io->sample_loss), "loss");
     lam_keep(g, io->sample_loss, "sample_loss");
 }
 
@@ -191,18 +186,23 @@ static void build_encoder(lam_graph *g, const lam_mae_config *c, int64_t batch, 
     io->mean = in.mean;
     io->rstd = in.rstd;
     io->present = in.present;
-    lam_tensor *x = lam_parallel_encoder(g, c, lam_gather_patches(g, in.patches, NULL, c->in_channels), NULL,
-                                         NULL, block, hidden);
+    lam_tensor *x = lam_parallel_encoder(g, c, NULL, lam_gather_patches(g, in.patches, NULL, c->in_channels),
+                                         NULL, NULL, block, hidden);
     io->tokens = lam_keep(g, x, "tokens");
 }
 
 static double step_flops(const lam_mae_config *c) {
-    double n = (double)lam_mae_patches(c), k = (double)lam_mae_kept(c, lam_mae_patches(c)) + 1, m = n + 1,
+    int64_t tokens = lam_mae_patches(c);
+    double n = (double)lam_mae_decoded(c, tokens), k = (double)lam_mae_kept(c, tokens) + 1, m = n + 1,
            length = (double)patch_length(c), d = (double)c->embed_dim, dd = (double)c->decoder_embed_dim;
     double encoder = lam_block_flops((double)c->depth, k, d, (double)lam_mae_mlp_dim(c));
     double decoder = lam_block_flops((double)c->decoder_depth, m, dd, (double)lam_mae_decoder_mlp_dim(c));
     return 3 * (encoder + decoder + 2 * (k - 1) * length * d + 2 * k * d * dd + 2 * n * dd * length);
 }
 
-const lam_mae_net lam_mae_vit_parallel = {"mae_vit_parallel", NULL,      parameters, fill_positions, build,
-                                          build_encoder,      step_flops};
+const lam_mae_net lam_mae_vit_parallel = {.name = "mae_vit_parallel",
+                                          .parameters = parameters,
+                                          .fill_positions = fill_positions,
+                                          .build = build,
+                                          .build_encoder = build_encoder,
+                                          .step_flops = step_flops};

@@ -169,6 +169,11 @@ lam_tensor *lam_stream_norm(lam_graph *g, lam_stream *s, lam_depth next, lam_ten
     return h;
 }
 
+lam_tensor *lam_stream_sum(lam_graph *g, const lam_stream *s) {
+    if (!s->r) return s->x;
+    return s->depth.place ? lam_depth_add(g, s->x, s->r, s->depth) : lam_add(g, s->x, s->r);
+}
+
 lam_depth lam_mae_depth(lam_graph *g, const lam_mae_config *c, const lam_mae_io *io, int64_t block,
                         int64_t branch) {
     double rate = lam_mae_drop_rate(c, block);

@@ -107,13 +107,15 @@ lam_tensor *lam_mae_loss(lam_graph *g, const lam_mae_config *c, lam_tensor *pred
  *     lam_tensor *h = lam_stream_norm(g, &stream, depth, w, b);   // adds the pending r to x
  *     stream.r = ...;                                             // of h, as many rows
  *
- * and lam_stream_norm with (lam_depth){0} ends the stack. */
+ * and lam_stream_norm with (lam_depth){0}, or lam_stream_sum where no norm follows, ends the stack. */
 typedef struct lam_stream {
     lam_tensor *x, *r; /* r NULL: none is pending */
     lam_depth depth;   /* the samples of r */
 } lam_stream;
 /* x + r, normalised for the samples that keep the next branch, whose plan is `next`. The first branch keeps all. */
 lam_tensor *lam_stream_norm(lam_graph *g, lam_stream *stream, lam_depth next, lam_tensor *w, lam_tensor *b);
+/* x + r; x where no branch is pending. */
+lam_tensor *lam_stream_sum(lam_graph *g, const lam_stream *stream);
 /* Who keeps branch number `branch` (counted over the encoder: each one drops by itself) of encoder block `block`. Everyone,
  * at no cost, where its rate is 0 or io is NULL (a decoder, an encoder that is not trained). */
 lam_depth lam_mae_depth(lam_graph *g, const lam_mae_config *c, const lam_mae_io *io, int64_t block,
@@ -126,16 +128,16 @@ void lam_parallel_encoder_add(lam_registry *r, const lam_mae_config *config, int
 void lam_parallel_encoder_fill(lam_parameters *parameters, const lam_mae_config *config);
 /* patches [B, K, channels*P*P] as lam_gather_patches gives them, ids_keep [B, K] (NULL: all), keys [B, 1 + K] (NULL: all)
  * -> the residual stream [B, 1 + K, D] after `depth` blocks, no norm; with `hidden` the hidden units of the last block's MLP,
- * after GELU. */
-lam_tensor *lam_parallel_encoder(lam_graph *g, const lam_mae_config *config, lam_tensor *patches,
-                                 lam_tensor *ids_keep, lam_tensor *keys, int64_t depth, bool hidden);
+ * after GELU. io: of a network in training, whose blocks drop; NULL: nothing is dropped. */
+lam_tensor *lam_parallel_encoder(lam_graph *g, const lam_mae_config *config, const lam_mae_io *io,
+                                 lam_tensor *patches, lam_tensor *ids_keep, lam_tensor *keys, int64_t depth,
+                                 bool hidden);
 /* Blocks one after another, attention before MLP, under "<prefix><i>.": norm1, attn.qkv, attn.proj, norm2, mlp.fc1,
- * mlp.fc2. *r: the last branch, to be added to the stream that is returned. */
+ * mlp.fc2. The last branch is still to be added. */
 void lam_sequential_blocks_add(lam_registry *r, const char *prefix, int64_t depth, int64_t width,
                                int64_t mlp);
-lam_tensor *lam_sequential_blocks(lam_graph *g, lam_tensor *x, const char *prefix, int64_t depth,
-                                  int64_t heads, lam_tensor *keys, lam_tensor **r);
-
+lam_stream lam_sequential_blocks(lam_graph *g, lam_tensor *x, const char *prefix, int64_t depth,
+                                 int64_t heads, lam_tensor *keys);
 /* The decoder of mae_channel_agnostic.c without decoder_pred: latent [B, 1 + K', Dd], ids_restore [B, K*N], present [B, K],
  * channel_ids [K] (NULL: all) -> [B, K*N, Dd]. */
 lam_tensor *lam_channel_decoder(lam_graph *g, const lam_mae_config *config, lam_tensor *latent,

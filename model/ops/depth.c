@@ -131,6 +131,50 @@ lam_tensor *lam_depth_layernorm(lam_graph *g, lam_tensor *x, lam_tensor *r, lam_
     return y;
 }
 
+/* ---- depth_add: x, r, place, scale ---- */
+
+static lam_sample_places places_of_r(const lam_node *node) {
+    const lam_tensor *x = node->inputs[0];
+    return (lam_sample_places){.tokens = x->count / lam_tensor_width(x) / x->shape[0],
+                               .r = node->inputs[2]->data,
+                               .r_scale = *(const float *)node->inputs[3]->data};
+}
+
+static lam_status depth_add_forward(lam_node *node) {
+    const lam_tensor *x = node->inputs[0];
+    lam_sample_places kept = places_of_r(node);
+    int64_t width = lam_tensor_width(x);
+    node->kernels->depth_add(x->data, node->inputs[1]->data, node->outputs[0]->data, x->count / width, width,
+                             &kept);
+    return LAM_OK;
+}
+
+static lam_status depth_add_backward(lam_node *node) {
+    lam_tensor *x = node->inputs[0], *y = node->outputs[0];
+    lam_sample_places kept = places_of_r(node);
+    int64_t width = lam_tensor_width(x);
+    bool add;
+    lam_gradient_pass(node, x, y->gradient, x->count);
+    void *dr = lam_gradient_target(node->inputs[1], &add);
+    if (dr) node->kernels->depth_add_backward(y->gradient, dr, add, x->count / width, width, &kept);
+    return LAM_OK;
+}
+
+static const lam_op depth_add_op = {.name = "depth_add",
+                                    .backward_reads_inputs = 4 | 8,
+                                    .forward = depth_add_forward,
+                                    .backward = depth_add_backward};
+
+lam_tensor *lam_depth_add(lam_graph *g, lam_tensor *x, lam_tensor *r, lam_depth of_r) {
+    lam_node *node = lam_node_add(g, &depth_add_op, 4, (lam_tensor *[]){x, r, of_r.place, of_r.scale});
+    if (!node) return NULL;
+    if (r->count != x->count || x->bound || r->bound != of_r.count || !fits(of_r, x)) {
+        lam_graph_fail(g, "depth_add: %s, %s and their samples do not belong together", x->name, r->name);
+        return NULL;
+    }
+    return lam_node_output(g, node, lam_graph_activation(g), x->rank, x->shape);
+}
+
 /* ---- depth_gather: x, place ---- */
 
 static lam_status depth_gather_forward(lam_node *node) {

@@ -257,6 +257,7 @@ static inline void check_recompute(const lam_mae_config *config, int64_t batch, 
         build_training(&n);
         stir(&n, 0.2);
         fill(&n);
+        if (n.io.drop_scale) values(n.io.drop_scale)[0] = 1;
         lam_parameters_zero_gradients(n.parameters);
         ok(lam_graph_forward(n.graph));
         ok(lam_graph_backward(n.graph));
@@ -273,6 +274,47 @@ static inline void check_recompute(const lam_mae_config *config, int64_t batch, 
     lam_free(expected);
 }
 
+/* Of a net of two blocks, whose second one drops: a sample that drops it has the stream that one block gives, the others add
+ * 1 / (1 - rate) times what the block adds without drops; with drop_scale 0 nothing drops. `fill` sets the inputs. */
+static inline void check_drop_path(const lam_mae_config *config, void (*fill)(net *n)) {
+    enum { SAMPLES = 3 };
+    lam_mae_config dropping = *config, one = *config;
+    dropping.drop_path = 0.5, one.depth = 1;
+    net n = make(&dropping, SAMPLES), whole = make(config, SAMPLES), part = make(&one, SAMPLES);
+    stir(&n, 0.2);
+    copy_weights(&whole, &n);
+    copy_weights(&part, &n);
+    int64_t count = lam_tensor_count(n.io.latent), dropped = 0, kept = 0;
+    for (int64_t step = 0; step < 8; step++) {
+        for (net *m = &n; m; m = m == &n ? &whole : m == &whole ? &part : NULL) {
+            fill(m);
+            *(int64_t *)lam_tensor_data(m->io.step) = step;
+            if (m->io.drop_scale) values(m->io.drop_scale)[0] = 1;
+            ok(lam_graph_forward(m->graph));
+        }
+        for (int64_t b = 0; b < SAMPLES; b++) {
+            double without[2] = {0, 0}, norm = 0;
+            for (int64_t i = b * count / SAMPLES; i < (b + 1) * count / SAMPLES; i++) {
+                double x = (double)values(part.io.latent)[i], y = (double)values(whole.io.latent)[i],
+                       got = (double)values(n.io.latent)[i];
+                without[0] += pow(got - x, 2);
+                without[1] += pow(got - (x + 2 * (y - x)), 2);
+                norm += x * x;
+            }
+            bool is_dropped = without[0] < 1e-10 * norm, is_kept = without[1] < 1e-10 * norm;
+            if (is_dropped == is_kept) fail_msg("step %d, sample %d is neither", (int)step, (int)b);
+            dropped += is_dropped, kept += is_kept;
+        }
+    }
+    assert_true(dropped >= 4 && kept >= 4);
+    values(n.io.drop_scale)[0] = 0;
+    ok(lam_graph_forward(n.graph));
+    assert_true(fabsf(values(n.io.loss)[0] - values(whole.io.loss)[0]) < 1e-6f * values(whole.io.loss)[0]);
+    drop(&n);
+    drop(&whole);
+    drop(&part);
+}
+
 /* The gradient in bfloat16, which keeps 8 bits: some hundred roundings on the way add up like a random walk. */
 static inline void check_bfloat16(const lam_mae_config *config, int64_t batch, void (*fill)(net *n)) {
     net n = make(config, batch), half = make_parameters(config, batch);
@@ -283,6 +325,7 @@ static inline void check_bfloat16(const lam_mae_config *config, int64_t batch, v
     double difference = 0, norm = 0;
     for (net *m = &n; m; m = m == &n ? &half : NULL) {
         fill(m);
+        if (m->io.drop_scale) values(m->io.drop_scale)[0] = 1;
         lam_parameters_zero_gradients(m->parameters);
         ok(lam_graph_forward(m->graph));
         ok(lam_graph_backward(m->graph));

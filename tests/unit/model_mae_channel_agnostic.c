@@ -277,10 +277,18 @@ static void fill_three(net *n) {
     values(n->io.present)[4] = 0;
 }
 
+/* Key masks go with the samples that keep a block. */
+static void drop_path(void **state) {
+    (void)state;
+    lam_mae_config config = toy(3, LAM_DECODER_SHARED);
+    check_drop_path(&config, fill_three);
+}
+
 static void recompute(void **state) {
     (void)state;
     for (int decoder = 0; decoder < 2; decoder++) {
         lam_mae_config config = toy(3, (lam_decoder)decoder);
+        config.drop_path = 0.5;
         check_recompute(&config, 3, fill_three);
     }
 }
@@ -537,6 +545,7 @@ int main(void) {
                                        cmocka_unit_test(golden_decoder),
                                        cmocka_unit_test(golden_loss),
                                        cmocka_unit_test(golden_network),
+                                       cmocka_unit_test(drop_path),
                                        cmocka_unit_test(recompute),
                                        cmocka_unit_test(bfloat16),
                                        cmocka_unit_test(flops),

@@ -48,7 +48,7 @@ static void golden_block_once(void) {
         memset(weight(&n, "encoder.vit_backbone.pos_embed"), 0, 5 * 8 * sizeof(float));
 
         lam_tensor *patches = lam_input(n.graph, "patches", LAM_F32, 3, (int64_t[]){1, 2, 8});
-        lam_tensor *y = lam_parallel_encoder(n.graph, &n.config, patches, NULL, NULL, 1, false);
+        lam_tensor *y = lam_parallel_encoder(n.graph, &n.config, NULL, patches, NULL, NULL, 1, false);
         lam_keep(n.graph, y, "y");
         ok(lam_graph_plan(n.graph));
         const lam_json *x = lam_json_get(golden, "x");
@@ -125,9 +125,25 @@ static void gradients(void **state) {
     drop(&n);
 }
 
+static void drop_path(void **state) {
+    (void)state;
+    check_drop_path(&toy, fill_training);
+    lam_mae_config config = toy;
+    config.drop_path = 0.5;
+    net n = make(&config, 3);
+    fill_training(&n);
+    values(n.io.drop_scale)[0] = 1;
+    stir(&n, 0.2);
+    check_gradients(&n, NULL);
+    drop(&n);
+}
+
 static void recompute(void **state) {
     (void)state;
+    lam_mae_config dropping = toy;
+    dropping.drop_path = 0.5;
     check_recompute(&toy, 3, fill_training);
+    check_recompute(&dropping, 3, fill_training);
 }
 
 static void bfloat16(void **state) {
@@ -217,9 +233,10 @@ static void embeddings(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden_block), cmocka_unit_test(golden_network), cmocka_unit_test(gradients),
-        cmocka_unit_test(recompute),    cmocka_unit_test(bfloat16),       cmocka_unit_test(flops),
-        cmocka_unit_test(start),        cmocka_unit_test(sizes),          cmocka_unit_test(embeddings)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(golden_block), cmocka_unit_test(golden_network),
+                                       cmocka_unit_test(gradients),    cmocka_unit_test(drop_path),
+                                       cmocka_unit_test(recompute),    cmocka_unit_test(bfloat16),
+                                       cmocka_unit_test(flops),        cmocka_unit_test(start),
+                                       cmocka_unit_test(sizes),        cmocka_unit_test(embeddings)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -208,7 +208,7 @@ static void any_channels(void **state) {
             *w = strstr(entry->name, "gamma") ? 0.5f : entry->decay ? *w * 10 : *w;
         }
     }
-    ok(lam_network_write(network, file, 3));
+    ok(lam_network_write(network, NULL, file, 3));
     lam_network_free(&network);
 
     float *x = embed(file, two, LAM_POOL_CHANNEL, 16), *y = embed(file, turned, LAM_POOL_CHANNEL, 16),
