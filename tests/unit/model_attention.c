@@ -1,0 +1,449 @@
+/* Attention against its formulas in float64, forward and backward, on every instruction set and for both storage types: sizes
+ * that divide no vector, tile or block, masks, strides, queries of another number than keys. In bfloat16 the error may be twice
+ * that of the same formulas with p, ds and the results rounded, which is the least that the format costs. */
+#include <math.h>
+#include <omp.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/bf16.h"
+#include "base/rng.h"
+#include "base/threads.h"
+#include "model/internal.h"
+#include "model/ops.h"
+
+#define GUARD 7.0f /* what lies between the rows and must stay */
+
+typedef enum mask_kind { NO_MASK, SOME_KEYS, ONE_KEY, NO_KEY_IN_SAMPLE_0 } mask_kind;
+
+typedef struct attention_case {
+    const char *name;
+    int64_t batch, queries, keys, heads, head_dim, gap; /* gap: elements between the rows of a tensor */
+    double scale;                                       /* of q and k: how sharp the softmax is */
+    mask_kind mask;
+    bool add;
+} attention_case;
+
+static const attention_case cases[] = {
+    {"head_dim 5", 2, 67, 67, 2, 5, 0, 1, NO_MASK, false},
+    {"one token", 2, 1, 1, 3, 4, 0, 1, NO_MASK, false},
+    {"three tokens", 1, 3, 3, 2, 32, 2, 1, NO_MASK, true},
+    {"decoder", 1, 257, 257, 2, 32, 0, 1.5, NO_MASK, false},
+    {"encoder", 1, 65, 65, 2, 64, 0, 1, NO_MASK, false},
+    {"two blocks of keys", 1, 40, 385, 1, 64, 6, 1.5, NO_MASK, true},
+    {"four blocks of keys", 1, 33, 1025, 1, 8, 0, 3, NO_MASK, false},
+    {"wide heads", 1, 19, 35, 2, 80, 0, 1, NO_MASK, false},
+    {"cross", 2, 48, 17, 2, 16, 3, 1, NO_MASK, false},
+    {"cross, few queries", 2, 3, 130, 2, 20, 0, 2, NO_MASK, true},
+    {"sharp", 1, 70, 70, 1, 24, 0, 4, NO_MASK, false},
+    {"some keys", 2, 67, 67, 2, 12, 1, 1, SOME_KEYS, false},
+    {"some keys, many blocks", 1, 21, 700, 1, 16, 0, 1, SOME_KEYS, true},
+    {"one key", 2, 31, 70, 1, 9, 0, 1, ONE_KEY, false},
+    {"no key", 2, 66, 33, 2, 11, 0, 1, NO_KEY_IN_SAMPLE_0, false},
+    {"no key, added", 2, 5, 33, 2, 11, 2, 1, NO_KEY_IN_SAMPLE_0, true},
+};
+
+/* q, k, v, out and gradients as the kernel sees them; what they are in float64 comes beside. */
+enum { Q, K, V, OUT, D_OUT, DQ, DK, DV, TENSORS };
+static const bool by_keys[TENSORS] = {[K] = true, [V] = true, [DK] = true, [DV] = true};
+
+typedef struct problem {
+    const attention_case *c;
+    bool bf16;
+    void *data[TENSORS];
+    double *exact[TENSORS], *rounded[TENSORS], *before[TENSORS];
+    float *mask;
+} problem;
+
+static int64_t rows_of(const attention_case *c, int t) {
+    return c->batch * (by_keys[t] ? c->keys : c->queries);
+}
+static int64_t width_of(const attention_case *c) { return c->heads * c->head_dim; }
+static int64_t stride_of(const attention_case *c) { return width_of(c) + c->gap; }
+
+static double stored(bool bf16, double x) {
+    return bf16 ? (double)lam_bf16_to_float(lam_bf16_from_float((float)x)) : (double)(float)x;
+}
+static double get(const problem *p, int t, int64_t i) {
+    return p->bf16 ? (double)lam_bf16_to_float(((uint16_t *)p->data[t])[i])
+                   : (double)((float *)p->data[t])[i];
+}
+static void put(const problem *p, int t, int64_t i, double x) {
+    if (p->bf16)
+        ((uint16_t *)p->data[t])[i] = lam_bf16_from_float((float)x);
+    else
+        ((float *)p->data[t])[i] = (float)x;
+}
+
+/* ---- the formulas; `coarse` rounds what a bfloat16 kernel rounds ---- */
+
+static void oracle_query(const problem *p, bool coarse, double **to, int64_t b, int64_t h, int64_t i,
+                         double *prob) {
+    const attention_case *c = p->c;
+    int64_t w = width_of(c), hd = c->head_dim, row = (b * c->queries + i) * w + h * hd;
+    const double *q = p->exact[Q] + row, *d_out = p->exact[D_OUT] + row;
+    double largest = -HUGE_VAL, sum = 0, dot = 0, root = sqrt((double)hd);
+    for (int64_t j = 0; j < c->keys; j++) {
+        const double *k = p->exact[K] + (b * c->keys + j) * w + h * hd;
+        prob[j] = 0;
+        for (int64_t e = 0; e < hd; e++) prob[j] += q[e] * k[e] / root;
+        if (p->mask && p->mask[b * c->keys + j] == 0) prob[j] = -HUGE_VAL;
+        largest = fmax(largest, prob[j]);
+    }
+    for (int64_t e = 0; e < hd; e++) to[OUT][row + e] = to[DQ][row + e] = 0;
+    if (largest == -HUGE_VAL) return;
+    for (int64_t j = 0; j < c->keys; j++) sum += prob[j] = exp(prob[j] - largest);
+    for (int64_t j = 0; j < c->keys; j++) {
+        const double *v = p->exact[V] + (b * c->keys + j) * w + h * hd;
+        double weight = coarse ? stored(true, prob[j]) : prob[j];
+        for (int64_t e = 0; e < hd; e++) to[OUT][row + e] += weight / sum * v[e];
+    }
+    for (int64_t e = 0; e < hd; e++) {
+        if (coarse) to[OUT][row + e] = stored(true, to[OUT][row + e]);
+        dot += to[OUT][row + e] * d_out[e];
+    }
+    for (int64_t j = 0; j < c->keys; j++) {
+        int64_t other = (b * c->keys + j) * w + h * hd;
+        double dp = 0, weight = prob[j] / sum;
+        for (int64_t e = 0; e < hd; e++) dp += d_out[e] * p->exact[V][other + e];
+        double ds = weight * (dp - dot);
+        if (coarse) {
+            weight = stored(true, weight);
+            ds = stored(true, ds);
+        }
+        for (int64_t e = 0; e < hd; e++) {
+            to[DQ][row + e] += ds / root * p->exact[K][other + e];
+            to[DK][other + e] += ds / root * q[e];
+            to[DV][other + e] += weight * d_out[e];
+        }
+    }
+}
+
+static void oracle(const problem *p, bool coarse, double **to) {
+    const attention_case *c = p->c;
+    double *prob = malloc((size_t)c->keys * sizeof *prob);
+    for (int t = DK; t <= DV; t++)
+        for (int64_t i = 0; i < rows_of(c, t) * width_of(c); i++) to[t][i] = 0;
+    for (int64_t b = 0; b < c->batch; b++)
+        for (int64_t h = 0; h < c->heads; h++)
+            for (int64_t i = 0; i < c->queries; i++) oracle_query(p, coarse, to, b, h, i, prob);
+    for (int t = DQ; t <= DV; t++)
+        for (int64_t i = 0; i < rows_of(c, t) * width_of(c); i++) {
+            to[t][i] += p->before[t][i];
+            if (coarse) to[t][i] = stored(true, to[t][i]);
+        }
+    free(prob);
+}
+
+/* ---- a problem and its answers ---- */
+
+static void fill_mask(problem *p, lam_rng *r) {
+    const attention_case *c = p->c;
+    if (c->mask == NO_MASK) return;
+    p->mask = malloc((size_t)(c->batch * c->keys) * sizeof(float));
+    for (int64_t b = 0; b < c->batch; b++)
+        for (int64_t j = 0; j < c->keys; j++)
+            p->mask[b * c->keys + j] = c->mask == SOME_KEYS                      ? lam_rng_uniform(r) < 0.4
+                                       : c->mask == NO_KEY_IN_SAMPLE_0 && b == 0 ? 0
+                                       : c->mask == ONE_KEY                      ? j == (5 * b + 3) % c->keys
+                                                                                 : j % 2 == 0;
+}
+
+/* Everything that the kernel must write is NaN before (or, to be added to, random), everything between rows GUARD. */
+static void reset_outputs(problem *p) {
+    int64_t stride = stride_of(p->c), w = width_of(p->c);
+    for (int t = 0; t < TENSORS; t++) {
+        if (t != OUT && t < DQ) continue;
+        for (int64_t r = 0; r < rows_of(p->c, t); r++)
+            for (int64_t e = 0; e < stride; e++)
+                put(p, t, r * stride + e,
+                    e >= w                 ? (double)GUARD
+                    : t >= DQ && p->c->add ? p->before[t][r * w + e]
+                                           : (double)NAN);
+    }
+}
+
+static problem open_problem(const attention_case *c, bool bf16) {
+    problem p = {.c = c, .bf16 = bf16};
+    int64_t stride = stride_of(c), w = width_of(c);
+    lam_rng r = lam_rng_stream(11, LAM_RNG_TEST, 0);
+    for (int t = 0; t < TENSORS; t++) {
+        size_t count = (size_t)(rows_of(c, t) * w);
+        p.data[t] = malloc((size_t)(rows_of(c, t) * stride) * sizeof(float));
+        p.exact[t] = calloc(count, sizeof(double));
+        p.rounded[t] = calloc(count, sizeof(double));
+        p.before[t] = calloc(count, sizeof(double));
+        double scale = t == Q || t == K ? c->scale : 1;
+        for (size_t i = 0; i < count && (t < OUT || t == D_OUT); i++)
+            p.rounded[t][i] = p.exact[t][i] = stored(bf16, scale * (2 * lam_rng_uniform(&r) - 1));
+        for (size_t i = 0; i < count && c->add && t >= DQ; i++)
+            p.before[t][i] = stored(bf16, 0.2 * lam_rng_uniform(&r));
+        for (int64_t k = 0; k < rows_of(c, t); k++)
+            for (int64_t e = 0; e < stride; e++)
+                put(&p, t, k * stride + e, e < w ? p.exact[t][k * w + e] : (double)GUARD);
+    }
+    fill_mask(&p, &r);
+    oracle(&p, false, p.exact);
+    oracle(&p, bf16, p.rounded);
+    return p;
+}
+
+static void close_problem(problem *p) {
+    for (int t = 0; t < TENSORS; t++) {
+        free(p->data[t]);
+        free(p->exact[t]);
+        free(p->rounded[t]);
+        free(p->before[t]);
+    }
+    free(p->mask);
+}
+
+static lam_attention_shape shape_of(const problem *p) {
+    const attention_case *c = p->c;
+    int64_t stride = stride_of(c);
+    return (lam_attention_shape){.batch = c->batch,
+                                 .queries = c->queries,
+                                 .keys = c->keys,
+                                 .heads = c->heads,
+                                 .head_dim = c->head_dim,
+                                 .q_stride = stride,
+                                 .kv_stride = stride,
+                                 .out_stride = stride,
+                                 .key_mask = p->mask};
+}
+
+/* Both passes with scratch full of NaN. */
+static void run(problem *p, int threads, bool with_dq, bool with_dkv) {
+    const attention_case *c = p->c;
+    const lam_kernels *kernels = lam_kernels_current(p->bf16);
+    lam_attention_shape s = shape_of(p);
+    size_t forward = kernels->attention_workspace(&s, false),
+           backward = kernels->attention_workspace(&s, true),
+           bytes = (size_t)threads * (forward > backward ? forward : backward);
+    assert_int_equal(forward % 64 + backward % 64, 0);
+    void *workspace = aligned_alloc(64, bytes);
+    float *lse = malloc((size_t)(c->batch * c->heads * c->queries) * sizeof(float));
+    omp_set_num_threads(threads);
+    memset(workspace, 0xff, bytes);
+    kernels->attention(&s, p->data[Q], p->data[K], p->data[V], p->data[OUT], lse, workspace);
+    memset(workspace, 0xff, bytes);
+    lam_attention_tensors t = {.q = p->data[Q],
+                               .k = p->data[K],
+                               .v = p->data[V],
+                               .out = p->data[OUT],
+                               .d_out = p->data[D_OUT],
+                               .lse = lse,
+                               .dq = with_dq ? p->data[DQ] : NULL,
+                               .dk = with_dkv ? p->data[DK] : NULL,
+                               .dv = with_dkv ? p->data[DV] : NULL,
+                               .add_q = c->add,
+                               .add_kv = c->add};
+    kernels->attention_backward(&s, &t, workspace);
+    omp_set_num_threads(lam_threads());
+    free(workspace);
+    free(lse);
+}
+
+static double distance(const problem *p, int t, const double *from) {
+    int64_t stride = stride_of(p->c), w = width_of(p->c);
+    double d = 0, n = 0;
+    for (int64_t r = 0; r < rows_of(p->c, t); r++)
+        for (int64_t e = 0; e < w; e++) {
+            double x = p->exact[t][r * w + e], y = from ? from[r * w + e] : get(p, t, r * stride + e);
+            d += (y - x) * (y - x);
+            n += x * x;
+        }
+    return n > 0 ? sqrt(d / n) : sqrt(d);
+}
+
+static void check_problem(problem *p, const char *isa) {
+    static const char *const names[] = {[OUT] = "out", [DQ] = "dq", [DK] = "dk", [DV] = "dv"};
+    int64_t stride = stride_of(p->c), w = width_of(p->c);
+    for (int t = OUT; t < TENSORS; t++) {
+        if (t == D_OUT) continue;
+        /* The p of the backward pass come from a normaliser that was rounded once more. */
+        double error = distance(p, t, NULL), least = distance(p, t, p->rounded[t]),
+               allowed = p->bf16    ? 2 * least + 1e-6
+                         : t == OUT ? 1e-6
+                                    : 1.5e-6;
+        if (!(error <= allowed))
+            fail_msg("%s, %s, %s: %s is off by %g, allowed %g", p->c->name, isa, p->bf16 ? "bf16" : "f32",
+                     names[t], error, allowed);
+        for (int64_t r = 0; r < rows_of(p->c, t); r++)
+            for (int64_t e = w; e < stride; e++)
+                if (get(p, t, r * stride + e) != (double)GUARD)
+                    fail_msg("%s, %s: %s is written beside its rows", p->c->name, isa, names[t]);
+    }
+}
+
+static bool select_isa(const char *isa) {
+    setenv("LAMELLA_ISA", isa, 1);
+    lam_status status = lam_isa_select();
+    unsetenv("LAMELLA_ISA");
+    return status == LAM_OK;
+}
+
+static void check_all(const char *isa, bool bf16) {
+    if (!select_isa(isa)) skip();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        problem p = open_problem(&cases[i], bf16);
+        reset_outputs(&p);
+        run(&p, 1, true, true);
+        check_problem(&p, isa);
+        close_problem(&p);
+    }
+    assert_int_equal(lam_isa_select(), LAM_OK);
+}
+
+static void test_f32(void **state) { check_all(*state, false); }
+static void test_bf16(void **state) { check_all(*state, true); }
+
+/* The same bits from one thread, from two, and when only a part of the gradients is asked for. */
+static void test_threads(void **state) {
+    const char *isa = *state;
+    if (!select_isa(isa)) skip();
+    const attention_case c = {"threads", 3, 45, 77, 3, 12, 0, 1, SOME_KEYS, false};
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        problem p = open_problem(&c, bf16), other = open_problem(&c, bf16), part = open_problem(&c, bf16);
+        reset_outputs(&p);
+        reset_outputs(&other);
+        run(&p, 1, true, true);
+        run(&other, 2, true, true);
+        run(&part, 2, true, false);
+        run(&part, 2, false, true);
+        for (int t = OUT; t < TENSORS; t++) {
+            size_t bytes = (size_t)(rows_of(&c, t) * width_of(&c)) * (bf16 ? 2 : 4);
+            assert_memory_equal(p.data[t], other.data[t], bytes);
+            assert_memory_equal(p.data[t], part.data[t], bytes);
+        }
+        close_problem(&p);
+        close_problem(&other);
+        close_problem(&part);
+    }
+    assert_int_equal(lam_isa_select(), LAM_OK);
+}
+
+/* ---- the operations in a graph ---- */
+
+static lam_tensor *parameter_twice(lam_graph *g, const char *name, const char *zero) {
+    return lam_add(g, lam_parameter(g, name), lam_parameter(g, zero));
+}
+
+/* loss = mean over samples' elements of (cross_attention(x, kv) + x)^2: x has two consumers, the batch is bounded to 2 of 3. */
+static void test_graph(void **state) {
+    (void)state;
+    const attention_case c = {"graph", 3, 5, 7, 2, 3, 0, 1, SOME_KEYS, false};
+    const int64_t w = width_of(&c), actual = 2;
+    problem p = open_problem(&c, false);
+    lam_parameters *parameters;
+    lam_graph *g;
+    assert_int_equal(lam_parameters_create(&parameters), LAM_OK);
+    const int64_t q_shape[] = {c.batch, c.queries, w}, kv_shape[] = {c.batch, c.keys, 2 * w};
+    static const char *const names[] = {"q", "q0", "kv", "kv0"};
+    for (int k = 0; k < 4; k++)
+        assert_int_equal(
+            lam_parameters_add(parameters, names[k], 3, k < 2 ? q_shape : kv_shape, LAM_INIT_ZERO, 0, true),
+            LAM_OK);
+    assert_int_equal(lam_parameters_layout(parameters, 1), LAM_OK);
+    float *q = parameters->weights + lam_parameters_find(parameters, "q")->offset,
+          *kv = parameters->weights + lam_parameters_find(parameters, "kv")->offset;
+    for (int64_t i = 0; i < c.batch * c.queries * w; i++) q[i] = (float)p.exact[Q][i];
+    for (int64_t r = 0; r < c.batch * c.keys; r++)
+        for (int64_t e = 0; e < w; e++) {
+            kv[r * 2 * w + e] = (float)p.exact[K][r * w + e];
+            kv[(r * 2 + 1) * w + e] = (float)p.exact[V][r * w + e];
+        }
+    setenv("LAMELLA_POISON", "1", 1);
+    assert_int_equal(lam_graph_create(&g, parameters, LAM_BACKEND_CPU), LAM_OK);
+    unsetenv("LAMELLA_POISON");
+    lam_tensor *count = lam_input(g, "count", LAM_I64, 1, (int64_t[]){1}),
+               *mask = lam_input(g, "mask", LAM_F32, 2, (int64_t[]){c.batch, c.keys}),
+               *target = lam_input(g, "target", LAM_F32, 3, q_shape),
+               *removed = lam_input(g, "removed", LAM_F32, 2, q_shape),
+               *weight = lam_input(g, "weight", LAM_F32, 1, q_shape), *sample_loss;
+    lam_tensor *x = parameter_twice(g, "q", "q0"), *y;
+    lam_graph_bound_rows(g, x, count);
+    y = lam_keep(g, lam_cross_attention(g, x, parameter_twice(g, "kv", "kv0"), c.heads, mask), "y");
+    lam_tensor *loss = lam_masked_loss(g, lam_add(g, y, x), target, removed, weight, false, &sample_loss);
+    assert_int_equal(lam_graph_differentiate(g, loss), LAM_OK);
+    if (lam_graph_plan(g) != LAM_OK) fail_msg("%s", lam_last_error());
+    *(int64_t *)lam_tensor_data(count) = actual;
+    memcpy(lam_tensor_data(mask), p.mask, (size_t)(c.batch * c.keys) * sizeof(float));
+    memset(lam_tensor_data(target), 0, (size_t)lam_tensor_count(target) * sizeof(float));
+    for (int64_t i = 0; i < c.batch * c.queries; i++) ((float *)lam_tensor_data(removed))[i] = 1;
+    for (int64_t b = 0; b < c.batch; b++) ((float *)lam_tensor_data(weight))[b] = b < actual ? 1 : 0;
+    lam_parameters_zero_gradients(parameters);
+    assert_int_equal(lam_graph_forward(g), LAM_OK);
+    assert_int_equal(lam_graph_backward(g), LAM_OK);
+
+    for (int64_t i = 0; i < c.batch * c.queries * w; i++)
+        p.exact[D_OUT][i] = 2 * (p.exact[OUT][i] + p.exact[Q][i]) / (double)(c.queries * w);
+    oracle(&p, false, p.exact);
+    const float *dq = parameters->gradients + lam_parameters_find(parameters, "q")->offset,
+                *dkv = parameters->gradients + lam_parameters_find(parameters, "kv")->offset,
+                *out = lam_tensor_data(y);
+    for (int64_t i = 0; i < actual * c.queries * w; i++) {
+        assert_true(fabs((double)out[i] - p.exact[OUT][i]) < 1e-5);
+        assert_true(fabs((double)dq[i] - p.exact[DQ][i] - p.exact[D_OUT][i]) < 1e-5);
+    }
+    for (int64_t i = 0; i < actual * c.keys * w; i++) {
+        int64_t at = i / w * 2 * w + i % w;
+        assert_true(fabs((double)dkv[at] - p.exact[DK][i]) < 1e-5);
+        assert_true(fabs((double)dkv[at + w] - p.exact[DV][i]) < 1e-5);
+    }
+    for (int64_t i = actual * c.queries * w; i < c.batch * c.queries * w; i++) assert_true(isnan(out[i]));
+    lam_graph_free(g);
+    lam_parameters_free(parameters);
+    close_problem(&p);
+}
+
+static void expect_failure(lam_dtype activation, const int64_t *q, const int64_t *kv, int64_t heads,
+                           const int64_t *mask, const char *what) {
+    lam_parameters *parameters;
+    lam_graph *g;
+    assert_int_equal(lam_parameters_create(&parameters), LAM_OK);
+    assert_int_equal(lam_graph_create(&g, parameters, LAM_BACKEND_CPU), LAM_OK);
+    lam_graph_set_activation(g, activation);
+    lam_tensor *a = lam_input(g, "q", LAM_F32, 3, q), *b = kv ? lam_input(g, "kv", LAM_F32, 3, kv) : NULL,
+               *m = mask ? lam_input(g, "mask", LAM_F32, 2, mask) : NULL;
+    assert_null(b ? lam_cross_attention(g, a, b, heads, m) : lam_attention(g, a, heads, m));
+    assert_int_not_equal(lam_graph_plan(g), LAM_OK);
+    if (!strstr(lam_last_error(), what)) fail_msg("no word about \"%s\" in: %s", what, lam_last_error());
+    lam_graph_free(g);
+    lam_parameters_free(parameters);
+}
+
+static void test_shapes(void **state) {
+    (void)state;
+    const int64_t qkv[] = {2, 5, 18}, q[] = {2, 5, 6}, kv[] = {2, 7, 12}, narrow[] = {2, 7, 6},
+                  fewer[] = {1, 7, 12}, mask[] = {2, 6};
+    expect_failure(LAM_F32, qkv, NULL, 4, NULL, "a width of 6 cannot be split into 4 heads");
+    expect_failure(LAM_F32, qkv, NULL, 0, NULL, "0 heads");
+    expect_failure(LAM_F32, q, narrow, 2, NULL, "[2, keys, 12]");
+    expect_failure(LAM_F32, q, fewer, 2, NULL, "[2, keys, 12]");
+    expect_failure(LAM_F32, q, kv, 2, mask, "key mask must be F32 [2, 7]");
+    expect_failure(LAM_BF16, q, kv, 2, NULL, "type of activations");
+}
+
+int main(void) {
+    lam_threads_set(2);
+#define ON(isa)                                                                                              \
+    {"f32 on " isa, test_f32, NULL, NULL, (void *)(uintptr_t)isa},                                           \
+        {"bf16 on " isa, test_bf16, NULL, NULL, (void *)(uintptr_t)isa}, {                                   \
+        "threads on " isa, test_threads, NULL, NULL, (void *)(uintptr_t)isa                                  \
+    }
+    const struct CMUnitTest tests[] = {
+        ON("baseline"),
+        ON("avx2"),
+        ON("avx512"),
+        ON("avx512_bf16"),
+        ON("amx"),
+        cmocka_unit_test(test_graph),
+        cmocka_unit_test(test_shapes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
