@@ -25,6 +25,7 @@ int main(int argc, char **argv) {
         &lam_command_report,
         &lam_command_bench_step,
         &lam_command_bench_loader,
+        &lam_command_bench_attention,
         &lam_command_bench_relate,
         NULL};
     /* clang-format on */

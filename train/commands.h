@@ -12,6 +12,7 @@ extern const lam_command lam_command_train;
 extern const lam_command lam_command_embed;
 extern const lam_command lam_command_inspect;
 extern const lam_command lam_command_bench_step;
+extern const lam_command lam_command_bench_attention;
 extern const lam_command lam_command_bench_loader;
 
 #ifdef __cplusplus
