@@ -3,7 +3,7 @@
  * One thread does one (sample, head) at a time: it brings the rows of k and v of the head together (they lie far apart in
  * memory; keys that the mask excludes are left out here and cost nothing), then takes queries block by block. Scores are kept
  * turned, [keys][queries]: a vector holds queries, so that largest, sum and normaliser are vectors, no reduction crosses lanes,
- * and only the last vector of the queries is padded. Scratch: O(tokens head_dim) + KEY_BLOCK x queries of a block.
+ * and only the last vector of the queries is padded. Scratch: O(tokens head_dim) + a block of scores.
  *
  * Operands of the products have two forms, both in words (attention_tiles.inc.h) of STEP elements:
  *     rows   [rows][words of the width]        summed over the width
@@ -17,9 +17,7 @@
 #endif
 #include "model/cpu/attention_softmax.inc.h"
 
-#ifndef KEY_BLOCK
-#define KEY_BLOCK 288 /* 257 tokens, 256 patches and the class token, are one block */
-#define KEY_UNIT 32   /* blocks are whole units, but the last */
+#ifndef ROWS_AHEAD
 #define CHUNK 64      /* keys whose scores stay in the first-level cache */
 #define ROWS_AHEAD 12
 #define LOG2_E 1.44269504088896341f

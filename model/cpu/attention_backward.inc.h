@@ -33,15 +33,15 @@ static size_t NAME(backward_parts)(const lam_attention_shape *s, void *scratch, 
     f->d_row_steps = part(&used, scratch, queries / 2 * width);
     f->scores = part(&used, scratch, CHUNK * queries);
     f->dp = part(&used, scratch, CHUNK * queries);
-    f->p = part(&used, scratch, KEY_BLOCK * PAIRED_QUERIES);
-    f->ds = part(&used, scratch, KEY_BLOCK * PAIRED_QUERIES);
-    f->ds_steps = part(&used, scratch, KEY_BLOCK / 2 * queries);
+    f->p = part(&used, scratch, BACKWARD_KEYS * PAIRED_QUERIES);
+    f->ds = part(&used, scratch, BACKWARD_KEYS * PAIRED_QUERIES);
+    f->ds_steps = part(&used, scratch, BACKWARD_KEYS / 2 * queries);
 #else
     f->key_steps = f->keys;
     f->row_steps = f->rows;
     f->d_row_steps = f->d_rows;
-    f->p = f->scores = part(&used, scratch, KEY_BLOCK * queries);
-    f->ds = f->ds_steps = f->dp = part(&used, scratch, KEY_BLOCK * queries);
+    f->p = f->scores = part(&used, scratch, BACKWARD_KEYS * queries);
+    f->ds = f->ds_steps = f->dp = part(&used, scratch, BACKWARD_KEYS * queries);
 #endif
     f->positions = (int32_t *)(void *)part(&used, scratch, s->keys);
     return used;
@@ -90,7 +90,7 @@ static void NAME(backward_head)(const lam_attention_shape *s, const lam_attentio
     steps_from_rows(f.keys, words, whole, f.key_steps, width);
     if (TILES) turn(f.key_steps, width, words_of(whole), width, f.keys_turned, words_of(whole));
 #endif
-    int64_t blocks = (count + KEY_BLOCK - 1) / KEY_BLOCK;
+    int64_t blocks = (count + BACKWARD_KEYS - 1) / BACKWARD_KEYS;
     for (int64_t start = 0; start < s->queries; start += BACKWARD_QUERIES) {
         int64_t rows = s->queries - start < BACKWARD_QUERIES ? s->queries - start : BACKWARD_QUERIES,
                 padded = round_up(rows, VF);

@@ -23,7 +23,7 @@ typedef struct NAME(forward_scratch) {
     float *values;        /* steps */
     float *values_turned; /* [width][steps], for tiles: A of a product is always by rows there */
     float *rows, *turned; /* of the block of queries: [queries][words], [words][queries] */
-    float *scores;        /* [KEY_BLOCK][queries] */
+    float *scores;        /* [FORWARD_KEYS][queries] */
     float *result;        /* [queries][width] */
     float *result_turned; /* [width][queries], for tiles */
     int32_t *positions;
@@ -40,7 +40,7 @@ static size_t NAME(forward_parts)(const lam_attention_shape *s, void *scratch, N
     f->result_turned = TILES ? part(&used, scratch, width * FORWARD_QUERIES) : NULL;
     f->rows = part(&used, scratch, FORWARD_QUERIES * words);
     f->turned = part(&used, scratch, words * FORWARD_QUERIES);
-    f->scores = part(&used, scratch, KEY_BLOCK * FORWARD_QUERIES);
+    f->scores = part(&used, scratch, FORWARD_KEYS * FORWARD_QUERIES);
     f->result = part(&used, scratch, FORWARD_QUERIES * width);
     f->positions = (int32_t *)(void *)part(&used, scratch, s->keys);
     return used;
@@ -64,7 +64,7 @@ static void NAME(forward_head)(const lam_attention_shape *s, int64_t b, int64_t 
     steps_from_rows(f.value_rows, words, whole, f.values, width);
     if (TILES) turn(f.values, width, words_of(whole), width, f.values_turned, words_of(whole));
 #endif
-    int64_t blocks = (count + KEY_BLOCK - 1) / KEY_BLOCK;
+    int64_t blocks = (count + FORWARD_KEYS - 1) / FORWARD_KEYS;
     for (int64_t start = 0; start < s->queries; start += FORWARD_QUERIES) {
         int64_t rows = s->queries - start < FORWARD_QUERIES ? s->queries - start : FORWARD_QUERIES,
                 padded = round_up(rows, VF);

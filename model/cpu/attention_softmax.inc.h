@@ -3,8 +3,13 @@
 #ifndef LAMELLA_MODEL_CPU_ATTENTION_SOFTMAX
 #define LAMELLA_MODEL_CPU_ATTENTION_SOFTMAX
 
-#define FORWARD_QUERIES 32  /* of a block: its scores for a block of keys stay near the first-level cache */
-#define BACKWARD_QUERIES 64 /* of a block: dk and dv are read and written once a block */
+/* Blocks: the scores of the forward pass stay in the first-level cache; the backward pass reads and writes all of dk and dv
+ * once a block of queries. Blocks of keys are whole units, but the last. */
+#define FORWARD_QUERIES 32
+#define FORWARD_KEYS 128
+#define BACKWARD_QUERIES 64
+#define BACKWARD_KEYS 288
+#define KEY_UNIT 32
 
 /* The largest scaled score of VF queries, of which `column` is the first key's. */
 static inline vector largest_of(const float *column, int64_t keys, float scale) {

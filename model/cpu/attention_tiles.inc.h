@@ -158,16 +158,17 @@ static inline __attribute__((always_inline)) void multiply(bool pairs, const flo
                                                            int64_t step, int64_t m, int64_t k, const float *b,
                                                            int64_t ldb, int64_t n, float *c, int64_t ldc,
                                                            bool add) {
-    int64_t tiles = (m + ROWS - 1) / ROWS;
+    int64_t tiles = (m + ROWS - 1) / ROWS, rows = m / tiles, more = m % tiles; /* tiles with one row more */
     for (int64_t j = 0; j < n; j += 2 * VF)
-        for (int64_t t = 0; t < tiles; t++) {
-            int64_t i = t * m / tiles, rows = (t + 1) * m / tiles - i;
+        for (int64_t t = 0, i = 0; t < tiles; t++) {
+            int64_t some = rows + (t < more);
+            const float *from = a + i * row_stride;
+            float *to = c + i * ldc + j;
             if (n - j > VF)
-                tile_of(pairs, rows, 2, a + i * row_stride, row_stride, step, k, b + j, ldb, c + i * ldc + j,
-                        ldc, add);
+                tile_of(pairs, some, 2, from, row_stride, step, k, b + j, ldb, to, ldc, add);
             else
-                tile_of(pairs, rows, 1, a + i * row_stride, row_stride, step, k, b + j, ldb, c + i * ldc + j,
-                        ldc, add);
+                tile_of(pairs, some, 1, from, row_stride, step, k, b + j, ldb, to, ldc, add);
+            i += some;
         }
 }
 
@@ -176,7 +177,9 @@ static inline __attribute__((always_inline)) void multiply(bool pairs, const flo
     static void multiply_rows_##type(const float *a, int64_t row_stride, int64_t m, int64_t k,               \
                                      const float *b, int64_t ldb, int64_t n, float *c, int64_t ldc,          \
                                      bool add) {                                                             \
-        multiply(pairs, a, row_stride, 1, m, k, b, ldb, n, c, ldc, add);                                     \
+        if (row_stride == 64) multiply(pairs, a, 64, 1, m, k, b, ldb, n, c, ldc, add);                                     \
+        else if (row_stride == 32) multiply(pairs, a, 32, 1, m, k, b, ldb, n, c, ldc, add);                                     \
+        else multiply(pairs, a, row_stride, 1, m, k, b, ldb, n, c, ldc, add);                                     \
     }                                                                                                        \
     static void multiply_turned_##type(const float *a, int64_t step, int64_t m, int64_t k, const float *b,   \
                                        int64_t ldb, int64_t n, float *c, int64_t ldc, bool add) {            \
