@@ -18,7 +18,7 @@
 #include "model/cpu/attention_softmax.inc.h"
 
 #ifndef ROWS_AHEAD
-#define CHUNK 64      /* keys whose scores stay in the first-level cache */
+#define CHUNK 64 /* keys whose scores stay in the first-level cache */
 #define ROWS_AHEAD 12
 #define LOG2_E 1.44269504088896341f
 #define REAL_IS_PAIRED2(type) REAL_IS_PAIRED_##type
@@ -47,6 +47,19 @@ static int64_t chosen_keys(const lam_attention_shape *s, int64_t b, int32_t *pos
     return count;
 }
 
+#define LATER_BYTES                                                                                          \
+    ((int64_t)384 << 10) /* of a head that are asked for early: they must not push out this head's */
+
+/* Adds rows of a head to what is asked for. */
+static inline void add_rows(upcoming *u, const void *tensor, int64_t bytes_before, int64_t row_bytes,
+                            int64_t stride_bytes, int64_t rows) {
+    if (!tensor) return;
+    u->row_bytes = row_bytes;
+    u->parts[u->count].row = (const char *)tensor + bytes_before;
+    u->parts[u->count].stride = stride_bytes;
+    u->parts[u->count++].rows = rows;
+}
+
 /* First key of a block, all of about one size. */
 static inline int64_t block_start(int64_t block, int64_t blocks, int64_t keys) {
     int64_t start = block * ((keys + KEY_UNIT - 1) / KEY_UNIT) / blocks * KEY_UNIT;
@@ -60,12 +73,13 @@ static inline int64_t block_start(int64_t block, int64_t blocks, int64_t keys) {
 #define TILES 1
 #define THREAD_BEGIN() tiles_begin()
 #define THREAD_END() tiles_end()
-#define PRODUCT(form) multiply_##form##_amx
+#define PRODUCT_ROWS multiply_rows_amx
 #else
 #define TILES 0
 #define THREAD_BEGIN() (void)0
 #define THREAD_END() (void)0
-#define PRODUCT(form) multiply_##form##_pairs
+#define PRODUCT_ROWS multiply_rows_pairs
+#define PRODUCT_TURNED multiply_turned_pairs
 #endif
 #define EXPONENTIALS exponentials_pairs
 typedef uint16_t NAME(element) __attribute__((may_alias));
@@ -75,7 +89,8 @@ typedef uint16_t NAME(element) __attribute__((may_alias));
 #define TILES 0
 #define THREAD_BEGIN() (void)0
 #define THREAD_END() (void)0
-#define PRODUCT(form) multiply_##form##_float
+#define PRODUCT_ROWS multiply_rows_float
+#define PRODUCT_TURNED multiply_turned_float
 #define EXPONENTIALS exponentials_float
 typedef float NAME(element) __attribute__((may_alias));
 #define element_of(x) get(x)
@@ -112,6 +127,27 @@ static void NAME(scatter)(const float *from, int64_t width, float scale, const i
     }
 }
 
+/* What the head after (b, h) will read and write. */
+static upcoming NAME(next_head)(const lam_attention_shape *s, const lam_attention_tensors *t, int64_t b,
+                                int64_t h) {
+    upcoming u = {.count = 0};
+    const int64_t size = sizeof(real), row = s->head_dim * size;
+    if (++h == s->heads) {
+        h = 0;
+        b++;
+    }
+    if (b >= s->batch || (s->queries + s->keys) * row * (t->d_out ? 4 : 2) > LATER_BYTES) return u;
+    int64_t q = b * s->queries * s->q_stride + h * s->head_dim,
+            kv = b * s->keys * s->kv_stride + h * s->head_dim,
+            out = b * s->queries * s->out_stride + h * s->head_dim;
+    const void *const of_keys[] = {t->k, t->v, t->dk, t->dv}, *const of_queries[] = {t->q, t->dq},
+                      *const of_out[] = {t->d_out, t->out};
+    for (int i = 0; i < 4; i++) add_rows(&u, of_keys[i], kv * size, row, s->kv_stride * size, s->keys);
+    for (int i = 0; i < 2; i++) add_rows(&u, of_queries[i], q * size, row, s->q_stride * size, s->queries);
+    for (int i = 0; i < 2; i++) add_rows(&u, of_out[i], out * size, row, s->out_stride * size, s->queries);
+    return u;
+}
+
 #include "model/cpu/attention_backward.inc.h"
 #include "model/cpu/attention_forward.inc.h"
 
@@ -129,7 +165,10 @@ static void NAME(attention)(const lam_attention_shape *s, const void *q, const v
         THREAD_BEGIN();
 #pragma omp for collapse(2) schedule(static)
         for (int64_t b = 0; b < s->batch; b++)
-            for (int64_t h = 0; h < s->heads; h++) NAME(forward_head)(s, b, h, q, k, v, out, lse, scratch);
+            for (int64_t h = 0; h < s->heads; h++) {
+                upcoming later = NAME(next_head)(s, &(lam_attention_tensors){.q = q, .k = k, .v = v}, b, h);
+                NAME(forward_head)(s, b, h, q, k, v, out, lse, scratch, &later);
+            }
         THREAD_END();
     }
 }
@@ -143,7 +182,10 @@ static void NAME(attention_backward)(const lam_attention_shape *s, const lam_att
         THREAD_BEGIN();
 #pragma omp for collapse(2) schedule(static)
         for (int64_t b = 0; b < s->batch; b++)
-            for (int64_t h = 0; h < s->heads; h++) NAME(backward_head)(s, t, b, h, scratch);
+            for (int64_t h = 0; h < s->heads; h++) {
+                upcoming later = NAME(next_head)(s, t, b, h);
+                NAME(backward_head)(s, t, b, h, scratch, &later);
+            }
         THREAD_END();
     }
 }
@@ -153,7 +195,8 @@ static void NAME(attention_backward)(const lam_attention_shape *s, const lam_att
 #undef THREAD_BEGIN
 #undef THREAD_END
 #undef ROW_UNIT
-#undef PRODUCT
+#undef PRODUCT_ROWS
+#undef PRODUCT_TURNED
 #undef EXPONENTIALS
 #undef element_of
 #undef words_of

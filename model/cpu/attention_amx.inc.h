@@ -63,13 +63,14 @@ static inline __attribute__((always_inline)) void tile_product(bool high, bool w
 /* C [m, n] (+)= A [m, k] B [k, n], k in words; m, k and n are rounded up to whole tiles, which the operands must hold: what A
  * and B have beyond k must be finite, and 0 in one of them. */
 static void multiply_rows_amx(const float *a, int64_t lda, int64_t m, int64_t k, const float *b, int64_t ldb,
-                              int64_t n, float *c, int64_t ldc, bool add) {
+                              int64_t n, float *c, int64_t ldc, bool add, upcoming *later) {
     __asm__ volatile("" ::: "memory"); /* the intrinsics do not say that they read memory */
     int64_t deep = (k + TILE_SIDE - 1) / TILE_SIDE;
     for (int64_t j = 0; j < n; j += 2 * TILE_SIDE)
         for (int64_t i = 0; i < m; i += 2 * TILE_SIDE) {
             const float *rows = a + i * lda;
             float *to = c + i * ldc + j;
+            ask_for(later, 4);
             bool high = m - i > TILE_SIDE, wide = n - j > TILE_SIDE;
             if (high && wide)
                 tile_product(true, true, rows, lda, deep, b + j, ldb, to, ldc, add);

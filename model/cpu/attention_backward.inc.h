@@ -50,29 +50,29 @@ static size_t NAME(backward_parts)(const lam_attention_shape *s, void *scratch, 
 /* p and ds of one block of keys and one of queries. */
 static void NAME(backward_scores)(const NAME(backward_scratch) * f, int64_t first, int64_t keys,
                                   int64_t queries, int64_t head_dim, float scale, const float *lse,
-                                  const float *dot) {
+                                  const float *dot, upcoming *later) {
     int64_t words = round_up(words_of(head_dim), VF), q = BACKWARD_QUERIES;
     const float *k = f->keys + first * words, *v = f->values + first * words;
 #if STEP == 2
     for (int64_t start = 0; start < keys; start += CHUNK) {
         int64_t some = keys - start < CHUNK ? keys - start : CHUNK;
-        PRODUCT(rows)
-        (k + start * words, words, some, words_of(head_dim), f->turned, q, queries, f->scores, q, false);
-        PRODUCT(rows)
-        (v + start * words, words, some, words_of(head_dim), f->d_turned, q, queries, f->dp, q, false);
+        PRODUCT_ROWS(k + start * words, words, some, words_of(head_dim), f->turned, q, queries, f->scores, q,
+                     false, later);
+        PRODUCT_ROWS(v + start * words, words, some, words_of(head_dim), f->d_turned, q, queries, f->dp, q,
+                     false, later);
         softmax_backward_pairs(f->scores, f->dp, some, queries, scale, lse, dot,
                                f->p + start * PAIRED_QUERIES, f->ds + start * PAIRED_QUERIES,
                                f->ds_steps + start / 2 * q);
     }
 #else
-    PRODUCT(rows)(k, words, keys, head_dim, f->turned, q, queries, f->scores, q, false);
-    PRODUCT(rows)(v, words, keys, head_dim, f->d_turned, q, queries, f->dp, q, false);
+    PRODUCT_ROWS(k, words, keys, head_dim, f->turned, q, queries, f->scores, q, false, later);
+    PRODUCT_ROWS(v, words, keys, head_dim, f->d_turned, q, queries, f->dp, q, false, later);
     softmax_backward_float(f->scores, f->dp, keys, queries, scale, lse, dot);
 #endif
 }
 
 static void NAME(backward_head)(const lam_attention_shape *s, const lam_attention_tensors *t, int64_t b,
-                                int64_t h, void *scratch) {
+                                int64_t h, void *scratch, upcoming *later) {
     NAME(backward_scratch) f;
     NAME(backward_parts)(s, scratch, &f);
     int64_t hd = s->head_dim, width = round_up(hd, VF), words = round_up(words_of(hd), VF),
@@ -118,29 +118,24 @@ static void NAME(backward_head)(const lam_attention_shape *s, const lam_attentio
         for (int64_t block = 0; block < blocks; block++) {
             int64_t first = block_start(block, blocks, count),
                     keys = block_start(block + 1, blocks, count) - first;
-            NAME(backward_scores)(&f, first, keys, padded, hd, scale * LOG2_E, norm, dot);
-            PRODUCT(rows)
-            (f.p, p_words, keys, words_of(rows), f.d_row_steps, width, width, f.dv + first * width, width,
-             start > 0);
-            PRODUCT(rows)
-            (f.ds, p_words, keys, words_of(rows), f.row_steps, width, width, f.dk + first * width, width,
-             start > 0);
+            NAME(backward_scores)(&f, first, keys, padded, hd, scale * LOG2_E, norm, dot, later);
+            PRODUCT_ROWS(f.p, p_words, keys, words_of(rows), f.d_row_steps, width, width,
+                         f.dv + first * width, width, start > 0, later);
+            PRODUCT_ROWS(f.ds, p_words, keys, words_of(rows), f.row_steps, width, width, f.dk + first * width,
+                         width, start > 0, later);
 #if TILES
-            PRODUCT(rows)
-            (f.keys_turned + first / STEP, words_of(whole), width, words_of(keys), f.ds_steps,
-             BACKWARD_QUERIES, padded, f.dq_turned, BACKWARD_QUERIES, block > 0);
+            PRODUCT_ROWS(f.keys_turned + first / STEP, words_of(whole), width, words_of(keys), f.ds_steps,
+                         BACKWARD_QUERIES, padded, f.dq_turned, BACKWARD_QUERIES, block > 0, later);
 #else
-            PRODUCT(turned)
-            (f.ds_steps, BACKWARD_QUERIES, rows, words_of(keys), f.key_steps + first / STEP * width, width,
-             width, f.dq, width, block > 0);
+            PRODUCT_TURNED(f.ds_steps, BACKWARD_QUERIES, rows, words_of(keys),
+                           f.key_steps + first / STEP * width, width, width, f.dq, width, block > 0, later);
 #endif
         }
         if (TILES) turn(f.dq_turned, BACKWARD_QUERIES, width, padded, f.dq, width);
         if (!count) memset(f.dq, 0, (size_t)(rows * width) * sizeof(float));
-        if (t->dq)
-            NAME(scatter)
-            (f.dq, width, scale, NULL, rows, hd, (real *)t->dq + at_queries + start * s->q_stride,
-             s->q_stride, t->add_q);
+        if (t->dq) NAME(scatter)
+        (f.dq, width, scale, NULL, rows, hd, (real *)t->dq + at_queries + start * s->q_stride, s->q_stride,
+         t->add_q);
     }
     if (!t->dk) return;
     real *dk = (real *)t->dk + at_keys, *dv = (real *)t->dv + at_keys;

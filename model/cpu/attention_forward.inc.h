@@ -47,7 +47,8 @@ static size_t NAME(forward_parts)(const lam_attention_shape *s, void *scratch, N
 }
 
 static void NAME(forward_head)(const lam_attention_shape *s, int64_t b, int64_t h, const void *q,
-                               const void *k, const void *v, void *out, float *lse, void *scratch) {
+                               const void *k, const void *v, void *out, float *lse, void *scratch,
+                               upcoming *later) {
     NAME(forward_scratch) f;
     NAME(forward_parts)(s, scratch, &f);
     int64_t hd = s->head_dim, width = round_up(hd, VF), words = round_up(words_of(hd), VF),
@@ -74,23 +75,20 @@ static void NAME(forward_head)(const lam_attention_shape *s, int64_t b, int64_t 
         for (int64_t block = 0; block < blocks; block++) {
             int64_t first = block_start(block, blocks, count),
                     keys = block_start(block + 1, blocks, count) - first;
-            PRODUCT(rows)
-            (f.keys + first * words, words, keys, words_of(hd), f.turned, FORWARD_QUERIES, padded, f.scores,
-             FORWARD_QUERIES, false);
+            PRODUCT_ROWS(f.keys + first * words, words, keys, words_of(hd), f.turned, FORWARD_QUERIES, padded,
+                         f.scores, FORWARD_QUERIES, false, later);
             NAME(softmax_block)(f.scores, keys, padded, scale, block == 0, largest, sum, correction);
 #if TILES
             for (int64_t r = 0; r < width && block > 0; r++)
                 for (int64_t i = 0; i < padded; i++)
                     f.result_turned[r * FORWARD_QUERIES + i] *= correction[i];
-            PRODUCT(rows)
-            (f.values_turned + first / STEP, words_of(whole), width, words_of(keys), f.scores,
-             FORWARD_QUERIES, padded, f.result_turned, FORWARD_QUERIES, block > 0);
+            PRODUCT_ROWS(f.values_turned + first / STEP, words_of(whole), width, words_of(keys), f.scores,
+                         FORWARD_QUERIES, padded, f.result_turned, FORWARD_QUERIES, block > 0, later);
 #else
             for (int64_t r = 0; r < rows && block > 0; r++)
                 for (int64_t i = 0; i < width; i++) f.result[r * width + i] *= correction[r];
-            PRODUCT(turned)
-            (f.scores, FORWARD_QUERIES, rows, words_of(keys), f.values + first / STEP * width, width, width,
-             f.result, width, block > 0);
+            PRODUCT_TURNED(f.scores, FORWARD_QUERIES, rows, words_of(keys), f.values + first / STEP * width,
+                           width, width, f.result, width, block > 0, later);
 #endif
         }
         if (TILES) turn(f.result_turned, FORWARD_QUERIES, width, padded, f.result, width);

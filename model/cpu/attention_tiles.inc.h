@@ -88,6 +88,29 @@ static void turn(const float *from, int64_t from_stride, int64_t rows, int64_t c
             turn_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride);
 }
 
+/* ---- rows that are needed later ---- */
+
+/* The rows of a head lie far apart, where no hardware prefetcher looks. Those of the next head are asked for while this one is
+ * computed, a few a tile, so that they are in the second-level cache when its turn comes. */
+#define MAXIMUM_PARTS 8
+typedef struct upcoming {
+    struct {
+        const char *row;
+        int64_t stride, rows;
+    } parts[MAXIMUM_PARTS];
+    int part, count;
+    int64_t row_bytes;
+} upcoming;
+
+static inline void ask_for(upcoming *u, int rows) {
+    for (; rows > 0 && u->part < u->count; rows--) {
+        const char *row = u->parts[u->part].row;
+        for (int64_t i = 0; i < u->row_bytes; i += 64) __builtin_prefetch(row + i, 0, 2);
+        u->parts[u->part].row += u->parts[u->part].stride;
+        if (--u->parts[u->part].rows <= 0) u->part++;
+    }
+}
+
 /* ---- products ---- */
 
 #define ROWS LAM_TILE_ROWS /* of a tile; with its two vectors of columns it fills the registers */
@@ -157,11 +180,12 @@ static inline __attribute__((always_inline)) void tile_of(bool pairs, int64_t ro
 static inline __attribute__((always_inline)) void multiply(bool pairs, const float *a, int64_t row_stride,
                                                            int64_t step, int64_t m, int64_t k, const float *b,
                                                            int64_t ldb, int64_t n, float *c, int64_t ldc,
-                                                           bool add) {
+                                                           bool add, upcoming *later) {
     int64_t tiles = (m + ROWS - 1) / ROWS, rows = m / tiles, more = m % tiles; /* tiles with one row more */
     for (int64_t j = 0; j < n; j += 2 * VF)
         for (int64_t t = 0, i = 0; t < tiles; t++) {
             int64_t some = rows + (t < more);
+            ask_for(later, 4);
             const float *from = a + i * row_stride;
             float *to = c + i * ldc + j;
             if (n - j > VF)
@@ -176,14 +200,18 @@ static inline __attribute__((always_inline)) void multiply(bool pairs, const flo
 #define PRODUCTS(type, pairs)                                                                                \
     static void multiply_rows_##type(const float *a, int64_t row_stride, int64_t m, int64_t k,               \
                                      const float *b, int64_t ldb, int64_t n, float *c, int64_t ldc,          \
-                                     bool add) {                                                             \
-        if (row_stride == 64) multiply(pairs, a, 64, 1, m, k, b, ldb, n, c, ldc, add);                                     \
-        else if (row_stride == 32) multiply(pairs, a, 32, 1, m, k, b, ldb, n, c, ldc, add);                                     \
-        else multiply(pairs, a, row_stride, 1, m, k, b, ldb, n, c, ldc, add);                                     \
+                                     bool add, upcoming *later) {                                            \
+        if (row_stride == 32) /* known strides need no registers */                                          \
+            multiply(pairs, a, 32, 1, m, k, b, ldb, n, c, ldc, add, later);                                  \
+        else if (row_stride == 64)                                                                           \
+            multiply(pairs, a, 64, 1, m, k, b, ldb, n, c, ldc, add, later);                                  \
+        else                                                                                                 \
+            multiply(pairs, a, row_stride, 1, m, k, b, ldb, n, c, ldc, add, later);                          \
     }                                                                                                        \
     static void multiply_turned_##type(const float *a, int64_t step, int64_t m, int64_t k, const float *b,   \
-                                       int64_t ldb, int64_t n, float *c, int64_t ldc, bool add) {            \
-        multiply(pairs, a, 1, step, m, k, b, ldb, n, c, ldc, add);                                           \
+                                       int64_t ldb, int64_t n, float *c, int64_t ldc, bool add,              \
+                                       upcoming *later) {                                                    \
+        multiply(pairs, a, 1, step, m, k, b, ldb, n, c, ldc, add, later);                                    \
     }
 PRODUCTS(float, false)
 
