@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/embeddings.h"
@@ -70,6 +71,19 @@ static lam_status open_source(source *s, const lam_arguments *a, const lam_shard
     return lam_network_resize(s->network, crop_size(s, a));
 }
 
+/* A number, or all. */
+static lam_status block_of(const lam_arguments *a, int64_t *block) {
+    const char *text = lam_option_given(a, "block") ? lam_option_text(a, "block") : NULL;
+    char *end = NULL;
+    *block = !text ? 0 : !strcmp(text, "all") ? LAM_EVERY_BLOCK : strtoll(text, &end, 10);
+    LAM_REQUIRE(!end || (end != text && !*end && *block >= 1), LAM_ERROR_USAGE,
+                "--block %s: give the number of a block, from 1 on, or all", text);
+    const char *out = lam_option_text(a, "out");
+    LAM_REQUIRE(*block != LAM_EVERY_BLOCK || ends_with(out, ".h5ad"), LAM_ERROR_USAGE,
+                "--block all: %s holds one matrix; end the name of --out in .h5ad", out);
+    return LAM_OK;
+}
+
 static lam_status provenance(const source *s, const lam_arguments *a, const lam_shards *shards, char **text) {
     char hash[24], *config = NULL;
     uint64_t model = 0;
@@ -86,9 +100,12 @@ static lam_status provenance(const source *s, const lam_arguments *a, const lam_
         LAM_TRY_GOTO(lam_network_config_text(s->network, &config), done);
         lam_json_set_text(json, "config", config);
         lam_json_set_text(json, "pool", lam_option_text(a, "pool"));
-        lam_json_set_int(json, "block",
-                         lam_option_given(a, "block") ? lam_option_int(a, "block")
-                                                      : s->network->settings.model.depth);
+        int64_t block = 0;
+        LAM_TRY_GOTO(block_of(a, &block), done);
+        if (block == LAM_EVERY_BLOCK)
+            lam_json_set_text(json, "block", "all");
+        else
+            lam_json_set_int(json, "block", block ? block : s->network->settings.model.depth);
         if (s->untrained) {
             lam_json_set_int(json, "untrained_seed", (int64_t)s->seed);
         } else {
@@ -112,16 +129,27 @@ static lam_level level_of(const lam_arguments *a) {
 }
 
 static lam_status write_rows(const source *s, const lam_arguments *a, const lam_shards *shards,
-                             const lam_crop *crops, int64_t count, const float *vectors, int64_t width) {
+                             const lam_crop *crops, int64_t count, const float *vectors,
+                             const lam_embedder *e) {
     const char *name = lam_option_text(a, "level"), *out = lam_option_text(a, "out");
+    int64_t width = e->width / e->blocks;
     lam_rows rows = {0};
-    char *text = NULL;
+    char *text = NULL, **blocks = NULL;
     lam_status status = LAM_OK;
-    LAM_TRY_GOTO(lam_rows_create(&rows, level_of(a), shards, crops, count, vectors, width), done);
+    LAM_TRY_GOTO(lam_rows_create(&rows, level_of(a), shards, crops, count, vectors, e->width), done);
     LAM_TRY_GOTO(provenance(s, a, shards, &text), done);
-    LAM_TRY_GOTO(lam_embeddings_write(out, rows.count, width, rows.values, true, rows.obs,
-                                      (const char *const *)rows.index, NULL, text),
-                 done);
+    if (e->every) {
+        LAM_TRY_GOTO(lam_alloc_array((void **)&blocks, e->blocks, sizeof *blocks), done);
+        for (int64_t b = 0; b < e->blocks; b++)
+            LAM_TRY_GOTO(lam_text_format(&blocks[b], "block_%" PRId64, b + 1), done);
+        status = lam_embeddings_write_matrices(out, rows.count, width, rows.values, e->blocks,
+                                               (const char *const *)blocks, rows.obs,
+                                               (const char *const *)rows.index, text);
+    } else {
+        status = lam_embeddings_write(out, rows.count, width, rows.values, true, rows.obs,
+                                      (const char *const *)rows.index, NULL, text);
+    }
+    if (status != LAM_OK) goto done;
     lam_log_info("%s: %" PRId64 " rows (%s), %" PRId64 " columns, from %" PRId64 " crops", out, rows.count,
                  name, width, count);
     if (lam_option_json(a))
@@ -129,6 +157,8 @@ static lam_status write_rows(const source *s, const lam_arguments *a, const lam_
                ", \"crops\": %" PRId64 "}\n",
                out, name, rows.count, width, count);
 done:
+    for (int64_t b = 0; blocks && b < e->blocks; b++) lam_free(blocks[b]);
+    lam_free(blocks);
     lam_rows_free(&rows);
     lam_free(text);
     return status;
@@ -141,6 +171,8 @@ static lam_status open_all(const lam_arguments *a, lam_shards **shards, source *
                     : !strcmp(pool_name, "channel") ? LAM_POOL_CHANNEL
                     : !strcmp(pool_name, "hidden")  ? LAM_POOL_HIDDEN
                                                     : LAM_POOL_MEAN;
+    int64_t block = 0;
+    LAM_TRY(block_of(a, &block));
     LAM_TRY(lam_require_new_file(lam_option_text(a, "out"), lam_option_force(a)));
     LAM_TRY(lam_shards_open(shards, lam_positional(a, 1)));
     LAM_TRY(lam_level_check(level_of(a), *shards));
@@ -150,7 +182,7 @@ static lam_status open_all(const lam_arguments *a, lam_shards **shards, source *
     int64_t size = crop_size(s, a);
     LAM_TRY(lam_crops_list(*shards, size, lam_option_int(a, "crops"), (uint64_t)lam_option_int(a, "seed"),
                            crops, count));
-    return lam_embedder_open(e, *shards, s->network, s->handmade, size, lam_option_int(a, "block"), pool,
+    return lam_embedder_open(e, *shards, s->network, s->handmade, size, block, pool,
                              lam_option_int(a, "batch"), lam_option_int(a, "views"),
                              lam_option_flag(a, "strict"));
 }
@@ -169,7 +201,7 @@ static lam_status run(const lam_arguments *a) {
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_dist_agree(dist, open_all(a, &shards, &s, &embedder, &crops, &count)), done);
     LAM_TRY_GOTO(lam_embed_crops(&embedder, dist, crops, count, &vectors), done);
-    if (first) status = write_rows(&s, a, shards, crops, count, vectors, embedder.width);
+    if (first) status = write_rows(&s, a, shards, crops, count, vectors, &embedder);
     status = lam_dist_agree(dist, status);
 done:
     lam_embedder_close(&embedder);
@@ -187,8 +219,9 @@ static const lam_option options[] = {
      .required = true},
     {"level", LAM_OPTION_CHOICE, "crop|image|well", "image", "one row a crop, an image, or a well",
      .required = false},
-    {"block", LAM_OPTION_INT, "K", NULL, "block whose output is taken; without it the last, normalised",
-     .minimum = 1, .maximum = 1000},
+    {"block", LAM_OPTION_TEXT, "K|all", NULL,
+     "block whose output is taken, without it the last, normalised; all: each as obsm/block_K (probe --blocks)",
+     .required = false},
     {"pool", LAM_OPTION_CHOICE, "mean|cls|channel|hidden", "mean",
      "mean of the patch tokens; cls token; a mean for each channel (seen alone, but by mae_channel_agnostic together); mean of the hidden units of the block's MLP",
      .required = false},

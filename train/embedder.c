@@ -19,10 +19,17 @@ static lam_status open_network(lam_embedder *e, int64_t block) {
     LAM_TRY(lam_network_match(e->network, e->shards, e->channel_map));
     LAM_TRY(lam_feeder_create(&e->feeder, e->network, e->shards, e->channel_map));
     LAM_TRY(lam_graph_create(&e->graph, e->network->parameters, LAM_BACKEND_CPU));
-    LAM_TRY(lam_mae_build_encoder(e->graph, model, e->batch, block > 0 ? block : model->depth,
-                                  e->pool == LAM_POOL_HIDDEN, &e->io));
+    bool hidden = e->pool == LAM_POOL_HIDDEN;
+    if (block == LAM_EVERY_BLOCK) {
+        e->blocks = model->depth;
+        LAM_TRY(lam_alloc_array((void **)&e->every, e->blocks, sizeof(lam_tensor *)));
+        LAM_TRY(lam_mae_build_every_block(e->graph, model, e->batch, hidden, e->every, &e->io));
+    } else {
+        LAM_TRY(lam_mae_build_encoder(e->graph, model, e->batch, block > 0 ? block : model->depth, hidden,
+                                      &e->io));
+    }
     LAM_TRY(lam_graph_plan(e->graph));
-    e->width = lam_tensor_dim(e->io.tokens, 2) * (e->pool == LAM_POOL_CHANNEL ? e->channels : 1);
+    e->width = e->blocks * lam_tensor_dim(e->io.tokens, 2) * (e->pool == LAM_POOL_CHANNEL ? e->channels : 1);
     return LAM_OK;
 }
 
@@ -53,6 +60,7 @@ lam_status lam_embedder_open(lam_embedder *e, lam_shards *shards, lam_network *n
     e->pool = pool;
     e->batch = batch;
     e->views = views;
+    e->blocks = 1;
     lam_status status = network ? lam_network_take_channels(network, shards) : LAM_OK;
     e->channels = network ? network->channels : lam_shards_channels(shards);
     if (status == LAM_OK && !strict) status = lam_alloc_array((void **)&e->damaged, batch, 1);
@@ -65,6 +73,7 @@ void lam_embedder_close(lam_embedder *e) {
     lam_graph_free(e->graph);
     lam_feeder_free(&e->feeder);
     lam_free(e->channel_map);
+    lam_free(e->every);
     lam_free(e->present);
     lam_free(e->damaged);
     lam_free(e->pixels);
@@ -114,14 +123,14 @@ static void mean_token(const lam_embedder *e, const float *row, const uint8_t *p
     }
 }
 
-/* One vector a crop, as long as a token, `stride` elements apart. */
-static void pool_tokens(const lam_embedder *e, int64_t count, int64_t channel, float *vectors,
-                        int64_t stride) {
-    int64_t tokens = lam_tensor_dim(e->io.tokens, 1), dim = lam_tensor_dim(e->io.tokens, 2);
-    const float *all = lam_tensor_data(e->io.tokens);
+/* One vector a crop, as long as a token, e->width elements apart. */
+static void pool_tokens(const lam_embedder *e, const lam_tensor *of, int64_t count, int64_t channel,
+                        float *vectors) {
+    int64_t tokens = lam_tensor_dim(of, 1), dim = lam_tensor_dim(of, 2);
+    const float *all = lam_tensor_data(of);
     for (int64_t i = 0; i < count; i++) {
         const float *row = all + i * tokens * dim;
-        float *out = vectors + i * stride;
+        float *out = vectors + i * e->width;
         if (e->pool == LAM_POOL_CLS) {
             memcpy(out, row, (size_t)dim * sizeof(float));
             continue;
@@ -139,7 +148,9 @@ static lam_status embed_batch(lam_embedder *e, const lam_crop *crops, int64_t co
             *(int64_t *)lam_tensor_data(e->io.only_channel) = e->pool == LAM_POOL_CHANNEL ? c : -1;
         if (c == 0 || e->io.only_channel) LAM_TRY(lam_graph_forward(e->graph));
         lam_graph_hold_weights(e->graph, true);
-        pool_tokens(e, count, e->pool == LAM_POOL_CHANNEL ? c : -1, vectors + c * dim, e->width);
+        for (int64_t b = 0; b < e->blocks; b++)
+            pool_tokens(e, e->every ? e->every[b] : e->io.tokens, count, e->pool == LAM_POOL_CHANNEL ? c : -1,
+                        vectors + (b * passes + c) * dim);
     }
     return LAM_OK;
 }

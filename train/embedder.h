@@ -20,7 +20,9 @@ typedef struct lam_embedder {
     lam_shards *shards;                 /* borrowed */
     lam_network *network;               /* borrowed; NULL: features */
     bool handmade;                      /* without a network: which features */
-    int64_t crop_size, channels, width; /* width: elements of a vector */
+    int64_t crop_size, channels, width; /* width: elements of a vector, of all its blocks */
+    int64_t blocks;                     /* parts of a vector: 1, or each block of the network */
+    lam_tensor **every;                 /* with several blocks their tokens */
     int64_t batch;
     int64_t views; /* 1 to 8: turned, then mirrored and turned copies of a crop whose vectors are averaged */
     lam_pool pool;
@@ -35,7 +37,9 @@ typedef struct lam_embedder {
     uint8_t *damaged; /* [batch]; NULL: a damaged frame is an error */
 } lam_embedder;
 
-/* Set network or handmade, pool, batch and views by the arguments. block 0: the last. strict: a damaged frame is
+enum { LAM_EVERY_BLOCK = -1 };
+/* Set network or handmade, pool, batch and views by the arguments. block 0: the last; LAM_EVERY_BLOCK: all,
+ * side by side. strict: a damaged frame is
  * LAM_ERROR_FORMAT; else the crop's vector is NaN. */
 lam_status lam_embedder_open(lam_embedder *embedder, lam_shards *shards, lam_network *network, bool handmade,
                              int64_t crop_size, int64_t block, lam_pool pool, int64_t batch, int64_t views,

@@ -28,7 +28,8 @@ typedef struct lam_network {
     char **channel_names;
     int *channel_bits;
     double *channel_mean, *channel_deviation;
-    int32_t *channel_token; /* [channels] place in model.channel_tokens; NULL for networks that have no such tokens */
+    int32_t *
+        channel_token; /* [channels] place in model.channel_tokens; NULL for networks that have no such tokens */
 } lam_network;
 
 /* Fresh weights of `seed`, channels of the shards. Takes over `config` in every case. */

@@ -95,6 +95,15 @@ lam_status lam_mae_build_encoder(lam_graph *g, const lam_mae_config *c, int64_t 
     return LAM_OK;
 }
 
+lam_status lam_mae_build_every_block(lam_graph *g, const lam_mae_config *c, int64_t batch, bool hidden,
+                                     lam_tensor **every, lam_mae_encoder_io *io) {
+    LAM_TRY(lam_mae_check(c));
+    *io = (lam_mae_encoder_io){.every = every};
+    nets[c->kind]->build_encoder(g, c, batch, c->depth, hidden, io);
+    every[c->depth - 1] = io->tokens;
+    return LAM_OK;
+}
+
 double lam_mae_step_flops(const lam_mae_config *c) { return nets[c->kind]->step_flops(c); }
 
 double lam_mae_kept_share(const lam_mae_config *c) {

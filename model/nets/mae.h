@@ -112,6 +112,8 @@ typedef struct lam_mae_encoder_io {
     lam_tensor *
         tokens; /* [B, 1 + N, D] after block `block` (1..depth); block == depth adds vit.layernorm (mae_vit alone);
                            with `hidden` [B, 1 + N, mlp_dim]: the hidden units of that block's MLP, after GELU */
+    lam_tensor **
+        every; /* with lam_mae_build_every_block: [depth], what `tokens` would be for each block; else NULL */
 } lam_mae_encoder_io;
 lam_status lam_mae_build_encoder(lam_graph *graph, const lam_mae_config *config, int64_t batch, int64_t block,
                                  bool hidden, lam_mae_encoder_io *io);
@@ -123,6 +125,10 @@ lam_status lam_mae_build_encoder(lam_graph *graph, const lam_mae_config *config,
  * (Dosovitskiy et al. 2021, section 3.2). `to` has been laid out. */
 lam_status lam_mae_resize(lam_parameters *to, const lam_mae_config *to_config, const lam_parameters *from,
                           const lam_mae_config *from_config);
+
+/* All blocks at once: fills every[0..depth), of the caller, and io->tokens, the last of them. */
+lam_status lam_mae_build_every_block(lam_graph *graph, const lam_mae_config *config, int64_t batch,
+                                     bool hidden, lam_tensor **every, lam_mae_encoder_io *io);
 
 /* Floating-point operations of one training step on one crop: 3 x forward; matrix products only; as if no branch were
  * dropped. */

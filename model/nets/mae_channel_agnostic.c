@@ -172,7 +172,7 @@ static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_
 
     lam_tensor *x =
         lam_parallel_encoder(g, c, io, lam_gather_patches(g, in.patches, ids_keep, 1), ids_keep,
-                             lam_channel_keys(g, present, ids_keep, patches, true), c->depth, false);
+                             lam_channel_keys(g, present, ids_keep, patches, true), c->depth, false, NULL);
     io->latent = lam_keep(g, x, "latent");
     x = lam_named_linear(g, x, "", "encoder_decoder_proj");
     x = lam_channel_decoder(g, c, x, io->ids_restore, present, io->channel_ids);
@@ -194,7 +194,7 @@ static void build_encoder(lam_graph *g, const lam_mae_config *c, int64_t batch, 
     io->tokens_per_channel = lam_mae_patches(c);
     lam_tensor *x = lam_parallel_encoder(g, c, NULL, lam_gather_patches(g, in.patches, NULL, 1), NULL,
                                          lam_channel_keys(g, in.present, NULL, io->tokens_per_channel, true),
-                                         block, hidden);
+                                         block, hidden, io->every);
     io->tokens = lam_keep(g, x, "tokens");
 }
 

@@ -59,7 +59,7 @@ static void fill_positions(lam_parameters *p, const lam_mae_config *c) {
  * of the last block's MLP. */
 static lam_tensor *blocks(lam_graph *g, const lam_mae_config *c, const lam_mae_io *io, lam_tensor *x,
                           const char *stack, int64_t depth, int64_t heads, bool hidden,
-                          const char *last_norm_prefix, const char *last_norm) {
+                          const char *last_norm_prefix, const char *last_norm, lam_tensor **every) {
     lam_stream s = {.x = x};
     char prefix[64], weight[64], bias[64];
     for (int64_t i = 0; i < depth; i++) {
@@ -68,6 +68,7 @@ static lam_tensor *blocks(lam_graph *g, const lam_mae_config *c, const lam_mae_i
         lam_tensor *h = lam_stream_norm(g, &s, lam_mae_depth(g, c, io, i, 2 * i),
                                         lam_named(g, prefix, "layernorm_before.weight"),
                                         lam_named(g, prefix, "layernorm_before.bias"));
+        if (every && !hidden && i) every[i - 1] = lam_keep(g, s.x, "block");
         h = lam_linear_qkv(g, h, lam_named(g, prefix, "attention.attention.query.weight"),
                            lam_named(g, prefix, "attention.attention.query.bias"),
                            lam_named(g, prefix, "attention.attention.key.weight"),
@@ -81,6 +82,7 @@ static lam_tensor *blocks(lam_graph *g, const lam_mae_config *c, const lam_mae_i
         h = lam_linear_gelu(g, h, lam_named(g, prefix, "intermediate.dense.weight"),
                             lam_named(g, prefix, "intermediate.dense.bias"));
         if (hidden && i == depth - 1) return h;
+        if (every && hidden) every[i] = lam_keep(g, h, "hidden");
         s.r = lam_named_linear(g, h, prefix, "output.dense");
         lam_graph_block_end(g);
     }
@@ -111,7 +113,7 @@ static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_
     io->sample_weight = lam_input(g, "sample_weight", LAM_F32, 1, (int64_t[]){batch});
 
     lam_tensor *x = embed(g, in.patches, plan.ids_keep, c->in_channels);
-    x = blocks(g, c, io, x, "vit.encoder.layer", c->depth, c->num_heads, false, "vit.", "layernorm");
+    x = blocks(g, c, io, x, "vit.encoder.layer", c->depth, c->num_heads, false, "vit.", "layernorm", NULL);
     io->latent = lam_keep(g, x, "latent");
     x = lam_named_linear(g, x, "decoder.", "decoder_embed");
     lam_tensor *mask_token = lam_named(g, "decoder.", "mask_token"),
@@ -119,7 +121,7 @@ static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_
     x = plan.ids_decoded ? lam_append_masked(g, x, mask_token, position, plan.ids_decoded)
                          : lam_unshuffle(g, x, mask_token, position, io->ids_restore);
     x = blocks(g, c, NULL, x, "decoder.decoder_layers", c->decoder_depth, c->decoder_num_heads, false,
-               "decoder.", "decoder_norm");
+               "decoder.", "decoder_norm", NULL);
     x = lam_named_linear(g, lam_drop_cls(g, x), "decoder.", "decoder_pred");
     if (plan.ids_decoded) x = lam_restore_tokens(g, x, io->ids_restore);
     io->logits = lam_keep(g, x, "logits");
@@ -139,7 +141,7 @@ static void build_encoder(lam_graph *g, const lam_mae_config *c, int64_t batch, 
     io->present = in.present;
     lam_tensor *x = embed(g, in.patches, NULL, c->in_channels);
     x = blocks(g, c, NULL, x, "vit.encoder.layer", block, c->num_heads, hidden, "vit.",
-               block == c->depth ? "layernorm" : NULL);
+               block == c->depth ? "layernorm" : NULL, io->every);
     io->tokens = lam_keep(g, x, "tokens");
 }
 

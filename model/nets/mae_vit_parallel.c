@@ -48,10 +48,11 @@ void lam_parallel_encoder_fill(lam_parameters *p, const lam_mae_config *c) {
 
 /* One block without its residual: gamma (attention(h) + mlp(h)), where h is the normalised stream. */
 static lam_tensor *branches(lam_graph *g, const lam_mae_config *c, lam_tensor *h, lam_tensor *keys,
-                            const char *block, bool hidden) {
+                            const char *block, bool hidden, lam_tensor **every) {
     int64_t d = c->embed_dim, mlp = lam_mae_mlp_dim(c);
     lam_tensor *m = lam_linear_gelu(g, h, lam_named_rows(g, block, "in_proj.weight", 0, mlp),
                                     lam_named_rows(g, block, "in_proj.bias", 0, mlp));
+    if (every) *every = lam_keep(g, m, "hidden");
     if (hidden) return m;
     lam_tensor *qkv = lam_linear(g, h, lam_named_rows(g, block, "in_proj.weight", mlp, 3 * d),
                                  lam_named_rows(g, block, "in_proj.bias", mlp, 3 * d));
@@ -66,7 +67,7 @@ static lam_tensor *branches(lam_graph *g, const lam_mae_config *c, lam_tensor *h
 
 lam_tensor *lam_parallel_encoder(lam_graph *g, const lam_mae_config *c, const lam_mae_io *io,
                                  lam_tensor *patches, lam_tensor *ids_keep, lam_tensor *keys, int64_t depth,
-                                 bool hidden) {
+                                 bool hidden, lam_tensor **every) {
     lam_stream s = {.x = lam_embed_tokens(g, lam_named_linear(g, patches, ENCODER, "patch_embed.proj"),
                                           lam_named(g, ENCODER, "cls_token"),
                                           lam_named(g, ENCODER, "pos_embed"), ids_keep)};
@@ -77,8 +78,9 @@ lam_tensor *lam_parallel_encoder(lam_graph *g, const lam_mae_config *c, const la
         lam_depth kept = lam_mae_depth(g, c, io, i, i); /* attention and MLP of a block drop together */
         lam_tensor *h = lam_stream_norm(g, &s, kept, lam_named(g, block, "in_norm.weight"),
                                         lam_named(g, block, "in_norm.bias"));
-        s.r =
-            branches(g, c, h, keys ? lam_depth_gather(g, keys, kept) : NULL, block, hidden && i == depth - 1);
+        if (every && !hidden && i) every[i - 1] = lam_keep(g, s.x, "block");
+        s.r = branches(g, c, h, keys ? lam_depth_gather(g, keys, kept) : NULL, block,
+                       hidden && i == depth - 1, every && hidden ? every + i : NULL);
         lam_graph_block_end(g);
     }
     return hidden ? s.r : lam_stream_sum(g, &s);
@@ -158,7 +160,7 @@ static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_
 
     lam_tensor *x =
         lam_parallel_encoder(g, c, io, lam_gather_patches(g, in.patches, plan.ids_keep, c->in_channels),
-                             plan.ids_keep, NULL, c->depth, false);
+                             plan.ids_keep, NULL, c->depth, false, NULL);
     io->latent = lam_keep(g, x, "latent");
     x = lam_named_linear(g, x, "", "encoder_decoder_proj");
     lam_tensor *mask_token = lam_named(g, "decoder.", "mask_token"),
@@ -187,7 +189,7 @@ static void build_encoder(lam_graph *g, const lam_mae_config *c, int64_t batch, 
     io->rstd = in.rstd;
     io->present = in.present;
     lam_tensor *x = lam_parallel_encoder(g, c, NULL, lam_gather_patches(g, in.patches, NULL, c->in_channels),
-                                         NULL, NULL, block, hidden);
+                                         NULL, NULL, block, hidden, io->every);
     io->tokens = lam_keep(g, x, "tokens");
 }
 

@@ -131,7 +131,7 @@ void lam_parallel_encoder_fill(lam_parameters *parameters, const lam_mae_config 
  * after GELU. io: of a network in training, whose blocks drop; NULL: nothing is dropped. */
 lam_tensor *lam_parallel_encoder(lam_graph *g, const lam_mae_config *config, const lam_mae_io *io,
                                  lam_tensor *patches, lam_tensor *ids_keep, lam_tensor *keys, int64_t depth,
-                                 bool hidden);
+                                 bool hidden, lam_tensor **every);
 /* Blocks one after another, attention before MLP, under "<prefix><i>.": norm1, attn.qkv, attn.proj, norm2, mlp.fc1,
  * mlp.fc2. The last branch is still to be added. */
 void lam_sequential_blocks_add(lam_registry *r, const char *prefix, int64_t depth, int64_t width,

@@ -37,6 +37,19 @@ expect d/views.h5ad "24 32"
 expect d/intensity.h5ad "24 35"
 "$lamella" embed handmade shards --crop-size 32 --level well --out d/handmade.h5ad --quiet
 expect d/handmade.h5ad "24 50"
+# Every block in one file: each as if it had been asked for alone, the last one as X.
+"$lamella" train tiny.yaml train.out=two train.steps=2 model.depth=2 --quiet
+for pool in mean hidden channel; do
+  "$lamella" embed two shards --pool $pool --block all --out d/all-$pool.h5ad --quiet
+  for block in 1 2; do
+    "$lamella" embed two shards --pool $pool --block $block --out d/one.h5ad --quiet --force
+    "$lamella" map d/all-$pool.h5ad --key block_$block --align none --by well --out d/part.npy --quiet --force
+    "$lamella" map d/one.h5ad --align none --by well --out d/alone.npy --quiet --force
+    cmp d/part.npy d/alone.npy || fail "--block all --pool $pool: block $block differs"
+  done
+  "$lamella" map d/all-$pool.h5ad --align none --by well --out d/x.npy --quiet --force
+  cmp d/x.npy d/alone.npy || fail "--block all --pool $pool: X is not the last block"
+done
 for file in a/e.h5ad d/channel.h5ad; do
   "$lamella" inspect $file > inspected; grep -q 'embed_dim: 32' inspected || fail "$file: no configuration in the provenance"
   ! grep -q '\bout: ' inspected || fail "$file: the provenance names a run folder that it cannot know"
@@ -51,6 +64,8 @@ refused() { # code, word, arguments...
 refused 2 force run shards --out a/e.h5ad
 refused 2 untrained tiny.yaml shards --out x.h5ad
 refused 2 block run shards --block 9 --out x.h5ad
+refused 2 "from 1 on" run shards --block 2x --out x.h5ad
+refused 2 "one matrix" run shards --block all --out x.npy
 refused 1 absent absent shards --out x.h5ad
 refused 1 pixels intensity shards --crop-size 512 --out x.h5ad
 echo "ok: refusals"

@@ -48,7 +48,7 @@ static void golden_block_once(void) {
         memset(weight(&n, "encoder.vit_backbone.pos_embed"), 0, 5 * 8 * sizeof(float));
 
         lam_tensor *patches = lam_input(n.graph, "patches", LAM_F32, 3, (int64_t[]){1, 2, 8});
-        lam_tensor *y = lam_parallel_encoder(n.graph, &n.config, NULL, patches, NULL, NULL, 1, false);
+        lam_tensor *y = lam_parallel_encoder(n.graph, &n.config, NULL, patches, NULL, NULL, 1, false, NULL);
         lam_keep(n.graph, y, "y");
         ok(lam_graph_plan(n.graph));
         const lam_json *x = lam_json_get(golden, "x");
