@@ -21,8 +21,8 @@ static int default_threads(void) {
 
 void lam_threads_set(int threads) {
     chosen = threads > 0 ? threads : default_threads();
-    omp_set_num_threads(chosen);
     openblas_set_num_threads(1); /* its results depend on the count; who calls it parts the work himself */
+    omp_set_num_threads(chosen); /* after it: its OpenMP build hands its own count on to OpenMP */
 }
 
 void lam_threads_wait_briefly(char **argv) {
