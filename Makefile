@@ -4,7 +4,7 @@ JOBS ?= $(shell nproc)
 BUILD := build
 PACKAGES := build-essential cmake ninja-build pkg-config git ca-certificates libopenmpi-dev openmpi-bin libdnnl-dev \
   libopenblas-openmp-dev libpng-dev libtiff-dev libopenjp2-7-dev libzstd-dev zlib1g-dev libhdf5-dev libyaml-dev \
-  libjansson-dev libxxhash-dev liblbfgs-dev
+  libjansson-dev libxxhash-dev liblbfgs-dev libzip-dev
 TEST_PACKAGES := libcmocka-dev clang libclang-rt-14-dev
 
 .DEFAULT_GOAL := help

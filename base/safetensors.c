@@ -5,27 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/elements.h"
 #include "base/files.h"
 #include "base/memory.h"
 #include "base/utf8.h"
 
 #define MAX_HEADER_BYTES ((uint64_t)100 << 20)
 #define CHUNK_ELEMENTS 65536
-
-static const struct {
-    const char *name;
-    size_t bytes;
-} types[] = {{"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"I32", 4},
-             {"I16", 2}, {"I8", 1},  {"U8", 1},  {"U16", 2},  {"BOOL", 1}};
-
-static size_t type_bytes(const char *dtype, const char **interned) {
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-        if (!strcmp(types[i].name, dtype)) {
-            if (interned) *interned = types[i].name;
-            return types[i].bytes;
-        }
-    return 0;
-}
 
 /* ---- reading ---- */
 
@@ -50,7 +36,7 @@ static lam_status read_entry(lam_safetensors *file, const char *name, const lam_
     const char *path = file->path;
     LAM_REQUIRE(lam_json_is_object(json), LAM_ERROR_FORMAT, "%s: tensor '%s' is no object", path, name);
     const char *dtype = lam_json_text(lam_json_get(json, "dtype"), "");
-    size_t bytes = type_bytes(dtype, &entry->dtype);
+    size_t bytes = lam_element_bytes(dtype, &entry->dtype);
     LAM_REQUIRE(bytes, LAM_ERROR_FORMAT, "%s: tensor '%s' has type '%s', which is not read here", path, name,
                 dtype);
     const lam_json *shape = lam_json_get(json, "shape"), *offsets = lam_json_get(json, "data_offsets");
@@ -167,68 +153,23 @@ lam_status lam_safetensors_read_raw(lam_safetensors *file, const lam_safetensors
                          (size_t)(entry->end - entry->begin));
 }
 
-static float half_to_float(uint16_t h) {
-    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = h >> 10 & 31u, mantissa = h & 0x3ffu, bits;
-    if (exponent == 31)
-        bits = sign | 0x7f800000u | mantissa << 13;
-    else if (exponent)
-        bits = sign | (exponent + 112) << 23 | mantissa << 13;
-    else {
-        float value = (float)mantissa * 0x1p-24f; /* zero and subnormals */
-        return sign ? -value : value;
-    }
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
-}
-
-static double element(const char *dtype, const unsigned char *p) {
-    union {
-        double f64;
-        float f32;
-        int64_t i64;
-        int32_t i32;
-        int16_t i16;
-        uint16_t u16;
-        int8_t i8;
-        uint32_t u32;
-    } v;
-    memset(&v, 0, sizeof v);
-    if (!strcmp(dtype, "F64")) return memcpy(&v, p, 8), v.f64;
-    if (!strcmp(dtype, "F32")) return memcpy(&v, p, 4), (double)v.f32;
-    if (!strcmp(dtype, "F16")) return memcpy(&v, p, 2), (double)half_to_float(v.u16);
-    if (!strcmp(dtype, "BF16")) {
-        memcpy(&v, p, 2);
-        v.u32 = (uint32_t)v.u16 << 16;
-        return (double)v.f32;
-    }
-    if (!strcmp(dtype, "I64")) return memcpy(&v, p, 8), (double)v.i64;
-    if (!strcmp(dtype, "I32")) return memcpy(&v, p, 4), (double)v.i32;
-    if (!strcmp(dtype, "I16")) return memcpy(&v, p, 2), (double)v.i16;
-    if (!strcmp(dtype, "U16")) return memcpy(&v, p, 2), (double)v.u16;
-    if (!strcmp(dtype, "I8")) return memcpy(&v, p, 1), (double)v.i8;
-    return (double)*p; /* U8, BOOL */
-}
-
 static lam_status read_converted(lam_safetensors *file, const lam_safetensors_entry *entry, float *as_float,
                                  double *as_double) {
-    size_t bytes = type_bytes(entry->dtype, NULL);
+    size_t bytes = lam_element_bytes(entry->dtype, NULL);
     if (as_float && !strcmp(entry->dtype, "F32")) return lam_safetensors_read_raw(file, entry, as_float);
     if (as_double && !strcmp(entry->dtype, "F64")) return lam_safetensors_read_raw(file, entry, as_double);
     unsigned char *chunk;
     LAM_TRY(lam_alloc((void **)&chunk, CHUNK_ELEMENTS * bytes));
     lam_status status = LAM_OK;
-    for (int64_t at = 0; at < entry->count && status == LAM_OK; at += CHUNK_ELEMENTS) {
+    for (int64_t at = 0; at < entry->count; at += CHUNK_ELEMENTS) {
         int64_t n = entry->count - at < CHUNK_ELEMENTS ? entry->count - at : CHUNK_ELEMENTS;
         status = lam_reader_at(file->reader, file->data_begin + entry->begin + (uint64_t)at * bytes, chunk,
                                (size_t)n * bytes);
-        for (int64_t i = 0; i < n && status == LAM_OK; i++) {
-            double value = element(entry->dtype, chunk + (size_t)i * bytes);
-            if (as_float)
-                as_float[at + i] = (float)value;
-            else
-                as_double[at + i] = value;
-        }
+        if (status != LAM_OK) break;
+        if (as_float)
+            lam_elements_to_f32(entry->dtype, chunk, n, as_float + at);
+        else
+            lam_elements_to_f64(entry->dtype, chunk, n, as_double + at);
     }
     lam_free(chunk);
     return status;
@@ -281,7 +222,7 @@ lam_status lam_safetensors_writer_metadata(lam_safetensors_writer *writer, const
 
 lam_status lam_safetensors_writer_declare(lam_safetensors_writer *writer, const char *name, const char *dtype,
                                           int rank, const int64_t *shape) {
-    size_t bytes = type_bytes(dtype, NULL);
+    size_t bytes = lam_element_bytes(dtype, NULL);
     LAM_REQUIRE(!writer->header_is_out && bytes && rank >= 0 && rank <= LAM_SAFETENSORS_MAX_RANK &&
                     lam_utf8_is_valid(name) && strcmp(name, "__metadata__") != 0 &&
                     !lam_json_get(writer->header, name),
