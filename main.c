@@ -16,6 +16,7 @@ int main(int argc, char **argv) {
         &lam_command_inspect,
         &lam_command_train,
         &lam_command_embed,
+        &lam_command_export,
         &lam_command_map,
         &lam_command_relate,
         &lam_command_consistency,

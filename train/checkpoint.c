@@ -15,6 +15,7 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/weights_file.h"
 #include "train/optimizer_file.h"
 
 lam_status lam_file_hash(const char *path, uint64_t *hash) {
@@ -362,11 +363,13 @@ static lam_status weights_of_run(const char *path, const char *name, char **file
     return status;
 }
 
-static lam_status weights_of_folder(const char *path, const char *name, char **file) {
+static lam_status weights_of_folder(const char *path, const char *name, bool average, char **file) {
     char *model = NULL;
     LAM_TRY(lam_path_join(&model, path, "model.safetensors"));
     bool step = lam_path_exists(model);
     lam_free(model);
+    if (!step && !average) LAM_TRY(lam_weights_file(path, file)); /* another program's */
+    if (*file) return LAM_OK;
     return step ? lam_path_join(file, path, name) : weights_of_run(path, name, file);
 }
 
@@ -378,7 +381,7 @@ lam_status lam_checkpoint_weights(const char *path, bool average, char **file) {
         !average || folder || latest, LAM_ERROR_USAGE,
         "%s: a file is taken as it is; for its average name the run, the step folder or ema.safetensors",
         path);
-    LAM_TRY(folder   ? weights_of_folder(path, name, file)
+    LAM_TRY(folder   ? weights_of_folder(path, name, average, file)
             : latest ? weights_of_latest(path, name, file)
                      : lam_text_copy(file, path));
     if (!average || lam_path_exists(*file)) return LAM_OK;

@@ -68,6 +68,8 @@ static lam_status open_source(source *s, const lam_arguments *a, const lam_shard
         LAM_TRY(lam_checkpoint_weights(path, s->average, &s->file));
         LAM_TRY(lam_network_read(&s->network, s->file, s->untrained ? &s->seed : NULL));
     }
+    const char *channels = lam_option_text(a, "channels");
+    if (channels) LAM_TRY(lam_network_name_channels(s->network, channels));
     return lam_network_resize(s->network, crop_size(s, a));
 }
 
@@ -235,6 +237,9 @@ static const lam_option options[] = {
     {"crop-size", LAM_OPTION_INT, "PIXELS", "64",
      "side of a crop; a network's own (model.image_size) where it is left out", .minimum = 8,
      .maximum = 8192},
+    {"channels", LAM_OPTION_TEXT, "A,B", NULL,
+     "channels that the network takes, in its order (weights of other programs name none)",
+     .required = false},
     {"untrained", LAM_OPTION_INT, "SEED", NULL, "the same network with fresh weights, as a reference",
      .minimum = 0, .maximum = 9007199254740991.0},
     {"ema", LAM_OPTION_FLAG, NULL, NULL,

@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/picture.h"
-#include "base/safetensors.h"
+#include "base/weights_file.h"
 #include "train/checkpoint.h"
 #include "train/crops.h"
 #include "train/metrics.h"
@@ -191,6 +191,14 @@ static lam_status holds(const char *folder, const char *name, bool *found) {
     return LAM_OK;
 }
 
+static lam_status holds_weights(const char *folder, bool *found) {
+    char *path = NULL;
+    LAM_TRY(lam_weights_file(folder, &path));
+    *found = path != NULL;
+    lam_free(path);
+    return LAM_OK;
+}
+
 /* Of a run folder; steps stays 0 for what has no metrics. */
 static lam_status read_progress(const char *path, lam_metrics_end *end) {
     char *metrics = NULL;
@@ -224,20 +232,20 @@ static lam_json *progress_json(const lam_metrics_end *end) {
 
 static lam_status inspect_weights(const lam_arguments *a, const char *path) {
     char *model = NULL;
-    lam_safetensors *file = NULL;
+    lam_weights *file = NULL;
     lam_metrics_end end = {0};
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_checkpoint_weights(path, false, &model), done);
     LAM_TRY_GOTO(read_progress(path, &end), done);
-    LAM_TRY_GOTO(lam_safetensors_open(&file, model), done);
-    const char *config = lam_safetensors_metadata(file, "lamella_config"),
-               *step = lam_safetensors_metadata(file, "lamella_step");
+    LAM_TRY_GOTO(lam_weights_open(&file, model), done);
+    const char *config = lam_weights_metadata(file, "lamella_config"),
+               *step = lam_weights_metadata(file, "lamella_step");
     int64_t total = 0;
-    for (int64_t i = 0; i < lam_safetensors_count(file); i++) total += lam_safetensors_at(file, i)->count;
+    for (int64_t i = 0; i < lam_weights_count(file); i++) total += lam_weights_at(file, i)->count;
     if (lam_option_json(a)) {
         lam_json *json = lam_json_object(), *tensors = lam_json_object();
-        for (int64_t i = 0; i < lam_safetensors_count(file); i++) {
-            const lam_safetensors_entry *e = lam_safetensors_at(file, i);
+        for (int64_t i = 0; i < lam_weights_count(file); i++) {
+            const lam_weights_entry *e = lam_weights_at(file, i);
             lam_json *shape = lam_json_array();
             for (int k = 0; k < e->rank; k++) lam_json_append_int(shape, e->shape[k]);
             lam_json_set(tensors, e->name, shape);
@@ -256,15 +264,15 @@ static lam_status inspect_weights(const lam_arguments *a, const char *path) {
     if (step) printf("step %s\n", step);
     if (end.steps) print_progress(&end);
     if (config) printf("\n%s\n", config);
-    for (int64_t i = 0; i < lam_safetensors_count(file); i++) {
-        const lam_safetensors_entry *e = lam_safetensors_at(file, i);
+    for (int64_t i = 0; i < lam_weights_count(file); i++) {
+        const lam_weights_entry *e = lam_weights_at(file, i);
         printf("%-60s %-5s", e->name, e->dtype);
         for (int k = 0; k < e->rank; k++) printf("%s%" PRId64, k ? " x " : " ", e->shape[k]);
         printf("\n");
     }
-    printf("%" PRId64 " tensors, %" PRId64 " elements\n", lam_safetensors_count(file), total);
+    printf("%" PRId64 " tensors, %" PRId64 " elements\n", lam_weights_count(file), total);
 done:
-    lam_safetensors_close(file);
+    lam_weights_close(file);
     lam_free(model);
     return status;
 }
@@ -313,6 +321,13 @@ static lam_status inspect_config(const lam_arguments *a, const char *path) {
     return status;
 }
 
+static bool may_be_weights(const char *path) {
+    static const char *const ends[] = {".safetensors", ".index.json", ".pt", ".pth", ".bin", ".ckpt"};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        if (ends_with(path, ends[i])) return true;
+    return false;
+}
+
 /* Embeddings by the end of their name; their reader tells what it knows of them (and how Parquet is converted). */
 static bool may_be_embeddings(const char *path) {
     static const char *const ends[] = {".h5ad", ".h5", ".npy", ".csv",    ".tsv",
@@ -323,11 +338,12 @@ static bool may_be_embeddings(const char *path) {
 }
 
 static lam_status unknown_kind(const char *path) {
-    LAM_FAIL(LAM_ERROR_INPUT,
-             "%s: nothing that inspect knows; it takes a folder of shards, a run or step folder, a "
-             ".safetensors, embeddings or another table (.h5ad, .npy with .csv, .csv, .tsv, .gz) or a config "
-             "(.yaml); results of relate, probe and the others are shown by lamella report",
-             path);
+    LAM_FAIL(
+        LAM_ERROR_INPUT,
+        "%s: nothing that inspect knows; it takes a folder of shards, a run or step folder, a "
+        ".safetensors or torch.save file, embeddings or another table (.h5ad, .npy with .csv, .csv, .tsv, .gz) or a config "
+        "(.yaml); results of relate, probe and the others are shown by lamella report",
+        path);
 }
 
 static lam_status run(const lam_arguments *a) {
@@ -337,7 +353,7 @@ static lam_status run(const lam_arguments *a) {
     if (folder) {
         LAM_TRY(holds(path, "dataset.json", &shards));
         LAM_TRY(lam_shards_unfinished(path, &begun));
-        LAM_TRY(holds(path, "model.safetensors", &step));
+        LAM_TRY(holds_weights(path, &step));
         LAM_TRY(holds(path, "config.yaml", &run_folder));
         if (!run_folder) LAM_TRY(holds(path, "checkpoints", &run_folder));
     }
@@ -345,7 +361,7 @@ static lam_status run(const lam_arguments *a) {
     LAM_REQUIRE(!lam_option_given(a, "image"), LAM_ERROR_USAGE, "--image: %s is not a folder of shards",
                 path);
     if (folder && !step && !run_folder) return unknown_kind(path);
-    if (folder || ends_with(path, ".safetensors")) return inspect_weights(a, path);
+    if (folder || may_be_weights(path)) return inspect_weights(a, path);
     if (ends_with(path, ".yaml") || ends_with(path, ".yml")) return inspect_config(a, path);
     return may_be_embeddings(path) ? inspect_embeddings(a, path) : unknown_kind(path);
 }

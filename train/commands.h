@@ -10,6 +10,7 @@ extern "C" {
 
 extern const lam_command lam_command_train;
 extern const lam_command lam_command_embed;
+extern const lam_command lam_command_export;
 extern const lam_command lam_command_inspect;
 extern const lam_command lam_command_bench_step;
 extern const lam_command lam_command_bench_attention;

@@ -61,6 +61,7 @@ const lam_config_key lam_train_keys[] = {
         "none|image|patch|recursion_compat"),
     FLOAT("model.fourier_alpha", "0.01", "its share a: the loss is (1 - a) squares + a Fourier", 0, 0.999),
     CHOICE("model.fourier_norm", "l1", "of the differences of amplitudes: absolute or squared", "l1|l2"),
+    FLOAT("model.layer_norm_eps", "1e-6", "added to the variance in the norms of mae_vit", 1e-15, 0.01),
 
     TEXT("data.path", NULL, "folder of shards (lamella pack)"),
     INT("data.crops_per_image", "1", "crops drawn from an image in an epoch", 1, 1000000),
@@ -79,6 +80,7 @@ const lam_config_key lam_train_keys[] = {
     INT("data.threads", "0", "threads that decode; 0: half of --threads", 0, 1024),
 
     TEXT("train.out", "runs/train", "run folder"),
+    TEXT("train.init", "", "CHECKPOINT whose weights the run begins with, lamella's or another program's"),
     INT("train.epochs", "100", "passes over the data, where steps is 0", 1, 1000000000),
     INT("train.steps", "0", "updates of the whole run; 0: by epochs", 0, 1000000000),
     INT("train.global_batch", "256", "crops of one update, over all ranks", 1, 16777216),
@@ -226,6 +228,7 @@ lam_status lam_settings_from(const lam_config *c, lam_settings *s) {
     m->fourier = (lam_fourier_form)choice(c, "model.fourier", "none|image|patch|recursion_compat");
     m->fourier_alpha = lam_config_float(c, "model.fourier_alpha");
     m->fourier_squared = choice(c, "model.fourier_norm", "l1|l2") == 1;
+    m->layer_norm_eps = lam_config_float(c, "model.layer_norm_eps");
     const char *normalize = lam_config_text(c, "data.normalize"),
                *transform = lam_config_text(c, "data.transform");
     m->normalize = !strcmp(normalize, "plate")     ? LAM_NORMALIZE_PLATE
@@ -251,6 +254,7 @@ lam_status lam_settings_from(const lam_config *c, lam_settings *s) {
                 "data.validation_column and data.validation_group belong together: give both or none");
 
     s->out = lam_config_text(c, "train.out");
+    s->init = lam_config_text(c, "train.init");
     s->epochs = lam_config_int(c, "train.epochs");
     s->steps = lam_config_int(c, "train.steps");
     s->global_batch = lam_config_int(c, "train.global_batch");

@@ -32,7 +32,7 @@ typedef struct lam_settings {
     const char *validation_column, *validation_group;
     double validation_fraction;
     int loader_threads;
-    const char *out;
+    const char *out, *init;
     int64_t epochs, steps, global_batch, micro_batch;
     uint64_t seed;
     int64_t checkpoint_every, keep_last, keep_every, validate_every, pictures_every, max_skipped_steps;

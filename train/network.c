@@ -11,8 +11,11 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/safetensors.h"
+#include "base/weights_file.h"
+#include "train/import.h"
+#include "train/network_parts.h"
 
-static lam_status add_parameters(lam_network *network, uint64_t seed) {
+lam_status lam_network_add_parameters(lam_network *network, uint64_t seed) {
     const lam_mae_config *model = &network->settings.model;
     LAM_TRY(lam_mae_check(model));
     LAM_TRY(lam_parameters_create(&network->parameters));
@@ -31,7 +34,7 @@ static void free_channels(lam_network *n) {
     lam_free(n->channel_token);
 }
 
-static lam_status add_channels(lam_network *network, int64_t channels) {
+lam_status lam_network_add_channels(lam_network *network, int64_t channels) {
     network->channels = channels;
     LAM_TRY(lam_alloc_array((void **)&network->channel_names, channels, sizeof(char *)));
     LAM_TRY(lam_alloc_array((void **)&network->channel_bits, channels, sizeof(int)));
@@ -40,7 +43,7 @@ static lam_status add_channels(lam_network *network, int64_t channels) {
 }
 
 /* Which of the decoder's channel tokens each channel has. */
-static lam_status add_channel_tokens(lam_network *network) {
+lam_status lam_network_add_channel_tokens(lam_network *network) {
     lam_mae_config *model = &network->settings.model;
     if (model->kind != LAM_MAE_CHANNEL_AGNOSTIC) return LAM_OK;
     const char *names = lam_config_text(network->config, "model.channel_tokens");
@@ -58,15 +61,15 @@ static lam_status add_channel_tokens(lam_network *network) {
 static lam_status create(lam_network *network, const lam_shards *shards, uint64_t seed) {
     LAM_TRY(lam_settings_from(network->config, &network->settings));
     LAM_TRY(lam_settings_for_shards(network->config, &network->settings, shards));
-    LAM_TRY(add_channels(network, lam_shards_channels(shards)));
+    LAM_TRY(lam_network_add_channels(network, lam_shards_channels(shards)));
     for (int64_t c = 0; c < network->channels; c++) {
         LAM_TRY(lam_text_copy(&network->channel_names[c], lam_shards_channel_name(shards, c)));
         network->channel_bits[c] = lam_shards_channel_bits(shards, c);
         lam_shards_channel_stats(shards, -1, c, (lam_transform)network->settings.model.transform,
                                  &network->channel_mean[c], &network->channel_deviation[c]);
     }
-    LAM_TRY(add_channel_tokens(network));
-    return add_parameters(network, seed);
+    LAM_TRY(lam_network_add_channel_tokens(network));
+    return lam_network_add_parameters(network, seed);
 }
 
 lam_status lam_network_create(lam_network **out, lam_config *config, const lam_shards *shards,
@@ -103,7 +106,7 @@ static lam_status read_channels(lam_network *network, const char *text, const ch
     lam_status status = LAM_OK;
     LAM_REQUIRE_GOTO(lam_json_is_array(json) && lam_json_size(json) > 0 && lam_json_size(json) <= 1024, done,
                      LAM_ERROR_FORMAT, "%s: lamella_channels is not a list of 1 to 1024 channels", path);
-    LAM_TRY_GOTO(add_channels(network, (int64_t)lam_json_size(json)), done);
+    LAM_TRY_GOTO(lam_network_add_channels(network, (int64_t)lam_json_size(json)), done);
     for (int64_t c = 0; c < network->channels; c++) {
         const lam_json *channel = lam_json_at(json, (size_t)c);
         const char *name = lam_json_text(lam_json_get(channel, "name"), NULL);
@@ -159,10 +162,10 @@ static lam_status read(lam_network *network, lam_safetensors *file, const char *
     LAM_REQUIRE(network->settings.model.in_channels == network->channels, LAM_ERROR_FORMAT,
                 "%s: the configuration says %" PRId64 " channels, lamella_channels lists %" PRId64, path,
                 network->settings.model.in_channels, network->channels);
-    LAM_TRY(add_channel_tokens(network));
+    LAM_TRY(lam_network_add_channel_tokens(network));
     network->step = step ? strtoll(step, NULL, 10) : 0;
     network->settings.model.pixel_type = LAM_U8; /* until shards say otherwise; no weight depends on it */
-    LAM_TRY(add_parameters(network, untrained_seed ? *untrained_seed : 0));
+    LAM_TRY(lam_network_add_parameters(network, untrained_seed ? *untrained_seed : 0));
     if (untrained_seed) {
         network->step = 0;
         return LAM_OK;
@@ -170,10 +173,21 @@ static lam_status read(lam_network *network, lam_safetensors *file, const char *
     return read_weights(network, file, path);
 }
 
+static lam_status is_ours(const char *path, bool *ours) {
+    lam_weights *weights = NULL;
+    LAM_TRY(lam_weights_open(&weights, path));
+    *ours = lam_weights_metadata(weights, "lamella_config") != NULL;
+    lam_weights_close(weights);
+    return LAM_OK;
+}
+
 lam_status lam_network_read(lam_network **out, const char *path, const uint64_t *untrained_seed) {
     lam_network *network = NULL;
     lam_safetensors *file = NULL;
+    bool ours = false;
     *out = NULL;
+    LAM_TRY(is_ours(path, &ours));
+    if (!ours) return lam_import_network(out, path, untrained_seed);
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_safetensors_open(&file, path), done);
     LAM_TRY_GOTO(lam_alloc((void **)&network, sizeof *network), done);
@@ -196,7 +210,7 @@ lam_status lam_network_resize(lam_network *network, int64_t image_size) {
     lam_parameters *old = network->parameters;
     network->parameters = NULL;
     network->settings.model.image_size = image_size;
-    lam_status status = add_parameters(network, 0);
+    lam_status status = lam_network_add_parameters(network, 0);
     if (status == LAM_OK)
         status = lam_mae_resize(network->parameters, &network->settings.model, old, &before);
     lam_parameters_free(old);
@@ -284,6 +298,7 @@ static lam_status take_channel(lam_network *to, int64_t c, const lam_network *tr
     to->channel_bits[c] = lam_shards_channel_bits(shards, c);
     lam_shards_channel_stats(shards, -1, c, (lam_transform)trained->settings.model.transform,
                              &to->channel_mean[c], &to->channel_deviation[c]);
+    if (trained->unnamed) return LAM_OK;
     lam_log_info("%s: the network was not trained on the channel %s%s", lam_shards_path(shards), name,
                  trained->settings.model.normalize == LAM_NORMALIZE_DATASET
                      ? "; it is standardised by its mean and deviation there"
@@ -291,30 +306,86 @@ static lam_status take_channel(lam_network *to, int64_t c, const lam_network *tr
     return LAM_OK;
 }
 
-lam_status lam_network_take_channels(lam_network *network, const lam_shards *shards) {
-    if (network->settings.model.kind != LAM_MAE_CHANNEL_AGNOSTIC) return LAM_OK;
-    lam_network taken = {0};
-    lam_status status = add_channels(&taken, lam_shards_channels(shards));
-    for (int64_t c = 0; c < taken.channels && status == LAM_OK; c++)
-        status = take_channel(&taken, c, network, shards);
-    if (status != LAM_OK) {
-        free_channels(&taken);
-        return status;
-    }
+/* The network's channels become those of `taken`, which is empty then. */
+static void replace_channels(lam_network *network, lam_network *taken) {
     free_channels(network);
-    network->channels = taken.channels;
-    network->channel_names = taken.channel_names;
-    network->channel_bits = taken.channel_bits;
-    network->channel_mean = taken.channel_mean;
-    network->channel_deviation = taken.channel_deviation;
+    network->channels = taken->channels;
+    network->channel_names = taken->channel_names;
+    network->channel_bits = taken->channel_bits;
+    network->channel_mean = taken->channel_mean;
+    network->channel_deviation = taken->channel_deviation;
     network->channel_token = NULL; /* of the decoder, which may not know these channels */
     network->settings.model.channel_token = NULL;
-    network->settings.model.in_channels = taken.channels;
+    network->settings.model.in_channels = taken->channels;
+    network->unnamed = false;
+}
+
+lam_status lam_network_take_channels(lam_network *network, const lam_shards *shards) {
+    if (network->settings.model.kind != LAM_MAE_CHANNEL_AGNOSTIC || network->chosen) return LAM_OK;
+    lam_network taken = {0};
+    lam_status status = lam_network_add_channels(&taken, lam_shards_channels(shards));
+    for (int64_t c = 0; c < taken.channels && status == LAM_OK; c++)
+        status = take_channel(&taken, c, network, shards);
+    if (status == LAM_OK)
+        replace_channels(network, &taken);
+    else
+        free_channels(&taken);
+    return status;
+}
+
+/* Bits 0: nobody knows, as of other programs' weights where it does not matter. */
+static void warn_of_scale(const lam_network *network, const lam_shards *shards, int64_t c, int64_t there) {
+    int bits = lam_shards_channel_bits(shards, there);
+    if (network->channel_bits[c] && bits != network->channel_bits[c])
+        lam_log_warning("channel %s has %d bits in %s and had %d in training: another integer scale",
+                        lam_shards_channel_name(shards, there), bits, lam_shards_path(shards),
+                        network->channel_bits[c]);
+}
+
+/* Nothing says what the channels show: theirs are taken in the order of the shards. */
+static lam_status match_by_order(const lam_network *network, const lam_shards *shards, int64_t *channel_map) {
+    int64_t channels = lam_shards_channels(shards);
+    LAM_REQUIRE(channels == network->channels, LAM_ERROR_INPUT,
+                "%s: holds %" PRId64 " channels, the network takes %" PRId64
+                " that have no names: say which with --channels",
+                lam_shards_path(shards), channels, network->channels);
+    for (int64_t c = 0; c < channels; c++) {
+        channel_map[c] = c;
+        warn_of_scale(network, shards, c, c);
+        lam_log_info("channel %" PRId64 " of the network: %s", c + 1, lam_shards_channel_name(shards, c));
+    }
     return LAM_OK;
+}
+
+lam_status lam_network_name_channels(lam_network *network, const char *names) {
+    int64_t count = 1;
+    bool any_number = network->settings.model.kind == LAM_MAE_CHANNEL_AGNOSTIC;
+    for (const char *p = names; *p; p++) count += *p == ',';
+    LAM_REQUIRE(count == network->channels || any_number, LAM_ERROR_USAGE,
+                "--channels: '%s' names %" PRId64 " channels, the network takes %" PRId64, names, count,
+                network->channels);
+    lam_network taken = {0};
+    lam_status status = lam_network_add_channels(&taken, count);
+    for (int64_t c = 0; c < count && status == LAM_OK; c++) {
+        size_t length = strcspn(names, ",");
+        int64_t from = c < network->channels ? c : 0;
+        taken.channel_bits[c] = network->channel_bits[from];
+        taken.channel_mean[c] = network->channel_mean[from];
+        taken.channel_deviation[c] = network->channel_deviation[from];
+        status = lam_text_copy_n(&taken.channel_names[c], names, length);
+        names += length + (names[length] == ',');
+    }
+    if (status == LAM_OK)
+        replace_channels(network, &taken);
+    else
+        free_channels(&taken);
+    network->chosen = status == LAM_OK;
+    return status;
 }
 
 lam_status lam_network_match(const lam_network *network, const lam_shards *shards, int64_t *channel_map) {
     int64_t found = 0;
+    if (network->unnamed) return match_by_order(network, shards, channel_map);
     for (int64_t c = 0; c < network->channels; c++) {
         channel_map[c] = -1;
         for (int64_t s = 0; s < lam_shards_channels(shards); s++) {
@@ -326,11 +397,7 @@ lam_status lam_network_match(const lam_network *network, const lam_shards *shard
             continue;
         }
         found++;
-        int bits = lam_shards_channel_bits(shards, channel_map[c]);
-        if (bits != network->channel_bits[c])
-            lam_log_warning("channel %s has %d bits in %s and had %d in training: another integer scale",
-                            network->channel_names[c], bits, lam_shards_path(shards),
-                            network->channel_bits[c]);
+        warn_of_scale(network, shards, c, channel_map[c]);
     }
     LAM_REQUIRE(found > 0, LAM_ERROR_INPUT,
                 "%s: holds none of the network's channels (the first is %s, there %s); name them in "

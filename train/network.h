@@ -9,6 +9,7 @@
 #ifndef LAMELLA_TRAIN_NETWORK_H
 #define LAMELLA_TRAIN_NETWORK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/config.h"
@@ -30,11 +31,15 @@ typedef struct lam_network {
     double *channel_mean, *channel_deviation;
     int32_t *
         channel_token; /* [channels] place in model.channel_tokens; NULL for networks that have no such tokens */
+    bool chosen;       /* which channels are taken is said by lam_network_name_channels */
+    bool unnamed;      /* channels of another program's weights: taken in the order of the shards */
+    bool no_decoder; /* the file held none: the decoder's weights are drawn */
 } lam_network;
 
 /* Fresh weights of `seed`, channels of the shards. Takes over `config` in every case. */
 lam_status lam_network_create(lam_network **out, lam_config *config, const lam_shards *shards, uint64_t seed);
-/* As a file says: weights (drawn anew from *untrained_seed where it is not NULL), config, channels. */
+/* As a file says: weights (drawn anew from *untrained_seed where it is not NULL), config, channels; files of other programs
+ * by train/import.h. */
 lam_status lam_network_read(lam_network **out, const char *path, const uint64_t *untrained_seed);
 /* The same network for crops of another size (lam_mae_resize); the patches stay as large. */
 lam_status lam_network_resize(lam_network *network, int64_t image_size);
@@ -53,8 +58,11 @@ void lam_network_free(lam_network **network);
  * it was trained on stay. Does nothing to other networks. */
 lam_status lam_network_take_channels(lam_network *network, const lam_shards *shards);
 
-/* Channel of the shards for each of the network's by name, -1 where the shards lack it. None at all is an error; another
- * bit depth is a warning. */
+/* Which channels the network takes, in its order, instead of those it names; as many as it has, but for one that takes any. */
+lam_status lam_network_name_channels(lam_network *network, const char *names); /* "A,B" */
+
+/* Channel of the shards for each of the network's by name, or in order where they are unnamed; -1 where the shards lack it.
+ * None at all is an error; another bit depth is a warning. */
 lam_status lam_network_match(const lam_network *network, const lam_shards *shards, int64_t *channel_map);
 
 /* Input constants of the network's graphs for one shard folder. */

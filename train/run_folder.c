@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/provenance.h"
+#include "train/import.h"
 
 /* Removes what `train` writes, and nothing else that may lie in the folder. */
 static lam_status remove_run(const char *run) {
@@ -262,9 +263,19 @@ done:
     return status;
 }
 
+static lam_status begin_with_weights(lam_trainer *t) {
+    if (!t->settings->init[0]) return LAM_OK;
+    LAM_TRY(lam_dist_agree(t->dist, lam_import_weights(t->network, t->settings->init)));
+    const lam_optimizer *optimizer = t->optimizer.optimizer; /* whose state may begin with the weights */
+    if (optimizer->start) optimizer->start(t->network->parameters, t->optimizer.arena);
+    return LAM_OK;
+}
+
 lam_status lam_run_begin(lam_trainer *t, const lam_start *start, double limit, lam_metrics **metrics) {
     int64_t found = 0;
     lam_status status = LAM_OK;
+    /* Before --force removes a run, which may be the one that train.init names. */
+    if (!start->resume) LAM_TRY(begin_with_weights(t));
     if (t->rank == 0) {
         status = take_lock(t);
         if (status == LAM_OK) status = begins_anew(t->settings->out, start);
@@ -273,6 +284,7 @@ lam_status lam_run_begin(lam_trainer *t, const lam_start *start, double limit, l
     LAM_TRY(lam_dist_agree(t->dist, status));
     LAM_TRY(lam_dist_broadcast(t->dist, &found, sizeof found, 0));
     if (found) LAM_TRY(share_checkpoint(t));
+    if (!found && start->resume) LAM_TRY(begin_with_weights(t));
     t->saved = t->state.step;
     if (t->rank == 0) status = open_files(t, start, found != 0, limit, metrics);
     LAM_TRY(lam_dist_agree(t->dist, status));

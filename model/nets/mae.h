@@ -54,6 +54,7 @@ typedef struct lam_mae_config {
     lam_fourier_form fourier;
     double fourier_alpha;    /* loss = (1 - alpha) L_MAE + alpha L_FT (Kraus et al. 2024: 0.01) */
     bool fourier_squared;    /* squares of differences of amplitudes, else their absolute values */
+    double layer_norm_eps;   /* of mae_vit, whose published files differ in it; 0: 1e-6, as all others have */
     lam_dtype pixel_type;    /* LAM_U8, LAM_U16; LAM_F32: pixels are taken as they are, no standardisation */
     lam_normalize normalize; /* CROP: each crop and channel by itself, biased variance + 1e-5; else mean and
                                 rstd are inputs */

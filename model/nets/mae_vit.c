@@ -60,7 +60,7 @@ static void fill_positions(lam_parameters *p, const lam_mae_config *c) {
 static lam_tensor *blocks(lam_graph *g, const lam_mae_config *c, const lam_mae_io *io, lam_tensor *x,
                           const char *stack, int64_t depth, int64_t heads, bool hidden,
                           const char *last_norm_prefix, const char *last_norm, lam_tensor **every) {
-    lam_stream s = {.x = x};
+    lam_stream s = {.x = x, .eps = c->layer_norm_eps};
     char prefix[64], weight[64], bias[64];
     for (int64_t i = 0; i < depth; i++) {
         snprintf(prefix, sizeof prefix, "%s.%lld.", stack, (long long)i);

@@ -158,12 +158,13 @@ lam_tensor *lam_mae_noise(lam_graph *g, const lam_mae_config *c, int64_t batch, 
 
 lam_tensor *lam_stream_norm(lam_graph *g, lam_stream *s, lam_depth next, lam_tensor *w, lam_tensor *b) {
     lam_tensor *h;
+    double eps = s->eps > 0 ? s->eps : LAM_LAYERNORM_EPS;
     if (s->depth.place || next.place)
-        h = lam_depth_layernorm(g, s->x, s->r, s->depth, next, w, b, LAM_LAYERNORM_EPS, &s->x);
+        h = lam_depth_layernorm(g, s->x, s->r, s->depth, next, w, b, eps, &s->x);
     else if (s->r)
-        h = lam_add_layernorm(g, s->x, s->r, w, b, LAM_LAYERNORM_EPS, &s->x);
+        h = lam_add_layernorm(g, s->x, s->r, w, b, eps, &s->x);
     else
-        h = lam_layernorm(g, s->x, w, b, LAM_LAYERNORM_EPS);
+        h = lam_layernorm(g, s->x, w, b, eps);
     s->r = NULL;
     s->depth = next;
     return h;

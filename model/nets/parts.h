@@ -110,6 +110,7 @@ lam_tensor *lam_mae_loss(lam_graph *g, const lam_mae_config *c, lam_tensor *pred
  * and lam_stream_norm with (lam_depth){0}, or lam_stream_sum where no norm follows, ends the stack. */
 typedef struct lam_stream {
     lam_tensor *x, *r; /* r NULL: none is pending */
+    double eps;        /* of the norms; 0: LAM_LAYERNORM_EPS */
     lam_depth depth;   /* the samples of r */
 } lam_stream;
 /* x + r, normalised for the samples that keep the next branch, whose plan is `next`. The first branch keeps all. */

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Weights out and in: exported networks give the same embeddings, runs begin with weights of other files, and what an export
+# cannot say is refused. Usage: weights.sh LAMELLA
+. "$(dirname "$(realpath "$0")")/common.sh" "$1"
+embed() { "$lamella" embed "$1" shards --out "$2" --quiet --force "${@:3}"; }
+refuse() { # code, what the message says, command
+  local code=0
+  "$lamella" "${@:3}" 2> message || code=$?
+  [ "$code" = "$1" ] && grep -q -- "$2" message || { cat message; fail "${*:3} gives $code"; }
+}
+"$lamella" train tiny.yaml train.out=run train.steps=3 --quiet
+embed run run.npy
+
+"$lamella" export run --to huggingface --out hf --quiet
+for file in model.safetensors config.json preprocessor_config.json; do [ -s hf/$file ] || fail "hf lacks $file"; done
+embed hf hf.npy
+cmp run.npy hf.npy || fail "the exported network is another one"
+# As another program would have written it: without our metadata, so without names of channels and standardisation.
+cp -r hf bare
+sed -i '1,1s/lamella_config/xxxxxxx_config/' bare/model.safetensors
+"$lamella" inspect bare > listing
+grep -q 'vit.encoder.layer.0.output.dense.weight' listing || fail "inspect does not list tensors"
+"$lamella" train tiny.yaml train.out=crop train.steps=1 data.normalize=crop data.transform=none optim.lr=0 train.init=bare --quiet
+embed crop crop.npy
+embed bare bare.npy
+cmp crop.npy bare.npy || fail "an unnamed network standardises otherwise than by crop"
+embed bare bare.npy --channels "$(sed -n 1p screen/images.csv | tr , '\n' | sed -n 's/^file_//p' | paste -sd,)"
+cmp crop.npy bare.npy || fail "--channels in the order of the shards gives other embeddings"
+refuse 2 "names 2 channels" embed bare shards --out no.npy --channels a,b
+echo "ok: out and in"
+
+# A rate of zero keeps what a run begins with, whatever state the update rule has.
+for rule in adamw schedulefree; do
+  "$lamella" train tiny.yaml train.out=$rule train.steps=1 optim.lr=0 optim.name=$rule optim.schedule=constant train.init=run \
+    train.seed=9 --quiet
+  embed $rule $rule.npy
+  cmp run.npy $rule.npy || fail "$rule does not begin with the weights of train.init"
+done
+mv run moved
+"$lamella" train tiny.yaml train.out=adamw train.steps=2 optim.lr=0 optim.name=adamw optim.schedule=constant \
+  train.init=run train.seed=9 --resume --quiet
+mv moved run
+refuse 1 "train.init" train tiny.yaml train.out=other train.init=nothing
+refuse 1 "another shape" train tiny.yaml train.out=other train.init=run model.embed_dim=64
+"$lamella" train tiny.yaml train.out=run train.steps=1 optim.lr=0 train.init=run --force --quiet
+embed run again.npy
+cmp run.npy again.npy || fail "--force removes the weights that the run begins with"
+echo "ok: train.init"
+
+agnostic=(tiny.yaml model.name=mae_channel_agnostic data.normalize=crop data.transform=none)
+"$lamella" train "${agnostic[@]}" train.out=ca train.steps=1 optim.lr=0 --quiet
+"$lamella" export ca --to openphenom --out phenom --quiet
+[ "$(head -c 2 phenom/model.safetensors)" = PK ] && cmp phenom/model.safetensors phenom/pytorch_model.bin || fail "no torch.save file"
+embed ca ca.npy
+embed phenom phenom.npy
+cmp ca.npy phenom.npy || fail "OpenPhenom's names give other embeddings"
+"$lamella" export phenom --to openphenom --out twice --quiet
+cmp phenom/model.safetensors twice/model.safetensors || fail "the second export differs"
+"$lamella" train "${agnostic[@]}" train.out=trained train.steps=2 --quiet
+refuse 1 "in_proj.bias" export trained --to openphenom --out no
+refuse 1 "mae_vit" export run --to openphenom --out no
+refuse 1 "transformers has no" export ca --to huggingface --out no
+refuse 2 "--bias-layout" export run --to huggingface --out no --bias-layout fixed
+[ ! -e no ] || fail "a refused export leaves a folder"
+refuse 2 "--force" export run --to huggingface --out hf
+head -c 100000 phenom/model.safetensors > cut.pt
+refuse 1 "cut off or damaged" embed cut.pt shards --out no.npy
+echo "ok: openphenom"

@@ -1,0 +1,431 @@
+/* Weights of other programs: every naming gives the same parameters, bit for bit, and what would compute something else is
+ * refused; exported files are read again as they were. */
+#include "train/import.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/files.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/torch_file.h"
+#include "base/weights_file.h"
+#include "train/export.h"
+
+static char folder[64];
+
+static const char *in(const char *name) {
+    static char path[4][160];
+    static int next = 0;
+    next = (next + 1) % 4;
+    snprintf(path[next], sizeof path[next], "%s/%s", folder, name);
+    return path[next];
+}
+
+static int set_up(void **state) {
+    (void)state;
+    lam_log_set_silent(true);
+    snprintf(folder, sizeof folder, "/tmp/lamella-import-%ld", (long)getpid());
+    return lam_make_folders(folder) == LAM_OK ? 0 : 1;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    return lam_remove_tree(folder) == LAM_OK ? 0 : 1;
+}
+
+static void must(lam_status status) {
+    if (status != LAM_OK) fail_msg("%s", lam_last_error());
+}
+
+/* ---- the tensors of a golden file, under names of our choice ---- */
+
+typedef struct set {
+    lam_torch_tensor tensor[256];
+    char name[256][160];
+    int64_t shape[256][4];
+    float *values[256];
+    int count;
+} set;
+
+static void add(set *s, const char *name, int rank, const int64_t *shape, const float *values) {
+    int i = s->count++;
+    int64_t count = 1;
+    for (int a = 0; a < rank; a++) count *= s->shape[i][a] = shape[a];
+    snprintf(s->name[i], sizeof s->name[i], "%s", name);
+    must(lam_alloc_array((void **)&s->values[i], count, sizeof(float)));
+    memcpy(s->values[i], values, (size_t)count * sizeof(float));
+    s->tensor[i] = (lam_torch_tensor){s->name[i], rank, s->shape[i], s->values[i]};
+}
+
+static set *golden(const char *file) {
+    set *s = NULL;
+    lam_weights *weights = NULL;
+    char path[256];
+    snprintf(path, sizeof path, LAM_TEST_GOLDEN "/%s", file);
+    must(lam_alloc((void **)&s, sizeof *s));
+    must(lam_weights_open(&weights, path));
+    for (int64_t i = 0; i < lam_weights_count(weights); i++) {
+        const lam_weights_entry *e = lam_weights_at(weights, i);
+        float *values = NULL;
+        if (strncmp(e->name, "param.", 6) != 0) continue;
+        must(lam_alloc_array((void **)&values, e->count, sizeof *values));
+        must(lam_weights_read_f32(weights, e, values));
+        add(s, e->name + 6, e->rank, e->shape, values);
+        lam_free(values);
+    }
+    lam_weights_close(weights);
+    return s;
+}
+
+static void free_set(set *s) {
+    for (int i = 0; i < s->count; i++) lam_free(s->values[i]);
+    lam_free(s);
+}
+
+static void drop(set *s, int i) {
+    lam_free(s->values[i]);
+    for (int k = i; k + 1 < s->count; k++) {
+        memcpy(s->name[k], s->name[k + 1], sizeof s->name[k]);
+        memcpy(s->shape[k], s->shape[k + 1], sizeof s->shape[k]);
+        s->values[k] = s->values[k + 1];
+        s->tensor[k] = (lam_torch_tensor){s->name[k], s->tensor[k + 1].rank, s->shape[k], s->values[k]};
+    }
+    s->count--;
+}
+
+/* Each `from` inside a name becomes `to`. */
+static void rename_all(set *s, const char *from, const char *to) {
+    for (int i = 0; i < s->count; i++) {
+        char *at = strstr(s->name[i], from), rest[160];
+        if (!at) continue;
+        snprintf(rest, sizeof rest, "%s", at + strlen(from));
+        snprintf(at, sizeof s->name[i] - (size_t)(at - s->name[i]), "%s%s", to, rest);
+    }
+}
+
+static int find(const set *s, const char *name) {
+    for (int i = 0; i < s->count; i++)
+        if (!strcmp(s->name[i], name)) return i;
+    return -1;
+}
+
+static void drop_named(set *s, const char *part) {
+    for (int i = s->count - 1; i >= 0; i--)
+        if (strstr(s->name[i], part)) drop(s, i);
+}
+
+static void write_config(const char *text) { must(lam_file_write(in("config.json"), text, strlen(text))); }
+
+static const char rgb_config[] =
+    "{\"num_attention_heads\": 3, \"decoder_num_attention_heads\": 4, \"norm_pix_loss\": true, "
+    "\"layer_norm_eps\": 1e-6, \"hidden_act\": \"gelu\"}";
+
+static lam_network *import(const set *s) {
+    lam_network *network = NULL;
+    must(lam_torch_write(in("model.pth"), s->tensor, s->count, false));
+    must(lam_import_network(&network, in("model.pth"), NULL));
+    return network;
+}
+
+static void expect_same(const lam_network *network, const set *s, bool decoder) {
+    const lam_parameters *p = network->parameters;
+    for (int64_t i = 0; i < p->entries; i++) {
+        const lam_parameter_entry *e = &p->entry[i];
+        if (!decoder && !strncmp(e->name, "decoder.", 8)) continue;
+        int k = find(s, e->name);
+        if (k < 0) fail_msg("%s: not in the golden file", e->name);
+        if (memcmp(p->weights + e->offset, s->values[k], (size_t)e->count * sizeof(float)) != 0)
+            fail_msg("%s: other values", e->name);
+    }
+    for (int k = 0; k < s->count; k++)
+        if (decoder && !lam_parameters_find(p, s->name[k])) fail_msg("%s: left out", s->name[k]);
+}
+
+/* ---- namings ---- */
+
+static void in_memory(set *s) {
+    rename_all(s, "vit.encoder.layer.", "vit.layers.");
+    rename_all(s, "attention.attention.query", "attention.q_proj");
+    rename_all(s, "attention.attention.key", "attention.k_proj");
+    rename_all(s, "attention.attention.value", "attention.v_proj");
+    rename_all(s, "attention.output.dense", "attention.o_proj");
+    rename_all(s, "intermediate.dense", "mlp.fc1");
+    rename_all(s, "output.dense", "mlp.fc2");
+}
+
+static void as_saved_by_5(set *s) {
+    rename_all(s, "decoder.decoder_layers.", "decoder.decoder_encoder.layer.");
+}
+
+/* q, k, v of a block become attn.qkv. */
+static void fuse(set *s, const char *block, const char *end) {
+    static const char *const parts[] = {"query", "key", "value"};
+    char name[160];
+    float joined[3 * 48 * 48];
+    int64_t count = 0, shape[2] = {0, 0};
+    int rank = 0;
+    for (int part = 0; part < 3; part++) {
+        snprintf(name, sizeof name, "%sattention.attention.%s.%s", block, parts[part], end);
+        int i = find(s, name);
+        assert_true(i >= 0);
+        rank = s->tensor[i].rank;
+        int64_t n = s->shape[i][0] * (rank == 2 ? s->shape[i][1] : 1);
+        memcpy(joined + count, s->values[i], (size_t)n * sizeof(float));
+        count += n;
+        shape[0] += s->shape[i][0];
+        shape[1] = s->shape[i][1];
+        drop(s, i);
+    }
+    snprintf(name, sizeof name, "%sattn.qkv.%s", block, end);
+    add(s, name, rank, shape, joined);
+}
+
+static void as_timm(set *s) {
+    char block[64];
+    for (int i = 0; i < 2; i++) {
+        for (int decoder = 0; decoder < 2; decoder++) {
+            snprintf(block, sizeof block, "%s.%d.", decoder ? "decoder.decoder_layers" : "vit.encoder.layer",
+                     i);
+            fuse(s, block, "weight");
+            fuse(s, block, "bias");
+        }
+    }
+    rename_all(s, "vit.embeddings.cls_token", "cls_token");
+    rename_all(s, "vit.embeddings.position_embeddings", "pos_embed");
+    rename_all(s, "vit.embeddings.patch_embeddings.projection", "patch_embed.proj");
+    rename_all(s, "vit.encoder.layer.", "blocks.");
+    rename_all(s, "vit.layernorm", "norm");
+    rename_all(s, "decoder.decoder_layers.", "decoder_blocks.");
+    rename_all(s, "decoder.", "");
+    rename_all(s, "layernorm_before", "norm1");
+    rename_all(s, "layernorm_after", "norm2");
+    rename_all(s, "attention.output.dense", "attn.proj");
+    rename_all(s, "intermediate.dense", "mlp.fc1");
+    rename_all(s, "output.dense", "mlp.fc2");
+}
+
+static void prefixed(set *s) {
+    for (int i = 0; i < s->count; i++) {
+        char name[160];
+        snprintf(name, sizeof name, "module.%.140s", s->name[i]);
+        memcpy(s->name[i], name, sizeof name);
+    }
+}
+
+static void as_published(set *s) { (void)s; }
+
+static void every_naming(void **state) {
+    (void)state;
+    void (*const namings[])(set *) = {as_published, in_memory, as_saved_by_5, as_timm, prefixed};
+    set *truth = golden("vit_mae_rgb.safetensors");
+    write_config(rgb_config);
+    for (size_t i = 0; i < sizeof namings / sizeof *namings; i++) {
+        set *s = golden("vit_mae_rgb.safetensors");
+        namings[i](s);
+        lam_network *network = import(s);
+        expect_same(network, truth, true);
+        const lam_mae_config *m = &network->settings.model;
+        assert_int_equal(m->kind, LAM_MAE_VIT);
+        assert_true(m->embed_dim == 48 && m->depth == 2 && m->num_heads == 3 && m->mlp_dim == 192);
+        assert_true(m->decoder_embed_dim == 32 && m->decoder_depth == 2 && m->decoder_num_heads == 4);
+        assert_true(m->image_size == 32 && m->patch_size == 8 && m->in_channels == 3 && m->norm_pix_loss);
+        assert_true(network->unnamed && !network->no_decoder && !m->learned_positions);
+        lam_network_free(&network);
+        free_set(s);
+    }
+    free_set(truth);
+}
+
+static void an_encoder_alone(void **state) {
+    (void)state;
+    set *truth = golden("vit_mae_rgb.safetensors"), *s = golden("vit_mae_rgb.safetensors");
+    drop_named(s, "decoder.");
+    rename_all(s, "vit.", "");
+    lam_network *network = import(s), *again = NULL;
+    assert_true(network->no_decoder);
+    expect_same(network, truth, false);
+    must(lam_make_folders(in("encoder")));
+    must(lam_export_huggingface(network, in("encoder")));
+    must(lam_import_network(&again, in("encoder/model.safetensors"), NULL));
+    assert_true(again->no_decoder && again->settings.model.num_heads == 3);
+    expect_same(again, truth, false);
+    lam_network_free(&again);
+    lam_network_free(&network);
+    free_set(s);
+    free_set(truth);
+}
+
+static void exported_and_read_again(void **state) {
+    (void)state;
+    static const char statistics[] =
+        "{\"do_normalize\": true, \"image_mean\": [0.25, 0.5, 0.75], \"image_std\": [0.5, 0.25, 0.125]}";
+    set *truth = golden("vit_mae_rgb.safetensors");
+    must(lam_file_write(in("preprocessor_config.json"), statistics, strlen(statistics)));
+    lam_network *network = import(truth), *again = NULL;
+    assert_int_equal(network->settings.model.normalize, LAM_NORMALIZE_DATASET);
+    must(lam_make_folders(in("exported")));
+    must(lam_export_huggingface(network, in("exported")));
+    must(lam_import_network(&again, in("exported/model.safetensors"), NULL));
+    expect_same(again, truth, true);
+    assert_int_equal(again->settings.model.normalize, LAM_NORMALIZE_DATASET);
+    for (int c = 0; c < 3; c++) {
+        assert_true(again->channel_mean[c] == 0.25 * (c + 1));
+        double d = again->channel_deviation[c];
+        assert_true(fabs(d * d + 1e-5 - 0.25 / (1 << 2 * c)) < 1e-12); /* what the feeder divides by */
+    }
+    assert_int_equal(lam_export_openphenom(network, in("exported"), LAM_BIAS_LEGACY), LAM_ERROR_INPUT);
+    lam_network_free(&again);
+    lam_network_free(&network);
+    must(lam_remove_tree(in("preprocessor_config.json")));
+    free_set(truth);
+}
+
+static void learned_positions(void **state) {
+    (void)state;
+    set *s = golden("vit_mae_rgb.safetensors");
+    int table = find(s, "vit.embeddings.position_embeddings");
+    assert_true(table >= 0);
+    s->values[table][48 * 5 + 3] += 0.25f;
+    lam_network *network = import(s);
+    assert_true(network->settings.model.learned_positions);
+    expect_same(network, s, true);
+    lam_network_free(&network);
+    free_set(s);
+}
+
+/* ---- parallel blocks ---- */
+
+static void parallel_blocks(void **state) {
+    (void)state;
+    set *truth = golden("vit_parallel_block.safetensors");
+    int bias = find(truth, "encoder.vit_backbone.blocks.1.mlp_bias");
+    assert_true(bias >= 0 && truth->shape[bias][0] == 256);
+    for (int fixed = 0; fixed < 2; fixed++) {
+        write_config(fixed ? "{\"bias_layout\": \"fixed\"}" : "{}");
+        lam_network *network = import(truth), *again = NULL;
+        const lam_mae_config *m = &network->settings.model;
+        assert_int_equal(m->kind, LAM_MAE_CHANNEL_AGNOSTIC); /* its table is repeated for 6 channels */
+        assert_true(m->embed_dim == 64 && m->depth == 3 && m->num_heads == 2 && m->mlp_dim == 256);
+        assert_true(m->image_size == 32 && m->patch_size == 8 && network->no_decoder);
+        const lam_parameter_entry *p =
+            lam_parameters_find(network->parameters, "encoder.vit_backbone.blocks.1.in_proj.bias");
+        const float *values = network->parameters->weights + p->offset;
+        assert_int_equal(p->count, 7 * 64);
+        assert_memory_equal(values + (fixed ? 0 : 192), truth->values[bias], 256 * sizeof(float));
+        for (int i = 0; i < 192; i++) assert_true(values[(fixed ? 256 : 0) + i] == 0.0f);
+        must(lam_make_folders(in("phenom")));
+        assert_int_equal(
+            lam_export_openphenom(network, in("phenom"), fixed ? LAM_BIAS_LEGACY : LAM_BIAS_FIXED),
+            LAM_ERROR_INPUT);
+        assert_non_null(strstr(lam_last_error(), "--bias-layout"));
+        must(lam_export_openphenom(network, in("phenom"), fixed ? LAM_BIAS_FIXED : LAM_BIAS_LEGACY));
+        must(lam_import_network(&again, in("phenom/pytorch_model.bin"), NULL));
+        assert_int_equal(again->parameters->entries, network->parameters->entries);
+        for (int64_t i = 0; i < again->parameters->entries; i++) {
+            const lam_parameter_entry *e = &again->parameters->entry[i];
+            if (strncmp(e->name, "encoder.", 8) != 0) continue;
+            assert_memory_equal(again->parameters->weights + e->offset,
+                                network->parameters->weights + e->offset, (size_t)e->count * sizeof(float));
+        }
+        assert_int_equal(lam_export_huggingface(network, in("phenom")), LAM_ERROR_INPUT);
+        lam_network_free(&again);
+        lam_network_free(&network);
+    }
+    free_set(truth);
+}
+
+/* ---- refusals ---- */
+
+static void refuse(const set *s, const char *what) {
+    lam_network *network = NULL;
+    must(lam_torch_write(in("model.pth"), s->tensor, s->count, false));
+    lam_status status = lam_import_network(&network, in("model.pth"), NULL);
+    if (status != LAM_ERROR_INPUT && status != LAM_ERROR_CONFIG) fail_msg("accepted: %s", what);
+    if (!strstr(lam_last_error(), what)) fail_msg("'%s' lacks '%s'", lam_last_error(), what);
+}
+
+static void what_cannot_be_computed(void **state) {
+    (void)state;
+    static const float few[64] = {1};
+    static const struct {
+        const char *drop, *add, *config, *message;
+    } cases[] = {
+        {"layer.1.layernorm_after.bias", NULL, rgb_config, "vit.encoder.layer.1.layernorm_after.bias"},
+        {"cls_token", NULL, rgb_config, "no network that is known"},
+        {"patch_embeddings", NULL, rgb_config, "patch_embeddings.projection.weight"},
+        {"decoder_norm", NULL, rgb_config, "decoder.decoder_norm.weight"},
+        {NULL, "vit.encoder.layer.0.layer_scale", rgb_config, "which no network here has"},
+        {NULL, NULL, "{}", "put a config.json"},
+        {NULL, NULL, "{\"num_attention_heads\": 5}", "model.num_heads"},
+        {NULL, NULL, "{\"num_attention_heads\": 3, \"hidden_act\": \"relu\"}", "hidden_act relu"},
+        {"layer.1.layernorm_after.weight", "vit.encoder.layer.1.layernorm_after.weight", rgb_config,
+         "another shape"},
+        {"position", "vit.embeddings.position_embeddings", rgb_config, "no square image"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        set *s = golden("vit_mae_rgb.safetensors");
+        bool table = cases[i].add && strstr(cases[i].add, "position");
+        if (cases[i].drop) drop_named(s, cases[i].drop);
+        if (cases[i].add)
+            add(s, cases[i].add, table ? 3 : 1, table ? (int64_t[]){1, 4, 16} : (int64_t[]){64}, few);
+        write_config(cases[i].config);
+        refuse(s, cases[i].message);
+        free_set(s);
+    }
+    write_config(rgb_config);
+}
+
+/* ---- weights to begin with ---- */
+
+static void weights_to_begin_with(void **state) {
+    (void)state;
+    set *truth = golden("vit_mae_rgb.safetensors"), *s = golden("vit_mae_rgb.safetensors");
+    uint64_t seed = 7;
+    drop_named(s, "decoder.");
+    must(lam_torch_write(in("encoder.pth"), s->tensor, s->count, true));
+    lam_network *network = NULL, *drawn = NULL;
+    must(lam_torch_write(in("model.pth"), truth->tensor, truth->count, true));
+    must(lam_import_network(&network, in("model.pth"), &seed));
+    must(lam_import_network(&drawn, in("model.pth"), &seed));
+    const lam_parameter_entry *norm = lam_parameters_find(network->parameters, "vit.layernorm.weight");
+    assert_true(network->parameters->weights[norm->offset] == 1.0f); /* drawn, not read */
+    must(lam_import_weights(network, in("encoder.pth")));
+    expect_same(network, truth, false);
+    for (int64_t i = 0; i < drawn->parameters->entries; i++) {
+        const lam_parameter_entry *e = &drawn->parameters->entry[i];
+        if (!strncmp(e->name, "decoder.", 8))
+            assert_memory_equal(network->parameters->weights + e->offset,
+                                drawn->parameters->weights + e->offset, (size_t)e->count * sizeof(float));
+    }
+    must(lam_import_weights(network, in("model.pth")));
+    expect_same(network, truth, true);
+    drop_named(s, "layer.0.layernorm_after");
+    must(lam_torch_write(in("encoder.pth"), s->tensor, s->count, true));
+    assert_int_equal(lam_import_weights(network, in("encoder.pth")), LAM_ERROR_INPUT);
+    assert_non_null(strstr(lam_last_error(), "train.init"));
+    lam_network_free(&drawn);
+    lam_network_free(&network);
+    free_set(s);
+    free_set(truth);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_naming),
+        cmocka_unit_test(an_encoder_alone),
+        cmocka_unit_test(exported_and_read_again),
+        cmocka_unit_test(learned_positions),
+        cmocka_unit_test(parallel_blocks),
+        cmocka_unit_test(what_cannot_be_computed),
+        cmocka_unit_test(weights_to_begin_with),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}

@@ -1,0 +1,63 @@
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/files.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "train/checkpoint.h"
+#include "train/commands.h"
+#include "train/export.h"
+
+static lam_status write(const lam_network *network, const lam_arguments *a) {
+    const char *out = lam_option_text(a, "out");
+    bool openphenom = !strcmp(lam_option_text(a, "to"), "openphenom");
+    LAM_REQUIRE(openphenom || !lam_option_given(a, "bias-layout"), LAM_ERROR_USAGE,
+                "--bias-layout: is a matter of openphenom alone");
+    LAM_TRY(lam_make_folders(out));
+    if (!openphenom) return lam_export_huggingface(network, out);
+    return lam_export_openphenom(
+        network, out, strcmp(lam_option_text(a, "bias-layout"), "fixed") ? LAM_BIAS_LEGACY : LAM_BIAS_FIXED);
+}
+
+static lam_status run(const lam_arguments *a) {
+    const char *out = lam_option_text(a, "out"), *to = lam_option_text(a, "to");
+    char *file = NULL;
+    lam_network *network = NULL;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_require_absent(out, lam_option_force(a)), done);
+    LAM_TRY_GOTO(lam_checkpoint_weights(lam_positional(a, 0), lam_option_flag(a, "ema"), &file), done);
+    LAM_TRY_GOTO(lam_network_read(&network, file, NULL), done);
+    bool existed = lam_path_exists(out);
+    status = write(network, a);
+    if (status != LAM_OK && !existed) lam_remove_tree(out); /* half a network is of use to nobody */
+    if (status != LAM_OK) goto done;
+    lam_log_info("%s: %s for %s, %" PRId64 " elements%s", out, lam_mae_name(network->settings.model.kind), to,
+                 lam_network_elements(network), network->no_decoder ? ", the encoder alone" : "");
+    if (lam_option_json(a))
+        printf("{\"out\": \"%s\", \"to\": \"%s\", \"model\": \"%s\", \"decoder\": %s}\n", out, to,
+               lam_mae_name(network->settings.model.kind), network->no_decoder ? "false" : "true");
+done:
+    lam_network_free(&network);
+    lam_free(file);
+    return status;
+}
+
+static const lam_option options[] = {
+    {"to", LAM_OPTION_CHOICE, "huggingface|openphenom", NULL, "whose program reads it", .required = true},
+    {"out", LAM_OPTION_TEXT, "DIR", NULL, "folder for weights and configuration", .required = true},
+    {"ema", LAM_OPTION_FLAG, NULL, NULL,
+     "the moving average of the weights (optim.ema) instead of the last ones", .required = false},
+    {"bias-layout", LAM_OPTION_CHOICE, "legacy|fixed", "legacy",
+     "where the biases of parallel blocks lie: timm <= 1.0.24 (published weights), or >= 1.0.25",
+     .required = false},
+    {.name = NULL}};
+
+const lam_command lam_command_export = {"export",
+                                        "write a network as a file of other programs",
+                                        "CHECKPOINT",
+                                        1,
+                                        1,
+                                        options,
+                                        "lamella export runs/first --to huggingface --out vit_mae",
+                                        run};

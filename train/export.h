@@ -1,0 +1,36 @@
+/* Networks as files of other programs.
+ *
+ *     LAM_TRY(lam_export_huggingface(network, "out"));
+ *     LAM_TRY(lam_export_openphenom(network, "out", LAM_BIAS_LEGACY));
+ *
+ * huggingface (mae_vit): model.safetensors, config.json, preprocessor_config.json, as ViTMAEForPreTraining.from_pretrained takes
+ * them; a network without a decoder is written for ViTMAEModel. The names in the file are those published for facebook/vit-mae-*.
+ *
+ * openphenom (mae_channel_agnostic with the cross decoder, mae_vit_parallel): model.safetensors, which is a torch.save zip of
+ * {"state_dict": {...}} as published, pytorch_model.bin (a link to it: torch.load of PyTorch 2.15 refuses the first name), and
+ * config.json with the sizes. Position tables are repeated for max_in_chans = 11
+ * channels (at least the network's) in the encoder, for each channel in the decoder; decoder.placeholder is zero.
+ *
+ * The bias of in_proj has 7 D values here and 4 D there (train/foreign.h), so one of the two layouts has to hold it: the
+ * other 3 D must be zero, else LAM_ERROR_INPUT. LEGACY: the first 3 D are zero, for timm <= 1.0.24. FIXED: the last 3 D are
+ * zero, for timm >= 1.0.25.
+ *
+ * `folder` is there already; files are replaced. */
+#ifndef LAMELLA_TRAIN_EXPORT_H
+#define LAMELLA_TRAIN_EXPORT_H
+
+#include "train/network.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum lam_bias_layout { LAM_BIAS_LEGACY, LAM_BIAS_FIXED } lam_bias_layout;
+
+lam_status lam_export_huggingface(const lam_network *network, const char *folder);
+lam_status lam_export_openphenom(const lam_network *network, const char *folder, lam_bias_layout layout);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
