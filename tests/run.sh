@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 jobs=${1:-2}
 start=$SECONDS
+export OMP_WAIT_POLICY=passive # programs run beside each other, each with a thread a core: who waits must not spin
 build() { # preset, targets...
   local preset=$1; shift
   # Sanitizers make gcc warn of sizes that it cannot follow: warnings are errors in the release build alone.
