@@ -27,6 +27,7 @@ int main(int argc, char **argv) {
         &lam_command_bench_step,
         &lam_command_bench_loader,
         &lam_command_bench_attention,
+        &lam_command_bench_scaling,
         &lam_command_bench_relate,
         NULL};
     /* clang-format on */

@@ -35,6 +35,13 @@ typedef enum lam_gemm_turning {
 void lam_gemm_turn_operands(lam_gemm_turning mode);
 void lam_gemm_release(void);
 
+/* The same by OpenBLAS, for measurements of what this machine can do; LAM_ERROR_EXTERNAL where a size is beyond its integers.
+ * It runs on the threads that the other call sets; to be set back to 1 afterwards (base/threads.h). */
+lam_status lam_gemm_f32_openblas(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k,
+                                 const float *a, int64_t lda, const float *b, int64_t ldb, float beta,
+                                 float *c, int64_t ldc);
+void lam_gemm_openblas_threads(int threads);
+
 /* ---- products whose right operand was packed before, and products of bfloat16 (gemm_packed.c) ---- */
 
 typedef enum lam_gemm_type { LAM_GEMM_F32, LAM_GEMM_BF16 } lam_gemm_type;

@@ -1,4 +1,4 @@
-/* Double-precision linear algebra through OpenBLAS (BLAS and LAPACK); the only file that calls it. Row-major. Runs on lam_threads() threads;
+/* Double-precision linear algebra through OpenBLAS (BLAS and LAPACK). Row-major. Runs on lam_threads() threads;
  * results do not depend on how many. */
 #ifndef LAMELLA_EVAL_LINALG_H
 #define LAMELLA_EVAL_LINALG_H

@@ -58,7 +58,9 @@ static lam_status time_table(lam_page *page, const lam_json *list) {
         double seconds = lam_json_float(lam_json_get(op, "seconds"), 0),
                flops = lam_json_float(lam_json_get(op, "flops"), 0);
         ops[r].op = lam_json_text(lam_json_get(op, "op"), "");
-        ops[r].pass = lam_json_bool(lam_json_get(op, "backward"), false) ? "backward" : "forward";
+        ops[r].pass = lam_json_bool(lam_json_get(op, "again"), false)      ? "again"
+                      : lam_json_bool(lam_json_get(op, "backward"), false) ? "backward"
+                                                                           : "forward";
         ops[r].time = seconds;
         snprintf(ops[r].calls, sizeof ops[r].calls, "%lld",
                  (long long)lam_json_int(lam_json_get(op, "calls"), 0));

@@ -637,28 +637,33 @@ static void poison(lam_node *node, bool backward) {
              (size_t)node->outputs[k]->count * lam_dtype_bytes(node->outputs[k]->dtype));
 }
 
-static lam_status call(const lam_graph *graph, lam_node *node, bool backward) {
-    if (node->op->prepare && !graph->hold_weights) LAM_TRY(node->op->prepare(node, backward));
-    return backward ? node->op->backward(node) : node->op->forward(node);
+static lam_status call(const lam_graph *graph, lam_node *node, lam_pass pass) {
+    if (pass == LAM_PASS_AGAIN) {
+        if (node->recomputed) return node->op->forward(node);
+        node->op->again(node);
+        return LAM_OK;
+    }
+    if (node->op->prepare && !graph->hold_weights)
+        LAM_TRY(node->op->prepare(node, pass == LAM_PASS_BACKWARD));
+    return pass == LAM_PASS_BACKWARD ? node->op->backward(node) : node->op->forward(node);
 }
 
-static lam_status run_node(lam_graph *graph, lam_node *node, bool backward) {
-    if (graph->poison) poison(node, backward);
-    if (!graph->profile) return call(graph, node, backward);
+static lam_status run_node(lam_graph *graph, lam_node *node, lam_pass pass) {
+    if (graph->poison && (pass != LAM_PASS_AGAIN || node->recomputed))
+        poison(node, pass == LAM_PASS_BACKWARD);
+    if (!graph->profile) return call(graph, node, pass);
     double start = lam_now();
-    LAM_TRY(call(graph, node, backward));
-    node->seconds[backward] += lam_now() - start;
-    node->calls[backward]++;
-    if (node->op->flops) node->flops_done[backward] += node->op->flops(node) * (backward ? 2 : 1);
+    LAM_TRY(call(graph, node, pass));
+    lam_profile_add(node, pass, lam_now() - start);
     return LAM_OK;
 }
 
 /* Outputs that are recomputed one by one, before their first reader in the backward pass. */
-static void compute_again(const lam_graph *graph, lam_tensor *t, int64_t time) {
-    if (!t->recomputed || t->producer->recomputed || t->first_backward_use != time) return;
+static lam_status compute_again(lam_graph *graph, lam_tensor *t, int64_t time) {
+    if (!t->recomputed || t->producer->recomputed || t->first_backward_use != time) return LAM_OK;
     t->data = t->places[1];
     if (graph->poison) fill(t->data, (size_t)t->count * lam_dtype_bytes(t->dtype));
-    t->producer->op->again(t->producer);
+    return run_node(graph, t->producer, LAM_PASS_AGAIN);
 }
 
 static lam_status run_block_again(lam_graph *graph, int64_t number) {
@@ -669,8 +674,7 @@ static lam_status run_block_again(lam_graph *graph, int64_t number) {
         node->forward_workspace = node->workspace_places[1];
         for (int k = 0; k < node->output_count; k++)
             if (node->outputs[k]->recomputed) node->outputs[k]->data = node->outputs[k]->places[1];
-        if (graph->poison) poison(node, false);
-        LAM_TRY(node->op->forward(node));
+        LAM_TRY(run_node(graph, node, LAM_PASS_AGAIN));
     }
     return LAM_OK;
 }
@@ -682,9 +686,9 @@ static lam_status prepare_backward(lam_graph *graph, int64_t i) {
     if (node->recomputed && again_time(graph, node->block) == time)
         LAM_TRY(run_block_again(graph, node->block));
     for (int k = 0; k < node->input_count; k++)
-        if (node->op->backward_reads_inputs >> k & 1u) compute_again(graph, node->inputs[k], time);
+        if (node->op->backward_reads_inputs >> k & 1u) LAM_TRY(compute_again(graph, node->inputs[k], time));
     for (int k = 0; k < node->output_count; k++)
-        if (node->op->backward_reads_outputs >> k & 1u) compute_again(graph, node->outputs[k], time);
+        if (node->op->backward_reads_outputs >> k & 1u) LAM_TRY(compute_again(graph, node->outputs[k], time));
     return LAM_OK;
 }
 
@@ -699,7 +703,8 @@ lam_status lam_graph_forward(lam_graph *graph) {
     LAM_REQUIRE(graph->planned, LAM_ERROR_INTERNAL, "the graph is not planned");
     LAM_TRY(check_threads());
     use_places(graph);
-    for (int64_t i = 0; i < graph->node_count; i++) LAM_TRY(run_node(graph, graph->nodes[i], false));
+    for (int64_t i = 0; i < graph->node_count; i++)
+        LAM_TRY(run_node(graph, graph->nodes[i], LAM_PASS_FORWARD));
     return LAM_OK;
 }
 
@@ -733,7 +738,7 @@ lam_status lam_graph_backward(lam_graph *graph) {
         for (int k = 0; k < node->output_count; k++) wanted |= node->outputs[k]->gradient_written;
         if (wanted && runs_backward(graph, node)) {
             LAM_TRY(prepare_backward(graph, i));
-            LAM_TRY(run_node(graph, node, true));
+            LAM_TRY(run_node(graph, node, LAM_PASS_BACKWARD));
         }
         if (graph->hook) send_final(graph, i, &sent, i == 0);
     }
@@ -751,28 +756,13 @@ void lam_graph_set_gradient_hook(lam_graph *graph, lam_gradient_hook hook, void 
 
 void lam_graph_memory(const lam_graph *graph, lam_memory_report *report) { *report = graph->report; }
 
+lam_node *const *lam_graph_nodes(const lam_graph *graph, int64_t *count) {
+    *count = graph->node_count;
+    return graph->nodes;
+}
+
 void lam_graph_profile(lam_graph *graph, bool on) {
     graph->profile = on;
     for (int64_t i = 0; i < graph->node_count && on; i++)
-        for (int k = 0; k < 2; k++) {
-            graph->nodes[i]->seconds[k] = graph->nodes[i]->flops_done[k] = 0;
-            graph->nodes[i]->calls[k] = 0;
-        }
-}
-
-int64_t lam_graph_op_times(const lam_graph *graph, lam_op_time *times, int64_t maximum) {
-    int64_t count = 0;
-    for (int64_t i = 0; i < graph->node_count; i++)
-        for (int k = 0; k < 2; k++) {
-            const lam_node *node = graph->nodes[i];
-            if (!node->calls[k]) continue;
-            int64_t at = 0;
-            while (at < count && (strcmp(times[at].op, node->op->name) != 0 || times[at].backward != k)) at++;
-            if (at == maximum) continue;
-            if (at == count) times[count++] = (lam_op_time){.op = node->op->name, .backward = k};
-            times[at].calls += node->calls[k];
-            times[at].seconds += node->seconds[k];
-            times[at].flops += node->flops_done[k];
-        }
-    return count;
+        memset(graph->nodes[i]->done, 0, sizeof graph->nodes[i]->done);
 }

@@ -115,11 +115,22 @@ lam_status lam_graph_measure(lam_graph *graph, lam_recompute what, lam_memory_re
 typedef struct lam_op_time {
     const char *op; /* "linear", "attention", ... */
     bool backward;
+    bool again; /* computed once more for the backward pass (lam_graph_set_recompute) */
     int64_t calls;
     double seconds, flops; /* matrix products only */
+    double bytes;          /* of what it reads and writes, each once; gradients that are added to twice */
 } lam_op_time;
 void lam_graph_profile(lam_graph *graph, bool on); /* on also resets */
 int64_t lam_graph_op_times(const lam_graph *graph, lam_op_time *times, int64_t maximum);
+
+/* The matrix product of a linear map, y[rows, out] = x[rows, in] w[out, in]^T, and how often the forward pass does it; in the
+ * backward pass belong to it dw = dy^T x, and with input_gradient dx = dy w. */
+typedef struct lam_product {
+    int64_t rows, in, out, count;
+    bool input_gradient;
+} lam_product;
+/* Those of the graph, each shape once; more than `maximum`: there are others. */
+int64_t lam_graph_products(const lam_graph *graph, lam_product *products, int64_t maximum);
 
 /* Instruction set of the kernels in use: "amx", "avx512_bf16", "avx512", "avx2", "baseline". LAMELLA_ISA forces one (error
  * where missing). */

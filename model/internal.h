@@ -64,7 +64,11 @@ typedef struct lam_op {
     uint32_t again_outputs;
     /* Fills node->packed[backward] from the weights; before the pass, unless the graph holds its weights. NULL: nothing. */
     lam_status (*prepare)(lam_node *node, bool backward);
+    uint32_t picked_inputs; /* bit i: of input i forward reads as much as it writes (counts of bytes) */
 } lam_op;
+
+/* What is timed apart: an operation forward, backward, and forward once more for the backward pass. */
+typedef enum lam_pass { LAM_PASS_FORWARD, LAM_PASS_BACKWARD, LAM_PASS_AGAIN, LAM_PASSES } lam_pass;
 
 struct lam_node {
     const lam_op *op;
@@ -83,8 +87,11 @@ struct lam_node {
     void *workspace_places[2];                    /* of the forward workspace, as lam_tensor's */
     size_t packed_bytes[2]; /* of weights prepared for the forward and the backward pass */
     void *packed[2];
-    double seconds[2], flops_done[2];
-    int64_t calls[2];
+    lam_product products[2]; /* of linear maps, count 1; count 0: none */
+    struct {
+        double seconds, flops, bytes;
+        int64_t calls;
+    } done[LAM_PASSES];
 };
 
 /* For operations. lam_node_add returns NULL after a failure. */
@@ -104,6 +111,10 @@ void lam_gradient_pass(const lam_node *node, lam_tensor *to, const void *gradien
 /* Mean and reciprocal deviation that each row of a target is standardised with: unbiased variance + 1e-6. */
 void lam_target_scales(const float *target, int64_t rows, int64_t length, float *mean, float *rstd);
 int64_t lam_masked_count(const float *mask, int64_t tokens);
+lam_node *const *lam_graph_nodes(const lam_graph *graph,
+                                 int64_t *count); /* in the order of the forward pass */
+/* Adds a run of an operation that took `seconds` to what it has done (model/profile.c). */
+void lam_profile_add(lam_node *node, lam_pass pass, double seconds);
 /* The graph's activation type. */
 static inline bool lam_is_real(lam_dtype dtype) { return dtype == LAM_F32 || dtype == LAM_BF16; }
 size_t lam_dtype_bytes(lam_dtype dtype);

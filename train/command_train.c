@@ -63,7 +63,7 @@ typedef struct totals {
 } totals;
 
 static lam_status write_totals(lam_metrics *metrics, const lam_trainer *t, const totals *sum) {
-    enum { MAXIMUM = 64 };
+    enum { MAXIMUM = 128 };
     lam_op_time times[MAXIMUM];
     int64_t count = lam_graphs_op_times(&t->graphs, times, MAXIMUM);
     lam_json *line = lam_json_object(), *list = lam_json_array();
@@ -71,9 +71,11 @@ static lam_status write_totals(lam_metrics *metrics, const lam_trainer *t, const
         lam_json *op = lam_json_object();
         lam_json_set_text(op, "op", times[i].op);
         lam_json_set_bool(op, "backward", times[i].backward);
+        if (times[i].again) lam_json_set_bool(op, "again", true);
         lam_json_set_int(op, "calls", times[i].calls);
         lam_json_set_float(op, "seconds", times[i].seconds);
         lam_json_set_float(op, "flops", times[i].flops);
+        lam_json_set_float(op, "bytes", times[i].bytes);
         lam_json_append(list, op);
     }
     lam_json_set(line, "op_times", list);
@@ -170,13 +172,16 @@ static lam_status stopped_before_the_first_step(const lam_trainer *t) {
 
 static lam_status train(lam_trainer *t, const lam_start *start, bool json) {
     lam_metrics *metrics = NULL;
+    lam_gemm_limit products = {0};
     double limit = 0;
     totals sum = {0};
     lam_status status = LAM_OK;
     const lam_settings *s = t->settings;
     /* Small enough to be quick, large enough to be a product like the step's. */
-    int64_t crops = t->micro_batch < 4 ? t->micro_batch : 4;
-    LAM_TRY_GOTO(lam_dist_agree(t->dist, lam_gemm_limit(&s->model, crops, 0.3, &limit)), done);
+    double part = t->micro_batch < 4 ? 1 : 4 / (double)t->micro_batch;
+    LAM_TRY_GOTO(lam_dist_agree(t->dist, lam_gemm_limit_measure(t->graphs.graph[0], part, 0.3, &products)),
+                 done);
+    limit = products.flops_per_s;
     lam_log_info("%s: %" PRId64 " parameters, %" PRId64 " steps of %" PRId64 " crops (%" PRId64
                  " an epoch), %" PRId64 " images to train, %" PRId64
                  " to validate; cpu, %s, %d threads, %d ranks (%s), products at %.1f GFLOP/s",
@@ -198,7 +203,8 @@ static lam_status train(lam_trainer *t, const lam_start *start, bool json) {
             printf("{\"run\": \"%s\", \"step\": %" PRId64 ", \"skipped\": %" PRId64 "}\n", s->out,
                    t->state.step, t->state.skipped);
     }
-done:;
+done:
+    lam_gemm_limit_free(&products);
     lam_status closed = lam_metrics_close(&metrics);
     return status == LAM_OK ? closed : status;
 }

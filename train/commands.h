@@ -15,6 +15,7 @@ extern const lam_command lam_command_inspect;
 extern const lam_command lam_command_bench_step;
 extern const lam_command lam_command_bench_attention;
 extern const lam_command lam_command_bench_loader;
+extern const lam_command lam_command_bench_scaling;
 
 #ifdef __cplusplus
 }

@@ -66,18 +66,21 @@ void lam_graphs_close(lam_graphs *graphs) {
 int64_t lam_graphs_op_times(const lam_graphs *graphs, lam_op_time *times, int64_t maximum) {
     int64_t count = 0;
     for (int64_t k = 0; k < graphs->count; k++) {
-        lam_op_time one[64];
-        int64_t found = lam_graph_op_times(graphs->graph[k], one, 64);
+        lam_op_time one[128];
+        int64_t found = lam_graph_op_times(graphs->graph[k], one, 128);
         for (int64_t i = 0; i < found; i++) {
             int64_t at = 0;
-            while (at < count &&
-                   (strcmp(times[at].op, one[i].op) != 0 || times[at].backward != one[i].backward))
+            while (at < count && (strcmp(times[at].op, one[i].op) != 0 ||
+                                  times[at].backward != one[i].backward || times[at].again != one[i].again))
                 at++;
             if (at == maximum) continue;
-            if (at == count) times[count++] = (lam_op_time){.op = one[i].op, .backward = one[i].backward};
+            if (at == count)
+                times[count++] =
+                    (lam_op_time){.op = one[i].op, .backward = one[i].backward, .again = one[i].again};
             times[at].calls += one[i].calls;
             times[at].seconds += one[i].seconds;
             times[at].flops += one[i].flops;
+            times[at].bytes += one[i].bytes;
         }
     }
     return count;

@@ -208,6 +208,8 @@ static lam_tensor *build(lam_graph *g, const lam_op *op, int parts, lam_tensor *
         weights += inputs[k]->count;
         if (inputs[k]->shape[0] > widest) widest = inputs[k]->shape[0];
     }
+    node->products[0] =
+        (lam_product){rows, lam_tensor_width(inputs[0]), width_of(node), 1, inputs[0]->requires_gradient};
     size_t sums = (size_t)(lam_column_blocks(rows) * widest) * sizeof(float),
            together = parts > 1 || rounds_at_random(node) ? (size_t)weights * sizeof(float) : 0;
     node->forward_workspace_bytes = together;

@@ -225,6 +225,8 @@ lam_tensor *lam_parallel_projection(lam_graph *g, lam_tensor *a, lam_tensor *wa,
                        gamma->name);
         return NULL;
     }
+    node->products[0] = (lam_product){rows, lam_tensor_width(a), out, 1, a->requires_gradient};
+    node->products[1] = (lam_product){rows, lam_tensor_width(m), out, 1, m->requires_gradient};
     size_t scaled = (size_t)(out * widest) * sizeof(float),
            sums = (size_t)(out * (1 + lam_column_blocks(rows))) * sizeof(float);
     node->forward_workspace_bytes = is_packed(node) ? scaled : 0;

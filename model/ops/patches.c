@@ -124,7 +124,7 @@ static lam_status gather_forward(lam_node *node) {
     return LAM_OK;
 }
 
-static const lam_op gather_op = {.name = "gather_patches", .forward = gather_forward};
+static const lam_op gather_op = {.name = "gather_patches", .forward = gather_forward, .picked_inputs = 1};
 
 lam_tensor *lam_gather_patches(lam_graph *g, lam_tensor *patches, lam_tensor *ids_keep, int64_t channels) {
     lam_node *node = lam_node_add(g, &gather_op, ids_keep ? 2 : 1, (lam_tensor *[]){patches, ids_keep});

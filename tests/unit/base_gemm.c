@@ -11,7 +11,10 @@
 
 static float value(int64_t i) { return (float)sin(1.7 * (double)i); }
 
-static void check(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float beta) {
+typedef lam_status (*library)(bool, bool, int64_t, int64_t, int64_t, const float *, int64_t, const float *,
+                              int64_t, float, float *, int64_t);
+
+static void check(library multiply, bool ta, bool tb, int64_t m, int64_t n, int64_t k, float beta) {
     int64_t lda = (ta ? m : k) + 3, ldb = (tb ? k : n) + 5, ldc = n + 2;
     int64_t count_a = (ta ? k : m) * lda, count_b = (tb ? n : k) * ldb, count_c = m * ldc;
     float *a = calloc((size_t)count_a + 1, sizeof *a), *b = calloc((size_t)count_b + 1, sizeof *b),
@@ -20,7 +23,7 @@ static void check(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float beta)
     for (int64_t i = 0; i < count_b; i++) b[i] = value(i + 100000);
     for (int64_t i = 0; i < count_c; i++)
         c[i] = beta == 0.0f ? NAN : value(i + 7); /* beta 0 does not read C */
-    assert_int_equal(lam_gemm_f32(ta, tb, m, n, k, a, lda, b, ldb, beta, c, ldc), LAM_OK);
+    assert_int_equal(multiply(ta, tb, m, n, k, a, lda, b, ldb, beta, c, ldc), LAM_OK);
     for (int64_t i = 0; i < m; i++)
         for (int64_t j = 0; j < n; j++) {
             double sum = beta == 0.0f ? 0 : (double)beta * (double)value(i * ldc + j + 7), size = 1;
@@ -47,9 +50,25 @@ static void products(void **state) {
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         for (int layout = 0; layout < 4; layout++)
             for (int beta = 0; beta < 3; beta++)
-                check(layout & 1, layout & 2, sizes[i][0], sizes[i][1], sizes[i][2], 0.5f * (float)beta);
+                check(lam_gemm_f32, layout & 1, layout & 2, sizes[i][0], sizes[i][1], sizes[i][2],
+                      0.5f * (float)beta);
     lam_gemm_release();
     lam_gemm_turn_operands(LAM_GEMM_TURN_AUTO);
+}
+
+static void openblas(void **state) {
+    (void)state;
+    static const int64_t sizes[][3] = {{1, 1, 1}, {5, 7, 3}, {131, 70, 45}, {3, 0, 2}, {35, 1, 90}};
+    for (int threads = 2; threads > 0; threads--) {
+        lam_gemm_openblas_threads(threads);
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+            for (int layout = 0; layout < 4; layout++)
+                check(lam_gemm_f32_openblas, layout & 1, layout & 2, sizes[i][0], sizes[i][1], sizes[i][2],
+                      0.5f * (float)(layout % 3));
+    }
+    float x = 0;
+    assert_int_equal(lam_gemm_f32_openblas(false, false, 1, 1, 1, &x, (int64_t)1 << 31, &x, 1, 0, &x, 1),
+                     LAM_ERROR_EXTERNAL);
 }
 
 int main(void) {
@@ -58,6 +77,7 @@ int main(void) {
         {"as the CPU likes it", products, NULL, NULL, &modes[0]},
         {"operands as they are", products, NULL, NULL, &modes[1]},
         {"operands copied", products, NULL, NULL, &modes[2]},
+        {"OpenBLAS", openblas, NULL, NULL, NULL},
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# bench step saves a result, compares itself with one, and refuses what cannot be compared; bench scaling draws its page.
+# Usage: bench.sh LAMELLA
+. "$(dirname "$(realpath "$0")")/common.sh" "$1"
+
+small=(--model t32 --batch 1 --steps 1 --limit-seconds 0.01)
+"$lamella" bench step "${small[@]}" --save before.json > text
+grep -q '^step of t32, batch 1, f32, cpu ' text || fail "no line of the step"
+grep -q '^limits: products .* GFLOP/s, fastest .*; memory .* GB/s$' text || fail "no line of the limits"
+grep -q '^linear  *backward ' text || fail "no table of operations"
+grep -q '"bench": "step"' before.json || fail "nothing saved"
+grep -q before text && fail "compared with nothing"
+
+"$lamella" bench step "${small[@]}" --against before.json --recompute block > text
+grep -q '^step, ms ' text || fail "no row of the step"
+grep -q '^linear  *backward  *[0-9.]*  *[0-9.]*  *[0-9.]*$' text || fail "no row of an operation"
+grep -q '^linear  *again  *-  *[0-9.]*  *-$' text || fail "no row of what is new"
+grep -q '^differs: recompute$' text || fail "the difference is not said"
+"$lamella" bench step "${small[@]}" --against before.json --json > json
+[ "$(wc -l < json)" = 1 ] && grep -q '"comparison":' json || fail "no comparison in JSON"
+
+# ERROR: what standard error says, and that nothing is measured.
+refused() {
+  local text=$1; shift
+  if "$lamella" bench step "$@" > out 2> err; then fail "$* was accepted"; fi
+  [ "$(wc -l < err)" = 1 ] && grep -qF -- "$text" err || fail "$*: $(cat err)"
+  [ ! -s out ] || fail "$* printed a result"
+}
+refused 'before.json is of t32, batch 1, f32, this run of t16, batch 1, f32' --model t16 --batch 1 --against before.json
+refused 'this run of t32, batch 2, f32' --model t32 --batch 2 --against before.json
+refused 'this run of t32, batch 1, bf16' --model t32 --batch 1 --precision bf16 --against before.json
+echo '{}' > other.json
+refused 'other.json: no result of bench step' "${small[@]}" --against other.json
+refused 'absent.json' "${small[@]}" --against absent.json
+refused '--force' "${small[@]}" --save before.json
+refused "there is no model 's12'" --model s12
+
+"$lamella" bench scaling --models t32 s32 --batch 1 --steps 1 --limit-seconds 0.01 --out scaling --quiet
+grep -q 't, measured' scaling/scaling.html || fail "no curve"
+grep -q '^s32,64,384,' scaling/scaling_data/*steps.csv || fail "no numbers"
+[ "$(grep -c '"model"' scaling/scaling.json)" = 2 ] || fail "scaling.json holds not two results"
+if "$lamella" bench scaling --models t32 --out scaling --quiet 2> err; then fail "overwrote scaling"; fi
+grep -q -- '--force' err || fail "no word of --force: $(cat err)"
+echo ok

@@ -1,0 +1,124 @@
+#include "train/bench_network.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/rng.h"
+
+#define IMAGE_SIZE 256
+
+/* Dosovitskiy et al. 2021, table 1; Zhai et al. 2022, table 2 (g: their G, as in Kenyon-Dean et al. 2024). */
+static const struct size {
+    char name;
+    int64_t dim, depth, heads, mlp_dim; /* mlp_dim 0: 4 x dim */
+} sizes[] = {{'t', 192, 12, 3, 0},   {'s', 384, 12, 6, 0},   {'b', 768, 12, 12, 0},
+             {'l', 1024, 24, 16, 0}, {'h', 1280, 32, 16, 0}, {'g', 1664, 48, 16, 8192}};
+
+static const struct family {
+    const char *prefix;
+    lam_mae_kind kind;
+} families[] = {{"ca-", LAM_MAE_CHANNEL_AGNOSTIC}, {"p-", LAM_MAE_VIT_PARALLEL}, {"", LAM_MAE_VIT}};
+
+static const struct size *size_of(char name) {
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        if (sizes[i].name == name) return &sizes[i];
+    return NULL;
+}
+
+static int64_t patch_of(const char *text) {
+    static const char *const patches[] = {"8", "14", "16", "32"};
+    for (size_t i = 0; i < sizeof patches / sizeof *patches; i++)
+        if (!strcmp(text, patches[i])) return strtoll(text, NULL, 10);
+    return 0;
+}
+
+lam_status lam_bench_model(const char *name, lam_mae_config *model) {
+    const struct family *family = families;
+    while (strncmp(name, family->prefix, strlen(family->prefix)) != 0) family++;
+    const char *rest = name + strlen(family->prefix);
+    const struct size *size = size_of(*rest);
+    int64_t patch = size ? patch_of(rest + 1) : 0;
+    LAM_REQUIRE(patch, LAM_ERROR_USAGE, "there is no model '%s': %s", name, LAM_BENCH_MODELS);
+    *model = (lam_mae_config){.kind = family->kind,
+                              .image_size = IMAGE_SIZE / patch * patch,
+                              .patch_size = patch,
+                              .in_channels = 6,
+                              .embed_dim = size->dim,
+                              .depth = size->depth,
+                              .num_heads = size->heads,
+                              .mlp_dim = size->mlp_dim,
+                              .decoder_embed_dim = 512,
+                              .decoder_depth = 8,
+                              .decoder_num_heads = 16,
+                              .mask_ratio = 0.75,
+                              .decoder = LAM_DECODER_SHARED,
+                              .pixel_type = LAM_U8,
+                              .normalize = LAM_NORMALIZE_CROP,
+                              .seed = 1};
+    return LAM_OK;
+}
+
+static void fill_inputs(const lam_bench_network *n) {
+    lam_rng rng = lam_rng_stream(1, LAM_RNG_TEST, 0);
+    uint8_t *pixels = lam_tensor_data(n->io.pixels);
+    for (int64_t i = 0; i < lam_tensor_count(n->io.pixels); i++)
+        pixels[i] = (uint8_t)lam_rng_below(&rng, 256);
+    float *scale = lam_tensor_data(n->io.scale), *present = lam_tensor_data(n->io.present),
+          *weight = lam_tensor_data(n->io.sample_weight);
+    int64_t *ids = lam_tensor_data(n->io.sample_ids);
+    if (n->io.drop_scale) *(float *)lam_tensor_data(n->io.drop_scale) = 1;
+    for (int64_t c = 0; c < n->model.in_channels; c++) scale[c] = 1.0f / 255;
+    for (int64_t i = 0; i < n->batch * n->model.in_channels; i++) present[i] = 1;
+    for (int64_t i = 0; i < n->batch; i++) {
+        ids[i] = i;
+        weight[i] = 1.0f / (float)n->batch;
+    }
+}
+
+lam_status lam_bench_network_open(lam_bench_network *n, const char *name, int64_t batch, lam_dtype activation,
+                                  lam_recompute recompute, double drop_path) {
+    *n = (lam_bench_network){.batch = batch};
+    LAM_TRY(lam_bench_model(name, &n->model));
+    n->model.drop_path = drop_path;
+    LAM_TRY(lam_isa_select());
+    LAM_TRY(lam_parameters_create(&n->parameters));
+    LAM_TRY(lam_mae_parameters(n->parameters, &n->model));
+    LAM_TRY(lam_parameters_layout(n->parameters, 1));
+    lam_mae_fill_positions(n->parameters, &n->model);
+    LAM_TRY(lam_optimizer_open(&n->optimizer, lam_optimizer_find("adamw"), n->parameters));
+    LAM_TRY(lam_graph_create(&n->graph, n->parameters, LAM_BACKEND_CPU));
+    lam_graph_set_activation(n->graph, activation);
+    lam_graph_set_recompute(n->graph, recompute);
+    LAM_TRY(lam_mae_build(n->graph, &n->model, n->batch, &n->io));
+    LAM_TRY(lam_graph_differentiate(n->graph, n->io.loss));
+    LAM_TRY(lam_graph_plan(n->graph));
+    fill_inputs(n);
+    return LAM_OK;
+}
+
+void lam_bench_network_close(lam_bench_network *n) {
+    lam_graph_free(n->graph);
+    lam_parameters_free(n->parameters);
+    lam_optimizer_close(&n->optimizer);
+}
+
+lam_status lam_bench_network_step(lam_bench_network *n) {
+    double start = lam_now();
+    *(int64_t *)lam_tensor_data(n->io.step) = n->updates++;
+    lam_parameters_zero_gradients(n->parameters);
+    n->zero_seconds = lam_now() - start;
+    LAM_TRY(lam_graph_forward(n->graph));
+    LAM_TRY(lam_graph_backward(n->graph));
+    start = lam_now();
+    lam_update update = {.lr = 1e-4,
+                         .beta1 = 0.9,
+                         .beta2 = 0.95,
+                         .eps = 1e-8,
+                         .weight_decay = 0.05,
+                         .gradient_scale = 1,
+                         .t = n->updates};
+    LAM_TRY(lam_optimizer_step(&n->optimizer, n->parameters, &update, 0, n->parameters->trainable));
+    n->update_seconds = lam_now() - start;
+    return LAM_OK;
+}
