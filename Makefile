@@ -8,7 +8,7 @@ PACKAGES := build-essential cmake ninja-build pkg-config git ca-certificates lib
 TEST_PACKAGES := libcmocka-dev clang libclang-rt-14-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test build demo test test-science bench fuzz clean
+.PHONY: help setup setup-test build demo test test-science bench bench-compare fuzz clean
 
 help:
 	@echo 'lamella: self-supervised representation learning on microscope images'
@@ -21,7 +21,8 @@ help:
 	@echo '  make setup-test    those that the tests need beside them'
 	@echo '  make test-science  three seeds, three effect strengths: does training recover more than statistics? (2 h on 2 cores)'
 	@echo '  make fuzz          ten minutes of fuzzing for each parser'
-	@echo '  make bench         speed of a training step and of relate beside the limit of this machine'
+	@echo '  make bench         speed of a training step in both precisions and of relate beside the limit of this machine'
+	@echo '  make bench-compare a training step beside the same in PyTorch, of the Python that PYTHON names (an hour on two idle cores)'
 	@echo '  make clean         remove build/ (runs/ stays)'
 
 # Installs what dpkg does not know as installed: as root, or through sudo. Asks nothing.
@@ -59,7 +60,12 @@ test-science: build
 
 bench: build
 	@$(BUILD)/lamella bench step --model s16 --batch 8
+	@$(BUILD)/lamella bench step --model s16 --batch 8 --precision bf16
 	@$(BUILD)/lamella bench relate
+
+bench-compare: build
+	@mkdir -p runs
+	@bash tests/bench/compare.sh $(BUILD)/lamella --out runs/bench_compare.json
 
 fuzz: setup-test
 	@bash tests/fuzz.sh 600
