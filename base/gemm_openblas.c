@@ -1,9 +1,14 @@
 #include <cblas.h>
 #include <limits.h>
+#include <omp.h>
 
 #include "base/gemm.h"
 
-void lam_gemm_openblas_threads(int threads) { openblas_set_num_threads(threads); }
+void lam_gemm_openblas_threads(int threads) {
+    int ours = omp_get_max_threads();
+    openblas_set_num_threads(threads);
+    omp_set_num_threads(ours); /* its OpenMP build hands its own count on to OpenMP */
+}
 
 lam_status lam_gemm_f32_openblas(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k,
                                  const float *a, int64_t lda, const float *b, int64_t ldb, float beta,

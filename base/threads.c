@@ -29,7 +29,7 @@ void lam_threads_wait_briefly(char **argv) {
     if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return;
     char path[4096]; /* the real name: a process started as /proc/self/exe is called "exe" in every list */
     ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
-    if (length <= 0 || setenv("GOMP_SPINCOUNT", "1000", 1) != 0) return;
+    if (length <= 0 || setenv("GOMP_SPINCOUNT", "4000", 1) != 0) return;
     path[length] = 0;
     execv(path, argv);
 }

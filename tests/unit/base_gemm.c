@@ -1,5 +1,6 @@
 /* Matrix products against float64 in every layout, with operands copied and not, odd sizes and strides. */
 #include <math.h>
+#include <omp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -60,7 +61,9 @@ static void openblas(void **state) {
     (void)state;
     static const int64_t sizes[][3] = {{1, 1, 1}, {5, 7, 3}, {131, 70, 45}, {3, 0, 2}, {35, 1, 90}};
     for (int threads = 2; threads > 0; threads--) {
+        int ours = omp_get_max_threads();
         lam_gemm_openblas_threads(threads);
+        assert_int_equal(omp_get_max_threads(), ours); /* OpenBLAS would take its own count for OpenMP's */
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
             for (int layout = 0; layout < 4; layout++)
                 check(lam_gemm_f32_openblas, layout & 1, layout & 2, sizes[i][0], sizes[i][1], sizes[i][2],
