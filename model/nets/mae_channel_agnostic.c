@@ -177,10 +177,7 @@ static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_
     x = lam_named_linear(g, x, "", "encoder_decoder_proj");
     x = lam_channel_decoder(g, c, x, io->ids_restore, present, io->channel_ids);
     x = lam_named_linear(g, x, "", "decoder_pred");
-    io->logits = lam_keep(g, x, "logits");
-    io->loss = lam_keep(
-        g, lam_mae_loss(g, c, x, in.patches, io->loss_mask, io->sample_weight, &io->sample_loss), "loss");
-    lam_keep(g, io->sample_loss, "sample_loss");
+    lam_mae_predicted(g, c, x, in.patches, io);
 }
 
 static void build_encoder(lam_graph *g, const lam_mae_config *c, int64_t batch, int64_t block, bool hidden,

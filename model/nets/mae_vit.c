@@ -118,16 +118,12 @@ static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_
     x = lam_named_linear(g, x, "decoder.", "decoder_embed");
     lam_tensor *mask_token = lam_named(g, "decoder.", "mask_token"),
                *position = lam_named(g, "decoder.", "decoder_pos_embed");
-    x = plan.ids_decoded ? lam_append_masked(g, x, mask_token, position, plan.ids_decoded)
-                         : lam_unshuffle(g, x, mask_token, position, io->ids_restore);
+    x = lam_mae_decoder_tokens(g, &plan, x, mask_token, position, io);
     x = blocks(g, c, NULL, x, "decoder.decoder_layers", c->decoder_depth, c->decoder_num_heads, false,
                "decoder.", "decoder_norm", NULL);
     x = lam_named_linear(g, lam_drop_cls(g, x), "decoder.", "decoder_pred");
     if (plan.ids_decoded) x = lam_restore_tokens(g, x, io->ids_restore);
-    io->logits = lam_keep(g, x, "logits");
-    io->loss = lam_keep(
-        g, lam_mae_loss(g, c, x, in.patches, io->loss_mask, io->sample_weight, &io->sample_loss), "loss");
-    lam_keep(g, io->sample_loss, "sample_loss");
+    lam_mae_predicted(g, c, x, in.patches, io);
 }
 
 static void build_encoder(lam_graph *g, const lam_mae_config *c, int64_t batch, int64_t block, bool hidden,
@@ -145,18 +141,9 @@ static void build_encoder(lam_graph *g, const lam_mae_config *c, int64_t batch, 
     io->tokens = lam_keep(g, x, "tokens");
 }
 
-static double step_flops(const lam_mae_config *c) {
-    int64_t tokens = lam_mae_patches(c);
-    double n = (double)lam_mae_decoded(c, tokens), k = (double)lam_mae_kept(c, tokens) + 1, m = n + 1,
-           length = (double)patch_length(c), d = (double)c->embed_dim, dd = (double)c->decoder_embed_dim;
-    double encoder = lam_block_flops((double)c->depth, k, d, (double)lam_mae_mlp_dim(c));
-    double decoder = lam_block_flops((double)c->decoder_depth, m, dd, (double)lam_mae_decoder_mlp_dim(c));
-    return 3 * (encoder + decoder + 2 * (k - 1) * length * d + 2 * k * d * dd + 2 * n * dd * length);
-}
-
 const lam_mae_net lam_mae_vit = {.name = "mae_vit",
                                  .parameters = parameters,
                                  .fill_positions = fill_positions,
                                  .build = build,
                                  .build_encoder = build_encoder,
-                                 .step_flops = step_flops};
+                                 .step_flops = lam_mae_flops};

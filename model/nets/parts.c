@@ -214,3 +214,28 @@ lam_tensor *lam_mae_loss(lam_graph *g, const lam_mae_config *c, lam_tensor *pred
 double lam_block_flops(double depth, double tokens, double width, double hidden) {
     return depth * (8 * tokens * width * width + 4 * tokens * width * hidden + 4 * tokens * tokens * width);
 }
+
+double lam_mae_flops(const lam_mae_config *c) {
+    int64_t tokens = lam_mae_patches(c);
+    double n = (double)lam_mae_decoded(c, tokens), k = (double)lam_mae_kept(c, tokens) + 1, m = n + 1,
+           length = (double)(c->patch_size * c->patch_size * c->in_channels), d = (double)c->embed_dim,
+           dd = (double)c->decoder_embed_dim;
+    double encoder = lam_block_flops((double)c->depth, k, d, (double)lam_mae_mlp_dim(c));
+    double decoder = lam_block_flops((double)c->decoder_depth, m, dd, (double)lam_mae_decoder_mlp_dim(c));
+    return 3 * (encoder + decoder + 2 * (k - 1) * length * d + 2 * k * d * dd + 2 * n * dd * length);
+}
+
+lam_tensor *lam_mae_decoder_tokens(lam_graph *g, const lam_mae_plan *plan, lam_tensor *x,
+                                   lam_tensor *mask_token, lam_tensor *position, const lam_mae_io *io) {
+    return plan->ids_decoded ? lam_append_masked(g, x, mask_token, position, plan->ids_decoded)
+                             : lam_unshuffle(g, x, mask_token, position, io->ids_restore);
+}
+
+void lam_mae_predicted(lam_graph *g, const lam_mae_config *c, lam_tensor *prediction, lam_tensor *target,
+                       lam_mae_io *io) {
+    io->logits = lam_keep(g, prediction, "logits");
+    io->loss = lam_keep(
+        g, lam_mae_loss(g, c, prediction, target, io->loss_mask, io->sample_weight, &io->sample_loss),
+        "loss");
+    lam_keep(g, io->sample_loss, "sample_loss");
+}

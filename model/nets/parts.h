@@ -100,6 +100,14 @@ lam_mae_plan lam_mae_masked(lam_graph *g, const lam_mae_config *c, int64_t batch
 lam_tensor *lam_mae_loss(lam_graph *g, const lam_mae_config *c, lam_tensor *prediction, lam_tensor *target,
                          lam_tensor *loss_mask, lam_tensor *sample_weight, lam_tensor **sample_loss);
 
+/* x [B, 1 + K, Dd] with mask tokens among them, as the decoder wants them: all tokens in their places, or by rank those that the
+ * plan decodes. */
+lam_tensor *lam_mae_decoder_tokens(lam_graph *g, const lam_mae_plan *plan, lam_tensor *x,
+                                   lam_tensor *mask_token, lam_tensor *position, const lam_mae_io *io);
+/* Sets logits, loss and sample_loss of io, which are kept, from the prediction. */
+void lam_mae_predicted(lam_graph *g, const lam_mae_config *c, lam_tensor *prediction, lam_tensor *target,
+                       lam_mae_io *io);
+
 /* The residual stream x of a stack of pre-norm blocks, and the branch r that is not yet added to it, so that each
  * addition is fused with the LayerNorm that follows it. A block is, for each of its branches,
  *
@@ -148,6 +156,8 @@ lam_tensor *lam_channel_decoder(lam_graph *g, const lam_mae_config *config, lam_
 
 /* `depth` blocks of `width` with MLPs of `hidden` over `tokens` tokens. */
 double lam_block_flops(double depth, double tokens, double width, double hidden);
+/* lam_mae_step_flops of networks whose tokens hold all channels. */
+double lam_mae_flops(const lam_mae_config *config);
 
 #ifdef __cplusplus
 }
