@@ -223,9 +223,9 @@ static inline double next_uniform(uint32_t *state) {
 /* ---- every instruction set that this CPU has ---- */
 
 static inline void on_every_isa(void (*test)(void)) {
-    static const char *const names[] = {"baseline", "avx2", "avx512"};
+    static const char *const names[] = {"amx", "avx512_bf16", "avx512", "avx2", "baseline"};
     int ran = 0;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 5; i++) {
         setenv("LAMELLA_ISA", names[i], 1);
         if (lam_isa_select() != LAM_OK) continue;
         assert_string_equal(lam_isa_name(), names[i]);

@@ -14,81 +14,16 @@
 #include "base/memory.h"
 #include "base/rng.h"
 #include "base/safetensors.h"
+#include "mae_check.h"
 #include "model/nets/mae.h"
 #include "model/nets/parts.h"
 #include "model/optimizer.h"
 
-static void ok(lam_status status) {
-    if (status != LAM_OK) fail_msg("%s", lam_last_error());
-}
-
-typedef struct net {
-    lam_mae_config config;
-    lam_parameters *parameters;
-    lam_graph *graph;
-    lam_mae_io io;
-    int64_t batch;
-} net;
-
 static net make_as(const lam_mae_config *config, int64_t batch, lam_dtype activation) {
-    net n = {.config = *config, .batch = batch};
-    ok(lam_parameters_create(&n.parameters));
-    ok(lam_mae_parameters(n.parameters, config));
-    ok(lam_parameters_layout(n.parameters, 1));
-    lam_mae_fill_positions(n.parameters, config);
-    ok(lam_graph_create(&n.graph, n.parameters, LAM_BACKEND_CPU));
+    net n = make_parameters(config, batch);
     lam_graph_set_activation(n.graph, activation);
-    ok(lam_mae_build(n.graph, config, batch, &n.io));
-    ok(lam_graph_differentiate(n.graph, n.io.loss));
-    ok(lam_graph_plan(n.graph));
-    for (int64_t b = 0; b < batch; b++)
-        ((float *)lam_tensor_data(n.io.sample_weight))[b] = 1.0f / (float)batch;
+    build_training(&n);
     return n;
-}
-
-static net make(const lam_mae_config *config, int64_t batch) { return make_as(config, batch, LAM_F32); }
-
-static void drop(net *n) {
-    lam_graph_free(n->graph);
-    lam_parameters_free(n->parameters);
-}
-
-static lam_safetensors *open_golden(const char *name) {
-    char path[1024];
-    snprintf(path, sizeof path, "%s/%s", LAM_TEST_GOLDEN, name);
-    lam_safetensors *file;
-    ok(lam_safetensors_open(&file, path));
-    return file;
-}
-
-static double *read_golden(lam_safetensors *file, const char *name, int64_t *count) {
-    const lam_safetensors_entry *entry = lam_safetensors_find(file, name);
-    if (!entry) fail_msg("no tensor %s", name);
-    double *values;
-    ok(lam_alloc_array((void **)&values, entry->count, sizeof *values));
-    ok(lam_safetensors_read_f64(file, entry, values));
-    *count = entry->count;
-    return values;
-}
-
-static double relative(const float *values, const double *golden, int64_t count) {
-    double error = 0, norm = 0;
-    for (int64_t i = 0; i < count; i++) {
-        if (!isfinite(values[i])) return INFINITY;
-        error += ((double)values[i] - golden[i]) * ((double)values[i] - golden[i]);
-        norm += golden[i] * golden[i];
-    }
-    return sqrt(error / norm);
-}
-
-static void compare(lam_safetensors *file, const char *name, const float *values, int64_t expected,
-                    double bound) {
-    int64_t count;
-    double *golden = read_golden(file, name, &count);
-    assert_int_equal(count, expected);
-    double error = relative(values, golden, count);
-    if (!(error <= bound)) fail_msg("%s: relative error %.3g, bound %.3g", name, error, bound);
-    lam_free(golden);
 }
 
 static void fill(lam_safetensors *file, const char *name, lam_tensor *tensor) {
@@ -184,22 +119,6 @@ static const lam_mae_config six = {.image_size = 48,
                                    .mask_ratio = 0.75,
                                    .pixel_type = LAM_F32,
                                    .noise_input = true};
-
-/* Every instruction set that this CPU has. */
-static void on_every_isa(void (*test)(void)) {
-    static const char *const names[] = {"amx", "avx512_bf16", "avx512", "avx2", "baseline"};
-    int ran = 0;
-    for (int i = 0; i < 5; i++) {
-        setenv("LAMELLA_ISA", names[i], 1);
-        if (lam_isa_select() != LAM_OK) continue;
-        assert_string_equal(lam_isa_name(), names[i]);
-        test();
-        ran++;
-    }
-    unsetenv("LAMELLA_ISA");
-    ok(lam_isa_select());
-    assert_true(ran >= 1);
-}
 
 static void golden_rgb_once(void) {
     check_golden(&rgb, 3, "vit_mae_rgb.safetensors", "vit_mae_rgb.safetensors");
@@ -305,7 +224,7 @@ static const lam_mae_config odd = {.image_size = 15,
                                    .transform = 1,
                                    .seed = 3};
 
-static void check_gradients(lam_mae_config config) {
+static void check_each_gradient(lam_mae_config config) {
     net n = make(&config, 3);
     lam_rng r = lam_rng_stream(5, LAM_RNG_TEST, 0);
     uint16_t *pixels = lam_tensor_data(n.io.pixels);
@@ -363,9 +282,9 @@ static void check_gradients(lam_mae_config config) {
 static void gradient_check(void **state) {
     (void)state;
     lam_mae_config config = odd;
-    check_gradients(config);
+    check_each_gradient(config);
     config.drop_path = 0.5;
-    check_gradients(config);
+    check_each_gradient(config);
 }
 
 static void gradients_of_options(void **state) {
@@ -373,16 +292,16 @@ static void gradients_of_options(void **state) {
     lam_mae_config config = odd;
     config.masking = LAM_MASKING_BLOCK;
     config.learned_positions = true;
-    check_gradients(config);
+    check_each_gradient(config);
     config.decode_ratio = 0.5; /* 3 of 5 */
-    check_gradients(config);
+    check_each_gradient(config);
     config.fourier_alpha = 0.3;
     config.fourier_squared = true; /* differences along a direction see the kinks of absolute values */
     for (int form = LAM_FOURIER_IMAGE; form <= LAM_FOURIER_RECURSION; form++) {
         config.decode_ratio = form == LAM_FOURIER_RECURSION ? 1 : 0.5;
         config.norm_pix_loss = form == LAM_FOURIER_IMAGE;
         config.fourier = (lam_fourier_form)form;
-        check_gradients(config);
+        check_each_gradient(config);
     }
 }
 
