@@ -65,9 +65,22 @@ typedef struct lam_gemm_operands {
 } lam_gemm_operands;
 lam_status lam_gemm_packed(lam_gemm_type type, const lam_gemm_operands *operands);
 
-/* C[m, n] (float32) += A^T B of bfloat16 operands: A [k, m], B [k, n]. */
-lam_status lam_gemm_bf16_gradient(int64_t m, int64_t n, int64_t k, const uint16_t *a, int64_t lda,
-                                  const uint16_t *b, int64_t ldb, float *c, int64_t ldc);
+/* C[m, n] (float32) = A^T B, or += where `accumulate`, for up to three C whose columns of A lie side by side: the weights'
+ * gradients of linear maps that share their input. A [k, sum of m], B [k, n] of the type. */
+typedef struct lam_gemm_gradients {
+    int64_t n, k;
+    const void *a;
+    int64_t lda;
+    const void *b;
+    int64_t ldb;
+    int parts;
+    struct {
+        int64_t m;
+        bool accumulate;
+        float *c; /* [m, n], its rows touch; NULL: not wanted */
+    } part[3];
+} lam_gemm_gradients;
+lam_status lam_gemm_gradient(lam_gemm_type type, const lam_gemm_gradients *operands);
 
 /* How products of bfloat16 are done: by the CPU's instructions (AMX; AVX512-BF16 on AMD, where it is twice as fast as float32:
  * on Intel it is half as fast), or by float32 products of the converted operands. AUTO decides by the CPU and the limit of

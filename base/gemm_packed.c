@@ -220,7 +220,8 @@ size_t lam_gemm_packed_bytes(lam_gemm_type type, int64_t k, int64_t n) {
     return packed_format(stored_type(type), k, n, &format) == LAM_OK ? dnnl_memory_desc_get_size(&format) : 0;
 }
 
-static _Thread_local struct lam_gemm_scratch rounded, converted_a, converted_b, converted_c;
+static _Thread_local struct lam_gemm_scratch rounded, converted_a, converted_b, converted_c, turned_a,
+    packed_b;
 
 static lam_status round_values(const float *values, int64_t count, const float **out) {
     LAM_TRY(lam_gemm_scratch_grow(&rounded, count));
@@ -288,8 +289,15 @@ static lam_status find_repack(const repack *wanted, repack **found) {
 
 lam_status lam_gemm_pack(lam_gemm_type type, int64_t k, int64_t n, const float *b, bool transposed,
                          void *packed) {
-    LAM_TRY(open_engine());
+    dnnl_memory_desc_t format;
+    lam_gemm_blocks blocks;
+    LAM_TRY(packed_format(stored_type(type), k, n, &format));
     if (type == LAM_GEMM_BF16 && stored_type(type) == dnnl_f32) LAM_TRY(round_values(b, k * n, &b));
+    if (lam_gemm_blocks_of(&format, &blocks)) {
+        lam_gemm_source from = {.data = b, .stride = transposed ? k : n, .transposed = transposed};
+        lam_gemm_pack_blocks(&blocks, &from, k, k, n, packed);
+        return LAM_OK;
+    }
     repack *r;
     LAM_TRY(find_repack(&(repack){.k = k, .n = n, .type = stored_type(type), .transposed = transposed}, &r));
     DNNL_TRY(dnnl_memory_set_data_handle(r->from, (void *)(uintptr_t)b));
@@ -301,6 +309,9 @@ lam_status lam_gemm_pack(lam_gemm_type type, int64_t k, int64_t n, const float *
 }
 
 /* ---- products ---- */
+
+/* From so many rows on the copies of the operands of A^T B earn themselves in float32. */
+#define COPIED_ROWS 256
 
 static lam_status convert(struct lam_gemm_scratch *s, const uint16_t *from, int64_t rows, int64_t width,
                           int64_t stride) {
@@ -345,40 +356,67 @@ lam_status lam_gemm_packed(lam_gemm_type type, const lam_gemm_operands *o) {
     return run_product(&wanted, o->a, o->packed, o->bias, o->c);
 }
 
-lam_status lam_gemm_bf16_gradient(int64_t m, int64_t n, int64_t k, const uint16_t *a, int64_t lda,
-                                  const uint16_t *b, int64_t ldb, float *c, int64_t ldc) {
-    if (m <= 0 || n <= 0 || k <= 0) return LAM_OK;
-    if (!lam_gemm_bf16_native()) {
-        LAM_TRY(convert(&converted_a, a, k, m, lda));
-        LAM_TRY(convert(&converted_b, b, k, n, ldb));
-        return lam_gemm_f32(true, false, m, n, k, converted_a.floats, m, converted_b.floats, n, 1.0f, c, ldc);
+static lam_status gradient_converted(const lam_gemm_gradients *o, int64_t m) {
+    LAM_TRY(convert(&converted_a, o->a, o->k, m, o->lda));
+    LAM_TRY(convert(&converted_b, o->b, o->k, o->n, o->ldb));
+    lam_gemm_gradients inner = *o;
+    inner.a = converted_a.floats;
+    inner.lda = m;
+    inner.b = converted_b.floats;
+    inner.ldb = o->n;
+    return lam_gemm_gradient(LAM_GEMM_F32, &inner);
+}
+
+/* A is turned and B packed: oneDNN's own way through a transposed operand is slower than the copies. It multiplies fast only
+ * where the rows of A touch, so k grows to the stride of the turned A, by zeros. */
+lam_status lam_gemm_gradient(lam_gemm_type type, const lam_gemm_gradients *o) {
+    bool bf16 = type == LAM_GEMM_BF16;
+    int64_t m = 0, padded_k = lam_gemm_turned_stride(bf16, o->k),
+            element = bf16 ? sizeof(uint16_t) : sizeof(float);
+    for (int i = 0; i < o->parts; i++) m += o->part[i].m;
+    if (m <= 0 || o->n <= 0) return LAM_OK;
+    if (o->k > 0 && bf16 && !lam_gemm_bf16_native()) return gradient_converted(o, m);
+    dnnl_memory_desc_t format;
+    lam_gemm_blocks blocks;
+    bool copies = o->k >= (bf16 ? 1 : COPIED_ROWS);
+    if (copies) LAM_TRY(packed_format(stored_type(type), padded_k, o->n, &format));
+    if (copies) copies = lam_gemm_blocks_of(&format, &blocks);
+    if (copies) {
+        LAM_TRY(lam_gemm_scratch_grow(&turned_a, m * padded_k * element / (int64_t)sizeof(float)));
+        LAM_TRY(
+            lam_gemm_scratch_grow(&packed_b, (int64_t)(dnnl_memory_desc_get_size(&format) / sizeof(float))));
+        lam_gemm_turn(o->a, bf16, o->k, m, o->lda, turned_a.floats);
+        lam_gemm_pack_blocks(&blocks, &(lam_gemm_source){.data = o->b, .stride = o->ldb, .bf16 = bf16}, o->k,
+                             padded_k, o->n, packed_b.floats);
     }
-    key wanted = key_of(m, n, k, lda, ldb, ldc);
-    wanted.in = dnnl_bf16;
-    wanted.transposed_a = wanted.accumulate = true;
-    if (lam_gemm_turns()) {
-        LAM_TRY(lam_gemm_scratch_grow(&converted_a, (m * k + 1) / 2));
-        uint16_t *to = (uint16_t *)converted_a.floats;
-        enum { TILE = 32 };
-#pragma omp parallel for schedule(static)
-        for (int64_t j0 = 0; j0 < m; j0 += TILE)
-            for (int64_t i0 = 0; i0 < k; i0 += TILE) {
-                int64_t j1 = j0 + TILE < m ? j0 + TILE : m, i1 = i0 + TILE < k ? i0 + TILE : k;
-                for (int64_t j = j0; j < j1; j++)
-                    for (int64_t i = i0; i < i1; i++) to[j * k + i] = a[i * lda + j];
-            }
-        wanted.transposed_a = false;
-        wanted.lda = k;
-        a = to;
+    for (int64_t i = 0, at = 0; i < o->parts; at += o->part[i].m, i++) {
+        int64_t rows = o->part[i].m;
+        float *c = o->part[i].c;
+        if (!c || rows <= 0) continue;
+        const char *a = copies ? (const char *)turned_a.floats + (size_t)(at * padded_k * element)
+                               : (const char *)o->a + (size_t)(at * element);
+        if (!copies && (!bf16 || o->k <= 0)) {
+            LAM_TRY(lam_gemm_f32(true, false, rows, o->n, o->k, (const float *)(const void *)a, o->lda, o->b,
+                                 o->ldb, o->part[i].accumulate ? 1.0f : 0.0f, c, o->n));
+            continue;
+        }
+        key wanted = copies ? key_of(rows, o->n, padded_k, padded_k, 0, o->n)
+                            : key_of(rows, o->n, o->k, o->lda, o->ldb, o->n);
+        if (bf16) wanted.in = dnnl_bf16;
+        wanted.packed = copies;
+        wanted.transposed_a = !copies;
+        wanted.accumulate = o->part[i].accumulate;
+        LAM_TRY(run_product(&wanted, a, copies ? packed_b.floats : o->b, NULL, c));
     }
-    return run_product(&wanted, a, b, NULL, c);
+    return LAM_OK;
 }
 
 void lam_gemm_packed_release(void) {
     forget_products();
     while (repack_count) repack_free(&repacks[--repack_count]);
-    struct lam_gemm_scratch *all[] = {&rounded, &converted_a, &converted_b, &converted_c};
-    for (int i = 0; i < 4; i++) {
+    struct lam_gemm_scratch *all[] = {&rounded,     &converted_a, &converted_b,
+                                      &converted_c, &turned_a,    &packed_b};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         lam_free(all[i]->floats);
         *all[i] = (struct lam_gemm_scratch){0};
     }

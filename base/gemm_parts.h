@@ -3,7 +3,10 @@
 #define LAMELLA_BASE_GEMM_PARTS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+
+#include <dnnl.h>
 
 #include "base/status.h"
 
@@ -20,6 +23,32 @@ lam_status lam_gemm_scratch_grow(struct lam_gemm_scratch *scratch, int64_t count
 
 bool lam_gemm_turns(void); /* transposed operands are copied first */
 void lam_gemm_packed_release(void);
+
+/* ---- gemm_pack.c ---- */
+
+/* oneDNN's format of a packed operand B [k, n]: blocks of 16 rows (of pairs of rows where `pairs`: bfloat16) by 64 columns,
+ * k_stride and n_stride elements from one block to the next. */
+typedef struct lam_gemm_blocks {
+    int64_t k_stride, n_stride;
+    bool pairs;
+} lam_gemm_blocks;
+/* false: another format. */
+bool lam_gemm_blocks_of(const dnnl_memory_desc_t *format, lam_gemm_blocks *blocks);
+
+/* B as it is stored: [n, k] where transposed; `stride` elements from row to row. float32 is rounded to nearest even where the
+ * blocks hold bfloat16; blocks of float32 hold no bfloat16. */
+typedef struct lam_gemm_source {
+    const void *data;
+    int64_t stride;
+    bool transposed, bf16;
+} lam_gemm_source;
+/* The format is that of [padded_k, n]; rows past k are zero. */
+void lam_gemm_pack_blocks(const lam_gemm_blocks *blocks, const lam_gemm_source *from, int64_t k,
+                          int64_t padded_k, int64_t n, void *packed);
+
+/* to[columns, rows] = from[rows, columns]^T; rows of `to` have lam_gemm_turned_stride(bf16, rows) elements, zero past the last. */
+int64_t lam_gemm_turned_stride(bool bf16, int64_t rows);
+void lam_gemm_turn(const void *from, bool bf16, int64_t rows, int64_t columns, int64_t stride, void *to);
 
 #ifdef __cplusplus
 }

@@ -85,7 +85,12 @@ const lam_parameter_entry *lam_parameters_find(const lam_parameters *p, const ch
 }
 
 void lam_parameters_zero_gradients(lam_parameters *p) {
-    memset(p->gradients, 0, (size_t)p->trainable * sizeof(float));
+    enum { PART = 1 << 16 };
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < p->trainable; i += PART) {
+        int64_t count = p->trainable - i < PART ? p->trainable - i : PART;
+        memset(p->gradients + i, 0, (size_t)count * sizeof(float));
+    }
 }
 
 typedef struct lam_packed lam_packed;

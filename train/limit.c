@@ -54,7 +54,14 @@ static lam_status packed_bf16(const operands *o) {
 }
 
 static lam_status gradient_bf16(const operands *o) {
-    return lam_gemm_bf16_gradient(o->m, o->n, o->k, o->a16, o->m, o->b16, o->n, o->c, o->n);
+    return lam_gemm_gradient(LAM_GEMM_BF16, &(lam_gemm_gradients){.n = o->n,
+                                                                  .k = o->k,
+                                                                  .a = o->a16,
+                                                                  .lda = o->m,
+                                                                  .b = o->b16,
+                                                                  .ldb = o->n,
+                                                                  .parts = 1,
+                                                                  .part = {{.m = o->m, .c = o->c}}});
 }
 
 static const struct library {

@@ -1,3 +1,4 @@
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/gemm.h"
@@ -21,6 +22,7 @@ static int64_t width_of(const lam_node *node) {
 }
 
 static bool is_bf16(const lam_node *node) { return node->inputs[0]->dtype == LAM_BF16; }
+static lam_gemm_type gemm_type(const lam_node *node) { return is_bf16(node) ? LAM_GEMM_BF16 : LAM_GEMM_F32; }
 
 static bool fits(lam_graph *g, const lam_tensor *x, const lam_tensor *w, const lam_tensor *b) {
     if (x->dtype == lam_graph_activation(g) && lam_tensor_width(x) == fan_in(w) &&
@@ -44,7 +46,7 @@ static bool rounds_at_random(const lam_node *node) { return is_bf16(node) && nod
 
 static lam_status prepare(lam_node *node, bool backward) {
     if (!node->packed[backward]) return LAM_OK;
-    lam_gemm_type type = is_bf16(node) ? LAM_GEMM_BF16 : LAM_GEMM_F32;
+    lam_gemm_type type = gemm_type(node);
     int64_t in = lam_tensor_width(node->inputs[0]), out = width_of(node);
     const float *whole = node->inputs[1]->data;
     if (parts_of(node) > 1 || rounds_at_random(node)) {
@@ -101,7 +103,7 @@ static lam_status product(lam_node *node, stretch s, void *y) {
                                       .bias = bias_of(node),
                                       .c = to,
                                       .ldc = out};
-        return lam_gemm_packed(is_bf16(node) ? LAM_GEMM_BF16 : LAM_GEMM_F32, &operands);
+        return lam_gemm_packed(gemm_type(node), &operands);
     }
     for (int64_t k = 1, at = 0; k < node->input_count; at += node->inputs[k]->shape[0], k += 2) {
         const lam_tensor *w = node->inputs[k];
@@ -128,7 +130,7 @@ static lam_status input_gradient(lam_node *node, stretch s, const void *dy, void
                                       .accumulate = add,
                                       .c = to,
                                       .ldc = in};
-        return lam_gemm_packed(is_bf16(node) ? LAM_GEMM_BF16 : LAM_GEMM_F32, &operands);
+        return lam_gemm_packed(gemm_type(node), &operands);
     }
     for (int64_t k = 1, at = 0; k < node->input_count; at += node->inputs[k]->shape[0], k += 2) {
         const lam_tensor *w = node->inputs[k];
@@ -141,22 +143,30 @@ static lam_status input_gradient(lam_node *node, stretch s, const void *dy, void
 /* += of the rows of a stretch. */
 static lam_status weight_gradients(lam_node *node, stretch s, const void *dy) {
     lam_tensor *x = node->inputs[0];
-    int64_t in = lam_tensor_width(x), out = width_of(node);
-    const void *from = row_of(node, x->data, s.first, in);
-    bool add;
+    int64_t out = width_of(node);
+    const char *from = row_of(node, dy, s.first, out);
+    lam_gemm_gradients products = {.n = lam_tensor_width(x),
+                                   .k = s.rows,
+                                   .a = from,
+                                   .lda = out,
+                                   .b = row_of(node, x->data, s.first, lam_tensor_width(x)),
+                                   .ldb = lam_tensor_width(x),
+                                   .parts = parts_of(node)};
+    bool wanted = false;
     for (int64_t k = 1, at = 0; k < node->input_count; at += node->inputs[k]->shape[0], k += 2) {
-        lam_tensor *w = node->inputs[k];
-        const void *part =
-            (const char *)row_of(node, dy, s.first, out) + (size_t)at * lam_dtype_bytes(x->dtype);
-        float *dw = lam_gradient_target(w, &add),
-              *db = has_bias(node) ? lam_gradient_target(node->inputs[k + 1], &add) : NULL;
-        if (dw && is_bf16(node))
-            LAM_TRY(lam_gemm_bf16_gradient(w->shape[0], in, s.rows, part, out, from, in, dw, in));
-        else if (dw)
-            LAM_TRY(lam_gemm_f32(true, false, w->shape[0], in, s.rows, part, out, from, in, 1.0f, dw, in));
-        if (db) node->kernels->column_sums(part, s.rows, w->shape[0], out, node->backward_workspace, db);
+        int64_t width = node->inputs[k]->shape[0];
+        bool add;
+        float *dw = lam_gradient_target(node->inputs[k], &add);
+        products.part[k / 2].m = width;
+        products.part[k / 2].accumulate = true;
+        products.part[k / 2].c = dw;
+        wanted = wanted || dw;
+        float *db = has_bias(node) ? lam_gradient_target(node->inputs[k + 1], &add) : NULL;
+        if (db)
+            node->kernels->column_sums(from + (size_t)at * lam_dtype_bytes(x->dtype), s.rows, width, out,
+                                       node->backward_workspace, db);
     }
-    return LAM_OK;
+    return wanted ? lam_gemm_gradient(gemm_type(node), &products) : LAM_OK;
 }
 
 /* The rows of dy are read three or four times: stretches that stay in the cache, and that oneDNN turns for the weights' gradient
@@ -215,7 +225,7 @@ static lam_tensor *build(lam_graph *g, const lam_op *op, int parts, lam_tensor *
     node->forward_workspace_bytes = together;
     node->backward_workspace_bytes = sums > together ? sums : together;
     if (is_bf16(node) || rows >= PACKED_ROWS) {
-        lam_gemm_type type = is_bf16(node) ? LAM_GEMM_BF16 : LAM_GEMM_F32;
+        lam_gemm_type type = gemm_type(node);
         int64_t in = lam_tensor_width(inputs[0]), out = width_of(node);
         node->packed_bytes[0] = lam_gemm_packed_bytes(type, in, out);
         if (inputs[0]->requires_gradient) node->packed_bytes[1] = lam_gemm_packed_bytes(type, out, in);

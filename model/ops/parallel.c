@@ -185,13 +185,14 @@ static lam_status projection_backward(lam_node *node) {
                                            d_gamma, out, 1);
     for (int k = A; k <= M; k += M) {
         int64_t width = lam_tensor_width(in[k]);
-        memset(product, 0, (size_t)(out * width) * sizeof *product);
-        if (rows && is_bf16(node))
-            LAM_TRY(lam_gemm_bf16_gradient(out, width, rows, y->gradient, out, in[k]->data, width, product,
-                                           width));
-        else if (rows)
-            LAM_TRY(lam_gemm_f32(true, false, out, width, rows, y->gradient, out, in[k]->data, width, 1.0f,
-                                 product, width));
+        LAM_TRY(lam_gemm_gradient(type_of(node), &(lam_gemm_gradients){.n = width,
+                                                                       .k = rows,
+                                                                       .a = y->gradient,
+                                                                       .lda = out,
+                                                                       .b = in[k]->data,
+                                                                       .ldb = width,
+                                                                       .parts = 1,
+                                                                       .part = {{.m = out, .c = product}}}));
         node->kernels->scale_rows_backward(in[k + 1]->data, gamma, product,
                                            lam_gradient_target(in[k + 1], &add), d_gamma, out, width);
         LAM_TRY(input_gradient(node, k));

@@ -1,13 +1,18 @@
-/* Matrix products against float64 in every layout, with operands copied and not, odd sizes and strides. */
+/* Matrix products against float64 in every layout, with operands copied and not, odd sizes and strides; packed operands and
+ * weights' gradients in processes of their own, as oneDNN heeds a limit of its instruction set once. */
 #include <math.h>
 #include <omp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
+#include "base/bf16.h"
 #include "base/gemm.h"
 
 static float value(int64_t i) { return (float)sin(1.7 * (double)i); }
@@ -74,13 +79,183 @@ static void openblas(void **state) {
                      LAM_ERROR_EXTERNAL);
 }
 
-int main(void) {
+/* ---- packed operands and gradients ---- */
+
+/* A matrix of odd stride in the type, and what its elements are worth. */
+typedef struct matrix {
+    int64_t rows, columns, stride;
+    void *data;
+    double *worth;
+} matrix;
+
+static matrix matrix_of(lam_gemm_type type, int64_t rows, int64_t columns, int64_t gap, int64_t from) {
+    matrix m = {rows, columns, columns + gap, NULL, NULL};
+    size_t count = (size_t)(rows * m.stride) + 1;
+    float *floats = calloc(count, sizeof *floats);
+    uint16_t *halves = calloc(count, sizeof *halves);
+    m.worth = calloc(count, sizeof *m.worth);
+    for (size_t i = 0; i < count; i++) {
+        floats[i] = value(from + (int64_t)i);
+        halves[i] = lam_bf16_from_float(floats[i]);
+        m.worth[i] = type == LAM_GEMM_BF16 ? (double)lam_bf16_to_float(halves[i]) : (double)floats[i];
+    }
+    m.data = type == LAM_GEMM_BF16 ? (void *)halves : (void *)floats;
+    free(type == LAM_GEMM_BF16 ? (void *)floats : (void *)halves);
+    return m;
+}
+
+static void matrix_free(matrix *m) {
+    free(m->data);
+    free(m->worth);
+}
+
+static double element(lam_gemm_type type, const void *c, int64_t i) {
+    return type == LAM_GEMM_BF16 ? (double)lam_bf16_to_float(((const uint16_t *)c)[i])
+                                 : (double)((const float *)c)[i];
+}
+
+static void near(double found, double sum, double size, double half_ulp, const char *what, int64_t i,
+                 int64_t j) {
+    if (!(fabs(found - sum) <= 1e-6 * size + half_ulp * fabs(sum)))
+        fail_msg("%s at (%lld, %lld): %.9g, not %.9g", what, (long long)i, (long long)j, found, sum);
+}
+
+static void check_packed(lam_gemm_type type, int64_t m, int64_t n, int64_t k, bool transposed, bool bias,
+                         bool accumulate) {
+    matrix a = matrix_of(type, m, k, 0, 3),
+           rounded = transposed ? matrix_of(type, n, k, 0, 70000) : matrix_of(type, k, n, 0, 70000),
+           b = transposed ? matrix_of(LAM_GEMM_F32, n, k, 0, 70000) : matrix_of(LAM_GEMM_F32, k, n, 0, 70000),
+           c = matrix_of(type, m, n, 0, 9), row = matrix_of(LAM_GEMM_F32, 1, n, 0, 30);
+    size_t bytes = lam_gemm_packed_bytes(type, k, n);
+    assert_true(bytes > 0);
+    void *packed = malloc(bytes);
+    memset(packed, 0xff, bytes); /* NaN where packing leaves something out */
+    assert_int_equal(lam_gemm_pack(type, k, n, b.data, transposed, packed), LAM_OK);
+    lam_gemm_operands o = {.m = m,
+                           .n = n,
+                           .k = k,
+                           .a = a.data,
+                           .lda = k,
+                           .packed = packed,
+                           .bias = bias ? row.data : NULL,
+                           .accumulate = accumulate,
+                           .c = c.data,
+                           .ldc = n};
+    assert_int_equal(lam_gemm_packed(type, &o), LAM_OK);
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j++) {
+            double sum = (bias ? row.worth[j] : 0) + (accumulate ? c.worth[i * n + j] : 0), size = 1;
+            for (int64_t l = 0; l < k; l++) {
+                double term = a.worth[i * k + l] * rounded.worth[transposed ? j * k + l : l * n + j];
+                sum += term;
+                size += fabs(term);
+            }
+            near(element(type, c.data, i * n + j), sum, size, type == LAM_GEMM_BF16 ? 0x1p-8 : 0, "packed", i,
+                 j);
+        }
+    matrix *all[] = {&a, &rounded, &b, &c, &row};
+    for (int i = 0; i < 5; i++) matrix_free(all[i]);
+    free(packed);
+}
+
+static void check_gradient(lam_gemm_type type, int parts, int64_t n, int64_t k) {
+    static const int64_t widths[] = {5, 48, 67};
+    int64_t m = 0;
+    for (int p = 0; p < parts; p++) m += widths[p];
+    matrix a = matrix_of(type, k, m, 3, 11), b = matrix_of(type, k, n, 5, 5000), c[3];
+    lam_gemm_gradients o = {
+        .n = n, .k = k, .a = a.data, .lda = a.stride, .b = b.data, .ldb = b.stride, .parts = parts};
+    for (int p = 0; p < parts; p++) {
+        c[p] = matrix_of(LAM_GEMM_F32, widths[p], n, 0, 100 + p);
+        o.part[p].m = widths[p];
+        o.part[p].accumulate = p != 1;
+        o.part[p].c = parts == 3 && p == 0 ? NULL : c[p].data; /* one that nobody wants */
+    }
+    assert_int_equal(lam_gemm_gradient(type, &o), LAM_OK);
+    for (int64_t p = 0, first = 0; p < parts; first += widths[p], p++)
+        for (int64_t i = 0; i < widths[p]; i++)
+            for (int64_t j = 0; j < n; j++) {
+                double sum = p == 1 ? 0 : c[p].worth[i * n + j], size = 1;
+                for (int64_t l = 0; l < k && o.part[p].c; l++) {
+                    double term = a.worth[l * a.stride + first + i] * b.worth[l * b.stride + j];
+                    sum += term;
+                    size += fabs(term);
+                }
+                near(element(LAM_GEMM_F32, c[p].data, i * n + j), sum, size, 0, "gradient", i, j);
+            }
+    for (int p = 0; p < parts; p++) matrix_free(&c[p]);
+    matrix_free(&a);
+    matrix_free(&b);
+}
+
+static const struct {
+    lam_gemm_type type;
+    lam_gemm_route route;
+} ways[] = {{LAM_GEMM_F32, LAM_GEMM_AUTO},
+            {LAM_GEMM_BF16, LAM_GEMM_AUTO},
+            {LAM_GEMM_BF16, LAM_GEMM_CONVERT},
+            {LAM_GEMM_BF16, LAM_GEMM_NATIVE}}; /* which oneDNN has from AVX-512 on */
+static size_t way_count = sizeof ways / sizeof *ways;
+
+static void packed(void **state) {
+    (void)state;
+    static const int64_t sizes[][3] = {{1, 1, 1}, {7, 64, 32}, {33, 65, 17}, {70, 130, 45}, {19, 200, 161}};
+    for (size_t w = 0; w < way_count; w++) {
+        lam_gemm_bf16_route(ways[w].route);
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+            for (int form = 0; form < 8; form++)
+                check_packed(ways[w].type, sizes[i][0], sizes[i][1], sizes[i][2], form & 1, form & 2,
+                             form & 4);
+        lam_gemm_release();
+    }
+}
+
+static void gradients(void **state) {
+    (void)state;
+    static const int64_t rows[] = {0,   1,    2,    33,  255, 256,
+                                   300, 1000, 1024, 2048}; /* the last two: a page of floats, of bfloat16 */
+    for (size_t w = 0; w < way_count; w++) {
+        lam_gemm_bf16_route(ways[w].route);
+        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+            for (int parts = 1; parts <= 3; parts++)
+                check_gradient(ways[w].type, parts, i % 2 ? 64 : 35, rows[i]);
+        lam_gemm_release();
+    }
+}
+
+static int under_limit(const char *isa) {
+    lam_gemm_limit_isa(isa);
+    bool wide = strcmp(isa, "baseline") != 0 && strcmp(isa, "avx2") != 0;
+    if (!wide || !__builtin_cpu_supports("avx512bw")) way_count--;
+    const struct CMUnitTest tests[] = {cmocka_unit_test(packed), cmocka_unit_test(gradients)};
+    return cmocka_run_group_tests_name(isa, tests, NULL, NULL);
+}
+
+static void in_a_process(void **state) {
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        execl("/proc/self/exe", "base_gemm", (char *)*state, (char *)NULL);
+        _exit(127);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+int main(int argc, char **argv) {
+    if (argc == 2) return under_limit(argv[1]);
     static lam_gemm_turning modes[] = {LAM_GEMM_TURN_AUTO, LAM_GEMM_TURN_NEVER, LAM_GEMM_TURN_ALWAYS};
     const struct CMUnitTest tests[] = {
         {"as the CPU likes it", products, NULL, NULL, &modes[0]},
         {"operands as they are", products, NULL, NULL, &modes[1]},
         {"operands copied", products, NULL, NULL, &modes[2]},
         {"OpenBLAS", openblas, NULL, NULL, NULL},
+        {"packed, baseline", in_a_process, NULL, NULL, "baseline"},
+        {"packed, AVX2", in_a_process, NULL, NULL, "avx2"},
+        {"packed, AVX-512", in_a_process, NULL, NULL, "avx512"},
+        {"packed, AVX512-BF16", in_a_process, NULL, NULL, "avx512_bf16"},
+        {"packed, AMX", in_a_process, NULL, NULL, "amx"},
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

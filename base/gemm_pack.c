@@ -1,0 +1,178 @@
+/* Copies of operands in the forms that oneDNN multiplies fast. Its own reorders move a few bytes a cycle where these run at the
+ * speed of memory; all copies work on squares of 16 words of 32 bits (a float, or two values of bfloat16 that follow each other
+ * along k), turned in registers. */
+#include <string.h>
+
+#include "base/bf16.h"
+#include "base/gemm_parts.h"
+
+#define SIDE 16                  /* of a square, in words */
+#define BLOCK_COLUMNS (4 * SIDE) /* of a packed block */
+#define CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#define INLINE static inline __attribute__((always_inline))
+
+typedef uint32_t word;
+typedef word words __attribute__((vector_size(SIDE * sizeof(word))));
+
+/* Exchanges the two off-diagonal parts, `s` words wide, of every square of 2 s words. */
+#define LOWER(s, l) ((l) & (s) ? SIDE + (l) - (s) : (l))
+#define UPPER(s, l) ((l) & (s) ? SIDE + (l) : (l) + (s))
+#define LANES(f, s)                                                                                          \
+    {                                                                                                        \
+        f(s, 0), f(s, 1), f(s, 2), f(s, 3), f(s, 4), f(s, 5), f(s, 6), f(s, 7), f(s, 8), f(s, 9), f(s, 10),  \
+            f(s, 11), f(s, 12), f(s, 13), f(s, 14), f(s, 15)                                                 \
+    }
+#define EXCHANGE(v, s)                                                                                       \
+    for (int i = 0; i < SIDE; i++) {                                                                         \
+        if (i & (s)) continue;                                                                               \
+        words a = (v)[i], b = (v)[i + (s)];                                                                  \
+        (v)[i] = __builtin_shuffle(a, b, (words)LANES(LOWER, s));                                            \
+        (v)[i + (s)] = __builtin_shuffle(a, b, (words)LANES(UPPER, s));                                      \
+    }
+
+INLINE void turn_square(words *v) {
+    EXCHANGE(v, 8)
+    EXCHANGE(v, 4)
+    EXCHANGE(v, 2)
+    EXCHANGE(v, 1)
+}
+
+/* ---- packed blocks ---- */
+
+bool lam_gemm_blocks_of(const dnnl_memory_desc_t *format, lam_gemm_blocks *blocks) {
+    const dnnl_blocking_desc_t *f = &format->format_desc.blocking;
+    if (format->format_kind != dnnl_blocked || format->ndims != 2 || format->offset0 || format->extra.flags ||
+        f->inner_nblks < 2 || f->inner_nblks > 3 || f->inner_idxs[0] != 0 || f->inner_blks[0] != SIDE ||
+        f->inner_idxs[1] != 1 || f->inner_blks[1] != BLOCK_COLUMNS)
+        return false;
+    bool pairs = format->data_type == dnnl_bf16;
+    if (pairs != (f->inner_nblks == 3) || (pairs && (f->inner_idxs[2] != 0 || f->inner_blks[2] != 2)))
+        return false;
+    *blocks = (lam_gemm_blocks){f->strides[0], f->strides[1], pairs};
+    return true;
+}
+
+/* What lies in a block, as the source stores it: `rows` rows of `row_bytes`. */
+typedef struct tile {
+    const char *first;
+    size_t stride; /* bytes */
+} tile;
+
+/* A block over the edge of the matrix: its part inside, and zeros. */
+static tile padded(tile t, int64_t rows, int64_t row_bytes, size_t room_stride, int64_t room_rows,
+                   char *room) {
+    memset(room, 0, room_stride * (size_t)room_rows);
+    for (int64_t r = 0; r < rows; r++)
+        memcpy(room + (size_t)r * room_stride, t.first + (size_t)r * t.stride, (size_t)row_bytes);
+    return (tile){room, room_stride};
+}
+
+INLINE int64_t part(int64_t left, int64_t whole) { return left < 0 ? 0 : left < whole ? left : whole; }
+
+INLINE const void *row_of(tile t, int64_t r) { return t.first + (size_t)r * t.stride; }
+
+INLINE void round_row(const float *from, uint16_t *to, int64_t count) {
+    for (int64_t i = 0; i < count; i++) to[i] = lam_bf16_from_float(from[i]);
+}
+
+/* The source's rows run along n. */
+CLONES static void pack_straight(tile t, bool pairs, bool from_bf16, word *to) {
+    for (int64_t r = 0; r < SIDE; r++, to += BLOCK_COLUMNS) {
+        if (!pairs) {
+            memcpy(to, row_of(t, r), BLOCK_COLUMNS * sizeof *to);
+            continue;
+        }
+        uint16_t rounded[2][BLOCK_COLUMNS];
+        const uint16_t *low = row_of(t, 2 * r), *high = row_of(t, 2 * r + 1);
+        if (!from_bf16) {
+            round_row(row_of(t, 2 * r), rounded[0], BLOCK_COLUMNS);
+            round_row(row_of(t, 2 * r + 1), rounded[1], BLOCK_COLUMNS);
+            low = rounded[0];
+            high = rounded[1];
+        }
+        for (int64_t j = 0; j < BLOCK_COLUMNS; j++) to[j] = (word)low[j] | (word)high[j] << 16;
+    }
+}
+
+/* The source's rows run along k. */
+CLONES static void pack_turned(tile t, bool pairs, bool from_bf16, word *to) {
+    for (int64_t part = 0; part < BLOCK_COLUMNS; part += SIDE) {
+        words v[SIDE];
+        for (int64_t r = 0; r < SIDE; r++)
+            if (pairs && !from_bf16) {
+                uint16_t rounded[2 * SIDE];
+                round_row(row_of(t, part + r), rounded, 2 * SIDE);
+                memcpy(&v[r], rounded, sizeof v[r]);
+            } else
+                memcpy(&v[r], row_of(t, part + r), sizeof v[r]);
+        turn_square(v);
+        for (int64_t r = 0; r < SIDE; r++) memcpy(to + r * BLOCK_COLUMNS + part, &v[r], sizeof v[r]);
+    }
+}
+
+void lam_gemm_pack_blocks(const lam_gemm_blocks *blocks, const lam_gemm_source *from, int64_t k,
+                          int64_t padded_k, int64_t n, void *packed) {
+    int64_t k_block = blocks->pairs ? 2 * SIDE : SIDE, k_blocks = (padded_k + k_block - 1) / k_block,
+            n_blocks = (n + BLOCK_COLUMNS - 1) / BLOCK_COLUMNS;
+    size_t element = blocks->pairs ? sizeof(uint16_t) : sizeof(float),
+           stored = from->bf16 ? sizeof(uint16_t) : sizeof(float);
+    bool turned = from->transposed;
+    int64_t outer = turned ? n_blocks : k_blocks, inner = turned ? k_blocks : n_blocks,
+            tile_rows = turned ? BLOCK_COLUMNS : k_block, tile_columns = turned ? k_block : BLOCK_COLUMNS;
+#pragma omp parallel for schedule(static)
+    for (int64_t o = 0; o < outer; o++) /* along the rows as they are stored */
+        for (int64_t i = 0; i < inner; i++) {
+            char room[2 * SIDE * BLOCK_COLUMNS * sizeof(float)];
+            int64_t kb = turned ? i : o, nb = turned ? o : i,
+                    rows = part((turned ? n : k) - o * tile_rows, tile_rows),
+                    columns = part((turned ? k : n) - i * tile_columns, tile_columns);
+            tile t = {(const char *)from->data +
+                          (size_t)(o * tile_rows * from->stride + i * tile_columns) * stored,
+                      (size_t)from->stride * stored};
+            if (rows < tile_rows || columns < tile_columns)
+                t = padded(t, rows, columns * (int64_t)stored, (size_t)tile_columns * stored, tile_rows,
+                           room);
+            word *to = (word *)(void *)((char *)packed +
+                                        (size_t)(kb * blocks->k_stride + nb * blocks->n_stride) * element);
+            if (turned)
+                pack_turned(t, blocks->pairs, from->bf16, to);
+            else
+                pack_straight(t, blocks->pairs, from->bf16, to);
+        }
+}
+
+/* ---- turned matrices ---- */
+
+CLONES static void turn_tile(tile t, bool bf16, char *to, size_t to_stride, int64_t columns) {
+    words v[SIDE];
+    for (int64_t r = 0; r < SIDE; r++)
+        if (bf16) {
+            const uint16_t *low = row_of(t, 2 * r), *high = row_of(t, 2 * r + 1);
+            for (int64_t j = 0; j < SIDE; j++) v[r][j] = (word)low[j] | (word)high[j] << 16;
+        } else
+            memcpy(&v[r], row_of(t, r), sizeof v[r]);
+    turn_square(v);
+    for (int64_t c = 0; c < columns; c++) memcpy(to + (size_t)c * to_stride, &v[c], sizeof v[c]);
+}
+
+int64_t lam_gemm_turned_stride(bool bf16, int64_t rows) {
+    int64_t height = bf16 ? 2 * SIDE : SIDE, stride = (rows + height - 1) / height * height,
+            page = 4096 / (bf16 ? 2 : 4);
+    return stride % page ? stride : stride + height; /* rows a page apart share the sets of a cache */
+}
+
+void lam_gemm_turn(const void *from, bool bf16, int64_t rows, int64_t columns, int64_t stride, void *to) {
+    size_t element = bf16 ? sizeof(uint16_t) : sizeof(float),
+           to_stride = (size_t)lam_gemm_turned_stride(bf16, rows) * element;
+    int64_t height = bf16 ? 2 * SIDE : SIDE;
+#pragma omp parallel for schedule(static)
+    for (int64_t c = 0; c < columns; c += SIDE)
+        for (int64_t r = 0; r < lam_gemm_turned_stride(bf16, rows); r += height) {
+            char room[2 * SIDE * SIDE * sizeof(float)];
+            int64_t inside = part(rows - r, height), width = part(columns - c, SIDE);
+            tile t = {(const char *)from + (size_t)(r * stride + c) * element, (size_t)stride * element};
+            if (inside < height || width < SIDE)
+                t = padded(t, inside, width * (int64_t)element, SIDE * element, height, room);
+            turn_tile(t, bf16, (char *)to + (size_t)c * to_stride + (size_t)r * element, to_stride, width);
+        }
+}
