@@ -10,8 +10,8 @@ declare -A allowed=(
 declare -A owner=(
   [hdf5.h]='base/h5ad.*' [yaml.h]='base/yaml.*' [jansson.h]='base/json\.c' [mpi.h]='dist/mpi.*'
   [tiffio.h]='data/.*' [openjpeg.h]='data/.*' [png.h]='(data/.*|base/picture\.c)' [zstd.h]='(data/.*|base/unpack\.c|base/h5ad_filter\.c)'
-  [dnnl.h]='(base/gemm[a-z_]*\.c|model/cpu/.*)' [oneapi/dnnl/dnnl.h]='(base/gemm[a-z_]*\.c|model/cpu/.*)'
-  [lapacke.h]='(eval/linalg\.c|base/gemm[a-z_]*\.c)' [cblas.h]='(eval/linalg\.c|base/gemm[a-z_]*\.c)' [lbfgs.h]='eval/.*'
+  [dnnl.h]='(base/gemm[a-z_]*\.[ch]|model/cpu/.*)' [oneapi/dnnl/dnnl.h]='(base/gemm[a-z_]*\.c|model/cpu/.*)'
+  [lapacke.h]='(eval/linalg\.c|base/gemm[a-z_]*\.[ch])' [cblas.h]='(eval/linalg\.c|base/gemm[a-z_]*\.c)' [lbfgs.h]='eval/.*'
   [zip.h]='base/torch_.*')
 failed=0
 while IFS=: read -r file line text; do
