@@ -12,16 +12,16 @@ TYPES = ("f32", "bf16")
 WAYS = {"eager": "none", "compiled": "default"}
 
 # Name, ours, peer's script and model, batch, and how many times as fast as the peer f32 is to be; where `or_share` is given,
-# that share of the limit of products is enough.
+# that share of the limit of products is enough. `crops`: the two batch sizes between which memory is compared.
 ROWS = {
-    "S/16": dict(ours="s16", script="mae_torch.py", peer="s16", batch=8, ratio=1.35, or_share=0.8),
-    "B/16": dict(ours="b16", script="mae_torch.py", peer="b16", batch=8, ratio=1.35, or_share=0.8),
-    "S/8": dict(ours="s8", script="mae_torch.py", peer="s8", batch=2, ratio=1.2, or_share=None),
-    "CA-S/16": dict(ours="ca-s16", script="ca_mae_torch.py", peer="s16", batch=2, ratio=1.2, or_share=None),
+    "S/16": dict(ours="s16", crops=(16, 32), script="mae_torch.py", peer="s16", batch=8, ratio=1.35, or_share=0.8),
+    "B/16": dict(ours="b16", crops=(8, 16), script="mae_torch.py", peer="b16", batch=8, ratio=1.35, or_share=0.8),
+    "S/8": dict(ours="s8", crops=(4, 8), script="mae_torch.py", peer="s8", batch=2, ratio=1.2, or_share=None),
+    "CA-S/16": dict(ours="ca-s16", crops=(4, 8), script="ca_mae_torch.py", peer="s16", batch=2, ratio=1.2, or_share=None),
 }
 # bf16: where the machine's own products are fast, an absolute speed of the whole step; elsewhere a share of them. GFLOP/s.
 BF16_FAST_LIMIT, BF16_GOAL, BF16_SHARE = 750, 600, 0.8
-MEMORY_ROW, MEMORY_BATCHES, MEMORY_GOAL = "S/16", (16, 32), 1.5
+MEMORY_GOAL = 1.5
 
 
 # ---- running ----
@@ -102,27 +102,30 @@ def judge(name, kind, found):
                 goal_crops_per_s=goal, goal=words, met=goal is not None and line["ours"]["median"] >= goal)
 
 
-def slopes(a):
-    """MiB a crop: of ours with and without recomputation, of the peer both ways, in each type."""
-    row, (small, large) = ROWS[MEMORY_ROW], MEMORY_BATCHES
+def slopes(a, name, kind):
+    """MiB a crop of one row in one type: of ours with and without recomputation, of the peer both ways."""
+    row = ROWS[name]
+    small, large = row["crops"]
+
+    def ours(recompute):
+        records = [run_ours(a, row, kind, batch, 1, recompute, 0.001)[0] for batch in (small, large)]
+        return (records[1]["peak_MiB"] - records[0]["peak_MiB"]) / (large - small) if all(records) else None
+
+    def peer(way):
+        peaks = [run_peer(a, row, kind, batch, 1, way, 1)[1] for batch in (small, large)]
+        return (peaks[1] - peaks[0]) / (large - small) if all(peaks) else None
+
+    peers = {way: peer(way) for way in a.peers}
+    known = [slope for slope in peers.values() if slope]
     lines = []
-    for kind in a.types:
-        def ours(recompute):
-            records = [run_ours(a, row, kind, batch, 1, recompute, 0.001)[0] for batch in (small, large)]
-            return (records[1]["peak_MiB"] - records[0]["peak_MiB"]) / (large - small) if all(records) else None
-
-        def peer(way):
-            peaks = [run_peer(a, row, kind, batch, 1, way, 1)[1] for batch in (small, large)]
-            return (peaks[1] - peaks[0]) / (large - small) if all(peaks) else None
-
-        peers = {way: peer(way) for way in a.peers}
-        known = [slope for slope in peers.values() if slope]
-        for recompute in ("none", "norm_gelu"):
-            slope = ours(recompute)
-            fewer = min(known) / slope if known and slope else None
-            lines.append(dict(row=MEMORY_ROW, type=kind, batches=list(MEMORY_BATCHES), recompute=recompute, ours_MiB=slope,
-                              **{way + "_MiB": value for way, value in peers.items()}, times_less=fewer,
-                              met=fewer is not None and fewer >= MEMORY_GOAL))
+    for recompute in ("none", "norm_gelu"):
+        slope = ours(recompute)
+        fewer = min(known) / slope if known and slope else None
+        lines.append(dict(row=name, type=kind, batches=[small, large], recompute=recompute, ours_MiB=slope,
+                          **{way + "_MiB": value for way, value in peers.items()}, times_less=fewer,
+                          met=fewer is not None and fewer >= MEMORY_GOAL))
+        print("memory, %s %s %s: %s MiB a crop, PyTorch %s" % (name, kind, recompute, cell(slope),
+              ", ".join("%s %s" % (cell(value), way) for way, value in peers.items())), file=sys.stderr)
     return lines
 
 
@@ -170,7 +173,7 @@ def main():
     if load > 0.5: print("compare: the machine is not idle (load %.1f): goals are for one that is" % load, file=sys.stderr)
     results = run_rounds(a)
     lines = [judge(name, kind, found) for (name, kind), found in results.items()]
-    memory = [] if a.no_memory else slopes(a)
+    memory = [] if a.no_memory else [line for name in a.rows for kind in a.types for line in slopes(a, name, kind)]
     print_all(lines, memory)
     if a.out:
         first = next((r for found in results.values() for r in found["ours"]), {})
