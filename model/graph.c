@@ -1,6 +1,6 @@
+/* Building a graph and running it; lifetimes.c and plan.c say what lies where meanwhile. */
 #include "model/graph.h"
 
-#include <math.h>
 #include <omp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,46 +11,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/threads.h"
-#include "model/internal.h"
-
-#define MAX_NODES 4096
-#define ALIGNMENT ((size_t)64)
-#define FOREVER INT64_MAX
-
-typedef enum owner { OWNER_ACTIVATION, OWNER_GRADIENT, OWNER_WORKSPACE, OWNER_INPUT } owner;
-
-/* A stretch of the arena, alive from time `first` to `last`. */
-typedef struct block {
-    size_t bytes, offset;
-    int64_t first, last;
-    owner owner;
-    void **where; /* gets the address */
-} block;
-
-struct lam_graph {
-    lam_parameters *parameters;
-    lam_arena memory; /* tensors and nodes */
-    lam_tensor **tensors;
-    lam_node **nodes;
-    int64_t tensor_count, tensor_capacity, node_count, node_capacity;
-    lam_tensor *loss;
-    lam_status status;
-    char message[1024];
-    void *arena;           /* NULL: another graph of lam_graph_plan_together owns it */
-    block *planned_blocks; /* while it is planned */
-    int64_t planned_count;
-    lam_memory_report report;
-    lam_gradient_hook hook;
-    void *hook_context;
-    int64_t bucket;
-    int64_t *final_at; /* [entries] backward node index after which the parameter's gradient is final; -1:
-                          unused */
-    bool planned, profile, poison, hold_weights;
-    lam_dtype activation;
-    lam_rounding rounding;
-    lam_recompute recompute;
-    int64_t blocks, open_block; /* blocks so far; the one being built, 0: none */
-};
+#include "model/graph_state.h"
 
 void lam_graph_fail(lam_graph *graph, const char *format, ...) {
     if (graph->status != LAM_OK) return;
@@ -287,8 +248,6 @@ void *lam_gradient_target(lam_tensor *t, bool *add) {
     return t->gradient;
 }
 
-/* ---- planning ---- */
-
 lam_status lam_graph_differentiate(lam_graph *graph, lam_tensor *loss) {
     if (graph->status != LAM_OK || !loss) return LAM_OK; /* lam_graph_plan says why */
     LAM_REQUIRE(loss->count == 1 && loss->requires_gradient, LAM_ERROR_INTERNAL,
@@ -296,321 +255,6 @@ lam_status lam_graph_differentiate(lam_graph *graph, lam_tensor *loss) {
     graph->loss = loss;
     loss->kept = true;
     return LAM_OK;
-}
-
-static bool runs_backward(const lam_graph *graph, const lam_node *node) {
-    if (!graph->loss || !node->op->backward) return false;
-    for (int i = 0; i < node->output_count; i++)
-        if (node->outputs[i]->requires_gradient) return true;
-    return false;
-}
-
-static void max_into(int64_t *value, int64_t other) {
-    if (other > *value) *value = other;
-}
-
-static void min_into(int64_t *value, int64_t other) {
-    if (*value < 0 || other < *value) *value = other;
-}
-
-static void read_in_backward(lam_tensor *t, int64_t time) {
-    max_into(&t->last_backward_use, time);
-    min_into(&t->first_backward_use, time);
-}
-
-/* Whoever uses a tensor of bounded rows reads their count. */
-static void use_bound(const lam_tensor *t, int64_t time, bool backward, int64_t backward_time) {
-    if (!t->bound) return;
-    max_into(&t->bound->last_forward_use, time);
-    if (backward) read_in_backward(t->bound, backward_time);
-}
-
-static void find_uses(lam_graph *graph) {
-    int64_t n = graph->node_count;
-    for (int64_t i = 0; i < graph->tensor_count; i++) {
-        lam_tensor *t = graph->tensors[i];
-        t->last_forward_use = t->last_backward_use = t->first_gradient_use = t->first_backward_use = -1;
-    }
-    for (int64_t i = 0; i < n; i++) {
-        lam_node *node = graph->nodes[i];
-        int64_t backward_time = 2 * n - 1 - i;
-        bool backward = runs_backward(graph, node);
-        for (int k = 0; k < node->input_count; k++) {
-            lam_tensor *t = node->inputs[k];
-            max_into(&t->last_forward_use, i);
-            use_bound(t, i, backward, backward_time);
-            if (!backward) continue;
-            if (node->op->backward_reads_inputs >> k & 1u) read_in_backward(t, backward_time);
-            if (t->requires_gradient) min_into(&t->first_gradient_use, backward_time);
-        }
-        for (int k = 0; k < node->output_count; k++) {
-            use_bound(node->outputs[k], i, backward, backward_time);
-            if (backward && node->op->backward_reads_outputs >> k & 1u)
-                read_in_backward(node->outputs[k], backward_time);
-        }
-    }
-}
-
-static bool leaves_block(const lam_graph *graph, const lam_node *producer, const lam_tensor *t) {
-    for (int64_t i = 0; i < graph->node_count; i++)
-        for (int k = 0; k < graph->nodes[i]->input_count; k++)
-            if (graph->nodes[i]->inputs[k] == t && graph->nodes[i]->block != producer->block) return true;
-    return false;
-}
-
-/* When a block runs again: at the backward time of its last node. -1: it does not. */
-static int64_t again_time(const lam_graph *graph, int64_t number) {
-    for (int64_t i = graph->node_count - 1; i >= 0 && number > 0; i--)
-        if (graph->nodes[i]->block == number && graph->nodes[i]->recomputed)
-            return 2 * graph->node_count - 1 - i;
-    return -1;
-}
-
-/* Marks what is recomputed, and lets what that reads, or writes once more, live until then. The last block is not recomputed:
- * all of it is alive when its backward pass begins. */
-static void mark_recomputed(lam_graph *graph, lam_recompute what) {
-    int64_t n = graph->node_count;
-    for (int64_t i = 0; i < graph->tensor_count; i++) graph->tensors[i]->recomputed = false;
-    for (int64_t i = 0; i < n; i++) graph->nodes[i]->recomputed = false;
-    if (!graph->loss) return;
-    for (int64_t i = 0; i < n && what == LAM_RECOMPUTE_NORM_GELU; i++) {
-        lam_node *node = graph->nodes[i];
-        for (int k = 0; k < node->output_count && node->op->again; k++)
-            node->outputs[k]->recomputed = (node->op->again_outputs >> k & 1u) && !node->outputs[k]->kept &&
-                                           node->outputs[k]->first_backward_use >= 0;
-    }
-    for (int64_t i = 0; i < n && what == LAM_RECOMPUTE_BLOCK; i++) {
-        lam_node *node = graph->nodes[i];
-        node->recomputed = node->block > 0 && node->block < graph->blocks && runs_backward(graph, node);
-        for (int k = 0; k < node->output_count && node->recomputed; k++)
-            node->outputs[k]->recomputed =
-                !node->outputs[k]->kept && !leaves_block(graph, node, node->outputs[k]);
-    }
-    for (int64_t i = 0; i < n; i++) {
-        lam_node *node = graph->nodes[i];
-        if (!node->recomputed) continue;
-        int64_t time = again_time(graph, node->block);
-        for (int k = 0; k < node->input_count; k++)
-            if (!node->inputs[k]->recomputed) read_in_backward(node->inputs[k], time);
-        for (int k = 0; k < node->output_count; k++)
-            if (!node->outputs[k]->recomputed) read_in_backward(node->outputs[k], time);
-    }
-}
-
-static int larger_first(const void *a, const void *b) {
-    const block *x = *(block *const *)a, *y = *(block *const *)b;
-    if (x->bytes != y->bytes) return x->bytes < y->bytes ? 1 : -1;
-    return x < y ? -1 : x > y; /* same array: keeps the order */
-}
-
-static int by_offset(const void *a, const void *b) {
-    const block *x = *(block *const *)a, *y = *(block *const *)b;
-    return (x->offset > y->offset) - (x->offset < y->offset);
-}
-
-/* Greedy by size: each block takes the lowest gap between blocks that live at the same time (Pisarchyk & Lee
- * 2020, Efficient memory management for deep neural net inference: greedy by size). */
-static lam_status place(block *blocks, int64_t count, size_t *total) {
-    block **order = NULL, **overlapping = NULL;
-    lam_status status = LAM_OK;
-    *total = 0;
-    LAM_TRY_GOTO(lam_alloc_array((void **)&order, count, sizeof *order), done);
-    LAM_TRY_GOTO(lam_alloc_array((void **)&overlapping, count, sizeof *overlapping), done);
-    for (int64_t i = 0; i < count; i++) order[i] = &blocks[i];
-    if (count) qsort(order, (size_t)count, sizeof *order, larger_first);
-    for (int64_t i = 0; i < count; i++) {
-        int64_t others = 0;
-        for (int64_t j = 0; j < i; j++)
-            if (order[j]->first <= order[i]->last && order[i]->first <= order[j]->last)
-                overlapping[others++] = order[j];
-        if (others) qsort(overlapping, (size_t)others, sizeof *overlapping, by_offset);
-        size_t at = 0;
-        for (int64_t j = 0; j < others; j++) {
-            if (overlapping[j]->offset >= at + order[i]->bytes) break;
-            size_t end = overlapping[j]->offset + overlapping[j]->bytes;
-            if (end > at) at = end;
-        }
-        order[i]->offset = at;
-        if (at + order[i]->bytes > *total) *total = at + order[i]->bytes;
-    }
-done:
-    lam_free(order);
-    lam_free(overlapping);
-    return status;
-}
-
-static void add_block(block *blocks, int64_t *count, size_t bytes, int64_t first, int64_t last, owner who,
-                      void **where) {
-    if (!bytes) return;
-    blocks[(*count)++] = (block){(bytes + ALIGNMENT - 1) & ~(ALIGNMENT - 1), 0, first, last, who, where};
-}
-
-static int64_t birth(const lam_graph *graph, const lam_tensor *t) {
-    int64_t born = 0;
-    while (graph->nodes[born] != t->producer) born++;
-    return born;
-}
-
-static void collect_tensor(lam_graph *graph, lam_tensor *t, block *blocks, int64_t *count) {
-    size_t bytes = (size_t)t->count * lam_dtype_bytes(t->dtype);
-    if (t->is_input) {
-        add_block(blocks, count, bytes, 0, FOREVER, OWNER_INPUT, &t->places[0]);
-        return;
-    }
-    int64_t born = birth(graph, t), last = born, backward = 2 * graph->node_count - 1 - born;
-    max_into(&last, t->last_forward_use);
-    if (t->recomputed) {
-        int64_t again =
-            t->producer->recomputed ? again_time(graph, t->producer->block) : t->first_backward_use;
-        add_block(blocks, count, bytes, again, t->last_backward_use > again ? t->last_backward_use : again,
-                  OWNER_ACTIVATION, &t->places[1]);
-    } else {
-        max_into(&last, t->last_backward_use);
-    }
-    add_block(blocks, count, bytes, born, t->kept ? FOREVER : last, OWNER_ACTIVATION, &t->places[0]);
-    if (graph->loss && t->requires_gradient && (t->first_gradient_use >= 0 || t == graph->loss))
-        add_block(blocks, count, bytes, t == graph->loss ? backward : t->first_gradient_use, backward,
-                  OWNER_GRADIENT, &t->gradient);
-}
-
-static void collect_node(lam_graph *graph, int64_t i, block *blocks, int64_t *count) {
-    lam_node *node = graph->nodes[i];
-    bool backward = runs_backward(graph, node);
-    int64_t end = 2 * graph->node_count - 1 - i;
-    if (node->recomputed) {
-        int64_t again = again_time(graph, node->block);
-        add_block(blocks, count, node->saved_bytes, i, i, OWNER_ACTIVATION, &node->saved_places[0]);
-        add_block(blocks, count, node->saved_bytes, again, end, OWNER_ACTIVATION, &node->saved_places[1]);
-        add_block(blocks, count, node->forward_workspace_bytes, again, again, OWNER_WORKSPACE,
-                  &node->workspace_places[1]);
-    } else {
-        add_block(blocks, count, node->saved_bytes, i, backward ? end : i, OWNER_ACTIVATION,
-                  &node->saved_places[0]);
-    }
-    add_block(blocks, count, node->forward_workspace_bytes, i, i, OWNER_WORKSPACE,
-              &node->workspace_places[0]);
-    if (backward)
-        add_block(blocks, count, node->backward_workspace_bytes, end, end, OWNER_WORKSPACE,
-                  &node->backward_workspace);
-}
-
-/* Every stretch of memory that a step needs, with its life. The caller frees *blocks. */
-static lam_status collect(lam_graph *graph, lam_recompute what, block **blocks, int64_t *count) {
-    *count = 0;
-    LAM_TRY(
-        lam_alloc_array((void **)blocks, 3 * graph->tensor_count + 5 * graph->node_count, sizeof **blocks));
-    find_uses(graph);
-    mark_recomputed(graph, what);
-    for (int64_t i = 0; i < graph->tensor_count; i++)
-        if (!graph->tensors[i]->parameter) collect_tensor(graph, graph->tensors[i], *blocks, count);
-    for (int64_t i = 0; i < graph->node_count; i++) collect_node(graph, i, *blocks, count);
-    return LAM_OK;
-}
-
-static void report_memory(const lam_graph *graph, const block *blocks, int64_t count, size_t total,
-                          lam_memory_report *report) {
-    *report = (lam_memory_report){.total = total};
-    size_t *owners[] = {&report->activations, &report->activation_gradients, &report->workspace,
-                        &report->inputs};
-    for (int64_t i = 0; i < count; i++) *owners[blocks[i].owner] += blocks[i].bytes;
-    report->weights = (size_t)graph->parameters->count * sizeof(float);
-    for (int64_t i = 0; i < graph->node_count; i++) {
-        const lam_node *node = graph->nodes[i];
-        report->packed += node->packed_bytes[0] + (runs_backward(graph, node) ? node->packed_bytes[1] : 0);
-    }
-    report->gradients = graph->loss ? (size_t)graph->parameters->trainable * sizeof(float) : 0;
-}
-
-lam_status lam_graph_measure(lam_graph *graph, lam_recompute what, lam_memory_report *report) {
-    if (graph->status != LAM_OK) LAM_FAIL(graph->status, "the network cannot be built: %s", graph->message);
-    LAM_REQUIRE(!graph->planned, LAM_ERROR_INTERNAL, "the graph is planned already");
-    block *blocks = NULL;
-    int64_t count = 0;
-    size_t total = 0;
-    lam_status status = collect(graph, what, &blocks, &count);
-    if (status == LAM_OK) status = place(blocks, count, &total);
-    if (status == LAM_OK) report_memory(graph, blocks, count, total, report);
-    lam_free(blocks);
-    return status;
-}
-
-static lam_status find_final_gradients(lam_graph *graph) {
-    lam_parameters *p = graph->parameters;
-    LAM_TRY(lam_alloc_array((void **)&graph->final_at, p->entries, sizeof *graph->final_at));
-    for (int64_t e = 0; e < p->entries; e++) {
-        graph->final_at[e] = -1;
-        for (int64_t i = graph->node_count - 1; i >= 0; i--)
-            for (int k = 0; k < graph->nodes[i]->input_count && runs_backward(graph, graph->nodes[i]); k++)
-                if (graph->nodes[i]->inputs[k]->parameter == &p->entry[e]) graph->final_at[e] = i;
-    }
-    return LAM_OK;
-}
-
-/* Everything at its place of the forward pass. */
-static void use_places(lam_graph *graph) {
-    for (int64_t i = 0; i < graph->tensor_count; i++)
-        if (!graph->tensors[i]->parameter) graph->tensors[i]->data = graph->tensors[i]->places[0];
-    for (int64_t i = 0; i < graph->node_count; i++) {
-        graph->nodes[i]->saved = graph->nodes[i]->saved_places[0];
-        graph->nodes[i]->forward_workspace = graph->nodes[i]->workspace_places[0];
-    }
-}
-
-/* Room for weights that operations prepare; graphs over the same parameters share it. */
-static lam_status reserve_packed(lam_graph *graph) {
-    for (int64_t i = 0; i < graph->node_count; i++) {
-        lam_node *node = graph->nodes[i];
-        for (int backward = 0; backward < (runs_backward(graph, node) ? 2 : 1); backward++) {
-            if (!node->packed_bytes[backward]) continue;
-            LAM_TRY(lam_parameters_reserve(graph->parameters, node->inputs[1]->data, backward,
-                                           node->packed_bytes[backward], &node->packed[backward]));
-        }
-    }
-    return LAM_OK;
-}
-
-static lam_status lay_out(lam_graph *graph) {
-    if (graph->status != LAM_OK) LAM_FAIL(graph->status, "the network cannot be built: %s", graph->message);
-    LAM_REQUIRE(graph->node_count > 0 && !graph->planned, LAM_ERROR_INTERNAL,
-                "the graph is empty or planned already");
-    LAM_TRY(collect(graph, graph->recompute, &graph->planned_blocks, &graph->planned_count));
-    return place(graph->planned_blocks, graph->planned_count, &graph->report.total);
-}
-
-static lam_status settle(lam_graph *graph, void *arena, size_t total) {
-    for (int64_t i = 0; i < graph->planned_count; i++)
-        *graph->planned_blocks[i].where = (char *)arena + graph->planned_blocks[i].offset;
-    report_memory(graph, graph->planned_blocks, graph->planned_count, total, &graph->report);
-    LAM_TRY(find_final_gradients(graph));
-    LAM_TRY(reserve_packed(graph));
-    use_places(graph);
-    graph->planned = true;
-    return LAM_OK;
-}
-
-lam_status lam_graph_plan(lam_graph *graph) { return lam_graph_plan_together(&graph, 1); }
-
-lam_status lam_graph_plan_together(lam_graph *const *graphs, int64_t count) {
-    size_t total = 0;
-    lam_status status = LAM_OK;
-    for (int64_t i = 0; i < count; i++) {
-        LAM_TRY_GOTO(lay_out(graphs[i]), done);
-        if (graphs[i]->report.total > total) total = graphs[i]->report.total;
-    }
-    status = lam_alloc(&graphs[0]->arena, total);
-    if (status != LAM_OK) {
-        lam_fail_context(
-            status, "the step needs %.1f MiB of activations: a smaller batch (train.micro_batch) needs less",
-            (double)total / 1048576.0);
-        goto done;
-    }
-    for (int64_t i = 0; i < count; i++) LAM_TRY_GOTO(settle(graphs[i], graphs[0]->arena, total), done);
-done:
-    for (int64_t i = 0; i < count; i++) {
-        lam_free(graphs[i]->planned_blocks);
-        graphs[i]->planned_blocks = NULL;
-    }
-    return status;
 }
 
 /* ---- running ---- */
@@ -683,7 +327,7 @@ static lam_status run_block_again(lam_graph *graph, int64_t number) {
 static lam_status prepare_backward(lam_graph *graph, int64_t i) {
     lam_node *node = graph->nodes[i];
     int64_t time = 2 * graph->node_count - 1 - i;
-    if (node->recomputed && again_time(graph, node->block) == time)
+    if (node->recomputed && lam_again_time(graph, node->block) == time)
         LAM_TRY(run_block_again(graph, node->block));
     for (int k = 0; k < node->input_count; k++)
         if (node->op->backward_reads_inputs >> k & 1u) LAM_TRY(compute_again(graph, node->inputs[k], time));
@@ -702,7 +346,7 @@ static lam_status check_threads(void) {
 lam_status lam_graph_forward(lam_graph *graph) {
     LAM_REQUIRE(graph->planned, LAM_ERROR_INTERNAL, "the graph is not planned");
     LAM_TRY(check_threads());
-    use_places(graph);
+    lam_graph_use_places(graph);
     for (int64_t i = 0; i < graph->node_count; i++)
         LAM_TRY(run_node(graph, graph->nodes[i], LAM_PASS_FORWARD));
     return LAM_OK;
@@ -736,7 +380,7 @@ lam_status lam_graph_backward(lam_graph *graph) {
         lam_node *node = graph->nodes[i];
         bool wanted = false;
         for (int k = 0; k < node->output_count; k++) wanted |= node->outputs[k]->gradient_written;
-        if (wanted && runs_backward(graph, node)) {
+        if (wanted && lam_runs_backward(graph, node)) {
             LAM_TRY(prepare_backward(graph, i));
             LAM_TRY(run_node(graph, node, LAM_PASS_BACKWARD));
         }
@@ -753,8 +397,6 @@ void lam_graph_set_gradient_hook(lam_graph *graph, lam_gradient_hook hook, void 
     graph->hook_context = context;
     graph->bucket = bucket_elements;
 }
-
-void lam_graph_memory(const lam_graph *graph, lam_memory_report *report) { *report = graph->report; }
 
 lam_node *const *lam_graph_nodes(const lam_graph *graph, int64_t *count) {
     *count = graph->node_count;

@@ -1,4 +1,4 @@
-/* What graph.c and the operations share; no other directory includes it.
+/* What the graph and the operations share; no other directory includes it.
  *
  * An operation is a table entry: what it is called, which of its tensors its backward rule reads (that
  * decides lifetimes), and its two kernels. Forward step i runs at time i, its backward rule at 2n - 1 - i. */
