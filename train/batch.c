@@ -4,19 +4,20 @@
 
 void lam_batch_feed(const lam_mae_io *io, const lam_feeder *feeder, const lam_batch *batch, int64_t begin,
                     int64_t step, double weight, bool training) {
-    int64_t rows = lam_tensor_dim(io->pixels, 0), channels = feeder->channels;
+    const lam_mae_pixels *in = &io->input;
+    int64_t rows = lam_tensor_dim(in->pixels, 0), channels = feeder->channels;
     int64_t used = batch->rows - begin < rows ? batch->rows - begin : rows;
     size_t row_bytes =
-        (size_t)(lam_tensor_count(io->pixels) / rows) * (lam_tensor_dtype(io->pixels) == LAM_U8 ? 1 : 2);
-    char *pixels = lam_tensor_data(io->pixels);
-    float *present = lam_tensor_data(io->present), *weights = lam_tensor_data(io->sample_weight);
-    float *mean = io->mean ? lam_tensor_data(io->mean) : NULL,
-          *rstd = io->rstd ? lam_tensor_data(io->rstd) : NULL;
+        (size_t)(lam_tensor_count(in->pixels) / rows) * (lam_tensor_dtype(in->pixels) == LAM_U8 ? 1 : 2);
+    char *pixels = lam_tensor_data(in->pixels);
+    float *present = lam_tensor_data(in->present), *weights = lam_tensor_data(io->sample_weight);
+    float *mean = in->mean ? lam_tensor_data(in->mean) : NULL,
+          *rstd = in->rstd ? lam_tensor_data(in->rstd) : NULL;
     int64_t *ids = lam_tensor_data(io->sample_ids);
 
     memcpy(pixels, (const char *)batch->pixels + (size_t)begin * row_bytes, (size_t)used * row_bytes);
     memset(pixels + (size_t)used * row_bytes, 0, (size_t)(rows - used) * row_bytes);
-    memcpy(lam_tensor_data(io->scale), feeder->scale, (size_t)channels * sizeof(float));
+    memcpy(lam_tensor_data(in->scale), feeder->scale, (size_t)channels * sizeof(float));
     *(int64_t *)lam_tensor_data(io->step) = step;
     if (io->drop_scale) *(float *)lam_tensor_data(io->drop_scale) = training ? 1.0f : 0.0f;
     for (int64_t i = 0; i < rows; i++) {

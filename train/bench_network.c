@@ -61,10 +61,10 @@ lam_status lam_bench_model(const char *name, lam_mae_config *model) {
 
 static void fill_inputs(const lam_bench_network *n) {
     lam_rng rng = lam_rng_stream(1, LAM_RNG_TEST, 0);
-    uint8_t *pixels = lam_tensor_data(n->io.pixels);
-    for (int64_t i = 0; i < lam_tensor_count(n->io.pixels); i++)
-        pixels[i] = (uint8_t)lam_rng_below(&rng, 256);
-    float *scale = lam_tensor_data(n->io.scale), *present = lam_tensor_data(n->io.present),
+    const lam_mae_pixels *in = &n->io.input;
+    uint8_t *pixels = lam_tensor_data(in->pixels);
+    for (int64_t i = 0; i < lam_tensor_count(in->pixels); i++) pixels[i] = (uint8_t)lam_rng_below(&rng, 256);
+    float *scale = lam_tensor_data(in->scale), *present = lam_tensor_data(in->present),
           *weight = lam_tensor_data(n->io.sample_weight);
     int64_t *ids = lam_tensor_data(n->io.sample_ids);
     if (n->io.drop_scale) *(float *)lam_tensor_data(n->io.drop_scale) = 1;

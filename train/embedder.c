@@ -87,20 +87,19 @@ void lam_embedder_close(lam_embedder *e) {
 static void feed(lam_embedder *e, const lam_crop *crops, int64_t count, const int64_t *plates) {
     size_t row_bytes =
         (size_t)(e->channels * e->crop_size * e->crop_size) * (size_t)lam_shards_pixel_type(e->shards);
-    char *pixels = lam_tensor_data(e->io.pixels);
-    float *present = lam_tensor_data(e->io.present);
+    const lam_mae_pixels *in = &e->io.input;
+    char *pixels = lam_tensor_data(in->pixels);
+    float *present = lam_tensor_data(in->present);
     memcpy(pixels, e->pixels, (size_t)count * row_bytes);
     memset(pixels + (size_t)count * row_bytes, 0, (size_t)(e->batch - count) * row_bytes);
-    memcpy(lam_tensor_data(e->io.scale), e->feeder.scale, (size_t)e->channels * sizeof(float));
+    memcpy(lam_tensor_data(in->scale), e->feeder.scale, (size_t)e->channels * sizeof(float));
     for (int64_t i = 0; i < e->batch; i++) {
         int64_t plate = i < count ? plates[crops[i].image] : 0;
         for (int64_t c = 0; c < e->channels; c++) {
             int64_t at = i * e->channels + c;
             present[at] = i < count && e->present[at] ? 1.0f : 0.0f;
-            if (e->io.mean)
-                ((float *)lam_tensor_data(e->io.mean))[at] = e->feeder.mean[plate * e->channels + c];
-            if (e->io.rstd)
-                ((float *)lam_tensor_data(e->io.rstd))[at] = e->feeder.rstd[plate * e->channels + c];
+            if (in->mean) ((float *)lam_tensor_data(in->mean))[at] = e->feeder.mean[plate * e->channels + c];
+            if (in->rstd) ((float *)lam_tensor_data(in->rstd))[at] = e->feeder.rstd[plate * e->channels + c];
         }
     }
 }

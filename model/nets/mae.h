@@ -64,14 +64,19 @@ typedef struct lam_mae_config {
     uint64_t seed;
 } lam_mae_config;
 
-typedef struct lam_mae_io {
-    /* inputs: the caller fills them before each forward */
+/* What the caller fills in of a batch of crops, before each forward. */
+typedef struct lam_mae_pixels {
     lam_tensor *pixels;      /* [B, C, S, S] pixel_type */
     lam_tensor *scale;       /* [C] F32: 1 / (2^bits - 1); NULL for F32 pixels */
     lam_tensor *mean, *rstd; /* [B, C] F32 for PLATE and DATASET; NULL otherwise */
     lam_tensor *present; /* [B, C] F32 1 or 0: channels that are absent become 0 after standardisation, with
                             mae_channel_agnostic they are not there at all; NULL for F32 pixels, but not there */
-    lam_tensor *noise;   /* [B, N] F32: an input with noise_input, else drawn on the device */
+} lam_mae_pixels;
+
+typedef struct lam_mae_io {
+    /* inputs: the caller fills them before each forward */
+    lam_mae_pixels input;
+    lam_tensor *noise; /* [B, N] F32: an input with noise_input, else drawn on the device */
     lam_tensor
         *step; /* [1] I64: counts masks, drops and draws of channels; NULL where none of these is drawn */
     lam_tensor *sample_ids; /* [B] I64; NULL with noise_input and drop_path 0 */
@@ -106,7 +111,7 @@ lam_status lam_mae_build(lam_graph *graph, const lam_mae_config *config, int64_t
 
 /* The encoder alone, nothing masked, tokens in image order: for embeddings. No gradients. */
 typedef struct lam_mae_encoder_io {
-    lam_tensor *pixels, *scale, *mean, *rstd, *present; /* as above */
+    lam_mae_pixels input;
     lam_tensor *only_channel;   /* [1] I64: -1 all; c: every other channel is 0 after standardisation
                                  (embeddings by channel); NULL where channels have tokens of their own */
     int64_t tokens_per_channel; /* then N = C * tokens_per_channel, channel by channel; else 0 */

@@ -144,24 +144,19 @@ lam_tensor *lam_channel_decoder(lam_graph *g, const lam_mae_config *c, lam_tenso
 /* ---- the network ---- */
 
 static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_io *io) {
-    int64_t patches = lam_mae_patches(c), tokens = channels_seen(c) * patches;
+    int64_t places = lam_mae_patches(c), tokens = channels_seen(c) * places;
     lam_tensor *noise = lam_mae_noise(g, c, batch, tokens, io), *ids_keep;
     if (c->channels_per_step) {
         if (!io->step) io->step = lam_input(g, "step", LAM_I64, 1, (int64_t[]){1});
         io->channel_ids = lam_keep(
             g, lam_draw_channels(g, io->step, c->in_channels, c->channels_per_step, c->seed), "channel_ids");
     }
-    lam_mae_pixels in = lam_mae_channel_input(g, c, batch, io->channel_ids);
-    io->pixels = in.pixels;
-    io->scale = in.scale;
-    io->mean = in.mean;
-    io->rstd = in.rstd;
-    io->present = in.present;
-    io->tokens_per_channel = patches;
-    io->target = lam_keep(g, in.patches, "target");
+    lam_tensor *patches = lam_mae_channel_input(g, c, batch, io->channel_ids, &io->input);
+    io->tokens_per_channel = places;
+    io->target = lam_keep(g, patches, "target");
     io->sample_weight = lam_input(g, "sample_weight", LAM_F32, 1, (int64_t[]){batch});
     lam_tensor *present =
-        c->channels_per_step ? lam_select_channels(g, in.present, io->channel_ids) : in.present;
+        c->channels_per_step ? lam_select_channels(g, io->input.present, io->channel_ids) : io->input.present;
     /* Masks of places or channels keep whole ones: the share that leaves just so many of all tokens. */
     double hidden = c->masking == LAM_MASKING_RANDOM
                         ? c->mask_ratio
@@ -171,27 +166,22 @@ static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_
     lam_keep(g, io->ids_restore, "ids_restore");
 
     lam_tensor *x =
-        lam_parallel_encoder(g, c, io, lam_gather_patches(g, in.patches, ids_keep, 1), ids_keep,
-                             lam_channel_keys(g, present, ids_keep, patches, true), c->depth, false, NULL);
+        lam_parallel_encoder(g, c, io, lam_gather_patches(g, patches, ids_keep, 1), ids_keep,
+                             lam_channel_keys(g, present, ids_keep, places, true), c->depth, false, NULL);
     io->latent = lam_keep(g, x, "latent");
     x = lam_named_linear(g, x, "", "encoder_decoder_proj");
     x = lam_channel_decoder(g, c, x, io->ids_restore, present, io->channel_ids);
     x = lam_named_linear(g, x, "", "decoder_pred");
-    lam_mae_predicted(g, c, x, in.patches, io);
+    lam_mae_predicted(g, c, x, patches, io);
 }
 
 static void build_encoder(lam_graph *g, const lam_mae_config *c, int64_t batch, int64_t block, bool hidden,
                           lam_mae_encoder_io *io) {
-    lam_mae_pixels in = lam_mae_channel_input(g, c, batch, NULL);
-    io->pixels = in.pixels;
-    io->scale = in.scale;
-    io->mean = in.mean;
-    io->rstd = in.rstd;
-    io->present = in.present;
+    lam_tensor *patches = lam_mae_channel_input(g, c, batch, NULL, &io->input);
     io->tokens_per_channel = lam_mae_patches(c);
-    lam_tensor *x = lam_parallel_encoder(g, c, NULL, lam_gather_patches(g, in.patches, NULL, 1), NULL,
-                                         lam_channel_keys(g, in.present, NULL, io->tokens_per_channel, true),
-                                         block, hidden, io->every);
+    lam_tensor *x = lam_parallel_encoder(
+        g, c, NULL, lam_gather_patches(g, patches, NULL, 1), NULL,
+        lam_channel_keys(g, io->input.present, NULL, io->tokens_per_channel, true), block, hidden, io->every);
     io->tokens = lam_keep(g, x, "tokens");
 }
 

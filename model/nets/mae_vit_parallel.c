@@ -148,18 +148,13 @@ static void fill_positions(lam_parameters *p, const lam_mae_config *c) {
 }
 
 static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_io *io) {
-    lam_mae_pixels in = lam_mae_input(g, c, batch, NULL);
-    io->pixels = in.pixels;
-    io->scale = in.scale;
-    io->mean = in.mean;
-    io->rstd = in.rstd;
-    io->present = in.present;
-    io->target = lam_keep(g, in.patches, "target");
+    lam_tensor *patches = lam_mae_input(g, c, batch, NULL, &io->input);
+    io->target = lam_keep(g, patches, "target");
     lam_mae_plan plan = lam_mae_masked(g, c, batch, lam_mae_patches(c), io);
     io->sample_weight = lam_input(g, "sample_weight", LAM_F32, 1, (int64_t[]){batch});
 
     lam_tensor *x =
-        lam_parallel_encoder(g, c, io, lam_gather_patches(g, in.patches, plan.ids_keep, c->in_channels),
+        lam_parallel_encoder(g, c, io, lam_gather_patches(g, patches, plan.ids_keep, c->in_channels),
                              plan.ids_keep, NULL, c->depth, false, NULL);
     io->latent = lam_keep(g, x, "latent");
     x = lam_named_linear(g, x, "", "encoder_decoder_proj");
@@ -172,19 +167,14 @@ static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_
                         lam_named(g, "decoder.", "norm.bias"));
     x = lam_named_linear(g, lam_drop_cls(g, x), "", "decoder_pred");
     if (plan.ids_decoded) x = lam_restore_tokens(g, x, io->ids_restore);
-    lam_mae_predicted(g, c, x, in.patches, io);
+    lam_mae_predicted(g, c, x, patches, io);
 }
 
 static void build_encoder(lam_graph *g, const lam_mae_config *c, int64_t batch, int64_t block, bool hidden,
                           lam_mae_encoder_io *io) {
     io->only_channel = lam_input(g, "only_channel", LAM_I64, 1, (int64_t[]){1});
-    lam_mae_pixels in = lam_mae_input(g, c, batch, io->only_channel);
-    io->pixels = in.pixels;
-    io->scale = in.scale;
-    io->mean = in.mean;
-    io->rstd = in.rstd;
-    io->present = in.present;
-    lam_tensor *x = lam_parallel_encoder(g, c, NULL, lam_gather_patches(g, in.patches, NULL, c->in_channels),
+    lam_tensor *patches = lam_mae_input(g, c, batch, io->only_channel, &io->input);
+    lam_tensor *x = lam_parallel_encoder(g, c, NULL, lam_gather_patches(g, patches, NULL, c->in_channels),
                                          NULL, NULL, block, hidden, io->every);
     io->tokens = lam_keep(g, x, "tokens");
 }

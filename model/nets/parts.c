@@ -112,34 +112,34 @@ lam_tensor *lam_named_norm(lam_graph *g, lam_tensor *x, const char *prefix, cons
     return lam_layernorm(g, x, lam_named(g, prefix, weight), lam_named(g, prefix, bias), LAM_LAYERNORM_EPS);
 }
 
-static lam_mae_pixels input(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_standardise how) {
-    lam_mae_pixels in = {0};
+static lam_tensor *patches_of(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_standardise how,
+                              lam_mae_pixels *in) {
     int64_t channels = c->in_channels;
-    in.pixels =
+    in->pixels =
         lam_input(g, "pixels", c->pixel_type, 4, (int64_t[]){batch, channels, c->image_size, c->image_size});
     if (c->pixel_type != LAM_F32) {
-        how.scale = in.scale = lam_input(g, "scale", LAM_F32, 1, (int64_t[]){channels});
+        how.scale = in->scale = lam_input(g, "scale", LAM_F32, 1, (int64_t[]){channels});
         if (c->normalize != LAM_NORMALIZE_CROP) {
-            how.mean = in.mean = lam_input(g, "mean", LAM_F32, 2, (int64_t[]){batch, channels});
-            how.rstd = in.rstd = lam_input(g, "rstd", LAM_F32, 2, (int64_t[]){batch, channels});
+            how.mean = in->mean = lam_input(g, "mean", LAM_F32, 2, (int64_t[]){batch, channels});
+            how.rstd = in->rstd = lam_input(g, "rstd", LAM_F32, 2, (int64_t[]){batch, channels});
         }
     }
     if (c->pixel_type != LAM_F32 || how.by_channel)
-        how.present = in.present = lam_input(g, "present", LAM_F32, 2, (int64_t[]){batch, channels});
+        how.present = in->present = lam_input(g, "present", LAM_F32, 2, (int64_t[]){batch, channels});
     how.patch_size = c->patch_size;
     how.transform = c->transform;
     how.by_crop = c->normalize == LAM_NORMALIZE_CROP;
-    in.patches = lam_patches(g, in.pixels, &how);
-    return in;
+    return lam_patches(g, in->pixels, &how);
 }
 
-lam_mae_pixels lam_mae_input(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_tensor *only_channel) {
-    return input(g, c, batch, (lam_standardise){.only_channel = only_channel});
+lam_tensor *lam_mae_input(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_tensor *only_channel,
+                          lam_mae_pixels *in) {
+    return patches_of(g, c, batch, (lam_standardise){.only_channel = only_channel}, in);
 }
 
-lam_mae_pixels lam_mae_channel_input(lam_graph *g, const lam_mae_config *c, int64_t batch,
-                                     lam_tensor *channel_ids) {
-    return input(g, c, batch, (lam_standardise){.by_channel = true, .channel_ids = channel_ids});
+lam_tensor *lam_mae_channel_input(lam_graph *g, const lam_mae_config *c, int64_t batch,
+                                  lam_tensor *channel_ids, lam_mae_pixels *in) {
+    return patches_of(g, c, batch, (lam_standardise){.by_channel = true, .channel_ids = channel_ids}, in);
 }
 
 lam_tensor *lam_mae_noise(lam_graph *g, const lam_mae_config *c, int64_t batch, int64_t tokens,

@@ -72,15 +72,13 @@ lam_tensor *lam_named_linear(lam_graph *g, lam_tensor *x, const char *prefix, co
 lam_tensor *lam_named_rows(lam_graph *g, const char *prefix, const char *name, int64_t first, int64_t count);
 lam_tensor *lam_named_norm(lam_graph *g, lam_tensor *x, const char *prefix, const char *name);
 
-typedef struct lam_mae_pixels {
-    lam_tensor *pixels, *scale, *mean, *rstd, *present; /* inputs, as in lam_mae_io */
-    lam_tensor *patches;                                /* [B, N, P*P*C] standardised */
-} lam_mae_pixels;
-lam_mae_pixels lam_mae_input(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_tensor *only_channel);
+/* Patches [B, N, P*P*C], standardised; sets the inputs that they come from. only_channel NULL: all take part. */
+lam_tensor *lam_mae_input(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_tensor *only_channel,
+                          lam_mae_pixels *in);
 /* Tokens of each channel by themselves: patches [B, K*N, P*P] of the channels channel_ids [K] (NULL: all); `present` is an
  * input for F32 pixels too. */
-lam_mae_pixels lam_mae_channel_input(lam_graph *g, const lam_mae_config *c, int64_t batch,
-                                     lam_tensor *channel_ids);
+lam_tensor *lam_mae_channel_input(lam_graph *g, const lam_mae_config *c, int64_t batch,
+                                  lam_tensor *channel_ids, lam_mae_pixels *in);
 
 typedef struct lam_mae_plan {
     lam_tensor *ids_keep; /* [B, K] visible tokens by rising noise */

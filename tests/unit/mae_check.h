@@ -161,7 +161,7 @@ static inline void check_golden_network(const lam_mae_config *config, const char
         for (int64_t k = 0; k < count; k++) n.parameters->weights[entry->offset + k] = (float)golden[k];
         lam_free(golden);
     }
-    lam_tensor *inputs[] = {n.io.pixels, n.io.noise};
+    lam_tensor *inputs[] = {n.io.input.pixels, n.io.noise};
     static const char *const names[] = {"input.pixel_values", "input.noise"};
     for (int i = 0; i < 2; i++) {
         double *golden = read_golden(file, names[i], &count);
@@ -169,7 +169,8 @@ static inline void check_golden_network(const lam_mae_config *config, const char
         for (int64_t k = 0; k < count; k++) values(inputs[i])[k] = (float)golden[k];
         lam_free(golden);
     }
-    for (int64_t k = 0; n.io.present && k < lam_tensor_count(n.io.present); k++) values(n.io.present)[k] = 1;
+    for (int64_t k = 0; n.io.input.present && k < lam_tensor_count(n.io.input.present); k++)
+        values(n.io.input.present)[k] = 1;
     lam_parameters_zero_gradients(n.parameters);
     ok(lam_graph_forward(n.graph));
     ok(lam_graph_backward(n.graph));

@@ -278,11 +278,11 @@ static void free_net(net *n) {
 
 /* Pixels are a function of the sample. */
 static void run_net(net *n, int64_t step, int64_t first_id, float drop_scale) {
-    int64_t pixels = lam_tensor_count(n->io.pixels) / n->batch;
+    int64_t pixels = lam_tensor_count(n->io.input.pixels) / n->batch;
     for (int64_t b = 0; b < n->batch; b++) {
         ((int64_t *)lam_tensor_data(n->io.sample_ids))[b] = first_id + b;
         for (int64_t i = 0; i < pixels; i++)
-            ((float *)lam_tensor_data(n->io.pixels))[b * pixels + i] =
+            ((float *)lam_tensor_data(n->io.input.pixels))[b * pixels + i] =
                 (float)sin(0.77 * (double)((first_id + b) * pixels + i));
     }
     *(int64_t *)lam_tensor_data(n->io.step) = step;

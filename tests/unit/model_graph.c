@@ -136,8 +136,8 @@ static net make_net_as(bool backward, lam_dtype activation, lam_recompute recomp
     ok(lam_mae_build(n.g, &config, 3, &n.io));
     if (backward) ok(lam_graph_differentiate(n.g, n.io.loss));
     ok(lam_graph_plan(n.g));
-    for (int64_t i = 0; i < lam_tensor_count(n.io.pixels); i++)
-        ((float *)lam_tensor_data(n.io.pixels))[i] = (float)sin(0.77 * (double)i);
+    for (int64_t i = 0; i < lam_tensor_count(n.io.input.pixels); i++)
+        ((float *)lam_tensor_data(n.io.input.pixels))[i] = (float)sin(0.77 * (double)i);
     for (int64_t i = 0; i < lam_tensor_count(n.io.noise); i++)
         ((float *)lam_tensor_data(n.io.noise))[i] = (float)fabs(sin(5.3 * (double)i));
     for (int64_t i = 0; i < 3; i++) ((float *)lam_tensor_data(n.io.sample_weight))[i] = 1.0f / 3.0f;
@@ -387,8 +387,8 @@ static void times(void **state) {
 /* ---- graphs that share an arena ---- */
 
 static void fill_io(const lam_mae_io *io) {
-    for (int64_t i = 0; i < lam_tensor_count(io->pixels); i++)
-        ((float *)lam_tensor_data(io->pixels))[i] = (float)sin(1.7 * (double)i);
+    for (int64_t i = 0; i < lam_tensor_count(io->input.pixels); i++)
+        ((float *)lam_tensor_data(io->input.pixels))[i] = (float)sin(1.7 * (double)i);
     for (int64_t i = 0; i < lam_tensor_count(io->noise); i++)
         ((float *)lam_tensor_data(io->noise))[i] = (float)(i * 37 % 101) / 101.0f;
     for (int i = 0; i < 3; i++) ((float *)lam_tensor_data(io->sample_weight))[i] = 1.0f / 3;

@@ -62,10 +62,10 @@ static void golden_encoder_once(void) {
     int64_t count;
     double *pixels = read_golden(file, "input.pixels", &count);
     for (int64_t i = 0; i < count; i++)
-        ((uint8_t *)lam_tensor_data(n.encoder.pixels))[i] = (uint8_t)pixels[i];
+        ((uint8_t *)lam_tensor_data(n.encoder.input.pixels))[i] = (uint8_t)pixels[i];
     lam_free(pixels);
-    for (int c = 0; c < 4; c++) values(n.encoder.scale)[c] = 1.0f / 255.0f;
-    for (int i = 0; i < 8; i++) values(n.encoder.present)[i] = 1;
+    for (int c = 0; c < 4; c++) values(n.encoder.input.scale)[c] = 1.0f / 255.0f;
+    for (int i = 0; i < 8; i++) values(n.encoder.input.present)[i] = 1;
     load_encoder(&n, file, false);
     ok(lam_graph_forward(n.graph));
     const float *tokens = values(n.encoder.tokens);
@@ -206,25 +206,24 @@ static lam_mae_config toy(int64_t channels, lam_decoder decoder) {
 }
 
 /* Pixels, scale, mean of place `c` are those of channel from[c]. */
-static void fill(lam_tensor *pixels, lam_tensor *scale, lam_tensor *mean, lam_tensor *rstd,
-                 lam_tensor *present, const int32_t *from) {
-    int64_t batch = lam_tensor_dim(pixels, 0), channels = lam_tensor_dim(pixels, 1);
+static void fill(const lam_mae_pixels *in, const int32_t *from) {
+    int64_t batch = lam_tensor_dim(in->pixels, 0), channels = lam_tensor_dim(in->pixels, 1);
     for (int64_t b = 0; b < batch; b++)
         for (int64_t c = 0; c < channels; c++) {
             lam_rng r = lam_rng_stream(5, LAM_RNG_TEST, (uint64_t)(100 * b + from[c]));
-            uint16_t *to = (uint16_t *)lam_tensor_data(pixels) + (b * channels + c) * 225;
+            uint16_t *to = (uint16_t *)lam_tensor_data(in->pixels) + (b * channels + c) * 225;
             for (int i = 0; i < 225; i++) to[i] = (uint16_t)lam_rng_below(&r, 4096);
-            values(scale)[c] = 1.0f / (4095.0f - 100 * (float)from[c]);
-            values(mean)[b * channels + c] = 0.5f + 0.05f * (float)from[c];
-            values(rstd)[b * channels + c] = 4.0f - (float)from[c];
-            values(present)[b * channels + c] = 1;
+            values(in->scale)[c] = 1.0f / (4095.0f - 100 * (float)from[c]);
+            values(in->mean)[b * channels + c] = 0.5f + 0.05f * (float)from[c];
+            values(in->rstd)[b * channels + c] = 4.0f - (float)from[c];
+            values(in->present)[b * channels + c] = 1;
         }
 }
 
 static const int32_t all[] = {0, 1, 2, 3};
 
 static void fill_training(net *n, const int32_t *from) {
-    fill(n->io.pixels, n->io.scale, n->io.mean, n->io.rstd, n->io.present, from);
+    fill(&n->io.input, from);
     for (int64_t i = 0; i < n->batch && n->io.sample_ids; i++)
         ((int64_t *)lam_tensor_data(n->io.sample_ids))[i] = 7 * i;
     if (n->io.step) *(int64_t *)lam_tensor_data(n->io.step) = 11;
@@ -238,7 +237,7 @@ static void gradients_of(lam_decoder decoder, int64_t channels_per_step, const c
     net n = make(&config, 3);
     fill_training(&n, all);
     values(n.io.sample_weight)[1] = 0.7f;
-    values(n.io.present)[1 * 3 + 0] = values(n.io.present)[1 * 3 + 2] = 0;
+    values(n.io.input.present)[1 * 3 + 0] = values(n.io.input.present)[1 * 3 + 2] = 0;
     stir(&n, 0.2);
     char not_drawn[64];
     const char *drawn_without[] = {"decoder.modality_tokens.1", not_drawn, NULL};
@@ -274,7 +273,7 @@ static void gradients(void **state) {
 
 static void fill_three(net *n) {
     fill_training(n, all);
-    values(n->io.present)[4] = 0;
+    values(n->io.input.present)[4] = 0;
 }
 
 /* Key masks go with the samples that keep a block. */
@@ -318,8 +317,9 @@ static float *encode(const net *trained, const int32_t *from, int64_t channels, 
     lam_mae_config config = toy(channels, LAM_DECODER_SHARED);
     net n = make_encoder(&config, 2, 2, false);
     copy_weights(&n, trained);
-    fill(n.encoder.pixels, n.encoder.scale, n.encoder.mean, n.encoder.rstd, n.encoder.present, from);
-    if (missing >= 0) values(n.encoder.present)[missing] = values(n.encoder.present)[channels + missing] = 0;
+    fill(&n.encoder.input, from);
+    if (missing >= 0)
+        values(n.encoder.input.present)[missing] = values(n.encoder.input.present)[channels + missing] = 0;
     ok(lam_graph_forward(n.graph));
     int64_t count = lam_tensor_count(n.encoder.tokens);
     assert_int_equal(count, 2 * (1 + 9 * channels) * 12);
@@ -385,7 +385,7 @@ static void missing_in_training_with(lam_decoder decoder) {
     copy_weights(&y, &x);
     fill_training(&x, all);
     fill_training(&y, two);
-    values(x.io.present)[1] = 0;
+    values(x.io.input.present)[1] = 0;
     lam_rng r = lam_rng_stream(6, LAM_RNG_TEST, 0);
     for (int n = 0; n < 27; n++) values(x.io.noise)[n] = (float)lam_rng_uniform(&r);
     for (int n = 0; n < 18; n++) values(y.io.noise)[n] = values(x.io.noise)[n < 9 ? n : n + 9];
@@ -431,7 +431,7 @@ static void no_channel(void **state) {
         copy_weights(&one, &n);
         fill_training(&n, all);
         fill_training(&one, all);
-        for (int c = 0; c < 3; c++) values(n.io.present)[3 + c] = 0;
+        for (int c = 0; c < 3; c++) values(n.io.input.present)[3 + c] = 0;
         values(n.io.sample_weight)[0] = 1;
         values(n.io.sample_weight)[1] = 0;
         ok(lam_graph_forward(n.graph));

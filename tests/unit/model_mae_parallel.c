@@ -101,16 +101,16 @@ static const lam_mae_config toy = {.kind = LAM_MAE_VIT_PARALLEL,
                                    .transform = 1,
                                    .seed = 3};
 
-static void fill_pixels(lam_tensor *pixels, lam_tensor *scale, lam_tensor *present) {
+static void fill_pixels(const lam_mae_pixels *in) {
     lam_rng r = lam_rng_stream(5, LAM_RNG_TEST, 0);
-    for (int64_t i = 0; i < lam_tensor_count(pixels); i++)
-        ((uint16_t *)lam_tensor_data(pixels))[i] = (uint16_t)lam_rng_below(&r, 4096);
-    for (int64_t c = 0; c < lam_tensor_count(scale); c++) values(scale)[c] = 1.0f / 4095.0f;
-    for (int64_t i = 0; i < lam_tensor_count(present); i++) values(present)[i] = i == 4 ? 0.0f : 1.0f;
+    for (int64_t i = 0; i < lam_tensor_count(in->pixels); i++)
+        ((uint16_t *)lam_tensor_data(in->pixels))[i] = (uint16_t)lam_rng_below(&r, 4096);
+    for (int64_t c = 0; c < lam_tensor_count(in->scale); c++) values(in->scale)[c] = 1.0f / 4095.0f;
+    for (int64_t i = 0; i < lam_tensor_count(in->present); i++) values(in->present)[i] = i == 4 ? 0.0f : 1.0f;
 }
 
 static void fill_training(net *n) {
-    fill_pixels(n->io.pixels, n->io.scale, n->io.present);
+    fill_pixels(&n->io.input);
     for (int64_t i = 0; i < 3; i++) ((int64_t *)lam_tensor_data(n->io.sample_ids))[i] = 7 * i;
     *(int64_t *)lam_tensor_data(n->io.step) = 11;
 }
@@ -219,7 +219,7 @@ static void embeddings(void **state) {
     copy_weights(&flat, &deep);
     copy_weights(&units, &deep);
     for (net *n = &deep; n; n = n == &deep ? &flat : n == &flat ? &units : NULL) {
-        fill_pixels(n->encoder.pixels, n->encoder.scale, n->encoder.present);
+        fill_pixels(&n->encoder.input);
         *(int64_t *)lam_tensor_data(n->encoder.only_channel) = -1;
         ok(lam_graph_forward(n->graph));
     }

@@ -59,7 +59,7 @@ static void check_golden(const lam_mae_config *config, int64_t batch, const char
     lam_safetensors *file = open_golden(file_name), *gradients = open_golden(gradient_file_name);
     net n = make(config, batch);
     load_weights(&n, file);
-    fill(file, "input.pixel_values", n.io.pixels);
+    fill(file, "input.pixel_values", n.io.input.pixels);
     fill(file, "input.noise", n.io.noise);
     lam_parameters_zero_gradients(n.parameters);
     ok(lam_graph_forward(n.graph));
@@ -143,7 +143,7 @@ static void golden_bf16_once(void) {
     lam_safetensors *file = open_golden("vit_mae_rgb.safetensors");
     net n = make_as(&rgb, 3, LAM_BF16);
     load_weights(&n, file);
-    fill(file, "input.pixel_values", n.io.pixels);
+    fill(file, "input.pixel_values", n.io.input.pixels);
     fill(file, "input.noise", n.io.noise);
     lam_parameters_zero_gradients(n.parameters);
     ok(lam_graph_forward(n.graph));
@@ -168,7 +168,7 @@ static void golden_training_once(void) {
                     *file = open_golden("vit_mae_train.safetensors");
     net n = make(&rgb, 3);
     load_weights(&n, start);
-    fill(start, "input.pixel_values", n.io.pixels);
+    fill(start, "input.pixel_values", n.io.input.pixels);
     int64_t count, tokens = lam_tensor_count(n.io.noise);
     double *noise = read_golden(file, "noise", &count), *losses = read_golden(file, "losses", &count);
     lam_optimizer_state optimizer;
@@ -227,10 +227,11 @@ static const lam_mae_config odd = {.image_size = 15,
 static void check_each_gradient(lam_mae_config config) {
     net n = make(&config, 3);
     lam_rng r = lam_rng_stream(5, LAM_RNG_TEST, 0);
-    uint16_t *pixels = lam_tensor_data(n.io.pixels);
-    for (int64_t i = 0; i < lam_tensor_count(n.io.pixels); i++) pixels[i] = (uint16_t)lam_rng_below(&r, 4096);
-    for (int64_t c = 0; c < 3; c++) ((float *)lam_tensor_data(n.io.scale))[c] = 1.0f / 4095.0f;
-    for (int64_t i = 0; i < 9; i++) ((float *)lam_tensor_data(n.io.present))[i] = i == 4 ? 0.0f : 1.0f;
+    uint16_t *pixels = lam_tensor_data(n.io.input.pixels);
+    for (int64_t i = 0; i < lam_tensor_count(n.io.input.pixels); i++)
+        pixels[i] = (uint16_t)lam_rng_below(&r, 4096);
+    for (int64_t c = 0; c < 3; c++) ((float *)lam_tensor_data(n.io.input.scale))[c] = 1.0f / 4095.0f;
+    for (int64_t i = 0; i < 9; i++) ((float *)lam_tensor_data(n.io.input.present))[i] = i == 4 ? 0.0f : 1.0f;
     for (int64_t i = 0; i < 3; i++) ((int64_t *)lam_tensor_data(n.io.sample_ids))[i] = 7 * i;
     *(int64_t *)lam_tensor_data(n.io.step) = 12;
     if (config.drop_path > 0)
@@ -306,10 +307,10 @@ static void gradients_of_options(void **state) {
 }
 
 static void fill_odd(net *n) {
-    for (int64_t i = 0; i < lam_tensor_count(n->io.pixels); i++)
-        ((uint16_t *)lam_tensor_data(n->io.pixels))[i] = (uint16_t)(i * 7919 % 4001);
-    for (int64_t c = 0; c < 3; c++) ((float *)lam_tensor_data(n->io.scale))[c] = 1.0f / 4095.0f;
-    for (int64_t i = 0; i < 3 * n->batch; i++) ((float *)lam_tensor_data(n->io.present))[i] = 1;
+    for (int64_t i = 0; i < lam_tensor_count(n->io.input.pixels); i++)
+        ((uint16_t *)lam_tensor_data(n->io.input.pixels))[i] = (uint16_t)(i * 7919 % 4001);
+    for (int64_t c = 0; c < 3; c++) ((float *)lam_tensor_data(n->io.input.scale))[c] = 1.0f / 4095.0f;
+    for (int64_t i = 0; i < 3 * n->batch; i++) ((float *)lam_tensor_data(n->io.input.present))[i] = 1;
     for (int64_t i = 0; i < n->batch; i++) ((int64_t *)lam_tensor_data(n->io.sample_ids))[i] = i;
     *(int64_t *)lam_tensor_data(n->io.step) = 1;
 }
@@ -430,13 +431,13 @@ static void weights_and_draws(void **state) {
                              .normalize = LAM_NORMALIZE_PLATE,
                              .seed = 9};
     net n = make(&config, 2);
-    uint8_t *pixels = lam_tensor_data(n.io.pixels);
-    for (int64_t i = 0; i < lam_tensor_count(n.io.pixels); i++) pixels[i] = (uint8_t)(i * 37 % 251);
-    for (int i = 0; i < 2; i++) ((float *)lam_tensor_data(n.io.scale))[i] = 1.0f / 255.0f;
+    uint8_t *pixels = lam_tensor_data(n.io.input.pixels);
+    for (int64_t i = 0; i < lam_tensor_count(n.io.input.pixels); i++) pixels[i] = (uint8_t)(i * 37 % 251);
+    for (int i = 0; i < 2; i++) ((float *)lam_tensor_data(n.io.input.scale))[i] = 1.0f / 255.0f;
     for (int i = 0; i < 4; i++) {
-        ((float *)lam_tensor_data(n.io.present))[i] = 1;
-        ((float *)lam_tensor_data(n.io.mean))[i] = 0.5f;
-        ((float *)lam_tensor_data(n.io.rstd))[i] = i < 2 ? 4.0f : NAN;
+        ((float *)lam_tensor_data(n.io.input.present))[i] = 1;
+        ((float *)lam_tensor_data(n.io.input.mean))[i] = 0.5f;
+        ((float *)lam_tensor_data(n.io.input.rstd))[i] = i < 2 ? 4.0f : NAN;
     }
     int64_t *ids = lam_tensor_data(n.io.sample_ids);
     float *weight = lam_tensor_data(n.io.sample_weight), *noise = lam_tensor_data(n.io.noise), first[16],

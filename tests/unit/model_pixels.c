@@ -249,10 +249,10 @@ static float *encode(lam_parameters *p, const lam_mae_config *config, int64_t bl
     ok(lam_graph_create(&g, p, LAM_BACKEND_CPU));
     ok(lam_mae_build_encoder(g, config, 1, block, hidden, &io));
     ok(lam_graph_plan(g));
-    for (int i = 0; i < 288; i++) ((uint8_t *)lam_tensor_data(io.pixels))[i] = (uint8_t)(i * 97 % 256);
+    for (int i = 0; i < 288; i++) ((uint8_t *)lam_tensor_data(io.input.pixels))[i] = (uint8_t)(i * 97 % 256);
     for (int c = 0; c < 2; c++) {
-        ((float *)lam_tensor_data(io.scale))[c] = 1.0f / 255.0f;
-        ((float *)lam_tensor_data(io.present))[c] = 1;
+        ((float *)lam_tensor_data(io.input.scale))[c] = 1.0f / 255.0f;
+        ((float *)lam_tensor_data(io.input.present))[c] = 1;
     }
     *(int64_t *)lam_tensor_data(io.only_channel) = -1;
     ok(lam_graph_forward(g));
@@ -317,12 +317,13 @@ static void encoder(void **state) {
     ok(lam_mae_build_encoder(h, &config, 1, 3, false, &encoder_io));
     ok(lam_graph_plan(g));
     ok(lam_graph_plan(h));
-    for (int i = 0; i < 288; i++) ((uint8_t *)lam_tensor_data(io.pixels))[i] = (uint8_t)(i * 97 % 256);
-    memcpy(lam_tensor_data(encoder_io.pixels), lam_tensor_data(io.pixels), 288);
+    for (int i = 0; i < 288; i++) ((uint8_t *)lam_tensor_data(io.input.pixels))[i] = (uint8_t)(i * 97 % 256);
+    memcpy(lam_tensor_data(encoder_io.input.pixels), lam_tensor_data(io.input.pixels), 288);
     for (int c = 0; c < 2; c++) {
-        ((float *)lam_tensor_data(io.scale))[c] = ((float *)lam_tensor_data(encoder_io.scale))[c] =
-            1.0f / 255.0f;
-        ((float *)lam_tensor_data(io.present))[c] = ((float *)lam_tensor_data(encoder_io.present))[c] = 1;
+        ((float *)lam_tensor_data(io.input.scale))[c] =
+            ((float *)lam_tensor_data(encoder_io.input.scale))[c] = 1.0f / 255.0f;
+        ((float *)lam_tensor_data(io.input.present))[c] =
+            ((float *)lam_tensor_data(encoder_io.input.present))[c] = 1;
     }
     *(int64_t *)lam_tensor_data(encoder_io.only_channel) = -1;
     ok(lam_graph_forward(g));

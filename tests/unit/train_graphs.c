@@ -73,7 +73,8 @@ static void graphs_of_a_schedule(void **state) {
         for (int64_t g = 0; g < graphs.count; g++) {
             lam_graph_memory(graphs.graph[g], &other);
             assert_true(other.total == first.total);
-            memset(lam_tensor_data(graphs.io[g].pixels), 0, (size_t)lam_tensor_count(graphs.io[g].pixels));
+            memset(lam_tensor_data(graphs.io[g].input.pixels), 0,
+                   (size_t)lam_tensor_count(graphs.io[g].input.pixels));
             ok(lam_graph_forward(graphs.graph[g]));
         }
         int64_t count = lam_graphs_op_times(&graphs, times, 64), losses = 0;
