@@ -53,15 +53,17 @@ static bool in_bounds(const lam_config_key *key, double number) {
     return !bounded || (number >= key->minimum && number <= key->maximum);
 }
 
-static bool is_choice(const char *choices, const char *text) {
+/* Where `text` stands among "a|b|c"; -1: it does not. */
+static int choice_of(const char *choices, const char *text) {
     size_t length = strlen(text);
-    for (const char *p = choices; p;) {
+    const char *p = choices;
+    for (int i = 0; p; i++) {
         const char *bar = strchr(p, '|');
         size_t n = bar ? (size_t)(bar - p) : strlen(p);
-        if (n == length && !strncmp(p, text, n)) return true;
+        if (n == length && !strncmp(p, text, n)) return i;
         p = bar ? bar + 1 : NULL;
     }
-    return false;
+    return -1;
 }
 
 static bool is_valid(const lam_config_key *key, const char *text) {
@@ -80,7 +82,7 @@ static bool is_valid(const lam_config_key *key, const char *text) {
         return !*end && isfinite(value) && in_bounds(key, value);
     }
     case LAM_CONFIG_BOOL: return !strcmp(text, "true") || !strcmp(text, "false");
-    case LAM_CONFIG_CHOICE: return is_choice(key->choices, text);
+    case LAM_CONFIG_CHOICE: return choice_of(key->choices, text) >= 0;
     case LAM_CONFIG_NAMES: /* no name is empty */
         return text[0] != ',' && !strstr(text, ",,") && (!text[0] || text[strlen(text) - 1] != ',');
     default: return true;
@@ -290,6 +292,9 @@ double lam_config_float(const lam_config *config, const char *path) {
 }
 bool lam_config_bool(const lam_config *config, const char *path) {
     return !strcmp(lam_config_text(config, path), "true");
+}
+int lam_config_choice(const lam_config *config, const char *path) {
+    return choice_of(config->keys[find_key(config, path)].choices, lam_config_text(config, path));
 }
 bool lam_config_given(const lam_config *config, const char *path) {
     int i = find_key(config, path);

@@ -57,6 +57,8 @@ int64_t lam_config_int(const lam_config *config, const char *path);
 double lam_config_float(const lam_config *config, const char *path);
 bool lam_config_bool(const lam_config *config, const char *path);
 const char *lam_config_text(const lam_config *config, const char *path);
+/* Where the value stands among the key's choices, from 0 on: the enumerator, where they are in the order of an enumeration. */
+int lam_config_choice(const lam_config *config, const char *path);
 bool lam_config_given(const lam_config *config, const char *path); /* by file or override, not by default */
 
 /* As resolved: YAML text with every key written out; reading it back gives the same values. Caller frees. */

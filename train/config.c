@@ -20,6 +20,7 @@
 #define CHOICE(path, fallback, help, choices)                                                                \
     { path, LAM_CONFIG_CHOICE, fallback, help, 0, 0, choices }
 
+/* Choices are in the order of the enumeration that they become, but for networks and update rules, which have their tables. */
 const lam_config_key lam_train_keys[] = {
     CHOICE("model.name", "mae_vit", "network", "mae_vit|mae_vit_parallel|mae_channel_agnostic"),
     INT("model.embed_dim", "384", "width of the encoder", 1, 65536),
@@ -140,18 +141,6 @@ int64_t lam_name_index(const char *names, const char *name) {
     return -1;
 }
 
-/* Position of a key's choice in `choices`, which are in the order of an enumeration. */
-static int choice(const lam_config *c, const char *path, const char *choices) {
-    const char *text = lam_config_text(c, path);
-    size_t length = strlen(text);
-    for (int i = 0;; i++) {
-        size_t each = strcspn(choices, "|");
-        if (each == length && !strncmp(choices, text, length)) return i;
-        if (!choices[each]) return 0;
-        choices += each + 1;
-    }
-}
-
 static int64_t round_positive(double value) { return (int64_t)(value + 0.5); }
 
 /* What the rule and the other keys of the section do not allow together. */
@@ -182,9 +171,7 @@ static lam_status optimizer_settings(const lam_config *c, lam_settings *s) {
     s->ema = lam_config_float(c, "optim.ema");
     double warmup = lam_config_float(c, "optim.warmup");
     s->own_warmup = s->optimizer->averaged ? warmup : 0;
-    s->schedule = (lam_schedule){.kind = !strcmp(schedule, "onecycle")   ? LAM_SCHEDULE_ONECYCLE
-                                         : !strcmp(schedule, "constant") ? LAM_SCHEDULE_CONSTANT
-                                                                         : LAM_SCHEDULE_COSINE,
+    s->schedule = (lam_schedule){.kind = (lam_schedule_kind)lam_config_choice(c, "optim.schedule"),
                                  .warmup = s->optimizer->averaged ? 0 : warmup,
                                  .lr = lam_config_float(c, "optim.lr"),
                                  .min_lr = lam_config_float(c, "optim.min_lr"),
@@ -213,30 +200,23 @@ lam_status lam_settings_from(const lam_config *c, lam_settings *s) {
                 "model.mlp_ratio: %g leaves no hidden width; take a larger one", mlp_ratio);
     m->mask_ratio = lam_config_float(c, "model.mask_ratio");
     s->mask_ratio_end = lam_config_float(c, "model.mask_ratio_end");
-    m->masking = (lam_masking)choice(c, "model.masking", "random|block|per_channel|whole_channel");
+    m->masking = (lam_masking)lam_config_choice(c, "model.masking");
     m->decode_ratio = lam_config_float(c, "model.decode_ratio");
-    m->learned_positions = choice(c, "model.positions", "sincos|learned") == 1;
+    m->learned_positions = lam_config_choice(c, "model.positions") == 1;
     m->norm_pix_loss = lam_config_bool(c, "model.norm_pix_loss");
     m->drop_path = lam_config_float(c, "model.drop_path");
-    m->decoder =
-        !strcmp(lam_config_text(c, "model.decoder"), "shared") ? LAM_DECODER_SHARED : LAM_DECODER_CROSS;
+    m->decoder = (lam_decoder)lam_config_choice(c, "model.decoder");
     m->channels_per_step = lam_config_int(c, "model.channels_per_step");
     m->channel_tokens = lam_name_count(lam_config_text(c, "model.channel_tokens"));
     LAM_REQUIRE(m->kind == LAM_MAE_CHANNEL_AGNOSTIC || (m->channels_per_step == 0 && m->channel_tokens == 0),
                 LAM_ERROR_CONFIG,
                 "model.channels_per_step and model.channel_tokens are for mae_channel_agnostic");
-    m->fourier = (lam_fourier_form)choice(c, "model.fourier", "none|image|patch|recursion_compat");
+    m->fourier = (lam_fourier_form)lam_config_choice(c, "model.fourier");
     m->fourier_alpha = lam_config_float(c, "model.fourier_alpha");
-    m->fourier_squared = choice(c, "model.fourier_norm", "l1|l2") == 1;
+    m->fourier_squared = lam_config_choice(c, "model.fourier_norm") == 1;
     m->layer_norm_eps = lam_config_float(c, "model.layer_norm_eps");
-    const char *normalize = lam_config_text(c, "data.normalize"),
-               *transform = lam_config_text(c, "data.transform");
-    m->normalize = !strcmp(normalize, "plate")     ? LAM_NORMALIZE_PLATE
-                   : !strcmp(normalize, "dataset") ? LAM_NORMALIZE_DATASET
-                                                   : LAM_NORMALIZE_CROP;
-    m->transform = !strcmp(transform, "sqrt")  ? LAM_TRANSFORM_SQRT
-                   : !strcmp(transform, "log") ? LAM_TRANSFORM_LOG
-                                               : LAM_TRANSFORM_NONE;
+    m->normalize = (lam_normalize)lam_config_choice(c, "data.normalize");
+    m->transform = lam_config_choice(c, "data.transform");
 
     s->path = lam_config_text(c, "data.path");
     s->crops_per_image = lam_config_int(c, "data.crops_per_image");
@@ -259,15 +239,12 @@ lam_status lam_settings_from(const lam_config *c, lam_settings *s) {
     s->steps = lam_config_int(c, "train.steps");
     s->global_batch = lam_config_int(c, "train.global_batch");
     s->micro_batch = lam_config_int(c, "train.micro_batch");
-    s->bf16 = !strcmp(lam_config_text(c, "train.precision"), "bf16");
+    s->bf16 = lam_config_choice(c, "train.precision") == 1;
     s->stochastic_rounding = lam_config_bool(c, "train.stochastic_rounding");
     LAM_REQUIRE(s->bf16 || !s->stochastic_rounding, LAM_ERROR_CONFIG,
                 "train.stochastic_rounding: f32 rounds no weights; it belongs to train.precision: bf16");
-    const char *recompute = lam_config_text(c, "train.recompute"),
-               *budget = lam_config_text(c, "train.memory_budget");
-    s->recompute = !strcmp(recompute, "block")       ? LAM_RECOMPUTE_BLOCK
-                   : !strcmp(recompute, "norm_gelu") ? LAM_RECOMPUTE_NORM_GELU
-                                                     : LAM_RECOMPUTE_NONE;
+    s->recompute = (lam_recompute)lam_config_choice(c, "train.recompute");
+    const char *budget = lam_config_text(c, "train.memory_budget");
     if (budget[0]) LAM_TRY(lam_bytes_parse(budget, "train.memory_budget", &s->memory_budget));
     s->seed = (uint64_t)lam_config_int(c, "train.seed");
     m->seed = s->seed;

@@ -39,6 +39,7 @@ static void accepted(void **state) {
     assert_true(lam_config_int(config, "model.seed") == INT64_MIN);
     assert_true(lam_config_float(config, "optim.rate") == 0.5);
     assert_string_equal(lam_config_text(config, "optim.rule"), "lion");
+    assert_int_equal(lam_config_choice(config, "optim.rule"), 1);
     assert_string_equal(lam_config_text(config, "data.path"), "a: b # c");
     assert_false(lam_config_bool(config, "optim.clip"));
     assert_string_equal(lam_config_text(config, "model.name"), "");
@@ -48,6 +49,7 @@ static void accepted(void **state) {
     lam_config_free(config);
     config = parse("model: {}");
     assert_true(lam_config_bool(config, "optim.clip"));
+    assert_int_equal(lam_config_choice(config, "optim.rule"), 0);
     assert_int_equal(lam_config_check(config), LAM_ERROR_CONFIG);
     assert_string_equal(lam_last_error(), "c.yaml: data.path is missing: a folder of shards (a text)");
     assert_int_equal(lam_config_set(config, "data.path=x"), LAM_OK);
