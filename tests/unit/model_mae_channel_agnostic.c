@@ -131,21 +131,7 @@ static void golden_decoder(void **state) { (void)state, on_every_isa(golden_deco
 
 /* The whole net with the cross decoder, float64 of timm's blocks, mask and gradients included. */
 static void golden_network_once(void) {
-    static const lam_mae_config config = {.kind = LAM_MAE_CHANNEL_AGNOSTIC,
-                                          .image_size = 12,
-                                          .patch_size = 4,
-                                          .in_channels = 3,
-                                          .embed_dim = 16,
-                                          .depth = 2,
-                                          .num_heads = 2,
-                                          .mlp_dim = 24,
-                                          .decoder_embed_dim = 16,
-                                          .decoder_depth = 2,
-                                          .decoder_num_heads = 4,
-                                          .mask_ratio = 0.6,
-                                          .pixel_type = LAM_F32,
-                                          .noise_input = true};
-    check_golden_network(&config, "mae_channel_agnostic.safetensors");
+    check_golden_network(LAM_MAE_CHANNEL_AGNOSTIC, "mae_channel_agnostic.safetensors");
 }
 static void golden_network(void **state) { (void)state, on_every_isa(golden_network_once); }
 
@@ -224,9 +210,7 @@ static const int32_t all[] = {0, 1, 2, 3};
 
 static void fill_training(net *n, const int32_t *from) {
     fill(&n->io.input, from);
-    for (int64_t i = 0; i < n->batch && n->io.sample_ids; i++)
-        ((int64_t *)lam_tensor_data(n->io.sample_ids))[i] = 7 * i;
-    if (n->io.step) *(int64_t *)lam_tensor_data(n->io.step) = 11;
+    fill_draws(n, 11);
 }
 
 static void gradients_of(lam_decoder decoder, int64_t channels_per_step, const char *const *without) {
@@ -389,11 +373,8 @@ static void missing_in_training_with(lam_decoder decoder) {
     lam_rng r = lam_rng_stream(6, LAM_RNG_TEST, 0);
     for (int n = 0; n < 27; n++) values(x.io.noise)[n] = (float)lam_rng_uniform(&r);
     for (int n = 0; n < 18; n++) values(y.io.noise)[n] = values(x.io.noise)[n < 9 ? n : n + 9];
-    for (net *n = &x; n; n = n == &x ? &y : NULL) {
-        lam_parameters_zero_gradients(n->parameters);
-        ok(lam_graph_forward(n->graph));
-        ok(lam_graph_backward(n->graph));
-    }
+    run_step(&x);
+    run_step(&y);
     int masked = 0;
     for (int n = 0; n < 27; n++) masked += values(x.io.mask)[n] != 0.0f;
     assert_int_equal(masked, 11); /* of 18, 7 are kept */
@@ -434,10 +415,8 @@ static void no_channel(void **state) {
         for (int c = 0; c < 3; c++) values(n.io.input.present)[3 + c] = 0;
         values(n.io.sample_weight)[0] = 1;
         values(n.io.sample_weight)[1] = 0;
-        ok(lam_graph_forward(n.graph));
+        run_step(&n);
         ok(lam_graph_forward(one.graph));
-        lam_parameters_zero_gradients(n.parameters);
-        ok(lam_graph_backward(n.graph));
         assert_true(values(n.io.loss)[0] == values(one.io.loss)[0]);
         for (int64_t i = 0; i < n.parameters->trainable; i++)
             assert_true(isfinite(n.parameters->gradients[i]));
