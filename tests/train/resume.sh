@@ -8,6 +8,8 @@ kills=${2:-5} slow=${3:-300}
 "$lamella" train tiny.yaml train.out=again --quiet
 same_run whole again "the same seed twice"
 
+steps_logged() { local lines; lines=$(grep -c '"loss"' "$1/metrics.jsonl" 2> none) || true; echo "${lines:-0}"; }
+
 # USR1 once some steps are done; resumed as often as needed. A checkpoint that takes long gets a signal too.
 # A fast machine may end the run before the signal comes: then the whole is begun again.
 interrupted() { # run, delay of a checkpoint, launcher...
@@ -19,14 +21,13 @@ interrupted() { # run, delay of a checkpoint, launcher...
 }
 stopped_by_signal() { # run, delay of a checkpoint, launcher...
   local run=$1 delay=$2 code=75 stops=0 logged; shift 2
-  steps_logged() { grep -c '"loss"' "$run/metrics.jsonl" 2> none || true; }
   while [ "$code" = 75 ]; do
     code=0
-    logged=$(steps_logged) # a signal before the first new step could meet a process that has not begun
+    logged=$(steps_logged "$run") # a signal before the first new step could meet a process that has not begun
     LAMELLA_CHECKPOINT_DELAY_MS=$delay "$@" "$lamella" train tiny.yaml "train.out=$run" --resume --quiet & local pid=$!
     for _ in $(seq 12000); do kill -0 $pid 2> none || break
       sleep "0.00$((RANDOM % 9 + 1))"
-      if [ "$(steps_logged)" -gt $((${logged:-0} + RANDOM % 8)) ] 2> none; then break; fi
+      if [ "$(steps_logged "$run")" -gt $((logged + RANDOM % 8)) ]; then break; fi
     done
     [ $stops -lt 3 ] && kill -USR1 $pid 2> none || true
     wait $pid || code=$?
@@ -44,16 +45,30 @@ mpi 2 "$lamella" train tiny.yaml train.out=two --quiet
 interrupted two_stopped "$slow" mpirun --allow-run-as-root --oversubscribe --bind-to none -n 2
 same_run two two_stopped "USR1 and resume with 2 ranks"
 
-# A step of many micro-batches that takes a second or more is given up within, on all ranks, and done anew on resume.
+# A step of many micro-batches that takes a second or more is given up within, on all ranks, and done anew on resume. A signal
+# that met no such step (it came between two of them, while a checkpoint was written, or after the end) counts for nothing: the
+# run is put back as it was, and another one comes at another moment.
 long="model.embed_dim=128 model.depth=6 train.steps=4 data.crops_per_image=75 train.global_batch=1500 train.micro_batch=10 train.checkpoint_every=2"
+given_up() { # ranks, step after which it is given up, launcher...
+  local n=$1 after=$2 run=given_up$1 code pid try; shift 2
+  rm -rf before; if [ -d "$run" ]; then cp -r "$run" before; fi
+  for try in $(seq 20); do
+    code=0; "$@" "$lamella" train tiny.yaml $long train.out="$run" --resume 2> log & pid=$!
+    while [ "$(steps_logged "$run")" -lt "$after" ] && kill -0 $pid 2> none; do sleep 0.02; done
+    sleep "0.$((try == 1 ? 15 : RANDOM % 90 + 10))"
+    kill -USR1 $pid 2> none || true
+    wait $pid || code=$?
+    if [ "$code" = 75 ] && grep -q "stopped after step $after of 4, within the next one" log; then return; fi
+    [ "$code" = 0 ] || { [ "$code" = 75 ] && grep -q "stopped after step" log; } || { cat log; fail "USR1 within a step, $n ranks: $code"; }
+    rm -rf "$run"; if [ -d before ]; then cp -r before "$run"; fi
+  done
+  cat log; fail "USR1 within a step, $n ranks: no signal met step $((after + 1))"
+}
 for n in 1 2; do
   launcher=env; [ $n = 1 ] || launcher="mpirun --allow-run-as-root --oversubscribe --bind-to none -n $n"
   $launcher "$lamella" train tiny.yaml $long train.out=long$n --quiet
   for after in 1 2; do # a step without a checkpoint, and one that has it
-    code=0; $launcher "$lamella" train tiny.yaml $long train.out=given_up$n --resume 2> log & pid=$!
-    while [ "$(grep -c '"loss"' given_up$n/metrics.jsonl 2> none || true)" != $after ]; do kill -0 $pid || break; sleep 0.02; done
-    sleep 0.15; kill -USR1 $pid; wait $pid || code=$?
-    [ "$code" = 75 ] && grep -q "stopped after step $after of 4, within the next one" log || { cat log; fail "USR1 within a step, $n ranks: $code"; }
+    given_up $n $after $launcher
     [ "$(cat given_up$n/checkpoints/latest)" = step_0000000$after ] || fail "USR1 within a step: no checkpoint of step $after"
   done
   $launcher "$lamella" train tiny.yaml $long train.out=given_up$n --resume --quiet
