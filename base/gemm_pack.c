@@ -75,6 +75,11 @@ INLINE void round_row(const float *from, uint16_t *to, int64_t count) {
     for (int64_t i = 0; i < count; i++) to[i] = lam_bf16_from_float(from[i]);
 }
 
+/* Words of two rows of bfloat16 that follow each other along k. */
+INLINE void pair_rows(const uint16_t *low, const uint16_t *high, word *to, int64_t count) {
+    for (int64_t i = 0; i < count; i++) to[i] = (word)low[i] | (word)high[i] << 16;
+}
+
 /* The source's rows run along n. */
 CLONES static void pack_straight(tile t, bool pairs, bool from_bf16, word *to) {
     for (int64_t r = 0; r < SIDE; r++, to += BLOCK_COLUMNS) {
@@ -90,23 +95,23 @@ CLONES static void pack_straight(tile t, bool pairs, bool from_bf16, word *to) {
             low = rounded[0];
             high = rounded[1];
         }
-        for (int64_t j = 0; j < BLOCK_COLUMNS; j++) to[j] = (word)low[j] | (word)high[j] << 16;
+        pair_rows(low, high, to, BLOCK_COLUMNS);
     }
 }
 
 /* The source's rows run along k. */
 CLONES static void pack_turned(tile t, bool pairs, bool from_bf16, word *to) {
-    for (int64_t part = 0; part < BLOCK_COLUMNS; part += SIDE) {
+    for (int64_t first = 0; first < BLOCK_COLUMNS; first += SIDE) {
         words v[SIDE];
         for (int64_t r = 0; r < SIDE; r++)
             if (pairs && !from_bf16) {
                 uint16_t rounded[2 * SIDE];
-                round_row(row_of(t, part + r), rounded, 2 * SIDE);
+                round_row(row_of(t, first + r), rounded, 2 * SIDE);
                 memcpy(&v[r], rounded, sizeof v[r]);
             } else
-                memcpy(&v[r], row_of(t, part + r), sizeof v[r]);
+                memcpy(&v[r], row_of(t, first + r), sizeof v[r]);
         turn_square(v);
-        for (int64_t r = 0; r < SIDE; r++) memcpy(to + r * BLOCK_COLUMNS + part, &v[r], sizeof v[r]);
+        for (int64_t r = 0; r < SIDE; r++) memcpy(to + r * BLOCK_COLUMNS + first, &v[r], sizeof v[r]);
     }
 }
 
@@ -146,10 +151,9 @@ void lam_gemm_pack_blocks(const lam_gemm_blocks *blocks, const lam_gemm_source *
 CLONES static void turn_tile(tile t, bool bf16, char *to, size_t to_stride, int64_t columns) {
     words v[SIDE];
     for (int64_t r = 0; r < SIDE; r++)
-        if (bf16) {
-            const uint16_t *low = row_of(t, 2 * r), *high = row_of(t, 2 * r + 1);
-            for (int64_t j = 0; j < SIDE; j++) v[r][j] = (word)low[j] | (word)high[j] << 16;
-        } else
+        if (bf16)
+            pair_rows(row_of(t, 2 * r), row_of(t, 2 * r + 1), (word *)&v[r], SIDE);
+        else
             memcpy(&v[r], row_of(t, r), sizeof v[r]);
     turn_square(v);
     for (int64_t c = 0; c < columns; c++) memcpy(to + (size_t)c * to_stride, &v[c], sizeof v[c]);

@@ -109,7 +109,7 @@ static lam_status describe(const key *k, dnnl_memory_desc_t *a, dnnl_memory_desc
     return LAM_OK;
 }
 
-static lam_status packed_format(dnnl_data_type_t type, int64_t k, int64_t n, dnnl_memory_desc_t *format) {
+static lam_status ask_format(dnnl_data_type_t type, int64_t k, int64_t n, dnnl_memory_desc_t *format) {
     LAM_TRY(open_engine());
     key typical = {TYPICAL_ROWS, n, k, k, 0, n, type, type, false, true, false, false};
     dnnl_memory_desc_t a, b, c;
@@ -120,6 +120,29 @@ static lam_status packed_format(dnnl_data_type_t type, int64_t k, int64_t n, dnn
     DNNL_TRY(dnnl_primitive_desc_create(&description, &operation, NULL, engine, NULL));
     *format = *dnnl_primitive_desc_query_md(description, dnnl_query_weights_md, 0);
     dnnl_primitive_desc_destroy(description);
+    return LAM_OK;
+}
+
+/* Asked for at every packing, and answered slowly: kept. */
+static lam_status packed_format(dnnl_data_type_t type, int64_t k, int64_t n, dnnl_memory_desc_t *format) {
+    enum { FORMATS = 256 };
+    static struct {
+        dnnl_data_type_t type;
+        int64_t k, n;
+        dnnl_memory_desc_t format;
+    } known[FORMATS];
+    static int count;
+    for (int i = 0; i < count; i++)
+        if (known[i].type == type && known[i].k == k && known[i].n == n) {
+            *format = known[i].format;
+            return LAM_OK;
+        }
+    LAM_TRY(ask_format(type, k, n, format));
+    if (count == FORMATS) count = 0;
+    known[count].type = type;
+    known[count].k = k;
+    known[count].n = n;
+    known[count++].format = *format;
     return LAM_OK;
 }
 
@@ -289,6 +312,7 @@ static lam_status find_repack(const repack *wanted, repack **found) {
 
 lam_status lam_gemm_pack(lam_gemm_type type, int64_t k, int64_t n, const float *b, bool transposed,
                          void *packed) {
+    LAM_TRY(open_engine());
     dnnl_memory_desc_t format;
     lam_gemm_blocks blocks;
     LAM_TRY(packed_format(stored_type(type), k, n, &format));
