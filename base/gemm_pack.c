@@ -18,16 +18,14 @@ typedef word words __attribute__((vector_size(SIDE * sizeof(word))));
 #define LOWER(s, l) ((l) & (s) ? SIDE + (l) - (s) : (l))
 #define UPPER(s, l) ((l) & (s) ? SIDE + (l) : (l) + (s))
 #define LANES(f, s)                                                                                          \
-    {                                                                                                        \
-        f(s, 0), f(s, 1), f(s, 2), f(s, 3), f(s, 4), f(s, 5), f(s, 6), f(s, 7), f(s, 8), f(s, 9), f(s, 10),  \
-            f(s, 11), f(s, 12), f(s, 13), f(s, 14), f(s, 15)                                                 \
-    }
+    f(s, 0), f(s, 1), f(s, 2), f(s, 3), f(s, 4), f(s, 5), f(s, 6), f(s, 7), f(s, 8), f(s, 9), f(s, 10),      \
+        f(s, 11), f(s, 12), f(s, 13), f(s, 14), f(s, 15)
 #define EXCHANGE(v, s)                                                                                       \
     for (int i = 0; i < SIDE; i++) {                                                                         \
         if (i & (s)) continue;                                                                               \
         words a = (v)[i], b = (v)[i + (s)];                                                                  \
-        (v)[i] = __builtin_shuffle(a, b, (words)LANES(LOWER, s));                                            \
-        (v)[i + (s)] = __builtin_shuffle(a, b, (words)LANES(UPPER, s));                                      \
+        (v)[i] = __builtin_shufflevector(a, b, LANES(LOWER, s));                                             \
+        (v)[i + (s)] = __builtin_shufflevector(a, b, LANES(UPPER, s));                                       \
     }
 
 INLINE void turn_square(words *v) {
