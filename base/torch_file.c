@@ -74,6 +74,7 @@ static lam_status find_folder(lam_torch_file *file) {
 /* *found false: no such entry. */
 static lam_status locate(const lam_torch_file *file, const char *name, uint64_t *index, uint64_t *size,
                          bool *found) {
+    const zip_uint64_t needed = ZIP_STAT_SIZE | ZIP_STAT_COMP_METHOD | ZIP_STAT_ENCRYPTION_METHOD;
     char *path = NULL;
     zip_stat_t stat;
     LAM_TRY(lam_text_format(&path, "%s/%s", file->folder, name));
@@ -82,12 +83,12 @@ static lam_status locate(const lam_torch_file *file, const char *name, uint64_t 
     *found = at >= 0;
     if (!*found) return LAM_OK;
     zip_stat_init(&stat);
-    bool good =
-        zip_stat_index(file->zip, (zip_uint64_t)at, 0, &stat) == 0 &&
-        (stat.valid & (ZIP_STAT_SIZE | ZIP_STAT_COMP_METHOD)) == (ZIP_STAT_SIZE | ZIP_STAT_COMP_METHOD);
-    LAM_REQUIRE(good && stat.comp_method == ZIP_CM_STORE && stat.size <= file->bytes, LAM_ERROR_FORMAT,
-                "%s: %s is compressed, or larger than the file: torch.save stores it as it is", file->path,
-                name);
+    bool good = zip_stat_index(file->zip, (zip_uint64_t)at, 0, &stat) == 0 && (stat.valid & needed) == needed;
+    LAM_REQUIRE(good && stat.comp_method == ZIP_CM_STORE && stat.encryption_method == ZIP_EM_NONE &&
+                    stat.size <= file->bytes,
+                LAM_ERROR_FORMAT,
+                "%s: %s is compressed, encrypted or larger than the file: torch.save stores it as it is",
+                file->path, name);
     *index = (uint64_t)at;
     *size = stat.size;
     return LAM_OK;
@@ -102,8 +103,9 @@ typedef struct stream {
 
 static lam_status stream_open(stream *s, const lam_torch_file *file, uint64_t index, uint64_t offset) {
     *s = (stream){file, NULL, offset == 0};
-    if (!lam_fault_hit(LAM_FAULT_READ)) s->entry = zip_fopen_index(file->zip, index, 0);
-    LAM_REQUIRE(s->entry, LAM_ERROR_IO, "%s: cannot be read (%s)", file->path, zip_strerror(file->zip));
+    LAM_REQUIRE(!lam_fault_hit(LAM_FAULT_READ), LAM_ERROR_IO, "%s: cannot be read", file->path);
+    s->entry = zip_fopen_index(file->zip, index, 0);
+    if (!s->entry) return fail_zip(file, "cannot be read", zip_strerror(file->zip));
     if (offset && zip_fseek(s->entry, (zip_int64_t)offset, SEEK_SET) < 0)
         return fail_zip(file, "cannot be read", zip_file_strerror(s->entry));
     return LAM_OK;

@@ -243,6 +243,12 @@ static void lies(void **state) {
     build(good, sizeof good - 1, ZIP_CM_DEFLATE, "little");
     refuse("compressed");
     build(good, sizeof good - 1, ZIP_CM_STORE, "little");
+    zip_t *zip = zip_open(test_path(), 0, NULL);
+    assert_non_null(zip);
+    assert_int_equal(zip_file_set_encryption(zip, 1, ZIP_EM_TRAD_PKWARE, "secret"), 0);
+    assert_int_equal(zip_close(zip), 0);
+    refuse("encrypted");
+    build(good, sizeof good - 1, ZIP_CM_STORE, "little");
     lam_torch_close(open_or_fail(test_path()));
     unlink(test_path());
 }
