@@ -10,14 +10,21 @@ static void NAME(gelu)(const void *x_, void *y_, int64_t count) {
     }
 }
 
-static void NAME(gelu_backward)(const void *x_, void *d_, int64_t count) {
-    const real *x = x_;
-    real *d = d_;
+static void NAME(gelu_slope)(void *x_, void *y_, int64_t count) {
+    real *x = x_, *y = y_;
 #pragma omp parallel for simd schedule(static)
     for (int64_t i = 0; i < count; i++) {
         float value = get(x[i]), e, cdf = normal_cdf_exp(value, &e);
-        d[i] = put(get(d[i]) * (cdf + value * 0.39894228040143268f * e));
+        y[i] = put(value * cdf);
+        x[i] = put(cdf + value * 0.39894228040143268f * e);
     }
+}
+
+static void NAME(multiply)(const void *by_, void *x_, int64_t count) {
+    const real *by = by_;
+    real *x = x_;
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < count; i++) x[i] = put(get(x[i]) * get(by[i]));
 }
 
 static void NAME(accumulate)(void *to_, const void *from_, int64_t count) {

@@ -179,15 +179,15 @@ static stretch next_rows(const lam_node *node, stretch done, int64_t rows) {
     return (stretch){first, rows - first < fit + fit / 2 ? rows - first : fit};
 }
 
-/* `before`: the argument of a GELU whose result has the gradient dy, which becomes that of the argument in place; NULL: none. */
-static lam_status backward(lam_node *node, const void *before, void *dy) {
+/* `slope`: of a GELU whose result has the gradient dy, which becomes that of its argument in place; NULL: none. */
+static lam_status backward(lam_node *node, const void *slope, void *dy) {
     int64_t rows = lam_tensor_rows(node->inputs[0]), width = width_of(node);
     bool add;
     void *dx = lam_gradient_target(node->inputs[0], &add);
     for (stretch s = next_rows(node, (stretch){0, 0}, rows); s.rows > 0; s = next_rows(node, s, rows)) {
-        if (before)
-            node->kernels->gelu_backward(row_of(node, before, s.first, width),
-                                         row_of(node, dy, s.first, width), s.rows * width);
+        if (slope)
+            node->kernels->multiply(row_of(node, slope, s.first, width), row_of(node, dy, s.first, width),
+                                    s.rows * width);
         LAM_TRY(input_gradient(node, s, dy, dx, add));
         LAM_TRY(weight_gradients(node, s, dy));
     }
@@ -259,18 +259,24 @@ lam_tensor *lam_linear_qkv(lam_graph *g, lam_tensor *x, lam_tensor *wq, lam_tens
     return build(g, &linear_qkv_op, 3, (lam_tensor *[]){x, wq, bq, wk, bk, wv, bv});
 }
 
-/* Outputs: gelu(h), h. */
+/* Outputs: gelu(h); h, which becomes gelu'(h) where GELU is computed for the last time before the backward pass: the exponential
+ * is taken once. */
 static void gelu_again(lam_node *node) {
-    lam_tensor *y = node->outputs[0], *before = node->outputs[1];
-    node->kernels->gelu(before->data, y->data, lam_tensor_rows(y) * lam_tensor_width(y));
+    lam_tensor *y = node->outputs[0];
+    node->kernels->gelu_slope(node->outputs[1]->data, y->data, lam_tensor_rows(y) * lam_tensor_width(y));
 }
 static lam_status linear_gelu_forward(lam_node *node) {
+    const lam_tensor *y = node->outputs[0];
     int64_t rows = lam_tensor_rows(node->inputs[0]), width = width_of(node);
-    void *before = node->outputs[1]->data, *after = node->outputs[0]->data;
+    bool again = y->recomputed && !node->recomputed;
     for (stretch s = next_rows(node, (stretch){0, 0}, rows); s.rows > 0; s = next_rows(node, s, rows)) {
-        LAM_TRY(product(node, s, before));
-        node->kernels->gelu(row_of(node, before, s.first, width), row_of(node, after, s.first, width),
-                            s.rows * width);
+        void *h = row_of(node, node->outputs[1]->data, s.first, width),
+             *after = row_of(node, y->data, s.first, width);
+        LAM_TRY(product(node, s, node->outputs[1]->data));
+        if (y->gradient && !again)
+            node->kernels->gelu_slope(h, after, s.rows * width);
+        else
+            node->kernels->gelu(h, after, s.rows * width);
     }
     return LAM_OK;
 }
