@@ -123,6 +123,7 @@ lam_tensor *lam_parameter(lam_graph *graph, const char *name) {
     lam_tensor *t = new_tensor(graph, name, LAM_F32, entry->rank, entry->shape);
     if (!t) return NULL;
     t->parameter = entry;
+    t->parameters = graph->parameters;
     t->data = graph->parameters->weights + entry->offset;
     if (entry->init != LAM_INIT_FROZEN) {
         t->requires_gradient = true;
@@ -144,6 +145,7 @@ lam_tensor *lam_parameter_rows(lam_graph *graph, const char *name, int64_t first
     lam_tensor *t = new_tensor(graph, name, LAM_F32, whole->rank, shape);
     if (!t) return NULL;
     t->parameter = whole->parameter;
+    t->parameters = graph->parameters;
     t->is_part = true;
     t->data = (float *)whole->data + first * row;
     t->requires_gradient = whole->requires_gradient;
@@ -245,6 +247,16 @@ void *lam_gradient_target(lam_tensor *t, bool *add) {
     *add = t->parameter || t->gradient_written;
     if (!t->requires_gradient || !t->gradient) return NULL;
     t->gradient_written = true;
+    if (t->parameter && lam_parameters_claim_gradient(t->parameters, t->parameter))
+        memset(t->parameters->gradients + t->parameter->offset, 0,
+               (size_t)t->parameter->count * sizeof(float));
+    return t->gradient;
+}
+
+float *lam_weight_gradient_target(lam_tensor *t, bool *add) {
+    bool whole = t->parameter && !t->is_part && t->requires_gradient && t->gradient;
+    if (!whole) return lam_gradient_target(t, add);
+    *add = !lam_parameters_claim_gradient(t->parameters, t->parameter);
     return t->gradient;
 }
 
@@ -364,6 +376,7 @@ static void send_final(lam_graph *graph, int64_t node, int64_t *sent, bool last)
             ready = entry->offset + entry->count;
         }
     if (ready > *sent && (last || ready - *sent >= graph->bucket)) {
+        lam_parameters_settle_gradients(p, *sent, ready);
         graph->hook(graph->hook_context, *sent, ready);
         *sent = ready;
     }
@@ -375,6 +388,10 @@ lam_status lam_graph_backward(lam_graph *graph) {
     for (int64_t i = 0; i < graph->tensor_count; i++) graph->tensors[i]->gradient_written = false;
     *(float *)graph->loss->gradient = 1;
     graph->loss->gradient_written = true;
+    lam_parameters *p = graph->parameters;
+    for (int64_t i = 0; i < p->entries && graph->poison; i++)
+        if (p->unwritten[i])
+            fill(p->gradients + p->entry[i].offset, (size_t)p->entry[i].count * sizeof(float));
     int64_t sent = 0;
     for (int64_t i = graph->node_count - 1; i >= 0; i--) {
         lam_node *node = graph->nodes[i];
@@ -386,6 +403,7 @@ lam_status lam_graph_backward(lam_graph *graph) {
         }
         if (graph->hook) send_final(graph, i, &sent, i == 0);
     }
+    lam_parameters_settle_gradients(p, 0, p->trainable);
     return LAM_OK;
 }
 

@@ -26,6 +26,7 @@ struct lam_tensor {
     void *data;
     void *gradient; /* the tensor's type, F32 for parameters; NULL where none is needed */
     const lam_parameter_entry *parameter; /* NULL: an activation or input */
+    lam_parameters *parameters;           /* that it belongs to */
     lam_node *producer;                   /* NULL: input or parameter */
     lam_tensor *bound;                    /* [1] I64: actual rows of dimension 0 */
     bool requires_gradient, kept, is_input, gradient_written;
@@ -106,6 +107,8 @@ int64_t lam_tensor_width(const lam_tensor *tensor); /* last dimension */
 /* The gradient buffer of an input, and whether the kernel must add to it (true) or write it (false).
  * Parameters are always added to. NULL: not needed. */
 void *lam_gradient_target(lam_tensor *tensor, bool *add);
+/* The same for a parameter that the first writer of a step may write: large ones, of which zeros would take long. */
+float *lam_weight_gradient_target(lam_tensor *tensor, bool *add);
 /* Passes the first `count` elements of an activation's gradient on to the gradient of `to`, where that is wanted. */
 void lam_gradient_pass(const lam_node *node, lam_tensor *to, const void *gradient, int64_t count);
 /* Mean and reciprocal deviation that each row of a target is standardised with: unbiased variance + 1e-6. */

@@ -73,6 +73,8 @@ lam_status lam_parameters_layout(lam_parameters *p, uint64_t seed) {
     p->count = at;
     LAM_TRY(lam_alloc_array((void **)&p->weights, p->count, sizeof(float)));
     LAM_TRY(lam_alloc_array((void **)&p->gradients, p->trainable, sizeof(float)));
+    LAM_TRY(lam_alloc_array((void **)&p->unwritten, p->entries, sizeof(bool)));
+    lam_parameters_zero_gradients(p);
 #pragma omp parallel for schedule(dynamic)
     for (int64_t i = 0; i < p->entries; i++) draw(&p->entry[i], p->weights + p->entry[i].offset, seed);
     return LAM_OK;
@@ -85,11 +87,21 @@ const lam_parameter_entry *lam_parameters_find(const lam_parameters *p, const ch
 }
 
 void lam_parameters_zero_gradients(lam_parameters *p) {
-    enum { PART = 1 << 16 };
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < p->trainable; i += PART) {
-        int64_t count = p->trainable - i < PART ? p->trainable - i : PART;
-        memset(p->gradients + i, 0, (size_t)count * sizeof(float));
+    for (int64_t i = 0; i < p->entries; i++) p->unwritten[i] = p->entry[i].init != LAM_INIT_FROZEN;
+}
+
+bool lam_parameters_claim_gradient(lam_parameters *p, const lam_parameter_entry *entry) {
+    bool *unwritten = &p->unwritten[entry - p->entry], was = *unwritten;
+    *unwritten = false;
+    return was;
+}
+
+void lam_parameters_settle_gradients(lam_parameters *p, int64_t begin, int64_t end) {
+    for (int64_t i = 0; i < p->entries; i++) {
+        const lam_parameter_entry *entry = &p->entry[i];
+        if (entry->offset < begin || entry->offset >= end || !p->unwritten[i]) continue;
+        memset(p->gradients + entry->offset, 0, (size_t)entry->count * sizeof(float));
+        p->unwritten[i] = false;
     }
 }
 
@@ -129,5 +141,6 @@ void lam_parameters_free(lam_parameters *p) {
     lam_free(p->entry);
     lam_free(p->weights);
     lam_free(p->gradients);
+    lam_free(p->unwritten);
     lam_free(p);
 }

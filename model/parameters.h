@@ -49,6 +49,7 @@ typedef struct lam_parameters {
     int64_t count;              /* elements of the weight arena, padded */
     int64_t trainable;          /* elements of the gradient arena: [0, trainable) of the weights */
     float *weights, *gradients;
+    bool *unwritten;           /* of each entry: its gradient counts as zero, whatever the arena holds */
     struct lam_packed *packed; /* copies of weights in forms that products want */
 } lam_parameters;
 
@@ -59,7 +60,13 @@ lam_status lam_parameters_add(lam_parameters *parameters, const char *name, int 
 lam_status lam_parameters_layout(lam_parameters *parameters, uint64_t seed);
 const lam_parameter_entry *lam_parameters_find(const lam_parameters *parameters,
                                                const char *name); /* NULL: absent */
+/* From here on every gradient counts as zero; nothing is written: the first who adds to one writes it instead, and
+ * lam_graph_backward ends with lam_parameters_settle_gradients. */
 void lam_parameters_zero_gradients(lam_parameters *parameters);
+/* true: nobody has written the gradient of this entry since, the caller writes all of it now. */
+bool lam_parameters_claim_gradient(lam_parameters *parameters, const lam_parameter_entry *entry);
+/* Writes the zeros of the gradients in [begin, end) that nobody has written. */
+void lam_parameters_settle_gradients(lam_parameters *parameters, int64_t begin, int64_t end);
 /* Room for a form of the weights at `key`: the same room for the same key and form, made at the first call, owned by the
  * registry. The caller fills it. */
 lam_status lam_parameters_reserve(lam_parameters *parameters, const void *key, int form, size_t bytes,

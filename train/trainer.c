@@ -312,6 +312,7 @@ lam_status lam_trainer_step(lam_trainer *t, lam_step_result *r) {
     r->data_wait_ms = lam_loader_waited_ms(t->loader) - waited;
     lam_schedule_at(&s->schedule, t->state.step, &r->lr, &beta1);
     status = compute_gradients(t, batch, r->rows ? 1.0 / (double)r->rows : 0, &r->loss, &left);
+    lam_parameters_settle_gradients(p, 0, p->trainable); /* of a rank without crops */
     start_sums(t, 0, p->trainable);
     LAM_TRY(lam_dist_wait(t->dist));
     LAM_TRY(lam_dist_agree(t->dist, status == LAM_OK ? t->sent_status : status));

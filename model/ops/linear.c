@@ -155,9 +155,9 @@ static lam_status weight_gradients(lam_node *node, stretch s, const void *dy) {
     for (int64_t k = 1, at = 0; k < node->input_count; at += node->inputs[k]->shape[0], k += 2) {
         int64_t width = node->inputs[k]->shape[0];
         bool add;
-        float *dw = lam_gradient_target(node->inputs[k], &add);
+        float *dw = lam_weight_gradient_target(node->inputs[k], &add);
         products.part[k / 2].m = width;
-        products.part[k / 2].accumulate = true;
+        products.part[k / 2].accumulate = add;
         products.part[k / 2].c = dw;
         wanted = wanted || dw;
         float *db = has_bias(node) ? lam_gradient_target(node->inputs[k + 1], &add) : NULL;

@@ -294,8 +294,11 @@ static void nothing_new_in_a_step(void **state) {
             size_t heap = mallinfo2().uordblks + mallinfo2().hblkhd;
             int threads = threads_of_this_process();
             if (step) lam_fault_arm(LAM_FAULT_ALLOC, 1);
-            ok(lam_graph_forward(n.g));
-            ok(lam_graph_backward(n.g));
+            lam_parameters_zero_gradients(n.p);
+            for (int micro_batch = 0; micro_batch < 2; micro_batch++) { /* one writes gradients, one adds */
+                ok(lam_graph_forward(n.g));
+                ok(lam_graph_backward(n.g));
+            }
             lam_fault_arm(LAM_FAULT_ALLOC, 0);
             if (step == 0) continue;
             assert_int_equal(mallinfo2().uordblks + mallinfo2().hblkhd, heap);
