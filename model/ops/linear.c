@@ -170,7 +170,7 @@ static lam_status weight_gradients(lam_node *node, stretch s, const void *dy) {
 
 /* The rows of dy are read three or four times: stretches that stay in the cache, and that oneDNN turns for the weights' gradient
  * without running through memory at a stride of a power of two (16 % of its time at 2,056 x 512 -> 2,048). */
-#define CACHED_BYTES ((int64_t)1 << 22)
+#define CACHED_BYTES ((int64_t)1 << 21)
 
 static stretch next_rows(const lam_node *node, stretch done, int64_t rows) {
     int64_t row_bytes = width_of(node) * (int64_t)lam_dtype_bytes(node->inputs[0]->dtype),
