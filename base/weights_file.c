@@ -1,5 +1,7 @@
 #include "base/weights_file.h"
 
+#include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +19,7 @@ typedef struct part { /* one of the two */
 } part;
 
 struct lam_weights {
+    char *path;
     part *parts;
     int count;
     lam_weights_entry *entries; /* in order of names */
@@ -147,6 +150,7 @@ lam_status lam_weights_open(lam_weights **out, const char *path) {
     lam_status status = LAM_OK;
     lam_weights *w = NULL;
     LAM_TRY(lam_alloc((void **)&w, sizeof *w));
+    LAM_TRY_GOTO(lam_text_copy(&w->path, path), fail);
     if (ends_with(path, ".index.json")) {
         LAM_TRY_GOTO(open_index(w, path), fail);
     } else {
@@ -171,6 +175,7 @@ void lam_weights_close(lam_weights *w) {
     }
     lam_free(w->parts);
     lam_free(w->entries);
+    lam_free(w->path);
     lam_free(w);
 }
 
@@ -186,8 +191,26 @@ const char *lam_weights_metadata(const lam_weights *w, const char *key) {
     return w->parts[0].tensors ? lam_safetensors_metadata(w->parts[0].tensors, key) : NULL;
 }
 
+lam_status lam_weights_check_type(const lam_weights *w, const lam_weights_entry *entry) {
+    static const char *const types[] = {"F64", "F32", "F16", "BF16"};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (!strcmp(entry->dtype, types[i])) return LAM_OK;
+    LAM_FAIL(LAM_ERROR_INPUT, "%s: tensor %s is of type %s: a weight is F64, F32, F16 or BF16", w->path,
+             entry->name, entry->dtype);
+}
+
+lam_status lam_weights_check_values(const char *path, const char *name, const float *values, int64_t count) {
+    for (int64_t i = 0; i < count; i++)
+        LAM_REQUIRE(isfinite(values[i]), LAM_ERROR_INPUT,
+                    "%s: tensor %s is %g at element %" PRId64 ": weights must be finite numbers", path, name,
+                    (double)values[i], i);
+    return LAM_OK;
+}
+
 lam_status lam_weights_read_f32(lam_weights *w, const lam_weights_entry *entry, float *values) {
     part *p = &w->parts[entry->part];
-    return p->torch ? lam_torch_read_f32(p->torch, entry->source, values)
-                    : lam_safetensors_read_f32(p->tensors, entry->source, values);
+    LAM_TRY(lam_weights_check_type(w, entry));
+    LAM_TRY(p->torch ? lam_torch_read_f32(p->torch, entry->source, values)
+                     : lam_safetensors_read_f32(p->tensors, entry->source, values));
+    return lam_weights_check_values(w->path, entry->name, values, entry->count);
 }

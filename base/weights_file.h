@@ -45,7 +45,11 @@ const lam_weights_entry *lam_weights_at(const lam_weights *weights, int64_t inde
 const lam_weights_entry *lam_weights_find(const lam_weights *weights, const char *name); /* NULL: absent */
 /* Metadata of a safetensors file; NULL: absent. */
 const char *lam_weights_metadata(const lam_weights *weights, const char *key);
-/* Converted to float, row-major; `values` has entry->count elements. */
+/* LAM_ERROR_INPUT names the file, the tensor and what it is: whole numbers and truth values are no weights; */
+lam_status lam_weights_check_type(const lam_weights *weights, const lam_weights_entry *entry);
+/* neither are infinities and what is no number. `path`, `name`: for the message. */
+lam_status lam_weights_check_values(const char *path, const char *name, const float *values, int64_t count);
+/* Converted to float, row-major; `values` has entry->count elements. Both are checked. */
 lam_status lam_weights_read_f32(lam_weights *weights, const lam_weights_entry *entry, float *values);
 
 #ifdef __cplusplus

@@ -12,6 +12,7 @@
 #include "base/provenance.h"
 #include "train/checkpoint.h"
 #include "train/embedder.h"
+#include "train/import.h"
 #include "train/levels.h"
 
 /* What the first argument names. */
@@ -67,6 +68,7 @@ static lam_status open_source(source *s, const lam_arguments *a, const lam_shard
     } else {
         LAM_TRY(lam_checkpoint_weights(path, s->average, &s->file));
         LAM_TRY(lam_network_read(&s->network, s->file, s->untrained ? &s->seed : NULL));
+        if (!s->untrained) LAM_TRY(lam_import_check(s->network, s->file));
     }
     const char *channels = lam_option_text(a, "channels");
     if (channels) LAM_TRY(lam_network_name_channels(s->network, channels));

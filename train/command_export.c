@@ -8,6 +8,7 @@
 #include "train/checkpoint.h"
 #include "train/commands.h"
 #include "train/export.h"
+#include "train/import.h"
 
 static lam_status write(const lam_network *network, const lam_arguments *a) {
     const char *out = lam_option_text(a, "out");
@@ -28,6 +29,7 @@ static lam_status run(const lam_arguments *a) {
     LAM_TRY_GOTO(lam_require_absent(out, lam_option_force(a)), done);
     LAM_TRY_GOTO(lam_checkpoint_weights(lam_positional(a, 0), lam_option_flag(a, "ema"), &file), done);
     LAM_TRY_GOTO(lam_network_read(&network, file, NULL), done);
+    LAM_TRY_GOTO(lam_import_check(network, file), done);
     bool existed = lam_path_exists(out);
     status = write(network, a);
     if (status != LAM_OK && !existed) lam_remove_tree(out); /* half a network is of use to nobody */

@@ -170,6 +170,17 @@ static lam_status stopped_before_the_first_step(const lam_trainer *t) {
     return LAM_OK;
 }
 
+/* A run whose every step was skipped has the weights that it began with: whoever waits for it must hear of it. */
+static lam_status require_an_update(const lam_trainer *t) {
+    LAM_REQUIRE(
+        t->state.updates > 0 || t->state.step == 0, LAM_ERROR_NUMERIC,
+        "%s: none of its %" PRId64
+        " steps had a finite loss and gradient: the weights are those that it began with; look at the "
+        "warnings above, train.init and optim.lr",
+        t->settings->out, t->state.step);
+    return LAM_OK;
+}
+
 static lam_status train(lam_trainer *t, const lam_start *start, bool json) {
     lam_metrics *metrics = NULL;
     lam_gemm_limit products = {0};
@@ -193,6 +204,7 @@ static lam_status train(lam_trainer *t, const lam_start *start, bool json) {
     LAM_TRY_GOTO(lam_run_begin(t, start, limit, &metrics), done);
     if (t->state.step >= t->steps) {
         lam_log_info("%s: the run is complete at step %" PRId64, s->out, t->state.step);
+        status = require_an_update(t);
         goto done;
     }
     sum.limit = limit;
@@ -203,6 +215,7 @@ static lam_status train(lam_trainer *t, const lam_start *start, bool json) {
             printf("{\"run\": \"%s\", \"step\": %" PRId64 ", \"skipped\": %" PRId64 "}\n", s->out,
                    t->state.step, t->state.skipped);
     }
+    status = require_an_update(t);
 done:
     lam_gemm_limit_free(&products);
     lam_status closed = lam_metrics_close(&metrics);

@@ -386,6 +386,23 @@ lam_status lam_import_network(lam_network **out, const char *path, const uint64_
     return status;
 }
 
+lam_status lam_import_check(const lam_network *network, const char *path) {
+    const lam_parameters *parameters = network->parameters;
+    lam_weights *weights = NULL;
+    lam_status status = LAM_OK;
+    LAM_TRY(lam_weights_open(&weights, path));
+    for (int64_t i = 0; i < parameters->entries; i++) {
+        const lam_parameter_entry *p = &parameters->entry[i];
+        const lam_weights_entry *entry = lam_weights_find(weights, p->name);
+        if (entry) LAM_TRY_GOTO(lam_weights_check_type(weights, entry), done);
+        LAM_TRY_GOTO(lam_weights_check_values(path, p->name, parameters->weights + p->offset, p->count),
+                     done);
+    }
+done:
+    lam_weights_close(weights);
+    return status;
+}
+
 /* ---- weights to begin with ---- */
 
 static lam_status begin_with(lam_network *network, lam_foreign *file) {

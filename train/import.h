@@ -19,6 +19,10 @@ extern "C" {
 /* Weights drawn anew from *untrained_seed where it is not NULL. */
 lam_status lam_import_network(lam_network **out, const char *path, const uint64_t *untrained_seed);
 
+/* Of a network that was read from `path`: its tensors are of a floating type and finite, else LAM_ERROR_INPUT. An embedding or
+ * an export of others would be of no use to anybody. */
+lam_status lam_import_check(const lam_network *network, const char *path);
+
 /* Weights for a network that is configured and drawn: of `path` (as CHECKPOINT of the commands, ours or another program's) what
  * the encoder needs must be there in the same shapes; what is absent of the decoder stays as drawn, and position tables of
  * another image size stay computed. */

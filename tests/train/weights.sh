@@ -47,6 +47,20 @@ embed run again.npy
 cmp run.npy again.npy || fail "--force removes the weights that the run begins with"
 echo "ok: train.init"
 
+# Weights that no number comes out of; the last four bytes of a file are a value of its last tensor.
+last_value() { # file, copy, value as bytes
+  head -c -4 "$1" > "$2"
+  printf "$3" >> "$2"
+}
+last_value run/checkpoints/step_00000001/model.safetensors nan.safetensors '\0\0\300\177'
+refuse 1 'nan.safetensors: tensor .* is nan at element' train tiny.yaml train.out=other train.init=nan.safetensors
+refuse 1 'nan.safetensors: tensor .* is nan at element' embed nan.safetensors shards --out no.npy
+refuse 1 'nan.safetensors: tensor .* is nan at element' export nan.safetensors --to huggingface --out no
+last_value run/checkpoints/step_00000001/model.safetensors huge.safetensors '\377\377\177\177'
+refuse 1 'none of its 2 steps' train tiny.yaml train.out=skipped train.steps=2 train.init=huge.safetensors
+refuse 1 'none of its 2 steps' train tiny.yaml train.out=skipped train.steps=2 train.init=huge.safetensors --resume
+echo "ok: weights that are no numbers"
+
 agnostic=(tiny.yaml model.name=mae_channel_agnostic data.normalize=crop data.transform=none)
 "$lamella" train "${agnostic[@]}" train.out=ca train.steps=1 optim.lr=0 --quiet
 "$lamella" export ca --to openphenom --out phenom --quiet

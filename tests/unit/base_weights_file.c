@@ -117,7 +117,46 @@ static void shards(void **state) {
     }
 }
 
+/* Weights are finite numbers of a floating type. */
+static void what_is_no_weight(void **state) {
+    (void)state;
+    static const struct {
+        const char *dtype, *message;
+        size_t bytes;
+        unsigned char value[8];
+    } cases[] = {
+        {"F32", "tensor t is nan at element 1", 4, {0, 0, 0xc0, 0x7f}},
+        {"F32", "tensor t is -inf at element 1", 4, {0, 0, 0x80, 0xff}},
+        {"F16", "tensor t is inf at element 1", 2, {0, 0x7c}},
+        {"F64", "tensor t is inf at element 1", 8, {0, 0, 0, 0, 0, 0, 0xf0, 0x7e}}, /* no float is as large */
+        {"I64", "tensor t is of type I64", 8, {1}},
+        {"U8", "tensor t is of type U8", 1, {1}},
+        {"BOOL", "tensor t is of type BOOL", 1, {1}},
+        {"BF16", NULL, 2, {0x80, 0x3f}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        unsigned char bytes[16] = {0};
+        float values[2];
+        lam_safetensors_writer *writer = NULL;
+        lam_weights *w = NULL;
+        memcpy(bytes + cases[i].bytes, cases[i].value, cases[i].bytes);
+        assert_int_equal(lam_safetensors_writer_open(&writer, in("odd")), LAM_OK);
+        assert_int_equal(lam_safetensors_writer_declare(writer, "t", cases[i].dtype, 1, (int64_t[]){2}),
+                         LAM_OK);
+        assert_int_equal(lam_safetensors_writer_data(writer, bytes, 2 * cases[i].bytes), LAM_OK);
+        assert_int_equal(lam_safetensors_writer_commit(&writer), LAM_OK);
+        assert_int_equal(lam_weights_open(&w, in("odd")), LAM_OK);
+        lam_status status = lam_weights_read_f32(w, lam_weights_at(w, 0), values);
+        lam_weights_close(w);
+        assert_int_equal(status, cases[i].message ? LAM_ERROR_INPUT : LAM_OK);
+        if (!cases[i].message) continue;
+        if (!strstr(lam_last_error(), cases[i].message) || !strstr(lam_last_error(), in("odd")))
+            fail_msg("'%s' lacks '%s'", lam_last_error(), cases[i].message);
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(told_by_the_bytes), cmocka_unit_test(shards)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(told_by_the_bytes), cmocka_unit_test(shards),
+                                       cmocka_unit_test(what_is_no_weight)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
