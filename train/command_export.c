@@ -21,6 +21,22 @@ static lam_status write(const lam_network *network, const lam_arguments *a) {
         network, out, strcmp(lam_option_text(a, "bias-layout"), "fixed") ? LAM_BIAS_LEGACY : LAM_BIAS_FIXED);
 }
 
+/* The network that is read must not be what is written over. */
+static lam_status refuse_source(const char *out, const char *source, const char *file) {
+    const char *slash = strrchr(file, '/');
+    char *folder = NULL, *written = NULL;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(lam_text_copy_n(&folder, slash ? file : ".", slash ? (size_t)(slash - file + 1) : 1), done);
+    LAM_TRY_GOTO(lam_path_join(&written, out, "model.safetensors"), done);
+    LAM_REQUIRE_GOTO(
+        !lam_path_same(out, source) && !lam_path_same(out, folder) && !lam_path_same(written, file), done,
+        LAM_ERROR_USAGE, "--out %s: is where the network itself lies: choose another folder", out);
+done:
+    lam_free(folder);
+    lam_free(written);
+    return status;
+}
+
 static lam_status run(const lam_arguments *a) {
     const char *out = lam_option_text(a, "out"), *to = lam_option_text(a, "to");
     char *file = NULL;
@@ -28,6 +44,7 @@ static lam_status run(const lam_arguments *a) {
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_require_absent(out, lam_option_force(a)), done);
     LAM_TRY_GOTO(lam_checkpoint_weights(lam_positional(a, 0), lam_option_flag(a, "ema"), &file), done);
+    LAM_TRY_GOTO(refuse_source(out, lam_positional(a, 0), file), done);
     LAM_TRY_GOTO(lam_network_read(&network, file, NULL), done);
     LAM_TRY_GOTO(lam_import_check(network, file), done);
     bool existed = lam_path_exists(out);

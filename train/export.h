@@ -15,7 +15,8 @@
  * other 3 D must be zero, else LAM_ERROR_INPUT. LEGACY: the first 3 D are zero, for timm <= 1.0.24. FIXED: the last 3 D are
  * zero, for timm >= 1.0.25.
  *
- * `folder` is there already; files are replaced. */
+ * `folder` is there already; files are replaced, all of them at the end (base/staged.h). A pytorch_model.bin that is no such
+ * link, or a preprocessor_config.json beside openphenom's weights, is LAM_ERROR_USAGE. */
 #ifndef LAMELLA_TRAIN_EXPORT_H
 #define LAMELLA_TRAIN_EXPORT_H
 
@@ -28,6 +29,8 @@ extern "C" {
 typedef enum lam_bias_layout { LAM_BIAS_LEGACY, LAM_BIAS_FIXED } lam_bias_layout;
 
 lam_status lam_export_huggingface(const lam_network *network, const char *folder);
+/* Removes the link that lam_export_openphenom has made; nothing else of that name. */
+lam_status lam_export_drop_link(const char *folder);
 lam_status lam_export_openphenom(const lam_network *network, const char *folder, lam_bias_layout layout);
 
 #ifdef __cplusplus

@@ -7,21 +7,22 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/safetensors.h"
+#include "base/staged.h"
 #include "train/export.h"
 
-static lam_status write_json(const char *folder, const char *name, lam_json *json) {
-    char *path = NULL, *text = NULL;
+static lam_status write_json(lam_staged *staged, const char *name, lam_json *json) {
+    char *text = NULL;
+    const char *path = NULL;
     lam_status status = lam_json_dump(json, true, &text);
     lam_json_free(json);
-    if (status == LAM_OK) status = lam_path_join(&path, folder, name);
+    if (status == LAM_OK) status = lam_staged_add(staged, name, &path);
     if (status == LAM_OK) status = lam_file_write(path, text, strlen(text));
-    lam_free(path);
     lam_free(text);
     return status;
 }
 
 /* Keys of transformers' ViTMAEConfig. */
-static lam_status write_config(const lam_network *network, const char *folder) {
+static lam_status write_config(const lam_network *network, lam_staged *staged) {
     const lam_mae_config *m = &network->settings.model;
     lam_json *json = lam_json_object(), *architectures = lam_json_array();
     lam_json_append_text(architectures, network->no_decoder ? "ViTMAEModel" : "ViTMAEForPreTraining");
@@ -47,11 +48,11 @@ static lam_status write_config(const lam_network *network, const char *folder) {
     lam_json_set_float(json, "mask_ratio", m->mask_ratio);
     lam_json_set_bool(json, "norm_pix_loss", m->norm_pix_loss);
     lam_json_set_text(json, "torch_dtype", "float32");
-    return write_json(folder, "config.json", json);
+    return write_json(staged, "config.json", json);
 }
 
 /* transformers knows one mean and deviation a channel, nothing that depends on the crop or the plate. */
-static lam_status write_preprocessor(const lam_network *network, const char *folder) {
+static lam_status write_preprocessor(const lam_network *network, const char *folder, lam_staged *staged) {
     const lam_mae_config *m = &network->settings.model;
     bool same_scale = true;
     for (int64_t c = 1; c < network->channels; c++)
@@ -86,7 +87,7 @@ static lam_status write_preprocessor(const lam_network *network, const char *fol
                 ? " (each crop and channel to mean 0 and variance 1, variance + 1e-5)"
                 : "");
     }
-    return write_json(folder, "preprocessor_config.json", json);
+    return write_json(staged, "preprocessor_config.json", json);
 }
 
 static bool of_decoder(const char *name) { return !strncmp(name, "decoder.", 8); }
@@ -118,18 +119,24 @@ done:
     return status;
 }
 
+static lam_status write_all(const lam_network *network, const char *folder, lam_staged *staged) {
+    const char *path = NULL;
+    /* With our metadata, where there is something to tell, lamella reads its channels again. */
+    bool plain = network->unnamed || network->no_decoder;
+    LAM_TRY(lam_staged_add(staged, "model.safetensors", &path));
+    LAM_TRY(plain ? write_tensors(network, path) : lam_network_write(network, NULL, path, network->step));
+    LAM_TRY(write_preprocessor(network, folder, staged));
+    LAM_TRY(write_config(network, staged));
+    return lam_staged_commit(staged);
+}
+
 lam_status lam_export_huggingface(const lam_network *network, const char *folder) {
-    char *path = NULL;
+    lam_staged *staged = NULL;
     LAM_REQUIRE(network->settings.model.kind == LAM_MAE_VIT, LAM_ERROR_INPUT,
                 "--to huggingface: transformers has no %s, only mae_vit",
                 lam_mae_name(network->settings.model.kind));
-    LAM_TRY(write_config(network, folder));
-    LAM_TRY(write_preprocessor(network, folder));
-    LAM_TRY(lam_path_join(&path, folder, "model.safetensors"));
-    /* With our metadata, where there is something to tell, lamella reads its channels again. */
-    bool plain = network->unnamed || network->no_decoder;
-    lam_status status =
-        plain ? write_tensors(network, path) : lam_network_write(network, NULL, path, network->step);
-    lam_free(path);
-    return status;
+    LAM_TRY(lam_staged_open(&staged, folder));
+    lam_status status = write_all(network, folder, staged);
+    lam_staged_close(&staged);
+    return status == LAM_OK ? lam_export_drop_link(folder) : status;
 }

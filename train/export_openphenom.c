@@ -1,12 +1,14 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/files.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/staged.h"
 #include "base/torch_file.h"
 #include "train/export.h"
 
@@ -95,9 +97,10 @@ static lam_status fill(list *l, const lam_network *network) {
 }
 
 /* Sizes, and what the file cannot tell to who reads it next. */
-static lam_status write_config(const lam_network *network, const list *l, const char *folder) {
+static lam_status write_config(const lam_network *network, const list *l, lam_staged *staged) {
     const lam_mae_config *m = &network->settings.model;
-    char *text = NULL, *path = NULL;
+    char *text = NULL;
+    const char *path = NULL;
     lam_json *json = lam_json_object();
     lam_json_set_text(json, "format",
                       "OpenPhenom: model.safetensors is a torch.save file of {\"state_dict\": ...}");
@@ -113,30 +116,78 @@ static lam_status write_config(const lam_network *network, const list *l, const 
     lam_json_set_float(json, "mask_ratio", m->mask_ratio);
     lam_status status = lam_json_dump(json, true, &text);
     lam_json_free(json);
-    if (status == LAM_OK) status = lam_path_join(&path, folder, "config.json");
+    if (status == LAM_OK) status = lam_staged_add(staged, "config.json", &path);
     if (status == LAM_OK) status = lam_file_write(path, text, strlen(text));
-    lam_free(path);
     lam_free(text);
     return status;
 }
 
-/* Newer torch.load takes a name that ends in .safetensors for that format, published loaders ask for that name: the file has
- * both. */
-static lam_status add_second_name(const char *folder) {
-    char *path = NULL;
-    LAM_TRY(lam_path_join(&path, folder, "pytorch_model.bin"));
-    unlink(path);
-    if (symlink("model.safetensors", path) != 0)
-        lam_log_warning(
-            "%s: cannot be made: rename model.safetensors where torch.load refuses it for its name", path);
+/* ---- the second name ---- */
+
+static const char second_name[] = "pytorch_model.bin", first_name[] = "model.safetensors";
+
+/* Whether something has the second name, and whether it is the link that an export makes. */
+static lam_status look_at_link(const char *folder, bool *there, bool *ours) {
+    char *path = NULL, target[sizeof first_name + 1];
+    struct stat info;
+    LAM_TRY(lam_path_join(&path, folder, second_name));
+    *there = lstat(path, &info) == 0;
+    ssize_t length = *there && S_ISLNK(info.st_mode) ? readlink(path, target, sizeof target) : -1;
+    *ours = length == (ssize_t)sizeof first_name - 1 && !memcmp(target, first_name, (size_t)length);
     lam_free(path);
     return LAM_OK;
+}
+
+lam_status lam_export_drop_link(const char *folder) {
+    bool there = false, ours = false;
+    LAM_TRY(look_at_link(folder, &there, &ours));
+    return ours ? lam_remove_files(folder, (const char *const[]){second_name}, 1) : LAM_OK;
+}
+
+/* What lies in the folder already, is not replaced, and would be taken for a part of this network. */
+static lam_status refuse_strangers(const char *folder) {
+    static const char preprocessor[] = "preprocessor_config.json";
+    bool there = false, ours = false;
+    char *path = NULL;
+    LAM_TRY(look_at_link(folder, &there, &ours));
+    LAM_REQUIRE(!there || ours, LAM_ERROR_USAGE,
+                "%s/%s: lamella has not written it and does not replace it: move it, or choose another --out",
+                folder, second_name);
+    LAM_TRY(lam_path_join(&path, folder, preprocessor));
+    there = lam_path_exists(path);
+    lam_free(path);
+    LAM_REQUIRE(
+        !there, LAM_ERROR_USAGE,
+        "%s/%s: belongs to other weights and would be applied to these: move it, or choose another --out",
+        folder, preprocessor);
+    return LAM_OK;
+}
+
+/* Newer torch.load takes a name that ends in .safetensors for that format, published loaders ask for that name: the file has
+ * both. */
+static lam_status add_second_name(lam_staged *staged) {
+    const char *path = NULL;
+    LAM_TRY(lam_staged_add(staged, second_name, &path));
+    if (symlink(first_name, path) != 0)
+        lam_log_warning(
+            "%s: cannot be made: rename model.safetensors where torch.load refuses it for its name", path);
+    return LAM_OK;
+}
+
+static lam_status write_all(const lam_network *network, const list *l, lam_staged *staged) {
+    const char *path = NULL;
+    LAM_TRY(lam_staged_add(staged, first_name, &path));
+    LAM_TRY(lam_torch_write(path, l->tensors, l->count, true));
+    LAM_TRY(add_second_name(staged));
+    LAM_TRY(write_config(network, l, staged));
+    return lam_staged_commit(staged);
 }
 
 lam_status lam_export_openphenom(const lam_network *network, const char *folder, lam_bias_layout layout) {
     const char *name = lam_mae_name(network->settings.model.kind);
     list l = {.layout = layout};
-    char key[64], *path = NULL;
+    lam_staged *staged = NULL;
+    char key[64];
     bool agnostic = !strcmp(name, "mae_channel_agnostic");
     LAM_REQUIRE(agnostic || !strcmp(name, "mae_vit_parallel"), LAM_ERROR_INPUT,
                 "--to openphenom: takes mae_channel_agnostic and mae_vit_parallel, not %s", name);
@@ -147,13 +198,12 @@ lam_status lam_export_openphenom(const lam_network *network, const char *folder,
         if (!lam_parameters_find(network->parameters, key)) break;
     }
     lam_status status = LAM_OK;
+    LAM_TRY(refuse_strangers(folder));
     LAM_TRY_GOTO(fill(&l, network), done);
-    LAM_TRY_GOTO(write_config(network, &l, folder), done);
-    LAM_TRY_GOTO(lam_path_join(&path, folder, "model.safetensors"), done);
-    LAM_TRY_GOTO(lam_torch_write(path, l.tensors, l.count, true), done);
-    LAM_TRY_GOTO(add_second_name(folder), done);
+    LAM_TRY_GOTO(lam_staged_open(&staged, folder), done);
+    LAM_TRY_GOTO(write_all(network, &l, staged), done);
 done:
-    lam_free(path);
+    lam_staged_close(&staged);
     lam_free(l.tensors);
     lam_arena_free(&l.arena);
     return status;

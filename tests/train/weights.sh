@@ -77,6 +77,15 @@ refuse 1 "transformers has no" export ca --to huggingface --out no
 refuse 2 "--bias-layout" export run --to huggingface --out no --bias-layout fixed
 [ ! -e no ] || fail "a refused export leaves a folder"
 refuse 2 "--force" export run --to huggingface --out hf
+cp -r phenom source
+for out in source source/. "$PWD/source"; do
+  refuse 2 "where the network itself lies" export source --to openphenom --out $out --force
+  refuse 2 "where the network itself lies" export source/pytorch_model.bin --to openphenom --out $out --force
+done
+ln -s source other_name
+refuse 2 "where the network itself lies" export source --to openphenom --out other_name --force
+refuse 2 "where the network itself lies" export run --to huggingface --out run --force
+cmp phenom/model.safetensors source/model.safetensors || fail "a refused export writes"
 head -c 100000 phenom/model.safetensors > cut.pt
 refuse 1 "cut off or damaged" embed cut.pt shards --out no.npy
 echo "ok: openphenom"

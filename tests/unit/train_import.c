@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "base/fault.h"
 #include "base/files.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -288,6 +289,99 @@ static void exported_and_read_again(void **state) {
     free_set(truth);
 }
 
+/* Bytes of the files of an export, one after the other; counts what lies there. */
+static char *export_bytes(const char *of, size_t *size, int64_t *files) {
+    static const char *const parts[] = {"model.safetensors", "config.json"};
+    char *all = NULL, **names = NULL;
+    *size = 0;
+    must(lam_list_folder(of, "", &names, files));
+    lam_free_texts(names, *files);
+    for (int i = 0; i < 2; i++) {
+        char *path = NULL, *bytes = NULL;
+        size_t length = 0;
+        must(lam_path_join(&path, of, parts[i]));
+        must(lam_file_read(path, &bytes, &length));
+        must(lam_grow((void **)&all, *size, *size + length));
+        memcpy(all + *size, bytes, length);
+        *size += length;
+        lam_free(path);
+        lam_free(bytes);
+    }
+    return all;
+}
+
+/* A disk that is full at any moment leaves the export that was there as it was. */
+static void replaced_whole_or_not_at_all(void **state) {
+    (void)state;
+    set *vit = golden("vit_mae_rgb.safetensors"), *block = golden("vit_parallel_block.safetensors");
+    for (int kind = 0; kind < 2; kind++) {
+        write_config(kind ? "{}" : rgb_config);
+        lam_network *network = import(kind ? block : vit);
+        const char *out = kind ? "full_phenom" : "full_hf";
+        size_t size = 0, now = 0;
+        int64_t files = 0, left = 0, last_whole = 0, failures = 0;
+        must(lam_make_folders(in(out)));
+        must(kind ? lam_export_openphenom(network, in(out), LAM_BIAS_LEGACY)
+                  : lam_export_huggingface(network, in(out)));
+        char *before = export_bytes(in(out), &size, &files);
+        network->parameters->weights[0] = 0.5f;
+        network->settings.model.mask_ratio = 0.125; /* another config.json, too */
+        for (int64_t n = 1;; n++, failures++) {
+            lam_fault_arm(LAM_FAULT_WRITE, n);
+            lam_status status = kind ? lam_export_openphenom(network, in(out), LAM_BIAS_LEGACY)
+                                     : lam_export_huggingface(network, in(out));
+            lam_fault_arm(LAM_FAULT_WRITE, 0);
+            char *after = export_bytes(in(out), &now, &left);
+            bool same = now == size && !memcmp(before, after, size);
+            lam_free(after);
+            assert_int_equal(left, files); /* nothing temporary */
+            if (status == LAM_OK) {
+                assert_false(same);
+                break;
+            }
+            assert_int_equal(status, LAM_ERROR_IO);
+            if (same) last_whole = n;
+        }
+        assert_true(failures > 6 && failures - last_whole <= 2); /* those of the renames after the first */
+        lam_free(before);
+        lam_network_free(&network);
+    }
+    free_set(vit);
+    free_set(block);
+}
+
+static void strangers_stay(void **state) {
+    (void)state;
+    set *truth = golden("vit_parallel_block.safetensors");
+    write_config("{}");
+    lam_network *network = import(truth);
+    char *bytes = NULL;
+    size_t size = 0;
+    must(lam_make_folders(in("strange")));
+    must(lam_file_write(in("strange/pytorch_model.bin"), "theirs", 6));
+    assert_int_equal(lam_export_openphenom(network, in("strange"), LAM_BIAS_LEGACY), LAM_ERROR_USAGE);
+    assert_non_null(strstr(lam_last_error(), "pytorch_model.bin: lamella has not written it"));
+    must(lam_file_read(in("strange/pytorch_model.bin"), &bytes, &size));
+    assert_true(size == 6 && !memcmp(bytes, "theirs", 6));
+    lam_free(bytes);
+    must(lam_export_drop_link(in("strange")));
+    assert_true(lam_path_exists(in("strange/pytorch_model.bin")));
+    must(lam_remove_tree(in("strange/pytorch_model.bin")));
+    assert_int_equal(symlink("elsewhere", in("strange/pytorch_model.bin")), 0);
+    assert_int_equal(lam_export_openphenom(network, in("strange"), LAM_BIAS_LEGACY), LAM_ERROR_USAGE);
+    must(lam_remove_tree(in("strange/pytorch_model.bin")));
+    must(lam_file_write(in("strange/preprocessor_config.json"), "{}", 2));
+    assert_int_equal(lam_export_openphenom(network, in("strange"), LAM_BIAS_LEGACY), LAM_ERROR_USAGE);
+    assert_non_null(strstr(lam_last_error(), "preprocessor_config.json: belongs to other weights"));
+    must(lam_remove_tree(in("strange/preprocessor_config.json")));
+    for (int twice = 0; twice < 2; twice++) /* its own link is replaced */
+        must(lam_export_openphenom(network, in("strange"), LAM_BIAS_LEGACY));
+    must(lam_export_drop_link(in("strange")));
+    assert_false(lam_path_exists(in("strange/pytorch_model.bin")));
+    lam_network_free(&network);
+    free_set(truth);
+}
+
 static void learned_positions(void **state) {
     (void)state;
     set *s = golden("vit_mae_rgb.safetensors");
@@ -424,6 +518,8 @@ int main(void) {
         cmocka_unit_test(exported_and_read_again),
         cmocka_unit_test(learned_positions),
         cmocka_unit_test(parallel_blocks),
+        cmocka_unit_test(replaced_whole_or_not_at_all),
+        cmocka_unit_test(strangers_stay),
         cmocka_unit_test(what_cannot_be_computed),
         cmocka_unit_test(weights_to_begin_with),
     };
