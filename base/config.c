@@ -249,15 +249,19 @@ lam_status lam_config_read(lam_config **out, const lam_config_key *keys, const c
     return status;
 }
 
-lam_status lam_config_set(lam_config *config, const char *assignment) {
+lam_status lam_config_set_from(lam_config *config, const char *where, const char *assignment) {
     const char *equals = strchr(assignment, '=');
-    LAM_REQUIRE(equals && equals != assignment, LAM_ERROR_CONFIG, "command line: '%s' is no key.path=value",
+    LAM_REQUIRE(equals && equals != assignment, LAM_ERROR_CONFIG, "%s: '%s' is no key.path=value", where,
                 assignment);
     char *path;
     LAM_TRY(lam_text_copy_n(&path, assignment, (size_t)(equals - assignment)));
-    lam_status status = set_value(config, "command line", 0, path, equals + 1);
+    lam_status status = set_value(config, where, 0, path, equals + 1);
     lam_free(path);
     return status;
+}
+
+lam_status lam_config_set(lam_config *config, const char *assignment) {
+    return lam_config_set_from(config, "command line", assignment);
 }
 
 lam_status lam_config_check(const lam_config *config) {

@@ -49,6 +49,8 @@ lam_status lam_config_read(lam_config **out, const lam_config_key *keys, const c
 lam_status lam_config_parse(lam_config **out, const lam_config_key *keys, const char *text, size_t size,
                             const char *name);
 lam_status lam_config_set(lam_config *config, const char *assignment); /* "key.path=value" */
+/* The same for a value that `where`, a file, says and no command line. */
+lam_status lam_config_set_from(lam_config *config, const char *where, const char *assignment);
 /* After file and overrides: every key without default must be there. */
 lam_status lam_config_check(const lam_config *config);
 void lam_config_free(lam_config *config);

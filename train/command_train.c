@@ -253,7 +253,7 @@ static lam_status run(const lam_arguments *a) {
     if (lam_dist_rank(dist) != 0) lam_log_set_silent(true);
     lam_status status = lam_dist_agree(dist, read_config(a, &config));
     if (status == LAM_OK) {
-        status = lam_trainer_open(&trainer, dist, config);
+        status = lam_trainer_open(&trainer, dist, config, !start.resume);
         if (status == LAM_OK) {
             status = train(&trainer, &start, lam_option_json(a));
             lam_trainer_close(&trainer);

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/files.h"
 #include "base/log.h"
 #include "base/memory.h"
 
@@ -144,20 +143,12 @@ static lam_status find_family(lam_foreign *file) {
         file->path, lam_weights_count(file->weights));
 }
 
-/* NULL where there is no such file beside the weights. */
-static lam_status read_beside(const char *path, const char *name, lam_json **json) {
-    const char *slash = strrchr(path, '/');
-    char *beside = NULL, *text = NULL;
-    size_t size = 0;
-    LAM_TRY(lam_text_format(&beside, "%.*s%s", slash ? (int)(slash - path + 1) : 0, path, name));
-    lam_status status = LAM_OK;
-    if (lam_path_exists(beside)) {
-        status = lam_file_read(beside, &text, &size);
-        if (status == LAM_OK) status = lam_json_parse(json, text, size, beside);
-    }
-    lam_free(text);
-    lam_free(beside);
-    return status;
+/* Of parallel blocks; timm_legacy is what published files have. */
+static lam_status read_bias_layout(lam_foreign *file) {
+    int layout = 0;
+    LAM_TRY(lam_beside_choice(&file->config, "bias_layout", "timm_legacy|fixed", &layout));
+    file->fixed_bias = layout == 1;
+    return LAM_OK;
 }
 
 lam_status lam_foreign_open(lam_foreign *file, const char *path) {
@@ -166,8 +157,9 @@ lam_status lam_foreign_open(lam_foreign *file, const char *path) {
     LAM_TRY_GOTO(lam_text_copy(&file->path, path), fail);
     LAM_TRY_GOTO(lam_weights_open(&file->weights, path), fail);
     LAM_TRY_GOTO(find_family(file), fail);
-    LAM_TRY_GOTO(read_beside(path, "config.json", &file->config), fail);
-    LAM_TRY_GOTO(read_beside(path, "preprocessor_config.json", &file->preprocessor), fail);
+    LAM_TRY_GOTO(lam_beside_open(&file->config, path, "config.json"), fail);
+    LAM_TRY_GOTO(lam_beside_open(&file->preprocessor, path, "preprocessor_config.json"), fail);
+    LAM_TRY_GOTO(read_bias_layout(file), fail);
     LAM_TRY_GOTO(lam_alloc_array((void **)&file->used, lam_weights_count(file->weights), sizeof(bool)), fail);
     return LAM_OK;
 fail:
@@ -177,8 +169,8 @@ fail:
 
 void lam_foreign_close(lam_foreign *file) {
     lam_weights_close(file->weights);
-    lam_json_free(file->config);
-    lam_json_free(file->preprocessor);
+    lam_beside_close(&file->config);
+    lam_beside_close(&file->preprocessor);
     lam_free(file->used);
     lam_free(file->prefix);
     lam_free(file->path);
@@ -229,10 +221,9 @@ static lam_status read_mlp_bias(lam_foreign *file, const lam_parameter_entry *p,
     if (!*found) return LAM_OK;
     int64_t width = gamma.entry->count, hidden = p->count - 3 * width;
     if (hidden <= 0 || source.entry->count != hidden) return fail_shape(file, source.entry, p);
-    bool fixed = !strcmp(lam_json_text(lam_json_get(file->config, "bias_layout"), ""), "fixed");
     memset(values, 0, (size_t)p->count * sizeof *values);
     mark_used(file, source.entry);
-    return lam_weights_read_f32(file->weights, source.entry, values + (fixed ? 0 : 3 * width));
+    return lam_weights_read_f32(file->weights, source.entry, values + (file->fixed_bias ? 0 : 3 * width));
 }
 
 lam_status lam_foreign_read(lam_foreign *file, const lam_parameter_entry *p, float *values, bool *found) {
@@ -256,12 +247,28 @@ lam_status lam_foreign_read(lam_foreign *file, const lam_parameter_entry *p, flo
     return read_rows(file, s.entry, s.part * p->count, p, values);
 }
 
+void lam_foreign_pass_over(lam_foreign *file, const char *name) {
+    lam_foreign_source s;
+    if (lam_foreign_find(file, name, &s)) mark_used(file, s.entry);
+}
+
+static void warn_of_fc_norm(const lam_foreign *file) {
+    lam_foreign_source norm;
+    if (file->family == LAM_FAMILY_TIMM && lam_foreign_find(file, "vit.layernorm.weight", &norm) &&
+        strstr(norm.entry->name, "fc_norm"))
+        lam_log_warning(
+            "%s: norms the mean of its tokens (fc_norm), here each token is normed before the mean: "
+            "embeddings differ from timm's",
+            file->path);
+}
+
 lam_status lam_foreign_check_unused(const lam_foreign *file) {
     static const char *const parts[] = {
         "vit.encoder.layer.",    "vit.layers.",  "encoder.layer.", "layers.",  "blocks.",
         "encoder.vit_backbone.", "patch_embed.", "norm_pre.",      "reg_token"};
     const char *first = NULL;
     int64_t unused = 0;
+    warn_of_fc_norm(file);
     for (int64_t i = 0; i < lam_weights_count(file->weights); i++) {
         const char *name = lam_weights_at(file->weights, i)->name, *after = name + strlen(file->prefix);
         if (file->used[i]) continue;

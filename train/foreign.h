@@ -21,9 +21,9 @@
 
 #include <stdbool.h>
 
-#include "base/json.h"
 #include "base/weights_file.h"
 #include "model/parameters.h"
+#include "train/beside.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -35,9 +35,9 @@ typedef struct lam_foreign {
     lam_weights *weights;
     char *path, *prefix;
     lam_family family;
-    lam_json *config,
-        *preprocessor; /* config.json and preprocessor_config.json beside the file; NULL: absent */
-    bool *used;        /* of each tensor: it was read */
+    lam_beside config, preprocessor; /* config.json and preprocessor_config.json */
+    bool fixed_bias;                 /* config.json says bias_layout "fixed" */
+    bool *used;                      /* of each tensor: it was read */
 } lam_foreign;
 
 /* LAM_ERROR_INPUT where no family has such names. */
@@ -57,8 +57,11 @@ bool lam_foreign_find(const lam_foreign *file, const char *name, lam_foreign_sou
 lam_status lam_foreign_read(lam_foreign *file, const lam_parameter_entry *parameter, float *values,
                             bool *found);
 
+/* The tensor of this parameter is left where it is, on purpose: it does not count as unused. */
+void lam_foreign_pass_over(lam_foreign *file, const char *name);
+
 /* Tensors that no parameter has taken: an error where they are part of the encoder, whose outputs would differ; else a line in
- * the log. */
+ * the log. timm's fc_norm in place of norm is told, too. */
 lam_status lam_foreign_check_unused(const lam_foreign *file);
 
 #ifdef __cplusplus

@@ -23,10 +23,16 @@ lam_status lam_import_network(lam_network **out, const char *path, const uint64_
  * an export of others would be of no use to anybody. */
 lam_status lam_import_check(const lam_network *network, const char *path);
 
-/* Weights for a network that is configured and drawn: of `path` (as CHECKPOINT of the commands, ours or another program's) what
- * the encoder needs must be there in the same shapes; what is absent of the decoder stays as drawn, and position tables of
- * another image size stay computed. */
+/* Weights for a network that is configured and drawn (train.init), from `path`: CHECKPOINT of the commands, ours or another
+ * program's; train/import_init.c.
+ *
+ * The encoder must be the configured one: name, sizes, heads, layer_norm_eps, kind of positions, as far as the file says
+ * them; else LAM_ERROR_CONFIG names the key, its value and the file's. So must the decoder, which is taken as a whole; it
+ * stays as drawn where the file has none, or where that of mae_channel_agnostic is of the other kind or for other channels.
+ * Computed position tables are computed anew for another crop size. One line of the log says what was taken. */
 lam_status lam_import_weights(lam_network *network, const char *path);
+/* The same without reading a weight: what would be refused for its sizes or its name is refused at once. */
+lam_status lam_import_weights_check(lam_network *network, const char *path);
 
 #ifdef __cplusplus
 }

@@ -12,6 +12,7 @@
 #include "base/threads.h"
 #include "model/places.h"
 #include "train/batch.h"
+#include "train/import.h"
 #include "train/pictures.h"
 
 /* Masks of validations and pictures: a step that no run of at most 1e9 steps has. */
@@ -141,7 +142,7 @@ static lam_status open_all(lam_trainer *t) {
     return LAM_OK;
 }
 
-lam_status lam_trainer_open(lam_trainer *t, lam_dist *dist, lam_config *config) {
+lam_status lam_trainer_open(lam_trainer *t, lam_dist *dist, lam_config *config, bool fresh) {
     memset(t, 0, sizeof *t);
     t->dist = dist;
     t->rank = lam_dist_rank(dist);
@@ -155,7 +156,9 @@ lam_status lam_trainer_open(lam_trainer *t, lam_dist *dist, lam_config *config) 
                                     (uint64_t)lam_config_int(config, "train.seed"));
         if (status == LAM_OK) {
             t->settings = &t->network->settings;
-            status = open_all(t);
+            if (fresh && t->settings->init[0])
+                status = lam_import_weights_check(t->network, t->settings->init);
+            if (status == LAM_OK) status = open_all(t);
         }
     }
     status = lam_dist_agree(dist, status);

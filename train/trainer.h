@@ -45,8 +45,9 @@ typedef struct lam_trainer {
     lam_lock *lock; /* rank 0: of the run folder, from lam_run_begin on */
 } lam_trainer;
 
-/* Takes over `config` in every case. */
-lam_status lam_trainer_open(lam_trainer *trainer, lam_dist *dist, lam_config *config);
+/* Takes over `config` in every case. fresh: train.init is going to be read, so it is looked at before memory is planned; a run
+ * that is resumed may do without it. */
+lam_status lam_trainer_open(lam_trainer *trainer, lam_dist *dist, lam_config *config, bool fresh);
 void lam_trainer_close(lam_trainer *trainer);
 /* Of the rule's arenas and of the average of weights. */
 int64_t lam_trainer_optimizer_bytes(const lam_trainer *trainer);

@@ -41,7 +41,13 @@ mv run moved
   train.init=run train.seed=9 --resume --quiet
 mv moved run
 refuse 1 "train.init" train tiny.yaml train.out=other train.init=nothing
-refuse 1 "another shape" train tiny.yaml train.out=other train.init=run model.embed_dim=64
+grep -q memory message && fail "a wrong path is told after memory is planned"
+for key in embed_dim=64 num_heads=4 depth=2 layer_norm_eps=1e-05 positions=learned patch_size=16 mlp_dim=64 decoder_depth=2 \
+  decoder_num_heads=4 name=mae_vit_parallel; do
+  refuse 2 "train.init: model.${key%=*} is ${key#*=}, in run/.* it is" train tiny.yaml train.out=other train.init=run model.$key
+done
+"$lamella" train tiny.yaml train.out=larger train.steps=1 train.init=run model.image_size=48 2> message
+grep -q 'train.init: 44 of 46 tensors are those of run/.*; 2 tables are computed' message || { cat message; fail "what is taken"; }
 "$lamella" train tiny.yaml train.out=run train.steps=1 optim.lr=0 train.init=run --force --quiet
 embed run again.npy
 cmp run.npy again.npy || fail "--force removes the weights that the run begins with"
@@ -71,6 +77,11 @@ cmp ca.npy phenom.npy || fail "OpenPhenom's names give other embeddings"
 "$lamella" export phenom --to openphenom --out twice --quiet
 cmp phenom/model.safetensors twice/model.safetensors || fail "the second export differs"
 "$lamella" train "${agnostic[@]}" train.out=trained train.steps=2 --quiet
+"$lamella" train "${agnostic[@]}" train.out=begun train.steps=1 optim.lr=0 train.init=phenom train.seed=9 --quiet
+embed begun begun.npy
+cmp ca.npy begun.npy || fail "a run does not begin with OpenPhenom's names"
+"$lamella" train "${agnostic[@]}" train.out=begun train.steps=1 train.init=phenom train.seed=9 model.decoder=shared --force 2> message
+grep -q 'of the decoder begin at random: it has blocks for each channel' message || { cat message; fail "another decoder"; }
 refuse 1 "in_proj.bias" export trained --to openphenom --out no
 refuse 1 "mae_vit" export run --to openphenom --out no
 refuse 1 "transformers has no" export ca --to huggingface --out no

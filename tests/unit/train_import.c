@@ -459,7 +459,7 @@ static void what_cannot_be_computed(void **state) {
         {NULL, "vit.encoder.layer.0.layer_scale", rgb_config, "which no network here has"},
         {NULL, NULL, "{}", "put a config.json"},
         {NULL, NULL, "{\"num_attention_heads\": 5}", "model.num_heads"},
-        {NULL, NULL, "{\"num_attention_heads\": 3, \"hidden_act\": \"relu\"}", "hidden_act relu"},
+        {NULL, NULL, "{\"num_attention_heads\": 3, \"hidden_act\": \"relu\"}", "hidden_act is \"relu\""},
         {"layer.1.layernorm_after.weight", "vit.encoder.layer.1.layernorm_after.weight", rgb_config,
          "another shape"},
         {"position", "vit.embeddings.position_embeddings", rgb_config, "no square image"},
@@ -477,7 +477,143 @@ static void what_cannot_be_computed(void **state) {
     write_config(rgb_config);
 }
 
+/* A value that cannot be is told with its file and key, never replaced by a default. */
+static void what_files_beside_say(void **state) {
+    (void)state;
+    static const char heads[] = "\"num_attention_heads\": 3, \"decoder_num_attention_heads\": 4";
+    static const char statistics[] = "\"image_mean\": [0.5, 0.5, 0.5], \"image_std\": [0.5, 0.5, 0.5]";
+    static const struct {
+        const char *file, *with, *value, *message;
+    } cases[] = {
+        {"config.json", "", "\"num_attention_heads\": 2.5",
+         "num_attention_heads is 2.5, due is a whole number from 1 to 1024"},
+        {"config.json", "", "\"num_attention_heads\": -3", "num_attention_heads is -3, due"},
+        {"config.json", "", "\"num_attention_heads\": \"3\"", "num_attention_heads is \"3\", due"},
+        {"config.json", "", "\"num_attention_heads\": [3]", "num_attention_heads is a list of 1, due"},
+        {"config.json", heads, "\"layer_norm_eps\": 0.5",
+         "layer_norm_eps is 0.5, due is a number from 1e-15"},
+        {"config.json", heads, "\"mask_ratio\": 1.5", "mask_ratio is 1.5, due"},
+        {"config.json", heads, "\"norm_pix_loss\": \"yes\"",
+         "norm_pix_loss is \"yes\", due is true or false"},
+        {"config.json", heads, "\"norm_pix_loss\": 1", "norm_pix_loss is 1, due is true or false"},
+        {"config.json", heads, "\"hidden_act\": true", "hidden_act is true, due is gelu"},
+        {"config.json", heads, "\"hidden_size\": 64", "hidden_size is 64, the tensors of"},
+        {"config.json", heads, "\"num_hidden_layers\": 12", "num_hidden_layers is 12, the tensors of"},
+        {"config.json", heads, "\"bias_layout\": \"new\"",
+         "bias_layout is \"new\", due is timm_legacy|fixed"},
+        {"preprocessor_config.json", "", "\"image_mean\": [0.5], \"image_std\": [0.5]",
+         "image_mean is a list of 1, due is a list of 3"},
+        {"preprocessor_config.json", "", "\"image_mean\": 0.5, \"image_std\": 0.5",
+         "image_mean is 0.5, due is a list"},
+        {"preprocessor_config.json", "", "\"image_mean\": [0.5, 0.5, 0.5]",
+         "has image_mean without image_std"},
+        {"preprocessor_config.json", "", "\"image_mean\": [0.5, 0.5, 0.5], \"image_std\": [0.5, -0.5, 0.5]",
+         "image_std[1] is -0.5, due"},
+        {"preprocessor_config.json", "", "\"image_mean\": [0.5, 0.5, 0.5], \"image_std\": [0.5, 0.5, 0]",
+         "image_std[2] is 0, due"},
+        {"preprocessor_config.json", "", "\"image_mean\": [0.5, \"x\", 0.5], \"image_std\": [0.5, 0.5, 0.5]",
+         "image_mean[1] is \"x\", due is a number"},
+        {"preprocessor_config.json", statistics, "\"do_normalize\": \"false\"",
+         "do_normalize is \"false\", due"},
+        {"preprocessor_config.json", statistics, "\"rescale_factor\": 2", "rescale_factor is 2, due"},
+        {"preprocessor_config.json", statistics, "\"rescale_factor\": 0.3",
+         "rescale_factor is 0.3, due is one over"},
+        {"preprocessor_config.json", statistics, "\"rescale_factor\": null", NULL},
+    };
+    set *truth = golden("vit_mae_rgb.safetensors");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[512];
+        int n = snprintf(text, sizeof text, "{%s%s%s}", cases[i].with, *cases[i].with ? ", " : "",
+                         cases[i].value);
+        write_config(rgb_config);
+        must(lam_file_write(in(cases[i].file), text, (size_t)n));
+        if (cases[i].message) {
+            refuse(truth, cases[i].message);
+            if (!strstr(lam_last_error(), in(cases[i].file)) || strstr(lam_last_error(), "command line"))
+                fail_msg("'%s' does not name the file", lam_last_error());
+        } else {
+            lam_network *network = import(truth);
+            assert_true(network->channel_bits[0] == 8 && network->channel_mean[2] == 0.5);
+            lam_network_free(&network);
+        }
+        must(lam_remove_tree(in("preprocessor_config.json")));
+    }
+    write_config(rgb_config);
+    free_set(truth);
+}
+
+/* Shapes whose product is nothing may have any dimensions; sums and products of them must not be made. */
+static void impossible_dimensions(void **state) {
+    (void)state;
+    static const char header[] =
+        "{\"cls_token\":{\"dtype\":\"F32\",\"shape\":[0,1,9223372036854775807],\"data_offsets\":[0,0]},"
+        "\"pos_embed\":{\"dtype\":\"F32\",\"shape\":[0,9223372036854775807,1],\"data_offsets\":[0,0]},"
+        "\"patch_embed.proj.weight\":{\"dtype\":\"F32\",\"shape\":[0,1,9223372036854775807,9223372036854775807],"
+        "\"data_offsets\":[0,0]},"
+        "\"blocks.0.mlp.fc2.weight\":{\"dtype\":\"F32\",\"shape\":[0,9223372036854775807],\"data_offsets\":[0,0]}}";
+    char file[sizeof header + 8] = {0};
+    size_t length = sizeof header - 1;
+    lam_network *network = NULL;
+    memcpy(file, &length, sizeof length);
+    memcpy(file + 8, header, length);
+    must(lam_file_write(in("huge.safetensors"), file, 8 + length));
+    write_config("{\"num_attention_heads\": 3}");
+    assert_int_equal(lam_import_network(&network, in("huge.safetensors"), NULL), LAM_ERROR_INPUT);
+    assert_non_null(strstr(lam_last_error(), "tensor cls_token should have 3 dimensions, none of them 0"));
+    write_config(rgb_config);
+}
+
 /* ---- weights to begin with ---- */
+
+/* A recipe that differs in one key from the weights: told by its name and both values, before a weight is read. */
+static void begin_with_another_recipe(void **state) {
+    (void)state;
+    set *truth = golden("vit_mae_rgb.safetensors");
+    lam_network *network = import(truth);
+    lam_mae_config *m = &network->settings.model, recipe = *m;
+    must(lam_import_weights_check(network, in("model.pth")));
+    for (int key = 0;; key++) {
+        const char *message = NULL;
+        *m = recipe;
+        switch (key) {
+        case 0: m->num_heads = 6, message = "train.init: model.num_heads is 6, in "; break;
+        case 1: m->depth = 1, message = "model.depth is 1, in "; break;
+        case 2: m->layer_norm_eps = 1e-5, message = "model.layer_norm_eps is 1e-05, in "; break;
+        case 3: m->learned_positions = true, message = "model.positions is learned, in "; break;
+        case 4: m->embed_dim = 24, message = "model.embed_dim is 24, in "; break;
+        case 5: m->mlp_dim = 96, message = "model.mlp_dim is 96, in "; break;
+        case 6: m->in_channels = 5, message = "model.in_channels is 5, in "; break;
+        case 7: m->patch_size = 16, message = "model.patch_size is 16, in "; break;
+        case 8: m->kind = LAM_MAE_VIT_PARALLEL, message = "model.name is mae_vit_parallel, in "; break;
+        case 9: m->decoder_depth = 1, message = "model.decoder_depth is 1, in "; break;
+        case 10: m->decoder_num_heads = 2, message = "model.decoder_num_heads is 2, in "; break;
+        case 11: m->decoder_embed_dim = 16, message = "model.decoder_embed_dim is 16, in "; break;
+        default: break;
+        }
+        if (!message) break;
+        assert_int_equal(lam_import_weights_check(network, in("model.pth")), LAM_ERROR_CONFIG);
+        if (!strstr(lam_last_error(), message)) fail_msg("'%s' lacks '%s'", lam_last_error(), message);
+    }
+    /* Positions that were learned are none of sines and cosines. */
+    int table = find(truth, "vit.embeddings.position_embeddings");
+    truth->values[table][48 * 5 + 3] += 0.25f;
+    must(lam_torch_write(in("learned.pth"), truth->tensor, truth->count, false));
+    assert_int_equal(lam_import_weights_check(network, in("learned.pth")), LAM_ERROR_CONFIG);
+    assert_non_null(strstr(lam_last_error(), "model.positions is sincos, in "));
+    truth->values[table][48 * 5 + 3] -= 0.25f;
+    /* What no network here has stays no part of one. */
+    add(truth, "vit.encoder.layer.0.layer_scale", 1, (int64_t[]){1}, (float[]){1});
+    must(lam_torch_write(in("scaled.pth"), truth->tensor, truth->count, false));
+    assert_int_equal(lam_import_weights(network, in("scaled.pth")), LAM_ERROR_INPUT);
+    assert_non_null(strstr(lam_last_error(), "which no network here has"));
+    /* Nothing says the heads: the recipe does. */
+    write_config("{}");
+    m->num_heads = 6;
+    must(lam_import_weights_check(network, in("model.pth")));
+    write_config(rgb_config);
+    lam_network_free(&network);
+    free_set(truth);
+}
 
 static void weights_to_begin_with(void **state) {
     (void)state;
@@ -521,6 +657,9 @@ int main(void) {
         cmocka_unit_test(replaced_whole_or_not_at_all),
         cmocka_unit_test(strangers_stay),
         cmocka_unit_test(what_cannot_be_computed),
+        cmocka_unit_test(what_files_beside_say),
+        cmocka_unit_test(impossible_dimensions),
+        cmocka_unit_test(begin_with_another_recipe),
         cmocka_unit_test(weights_to_begin_with),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
