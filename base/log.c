@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/utf8.h"
+
 #define PLAIN_INTERVAL_SECONDS 10.0
 #define BAR_INTERVAL_SECONDS 0.1
 #define BAR_CELLS 24
@@ -31,8 +33,9 @@ void lam_log_set_quiet(bool value) { quiet = value; }
 void lam_log_set_silent(bool value) { silent = value; }
 
 static void write_line(const char *prefix, const char *format, va_list arguments) {
-    char text[2048];
-    vsnprintf(text, sizeof text, format, arguments);
+    char said[2048], text[4096];
+    vsnprintf(said, sizeof said, format, arguments);
+    lam_utf8_visible(text, sizeof text, said);
     pthread_mutex_lock(&lock);
     /* A bar that stands on the line is wiped first; it is drawn again at its next update. */
     fprintf(stderr, "%s%s%s\n", bar_on_screen ? "\r\033[K" : "", prefix, text);

@@ -5,23 +5,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
+
 #define MESSAGE_BYTES 2048
 
 static _Thread_local char message[MESSAGE_BYTES];
 
-/* One line: control characters (a file name may hold any) would break it. */
-static void make_one_line(char *text) {
-    for (char *p = text; *p; p++)
-        if ((unsigned char)*p < 0x20 || *p == 0x7f) *p = ' ';
-}
-
 lam_status lam_fail(lam_status code, const char *file, int line, const char *format, ...) {
-    char text[MESSAGE_BYTES];
+    char said[MESSAGE_BYTES], text[MESSAGE_BYTES];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
+    vsnprintf(said, sizeof said, format, arguments);
     va_end(arguments);
-    make_one_line(text);
+    lam_utf8_visible(text, sizeof text, said); /* one line */
     if (getenv("LAMELLA_DEBUG"))
         snprintf(message, sizeof message, "%s:%d: %.*s", file, line, (int)(MESSAGE_BYTES - 256), text);
     else
@@ -30,12 +26,12 @@ lam_status lam_fail(lam_status code, const char *file, int line, const char *for
 }
 
 lam_status lam_fail_context(lam_status code, const char *format, ...) {
-    char prefix[MESSAGE_BYTES / 2], text[MESSAGE_BYTES];
+    char said[MESSAGE_BYTES / 2], prefix[MESSAGE_BYTES / 2], text[MESSAGE_BYTES];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(prefix, sizeof prefix, format, arguments);
+    vsnprintf(said, sizeof said, format, arguments);
     va_end(arguments);
-    make_one_line(prefix);
+    lam_utf8_visible(prefix, sizeof prefix, said);
     snprintf(text, sizeof text, "%s: %.*s", prefix, (int)(MESSAGE_BYTES - strlen(prefix) - 3), message);
     memcpy(message, text, sizeof message);
     return code;

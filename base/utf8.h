@@ -7,6 +7,7 @@
 #define LAMELLA_BASE_UTF8_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "base/memory.h"
 #include "base/status.h"
@@ -18,6 +19,11 @@ extern "C" {
 bool lam_utf8_is_valid(const char *text);
 /* *out is `text` itself, or a converted copy in the arena. */
 lam_status lam_utf8_text(lam_arena *arena, const char *text, const char **out);
+
+/* What a person may be shown of text that others have written, such as a file's name or what it holds: bytes of control
+ * characters (a terminal obeys them), of marks that turn or break a line, and of no UTF-8 become \xHH. Cut at `size`, between
+ * characters. lam_fail and lam_log_* pass what they say through it. */
+void lam_utf8_visible(char *out, size_t size, const char *text);
 
 #ifdef __cplusplus
 }

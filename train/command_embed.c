@@ -14,6 +14,7 @@
 #include "train/embedder.h"
 #include "train/import.h"
 #include "train/levels.h"
+#include "train/print_json.h"
 
 /* What the first argument names. */
 typedef struct source {
@@ -156,10 +157,15 @@ static lam_status write_rows(const source *s, const lam_arguments *a, const lam_
     if (status != LAM_OK) goto done;
     lam_log_info("%s: %" PRId64 " rows (%s), %" PRId64 " columns, from %" PRId64 " crops", out, rows.count,
                  name, width, count);
-    if (lam_option_json(a))
-        printf("{\"out\": \"%s\", \"level\": \"%s\", \"rows\": %" PRId64 ", \"columns\": %" PRId64
-               ", \"crops\": %" PRId64 "}\n",
-               out, name, rows.count, width, count);
+    if (lam_option_json(a)) {
+        lam_json *json = lam_json_object();
+        lam_json_set_text(json, "out", out);
+        lam_json_set_text(json, "level", name);
+        lam_json_set_int(json, "rows", rows.count);
+        lam_json_set_int(json, "columns", width);
+        lam_json_set_int(json, "crops", count);
+        status = lam_print_json(json, false);
+    }
 done:
     for (int64_t b = 0; blocks && b < e->blocks; b++) lam_free(blocks[b]);
     lam_free(blocks);

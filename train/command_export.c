@@ -1,5 +1,4 @@
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/files.h"
@@ -9,6 +8,7 @@
 #include "train/commands.h"
 #include "train/export.h"
 #include "train/import.h"
+#include "train/print_json.h"
 
 static lam_status write(const lam_network *network, const lam_arguments *a) {
     const char *out = lam_option_text(a, "out");
@@ -53,9 +53,14 @@ static lam_status run(const lam_arguments *a) {
     if (status != LAM_OK) goto done;
     lam_log_info("%s: %s for %s, %" PRId64 " elements%s", out, lam_mae_name(network->settings.model.kind), to,
                  lam_network_elements(network), network->no_decoder ? ", the encoder alone" : "");
-    if (lam_option_json(a))
-        printf("{\"out\": \"%s\", \"to\": \"%s\", \"model\": \"%s\", \"decoder\": %s}\n", out, to,
-               lam_mae_name(network->settings.model.kind), network->no_decoder ? "false" : "true");
+    if (lam_option_json(a)) {
+        lam_json *json = lam_json_object();
+        lam_json_set_text(json, "out", out);
+        lam_json_set_text(json, "to", to);
+        lam_json_set_text(json, "model", lam_mae_name(network->settings.model.kind));
+        lam_json_set_bool(json, "decoder", !network->no_decoder);
+        status = lam_print_json(json, false);
+    }
 done:
     lam_network_free(&network);
     lam_free(file);

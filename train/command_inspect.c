@@ -9,24 +9,40 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/picture.h"
+#include "base/utf8.h"
 #include "base/weights_file.h"
 #include "train/checkpoint.h"
 #include "train/crops.h"
 #include "train/metrics.h"
+#include "train/print_json.h"
 
 static bool ends_with(const char *text, const char *end) {
     size_t a = strlen(text), b = strlen(end);
     return a >= b && strcmp(text + a - b, end) == 0;
 }
 
-static lam_status print_json(lam_json *json) {
-    char *text = NULL;
-    lam_status status = lam_json_dump(json, true, &text);
-    lam_json_free(json);
-    LAM_TRY(status);
-    puts(text);
-    lam_free(text);
-    return LAM_OK;
+/* Names that others have given. */
+static const char *visible(char shown[512], const char *text) {
+    lam_utf8_visible(shown, 512, text);
+    return shown;
+}
+
+/* Text of any length, line by line. */
+static lam_status print_lines(const char *text) {
+    char *line = NULL, *shown = NULL;
+    size_t room = 4 * strlen(text) + 1;
+    lam_status status = lam_alloc((void **)&shown, room);
+    while (*text && status == LAM_OK) {
+        size_t length = strcspn(text, "\n");
+        status = lam_text_copy_n(&line, text, length);
+        if (status != LAM_OK) break;
+        lam_utf8_visible(shown, room, line);
+        puts(shown);
+        lam_free(line);
+        text += length + (text[length] == '\n');
+    }
+    lam_free(shown);
+    return status;
 }
 
 /* ---- shards ---- */
@@ -148,7 +164,7 @@ static lam_status inspect_shards(const lam_arguments *a, const char *path) {
     }
     lam_json *json = shards_json(shards);
     if (lam_option_json(a)) {
-        status = print_json(json);
+        status = lam_print_json(json, true);
         goto done;
     }
     int64_t low[2] = {0, 0}, high[2] = {0, 0};
@@ -162,9 +178,11 @@ static lam_status inspect_shards(const lam_arguments *a, const char *path) {
     printf("%-24s %5s %9s %10s %10s%s\n", "channel", "bits", "images", "mean", "deviation",
            image ? "  colour in the picture" : "");
     const lam_json *channels = lam_json_get(json, "channels");
+    char shown[512];
     for (size_t c = 0; c < lam_json_size(channels); c++) {
         const lam_json *channel = lam_json_at(channels, c);
-        printf("%-24s %5d %9" PRId64 " %10.6f %10.6f%s%s\n", lam_json_text(lam_json_get(channel, "name"), ""),
+        printf("%-24s %5d %9" PRId64 " %10.6f %10.6f%s%s\n",
+               visible(shown, lam_json_text(lam_json_get(channel, "name"), "")),
                (int)lam_json_int(lam_json_get(channel, "bits"), 0),
                lam_json_int(lam_json_get(channel, "images"), 0),
                lam_json_float(lam_json_get(channel, "mean"), 0),
@@ -173,7 +191,8 @@ static lam_status inspect_shards(const lam_arguments *a, const char *path) {
     }
     printf("\nmetadata:");
     const lam_table *metadata = lam_shards_metadata(shards);
-    for (int k = 0; k < lam_table_columns(metadata); k++) printf(" %s", lam_table_name(metadata, k));
+    for (int k = 0; k < lam_table_columns(metadata); k++)
+        printf(" %s", visible(shown, lam_table_name(metadata, k)));
     printf("\n");
     lam_json_free(json);
 done:
@@ -257,16 +276,21 @@ static lam_status inspect_weights(const lam_arguments *a, const char *path) {
         lam_json_set_int(json, "elements", total);
         lam_json_set_text(json, "config", config);
         lam_json_set(json, "tensors", tensors);
-        status = print_json(json);
+        status = lam_print_json(json, true);
         goto done;
     }
-    printf("weights: %s\n", model);
-    if (step) printf("step %s\n", step);
+    char shown[512];
+    printf("weights: %s\n", visible(shown, model));
+    if (step) printf("step %s\n", visible(shown, step));
     if (end.steps) print_progress(&end);
-    if (config) printf("\n%s\n", config);
+    if (config) {
+        printf("\n");
+        LAM_TRY_GOTO(print_lines(config), done);
+        printf("\n");
+    }
     for (int64_t i = 0; i < lam_weights_count(file); i++) {
         const lam_weights_entry *e = lam_weights_at(file, i);
-        printf("%-60s %-5s", e->name, e->dtype);
+        printf("%-60s %-5s", visible(shown, e->name), e->dtype);
         for (int k = 0; k < e->rank; k++) printf("%s%" PRId64, k ? " x " : " ", e->shape[k]);
         printf("\n");
     }
@@ -291,13 +315,18 @@ static lam_status inspect_embeddings(const lam_arguments *a, const char *path) {
         lam_json_set_text(json, "type", e->was_float32 ? "float32" : "float64");
         lam_json_set(json, "obs", columns);
         lam_json_set_text(json, "provenance", e->provenance);
-        status = print_json(json);
+        status = lam_print_json(json, true);
     } else {
+        char shown[512];
         printf("embeddings: %" PRId64 " rows, %" PRId64 " columns, %s\nobs:", e->rows, e->columns,
                e->was_float32 ? "float32" : "float64");
-        for (int k = 0; k < lam_table_columns(e->obs); k++) printf(" %s", lam_table_name(e->obs, k));
+        for (int k = 0; k < lam_table_columns(e->obs); k++)
+            printf(" %s", visible(shown, lam_table_name(e->obs, k)));
         printf("\n");
-        if (e->provenance) printf("made by: %s\n", e->provenance);
+        if (e->provenance) {
+            printf("made by: ");
+            status = print_lines(e->provenance);
+        }
     }
     lam_embeddings_free(e);
     return status;
@@ -312,7 +341,7 @@ static lam_status inspect_config(const lam_arguments *a, const char *path) {
         lam_json *json = lam_json_object();
         lam_json_set_text(json, "kind", "config");
         lam_json_set_text(json, "config", text);
-        status = print_json(json);
+        status = lam_print_json(json, true);
     } else if (status == LAM_OK) {
         printf("configuration, every default written out:\n%s", text);
     }

@@ -11,6 +11,7 @@
 #include "base/signals.h"
 #include "base/threads.h"
 #include "train/limit.h"
+#include "train/print_json.h"
 #include "train/run_folder.h"
 
 static double mebibytes(size_t bytes) { return (double)bytes / 1048576; }
@@ -170,6 +171,14 @@ static lam_status stopped_before_the_first_step(const lam_trainer *t) {
     return LAM_OK;
 }
 
+static lam_status print_result(const lam_trainer *t) {
+    lam_json *json = lam_json_object();
+    lam_json_set_text(json, "run", t->settings->out);
+    lam_json_set_int(json, "step", t->state.step);
+    lam_json_set_int(json, "skipped", t->state.skipped);
+    return lam_print_json(json, false);
+}
+
 /* A run whose every step was skipped has the weights that it began with: whoever waits for it must hear of it. */
 static lam_status require_an_update(const lam_trainer *t) {
     LAM_REQUIRE(
@@ -211,9 +220,7 @@ static lam_status train(lam_trainer *t, const lam_start *start, bool json) {
     LAM_TRY_GOTO(loop(t, metrics, &sum), done);
     if (t->rank == 0) {
         LAM_TRY_GOTO(write_totals(metrics, t, &sum), done);
-        if (json)
-            printf("{\"run\": \"%s\", \"step\": %" PRId64 ", \"skipped\": %" PRId64 "}\n", s->out,
-                   t->state.step, t->state.skipped);
+        if (json) LAM_TRY_GOTO(print_result(t), done);
     }
     status = require_an_update(t);
 done:

@@ -88,6 +88,15 @@ refuse 1 "transformers has no" export ca --to huggingface --out no
 refuse 2 "--bias-layout" export run --to huggingface --out no --bias-layout fixed
 [ ! -e no ] || fail "a refused export leaves a folder"
 refuse 2 "--force" export run --to huggingface --out hf
+name=$'od"d \\ \e[31m name'
+"$lamella" export ca --to openphenom --out "$name" --json --quiet > json
+grep -qF '{"out":"od\"d \\ \u001B[31m name","to":"openphenom","model":"mae_channel_agnostic","decoder":true}' json ||
+  { cat -v json; fail "--json of an odd name"; }
+"$lamella" embed "$name" shards --out "$name/e.npy" --json --quiet > json
+grep -qF '"out":"od\"d \\ \u001B[31m name/e.npy"' json || { cat -v json; fail "--json of an odd name"; }
+code=0
+"$lamella" inspect "$name/none" 2> message || code=$?
+grep -qF 'od"d \ \x1b[31m name' message && ! grep -q $'\e' message || { cat -v message; fail "a message obeys a name"; }
 cp -r phenom source
 for out in source source/. "$PWD/source"; do
   refuse 2 "where the network itself lies" export source --to openphenom --out $out --force
