@@ -258,13 +258,16 @@ static const lam_option options[] = {
      .required = false},
     {.name = NULL}};
 
-const lam_command lam_command_embed = {"embed",
-                                       "embed images of shards with a trained network or plain features",
-                                       "CHECKPOINT|CONFIG.yaml|intensity|handmade SHARDS",
-                                       2,
-                                       2,
-                                       options,
-                                       "lamella embed runs/first shards --level well --out embeddings.h5ad\n"
-                                       "lamella embed runs/first shards --untrained 0 --out untrained.h5ad\n"
-                                       "lamella embed handmade shards --out handmade.h5ad",
-                                       run};
+const lam_command lam_command_embed = {
+    "embed",
+    "embed images of shards with a trained network or plain features",
+    "CHECKPOINT|CONFIG.yaml|intensity|handmade SHARDS",
+    2,
+    2,
+    options,
+    "lamella embed runs/first shards --level well --out embeddings.h5ad\n"
+    "lamella embed runs/first shards --untrained 0 --out untrained.h5ad\n"
+    "lamella embed vit-mae-base shards --channels AGP,ER,DNA --out rgb.h5ad\n"
+    "lamella embed openphenom shards --pool channel --out channels.h5ad\n"
+    "lamella embed handmade shards --out handmade.h5ad",
+    run};

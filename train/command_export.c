@@ -10,6 +10,13 @@
 #include "train/import.h"
 #include "train/print_json.h"
 
+/* As the option says, else as the network was trained or read. */
+static lam_bias_layout layout_of(const lam_network *network, const lam_arguments *a) {
+    lam_bias_layout own = network->settings.bias_layout;
+    if (!lam_option_given(a, "bias-layout")) return own == LAM_BIAS_ALL ? LAM_BIAS_LEGACY : own;
+    return strcmp(lam_option_text(a, "bias-layout"), "fixed") ? LAM_BIAS_LEGACY : LAM_BIAS_FIXED;
+}
+
 static lam_status write(const lam_network *network, const lam_arguments *a) {
     const char *out = lam_option_text(a, "out");
     bool openphenom = !strcmp(lam_option_text(a, "to"), "openphenom");
@@ -17,8 +24,7 @@ static lam_status write(const lam_network *network, const lam_arguments *a) {
                 "--bias-layout: is a matter of openphenom alone");
     LAM_TRY(lam_make_folders(out));
     if (!openphenom) return lam_export_huggingface(network, out);
-    return lam_export_openphenom(
-        network, out, strcmp(lam_option_text(a, "bias-layout"), "fixed") ? LAM_BIAS_LEGACY : LAM_BIAS_FIXED);
+    return lam_export_openphenom(network, out, layout_of(network, a));
 }
 
 /* The network that is read must not be what is written over. */
@@ -72,16 +78,21 @@ static const lam_option options[] = {
     {"out", LAM_OPTION_TEXT, "DIR", NULL, "folder for weights and configuration", .required = true},
     {"ema", LAM_OPTION_FLAG, NULL, NULL,
      "the moving average of the weights (optim.ema) instead of the last ones", .required = false},
-    {"bias-layout", LAM_OPTION_CHOICE, "legacy|fixed", "legacy",
-     "where the biases of parallel blocks lie: timm <= 1.0.24 (published weights), or >= 1.0.25",
+    {"bias-layout", LAM_OPTION_CHOICE, "legacy|fixed", NULL,
+     "where the biases of parallel blocks lie: timm <= 1.0.24 (published weights), or >= 1.0.25; without it as "
+     "model.bias_layout says, which a run must be trained with to be written to openphenom",
      .required = false},
     {.name = NULL}};
 
-const lam_command lam_command_export = {"export",
-                                        "write a network as a file of other programs",
-                                        "CHECKPOINT",
-                                        1,
-                                        1,
-                                        options,
-                                        "lamella export runs/first --to huggingface --out vit_mae",
-                                        run};
+const lam_command lam_command_export = {
+    "export",
+    "write a network as a file of other programs",
+    "CHECKPOINT",
+    1,
+    1,
+    options,
+    "lamella export runs/first --to huggingface --out vit_mae\n"
+    "lamella train configs/ca_s16.yaml data.path=shards train.out=runs/ca "
+    "model.bias_layout=legacy\n"
+    "lamella export runs/ca --to openphenom --out phenom",
+    run};

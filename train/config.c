@@ -63,6 +63,10 @@ const lam_config_key lam_train_keys[] = {
     FLOAT("model.fourier_alpha", "0.01", "its share a: the loss is (1 - a) squares + a Fourier", 0, 0.999),
     CHOICE("model.fourier_norm", "l1", "of the differences of amplitudes: absolute or squared", "l1|l2"),
     FLOAT("model.layer_norm_eps", "1e-6", "added to the variance in the norms of mae_vit", 1e-15, 0.01),
+    CHOICE("model.bias_layout", "all",
+           "of mae_vit_parallel and mae_channel_agnostic: every bias is trained, or those that export --to "
+           "openphenom can write for timm <= 1.0.24 (legacy), or for >= 1.0.25 (fixed)",
+           "all|legacy|fixed"),
 
     TEXT("data.path", NULL, "folder of shards (lamella pack)"),
     INT("data.crops_per_image", "1", "crops drawn from an image in an epoch", 1, 1000000),
@@ -215,6 +219,9 @@ lam_status lam_settings_from(const lam_config *c, lam_settings *s) {
     m->fourier_alpha = lam_config_float(c, "model.fourier_alpha");
     m->fourier_squared = lam_config_choice(c, "model.fourier_norm") == 1;
     m->layer_norm_eps = lam_config_float(c, "model.layer_norm_eps");
+    s->bias_layout = (lam_bias_layout)lam_config_choice(c, "model.bias_layout");
+    LAM_REQUIRE(m->kind != LAM_MAE_VIT || s->bias_layout == LAM_BIAS_ALL, LAM_ERROR_CONFIG,
+                "model.bias_layout is for mae_vit_parallel and mae_channel_agnostic: take all");
     m->normalize = (lam_normalize)lam_config_choice(c, "data.normalize");
     m->transform = lam_config_choice(c, "data.transform");
 

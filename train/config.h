@@ -22,9 +22,13 @@ extern "C" {
 
 extern const lam_config_key lam_train_keys[];
 
+/* In the order of the choices of model.bias_layout. */
+typedef enum lam_bias_layout { LAM_BIAS_ALL, LAM_BIAS_LEGACY, LAM_BIAS_FIXED } lam_bias_layout;
+
 typedef struct lam_settings {
-    lam_mae_config model;  /* in_channels 0 and pixel_type unset until the shards are known */
-    double mask_ratio_end; /* 0: the model's throughout */
+    lam_mae_config model;        /* in_channels 0 and pixel_type unset until the shards are known */
+    double mask_ratio_end;       /* 0: the model's throughout */
+    lam_bias_layout bias_layout; /* train/bias_layout.h */
     const char *path;
     int64_t crops_per_image;
     bool flips, rotations, strict;

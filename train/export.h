@@ -12,7 +12,7 @@
  * channels (at least the network's) in the encoder, for each channel in the decoder; decoder.placeholder is zero.
  *
  * The bias of in_proj has 7 D values here and 4 D there (train/foreign.h), so one of the two layouts has to hold it: the
- * other 3 D must be zero, else LAM_ERROR_INPUT. LEGACY: the first 3 D are zero, for timm <= 1.0.24. FIXED: the last 3 D are
+ * other 3 D must be zero, else LAM_ERROR_INPUT names model.bias_layout, which keeps them so in training. LEGACY: the first 3 D are zero, for timm <= 1.0.24. FIXED: the last 3 D are
  * zero, for timm >= 1.0.25.
  *
  * `folder` is there already; files are replaced, all of them at the end (base/staged.h). A pytorch_model.bin that is no such
@@ -25,8 +25,6 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-typedef enum lam_bias_layout { LAM_BIAS_LEGACY, LAM_BIAS_FIXED } lam_bias_layout;
 
 lam_status lam_export_huggingface(const lam_network *network, const char *folder);
 /* Removes the link that lam_export_openphenom has made; nothing else of that name. */

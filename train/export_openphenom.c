@@ -10,6 +10,7 @@
 #include "base/memory.h"
 #include "base/staged.h"
 #include "base/torch_file.h"
+#include "train/bias_layout.h"
 #include "train/export.h"
 
 #define MAX_IN_CHANS 11 /* of the published encoder's table */
@@ -44,25 +45,36 @@ static lam_status add_table(list *l, const lam_parameter_entry *p, const float *
     return LAM_OK;
 }
 
-/* The values of mlp_bias inside in_proj.bias, rows [mlp | q | k | v]; the rest must be what the layout makes of it. */
+/* The values of mlp_bias inside in_proj.bias, rows [mlp | q | k | v]; the rest is zero. */
 static lam_status add_mlp_bias(list *l, const lam_parameter_entry *p, const float *values, int64_t width) {
-    static const char *const layouts[] = {"legacy", "fixed"};
-    int64_t others = 3 * width, hidden = p->count - others, *shape = NULL;
-    const float *zero = l->layout == LAM_BIAS_LEGACY ? values : values + hidden;
+    int64_t others = 3 * width, *shape = NULL;
     char *name = NULL;
-    for (int64_t i = 0; i < others; i++)
-        LAM_REQUIRE(
-            zero[i] == 0.0f, LAM_ERROR_INPUT,
-            "--bias-layout %s: %s has %g at element %" PRId64
-            ", where this layout has zeros; biases of 7 D that were trained here do not fit into its 4 D: "
-            "try the other layout, or keep lamella's own file",
-            layouts[l->layout], p->name, (double)zero[i], (int64_t)(zero - values) + i);
     LAM_TRY(lam_arena_text(&l->arena, &name, p->name, strlen(p->name)));
     strcpy(name + strlen(name) - strlen("in_proj.bias"), "mlp_bias");
     LAM_TRY(lam_arena_alloc(&l->arena, (void **)&shape, sizeof *shape));
-    *shape = hidden;
+    *shape = p->count - others;
     add(l, name, 1, shape, l->layout == LAM_BIAS_LEGACY ? values + others : values);
     return LAM_OK;
+}
+
+static lam_status check_biases(const lam_network *network, lam_bias_layout layout) {
+    static const char *const layouts[] = {"all", "legacy", "fixed"};
+    int64_t element = 0, embed_dim = network->settings.model.embed_dim;
+    lam_bias_layout other = layout == LAM_BIAS_LEGACY ? LAM_BIAS_FIXED : LAM_BIAS_LEGACY;
+    const lam_parameter_entry *p = lam_bias_stray(network->parameters, embed_dim, layout, &element);
+    if (!p) return LAM_OK;
+    float value = network->parameters->weights[p->offset + element];
+    int64_t unused = 0;
+    bool fits = !lam_bias_stray(network->parameters, embed_dim, other, &unused);
+    LAM_REQUIRE(!fits, LAM_ERROR_INPUT,
+                "--bias-layout %s: %s has %g at element %" PRId64 ", where this layout has zeros: take %s",
+                layouts[layout], p->name, (double)value, element, layouts[other]);
+    LAM_FAIL(
+        LAM_ERROR_INPUT,
+        "--to openphenom: %s has %g at element %" PRId64
+        ", where a file of OpenPhenom's form has no place: train with model.bias_layout: legacy (or fixed), "
+        "or keep lamella's own file",
+        p->name, (double)value, element);
 }
 
 static lam_status add_placeholder(list *l, int64_t width) {
@@ -84,7 +96,7 @@ static lam_status fill(list *l, const lam_network *network) {
         const lam_parameter_entry *e = &p->entry[i];
         const float *values = p->weights + e->offset;
         if (network->no_decoder && strncmp(e->name, "encoder.", 8) != 0) continue;
-        if (ends_with(e->name, ".in_proj.bias"))
+        if (lam_bias_is_layout(e))
             LAM_TRY(add_mlp_bias(l, e, values, m->embed_dim));
         else if (l->known_channels && ends_with(e->name, ".pos_embed"))
             LAM_TRY(add_table(l, e, values, table));
@@ -199,6 +211,7 @@ lam_status lam_export_openphenom(const lam_network *network, const char *folder,
     }
     lam_status status = LAM_OK;
     LAM_TRY(refuse_strangers(folder));
+    LAM_TRY(check_biases(network, layout));
     LAM_TRY_GOTO(fill(&l, network), done);
     LAM_TRY_GOTO(lam_staged_open(&staged, folder), done);
     LAM_TRY_GOTO(write_all(network, &l, staged), done);

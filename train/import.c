@@ -201,6 +201,9 @@ static lam_status import(lam_network *network, lam_foreign *file, const uint64_t
     LAM_TRY(complete(&s, file));
     LAM_TRY(lam_config_parse(&network->config, lam_train_keys, "{}", 2, file->path));
     LAM_TRY(configure(&(target){network->config, file->path}, &s));
+    if (lam_foreign_find(file, "encoder.vit_backbone.blocks.0.mlp_bias", &(lam_foreign_source){0}))
+        LAM_TRY(set_text(&(target){network->config, file->path}, "model.bias_layout",
+                         file->fixed_bias ? "fixed" : "legacy"));
     LAM_TRY(lam_network_add_channels(network, s.in_channels));
     for (int64_t c = 0; c < s.in_channels; c++)
         LAM_TRY(lam_text_format(&network->channel_names[c], "channel_%" PRId64, c + 1));

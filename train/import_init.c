@@ -5,6 +5,7 @@
 #include "base/cli.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "train/bias_layout.h"
 #include "train/checkpoint.h"
 #include "train/foreign_sizes.h"
 #include "train/import.h"
@@ -168,11 +169,26 @@ static lam_status take(lam_network *network, origin *o) {
     return LAM_OK;
 }
 
+/* What the recipe holds at zero must begin there. */
+static lam_status check_biases(const lam_network *network, const origin *o) {
+    const lam_settings *s = &network->settings;
+    int64_t element = 0;
+    const lam_parameter_entry *p =
+        lam_bias_stray(network->parameters, s->model.embed_dim, s->bias_layout, &element);
+    LAM_REQUIRE(!p, LAM_ERROR_CONFIG,
+                "model.bias_layout is %s, but %s of %s has %g at element %" PRId64
+                ", where that layout has zeros: set it to all",
+                lam_config_text(network->config, "model.bias_layout"), p->name, o->file.path,
+                (double)network->parameters->weights[p->offset + element], element);
+    return LAM_OK;
+}
+
 static lam_status begin(lam_network *network, const char *path, bool weights) {
     origin o = {0};
     lam_status status = open_origin(&o, network, path);
     if (status == LAM_OK) status = check(&o, network);
     if (status == LAM_OK && weights) status = take(network, &o);
+    if (status == LAM_OK && weights) status = check_biases(network, &o);
     close_origin(&o);
     return status == LAM_OK ? LAM_OK : lam_fail_context(status, "train.init");
 }

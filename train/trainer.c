@@ -12,6 +12,7 @@
 #include "base/threads.h"
 #include "model/places.h"
 #include "train/batch.h"
+#include "train/bias_layout.h"
 #include "train/import.h"
 #include "train/pictures.h"
 
@@ -324,6 +325,7 @@ lam_status lam_trainer_step(lam_trainer *t, lam_step_result *r) {
     r->loss = sums[0];
     r->stop = r->within = sums[1] > 0;
     if (r->stop) return LAM_OK;
+    lam_bias_hold(p, s->model.embed_dim, s->bias_layout);
     r->gradient_norm = sqrt(lam_sum_of_squares(p->gradients, 0, p->trainable));
     r->skipped = r->rows == 0 || !isfinite(r->loss) || !isfinite(r->gradient_norm);
     if (r->skipped) {

@@ -82,7 +82,24 @@ embed begun begun.npy
 cmp ca.npy begun.npy || fail "a run does not begin with OpenPhenom's names"
 "$lamella" train "${agnostic[@]}" train.out=begun train.steps=1 train.init=phenom train.seed=9 model.decoder=shared --force 2> message
 grep -q 'of the decoder begin at random: it has blocks for each channel' message || { cat message; fail "another decoder"; }
-refuse 1 "in_proj.bias" export trained --to openphenom --out no
+refuse 1 "in_proj.bias.*model.bias_layout: legacy" export trained --to openphenom --out no
+# Trained so that it fits: whatever the rule and the layout, out and in again it gives the same.
+for rule in adamw lion lamb muon schedulefree; do
+  layout=legacy && [ $rule != lion ] || layout=fixed
+  "$lamella" train "${agnostic[@]}" train.out=fit train.steps=2 optim.name=$rule optim.schedule=constant \
+    model.bias_layout=$layout optim.lr=0.01 --quiet --force
+  "$lamella" export fit --to openphenom --out fitting --quiet --force
+  grep -q "bias_layout.*$layout" fitting/config.json || fail "another layout than the run's"
+  embed fit fit.npy
+  embed fitting fitting.npy
+  cmp fit.npy fitting.npy || fail "$rule, $layout: the exported run gives other embeddings"
+  ! cmp -s fit.npy ca.npy || fail "$rule learns nothing"
+done
+"$lamella" train tiny.yaml model.name=mae_vit_parallel model.bias_layout=legacy train.out=parallel train.steps=2 --quiet
+"$lamella" export parallel --to openphenom --out fitting2 --quiet
+refuse 1 "in_proj.bias.*take legacy" export parallel --to openphenom --out no --bias-layout fixed
+refuse 2 "train.init: model.bias_layout is legacy" train "${agnostic[@]}" train.out=other train.init=trained model.bias_layout=legacy
+refuse 2 "model.bias_layout is for" train tiny.yaml train.out=other model.bias_layout=legacy
 refuse 1 "mae_vit" export run --to openphenom --out no
 refuse 1 "transformers has no" export ca --to huggingface --out no
 refuse 2 "--bias-layout" export run --to huggingface --out no --bias-layout fixed

@@ -409,6 +409,7 @@ static void parallel_blocks(void **state) {
         assert_int_equal(m->kind, LAM_MAE_CHANNEL_AGNOSTIC); /* its table is repeated for 6 channels */
         assert_true(m->embed_dim == 64 && m->depth == 3 && m->num_heads == 2 && m->mlp_dim == 256);
         assert_true(m->image_size == 32 && m->patch_size == 8 && network->no_decoder);
+        assert_int_equal(network->settings.bias_layout, fixed ? LAM_BIAS_FIXED : LAM_BIAS_LEGACY);
         const lam_parameter_entry *p =
             lam_parameters_find(network->parameters, "encoder.vit_backbone.blocks.1.in_proj.bias");
         const float *values = network->parameters->weights + p->offset;
