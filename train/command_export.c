@@ -74,13 +74,15 @@ done:
 }
 
 static const lam_option options[] = {
-    {"to", LAM_OPTION_CHOICE, "huggingface|openphenom", NULL, "whose program reads it", .required = true},
+    {"to", LAM_OPTION_CHOICE, "huggingface|openphenom", NULL,
+     "whose program reads it; openphenom takes runs with model.bias_layout legacy or fixed",
+     .required = true},
     {"out", LAM_OPTION_TEXT, "DIR", NULL, "folder for weights and configuration", .required = true},
     {"ema", LAM_OPTION_FLAG, NULL, NULL,
      "the moving average of the weights (optim.ema) instead of the last ones", .required = false},
     {"bias-layout", LAM_OPTION_CHOICE, "legacy|fixed", NULL,
-     "where the biases of parallel blocks lie: timm <= 1.0.24 (published weights), or >= 1.0.25; without it as "
-     "model.bias_layout says, which a run must be trained with to be written to openphenom",
+     "where the biases of parallel blocks lie: timm <= 1.0.24 (published weights), or >= 1.0.25; else as in "
+     "training (model.bias_layout)",
      .required = false},
     {.name = NULL}};
 
@@ -94,5 +96,6 @@ const lam_command lam_command_export = {
     "lamella export runs/first --to huggingface --out vit_mae\n"
     "lamella train configs/ca_s16.yaml data.path=shards train.out=runs/ca "
     "model.bias_layout=legacy\n"
-    "lamella export runs/ca --to openphenom --out phenom",
+    "lamella export runs/ca --to openphenom --out phenom\n"
+    "lamella export openphenom --to openphenom --out again",
     run};

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Weights out and in: exported networks give the same embeddings, runs begin with weights of other files, and what an export
 # cannot say is refused. Usage: weights.sh LAMELLA
-. "$(dirname "$(realpath "$0")")/common.sh" "$1"
+here=$(realpath "$0")
+. "$(dirname "$here")/common.sh" "$1"
 embed() { "$lamella" embed "$1" shards --out "$2" --quiet --force "${@:3}"; }
 refuse() { # code, what the message says, command
   local code=0
@@ -126,3 +127,13 @@ cmp phenom/model.safetensors source/model.safetensors || fail "a refused export 
 head -c 100000 phenom/model.safetensors > cut.pt
 refuse 1 "cut off or damaged" embed cut.pt shards --out no.npy
 echo "ok: openphenom"
+
+# The page about weights can be pasted: its blocks but the one that needs published files.
+root=$(dirname "$(dirname "$(dirname "$here")")")
+mkdir page bin
+ln -s "$lamella" bin/lamella
+ln -s "$root/configs" page/configs
+awk '/^```sh/ { block++; inside = 1; next } /^```/ { inside = 0 } inside && block < 3' "$root/docs/weights.md" > page.sh
+[ "$(wc -l < page.sh)" -ge 10 ] || fail "docs/weights.md has no blocks"
+(cd page && PATH="$work/bin:$PATH" bash -e ../page.sh > ../log 2>&1) || { tail -5 log; fail "docs/weights.md"; }
+echo "ok: docs/weights.md"
