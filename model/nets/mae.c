@@ -21,14 +21,18 @@ lam_status lam_mae_kind_of(const char *name, lam_mae_kind *kind) {
 
 static lam_status check_mask(const lam_mae_config *c) {
     bool by_channel = nets[c->kind]->channel_tokens;
-    int64_t tokens = lam_mae_patches(c) * (by_channel ? c->in_channels : 1), kept = lam_mae_kept(c, tokens);
+    int64_t seen = lam_mae_channels_seen(c), tokens = lam_mae_patches(c) * (by_channel ? seen : 1),
+            kept = lam_mae_kept(c, tokens);
     LAM_REQUIRE(
         by_channel || (c->masking != LAM_MASKING_PER_CHANNEL && c->masking != LAM_MASKING_WHOLE_CHANNEL),
         LAM_ERROR_CONFIG,
         "model.masking hides channels apart, but a token of %s holds all of them: take random or block",
         nets[c->kind]->name);
-    LAM_REQUIRE(c->masking != LAM_MASKING_WHOLE_CHANNEL || c->in_channels > 1, LAM_ERROR_CONFIG,
-                "model.masking is whole_channel, which needs two channels at least");
+    LAM_REQUIRE(
+        c->masking != LAM_MASKING_WHOLE_CHANNEL || seen > 1, LAM_ERROR_CONFIG,
+        "model.masking is whole_channel, which needs two channels at least, one to see and one to hide; "
+        "%s is %lld",
+        c->channels_per_step ? "model.channels_per_step" : "model.in_channels", (long long)seen);
     LAM_REQUIRE(c->mask_ratio > 0 && c->mask_ratio < 1 && kept >= 1 && kept < tokens, LAM_ERROR_CONFIG,
                 "model.mask_ratio is %g: of %lld patches at least one must be kept and one masked",
                 c->mask_ratio, (long long)lam_mae_patches(c));

@@ -21,9 +21,6 @@ static int64_t known_channels(const lam_mae_config *c) {
 static int64_t token_of(const lam_mae_config *c, int64_t channel) {
     return c->channel_token ? c->channel_token[channel] : channel;
 }
-static int64_t channels_seen(const lam_mae_config *c) {
-    return c->channels_per_step ? c->channels_per_step : c->in_channels;
-}
 static int64_t patch_length(const lam_mae_config *c) { return c->patch_size * c->patch_size; }
 
 static lam_status check(const lam_mae_config *c) {
@@ -144,7 +141,7 @@ lam_tensor *lam_channel_decoder(lam_graph *g, const lam_mae_config *c, lam_tenso
 /* ---- the network ---- */
 
 static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_io *io) {
-    int64_t places = lam_mae_patches(c), tokens = channels_seen(c) * places;
+    int64_t places = lam_mae_patches(c), tokens = lam_mae_channels_seen(c) * places;
     lam_tensor *noise = lam_mae_noise(g, c, batch, tokens, io), *ids_keep;
     if (c->channels_per_step) {
         if (!io->step) io->step = lam_input(g, "step", LAM_I64, 1, (int64_t[]){1});
@@ -186,8 +183,9 @@ static void build_encoder(lam_graph *g, const lam_mae_config *c, int64_t batch, 
 }
 
 static double step_flops(const lam_mae_config *c) {
-    double channels = (double)channels_seen(c), patches = (double)lam_mae_patches(c), n = channels * patches,
-           k = (double)lam_mae_kept(c, channels_seen(c) * lam_mae_patches(c)) + 1,
+    double channels = (double)lam_mae_channels_seen(c), patches = (double)lam_mae_patches(c),
+           n = channels * patches,
+           k = (double)lam_mae_kept(c, lam_mae_channels_seen(c) * lam_mae_patches(c)) + 1,
            length = (double)patch_length(c), d = (double)c->embed_dim, dd = (double)c->decoder_embed_dim,
            depth = (double)c->decoder_depth, hidden = (double)lam_mae_decoder_mlp_dim(c);
     double encoder = lam_block_flops((double)c->depth, k, d, (double)lam_mae_mlp_dim(c));

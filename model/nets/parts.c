@@ -15,6 +15,10 @@ int64_t lam_mae_kept(const lam_mae_config *c, int64_t tokens) {
     }
 }
 
+int64_t lam_mae_channels_seen(const lam_mae_config *c) {
+    return c->channels_per_step ? c->channels_per_step : c->in_channels;
+}
+
 int64_t lam_mae_decoded(const lam_mae_config *c, int64_t tokens) {
     if (c->decode_ratio == 0) return tokens;
     int64_t kept = lam_mae_kept(c, tokens),
@@ -203,7 +207,8 @@ lam_tensor *lam_mae_loss(lam_graph *g, const lam_mae_config *c, lam_tensor *pred
     lam_tensor *loss =
         lam_masked_loss(g, prediction, target, loss_mask, sample_weight, c->norm_pix_loss, sample_loss);
     if (c->fourier == LAM_FOURIER_NONE) return loss;
-    lam_fourier how = {c->fourier, c->fourier_squared, c->norm_pix_loss, c->patch_size, c->in_channels};
+    lam_fourier how = {c->fourier, c->fourier_squared, c->norm_pix_loss, c->patch_size,
+                       lam_mae_channels_seen(c)};
     lam_tensor *fourier_samples,
         *fourier = lam_fourier_loss(g, prediction, target, loss_mask, sample_weight, &how, &fourier_samples);
     double alpha = c->fourier_alpha;

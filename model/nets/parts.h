@@ -28,6 +28,8 @@ static inline int64_t lam_mae_decoder_mlp_dim(const lam_mae_config *c) {
 static inline double lam_mae_drop_rate(const lam_mae_config *c, int64_t block) {
     return c->depth > 1 ? c->drop_path * (double)block / (double)(c->depth - 1) : 0;
 }
+/* Channels that a step sees: those that channels_per_step draws, else all. */
+int64_t lam_mae_channels_seen(const lam_mae_config *config);
 /* Visible tokens of `tokens` in all: int(tokens * (1 - mask_ratio)), of the places of each channel with BLOCK and PER_CHANNEL,
  * of the channels (one at least visible and one hidden) with WHOLE_CHANNEL. */
 int64_t lam_mae_kept(const lam_mae_config *config, int64_t tokens);

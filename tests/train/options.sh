@@ -38,6 +38,9 @@ falls block
 run fourier model.fourier=image model.fourier_alpha=0.02
 falls fourier
 for form in patch recursion_compat; do run $form model.fourier=$form model.fourier_norm=l2 model.fourier_alpha=0.001 train.steps=3; done
+agnostic="model.name=mae_channel_agnostic model.decoder=shared"
+run drawn $agnostic model.channels_per_step=2 model.masking=whole_channel model.fourier=image model.fourier_alpha=0.02
+falls drawn
 run learned model.positions=learned
 falls learned
 run half train.precision=bf16 model.masking=block model.decode_ratio=0.5 model.fourier=image model.mask_ratio_end=0.5
@@ -70,6 +73,10 @@ refused() { # word, assignments...
 refused 'model.masking' model.masking=per_channel
 refused 'model.masking' model.masking=whole_channel
 refused 'model.masking' model.masking=blocks
+refused 'model.channels_per_step is 1' $agnostic model.channels_per_step=1 model.masking=whole_channel
+refused "optim.eps is '0'" optim.eps=0 optim.beta2=0
+for size in 0 0.5 2000 0x10MiB; do refused "train.memory_budget: '$size'.*8GiB" train.memory_budget=$size; done
+refused 'did you mean optim.lr' model.lr=1
 refused 'model.decode_ratio' model.decode_ratio=0.5 model.fourier=recursion_compat
 refused 'model.decode_ratio' model.decode_ratio=1.5
 refused 'model.fourier_alpha' model.fourier_alpha=1

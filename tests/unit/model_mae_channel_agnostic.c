@@ -427,9 +427,10 @@ static void no_channel(void **state) {
 
 /* ---- channels drawn for a step ---- */
 
-static void drawn_channels(void **state) {
-    (void)state;
+static void drawn_channels_with(lam_fourier_form fourier) {
     lam_mae_config config = toy(4, LAM_DECODER_SHARED);
+    config.fourier = fourier;
+    config.fourier_alpha = fourier == LAM_FOURIER_NONE ? 0 : 0.3;
     config.channels_per_step = 2;
     config.noise_input = true;
     net n = make(&config, 2);
@@ -449,6 +450,8 @@ static void drawn_channels(void **state) {
         /* The same as the network of these channels alone. */
         lam_mae_config two = toy(2, LAM_DECODER_SHARED);
         two.noise_input = true;
+        two.fourier = fourier;
+        two.fourier_alpha = config.fourier_alpha;
         two.channel_token = (const int32_t[]){ids[0], ids[1]};
         net m = make(&two, 2);
         copy_weights(&m, &n);
@@ -461,6 +464,14 @@ static void drawn_channels(void **state) {
     assert_int_equal(kinds, 6);
     for (int c = 0; c < 4; c++) assert_in_range(times[c], 10, 30);
     drop(&n);
+}
+
+static void drawn_channels(void **state) {
+    (void)state;
+    drawn_channels_with(LAM_FOURIER_NONE);
+    drawn_channels_with(LAM_FOURIER_IMAGE);
+    drawn_channels_with(LAM_FOURIER_PATCH);
+    drawn_channels_with(LAM_FOURIER_RECURSION);
 }
 
 /* With one channel, the shared decoder and no channel token it is the other network of this encoder. */
@@ -514,6 +525,13 @@ static void bad_configurations(void **state) {
     config.channels_per_step = 2;
     assert_int_equal(lam_mae_check(&config), LAM_ERROR_CONFIG);
     assert_non_null(strstr(lam_last_error(), "model.decoder: shared"));
+    config = toy(3, LAM_DECODER_SHARED);
+    config.masking = LAM_MASKING_WHOLE_CHANNEL;
+    config.channels_per_step = 2;
+    assert_int_equal(lam_mae_check(&config), LAM_OK);
+    config.channels_per_step = 1;
+    assert_int_equal(lam_mae_check(&config), LAM_ERROR_CONFIG);
+    assert_non_null(strstr(lam_last_error(), "model.channels_per_step is 1"));
     config = toy(LAM_MAX_CHANNELS + 1, LAM_DECODER_SHARED);
     assert_int_equal(lam_mae_check(&config), LAM_ERROR_CONFIG);
     assert_non_null(strstr(lam_last_error(), "model.in_channels"));
