@@ -116,7 +116,7 @@ const lam_config_key lam_train_keys[] = {
           0.99999),
     FLOAT("optim.beta2", "0.95", "second decay of moments", 0, 0.9999999),
     FLOAT("optim.momentum", "0.95", "momentum of matrices (muon)", 0, 0.99999),
-    FLOAT("optim.eps", "1e-8", "added to the root of the second moment (all but lion)", 0, 1),
+    FLOAT("optim.eps", "1e-8", "added to the root of the second moment (all but lion)", 1e-15, 1),
     FLOAT("optim.weight_decay", "0.05", "decoupled decay of matrices and tokens", 0, 1000),
     FLOAT("optim.layer_decay", "1", "learning rate of a block over that of the next one; 1: the same for all",
           0.01, 1),
