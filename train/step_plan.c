@@ -13,18 +13,23 @@ lam_status lam_bytes_parse(const char *text, const char *key, int64_t *bytes) {
     static const struct {
         const char *unit;
         double factor;
-    } units[] = {{"", 1},      {"B", 1},        {"kB", 1e3},     {"MB", 1e6},     {"GB", 1e9},
-                 {"TB", 1e12}, {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
+    } units[] = {{"kB", 1e3},     {"MB", 1e6},     {"GB", 1e9},     {"TB", 1e12},
+                 {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
+    /* strtod alone would take 0x10, 1e3, inf and nan too. */
+    size_t digits = strspn(text, "0123456789."), space = strspn(text + digits, " ");
     char *end = NULL;
     double value = strtod(text, &end);
-    bool read = end != text;
-    while (*end == ' ') end++;
-    for (size_t i = 0; read && i < sizeof units / sizeof *units; i++) {
-        if (strcmp(end, units[i].unit) != 0 || !(value >= 0) || !(value * units[i].factor < 0x1p62)) continue;
-        *bytes = (int64_t)(value * units[i].factor);
+    bool plain = digits > 0 && end == text + digits;
+    for (size_t i = 0; plain && i < sizeof units / sizeof *units; i++) {
+        double size = value * units[i].factor;
+        if (strcmp(end + space, units[i].unit) != 0 || !(size >= 1 && size < 0x1p62)) continue;
+        *bytes = (int64_t)size;
         return LAM_OK;
     }
-    LAM_FAIL(LAM_ERROR_CONFIG, "%s: '%s' is no size; write for example 8GiB or 500MiB", key, text);
+    LAM_FAIL(
+        LAM_ERROR_CONFIG,
+        "%s: '%s' is no size above 0 with its unit (kB to TB, KiB to TiB); write for example 8GiB or 500 MiB",
+        key, text);
 }
 
 void lam_step_plan_start(lam_graph *graph, const lam_settings *s) {

@@ -22,7 +22,7 @@ void lam_step_plan_start(lam_graph *graph, const lam_settings *settings);
 lam_status lam_step_plan_finish(lam_graph *const *graphs, int64_t count, const lam_settings *settings,
                                 int64_t optimizer_bytes);
 
-/* "8GiB", "500 MiB", "2e9": bytes; LAM_ERROR_CONFIG names the key. */
+/* "8GiB", "500 MiB", "1.5GB", a unit always: bytes; LAM_ERROR_CONFIG names the key. */
 lam_status lam_bytes_parse(const char *text, const char *key, int64_t *bytes);
 
 #ifdef __cplusplus

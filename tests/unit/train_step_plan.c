@@ -15,13 +15,17 @@ static void sizes(void **state) {
     static const struct {
         const char *text;
         int64_t bytes;
-    } good[] = {{"8GiB", 8ll << 30}, {"1.5 MiB", 3 << 19}, {"2e3", 2000}, {"3kB", 3000}, {"0", 0}};
+    } good[] = {
+        {"8GiB", 8ll << 30}, {"1.5 MiB", 3 << 19}, {"1.5GB", 1500000000}, {"3kB", 3000}, {"0.5KiB", 512}};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         int64_t bytes = -1;
         assert_int_equal(lam_bytes_parse(good[i].text, "train.memory_budget", &bytes), LAM_OK);
         assert_int_equal(bytes, good[i].bytes);
     }
-    static const char *const bad[] = {"GiB", "8gib", "-1GiB", "8GiB!", "nan", "1e30", "8 G iB"};
+    static const char *const bad[] = {
+        "GiB",     "8gib",   "-1GiB",  "8GiB!",    "nan",  "1e30",  "8 G iB",
+        "",        "0",      "0GiB",   "0.0001kB", "0.5",  "2000",  "2e3",
+        "0x10MiB", "1e3MiB", "infGiB", "1.2.3GiB", ".GiB", " 8GiB", "99999999999TiB"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         int64_t bytes;
         assert_int_equal(lam_bytes_parse(bad[i], "train.memory_budget", &bytes), LAM_ERROR_CONFIG);
