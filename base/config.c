@@ -95,10 +95,21 @@ static int find_key(const lam_config *config, const char *path) {
     return -1;
 }
 
+static const char *last_part(const char *path) {
+    const char *dot = strrchr(path, '.');
+    return dot ? dot + 1 : path;
+}
+
+/* A key that is right but for its section is what was meant, however far the sections are from each other. */
 static lam_status unknown_key(const lam_config *config, const char *where, const char *path) {
-    const char *names[MAX_KEYS];
-    for (int i = 0; i < config->count; i++) names[i] = config->keys[i].path;
-    const char *nearest = lam_nearest_name(path, names, config->count);
+    const char *names[MAX_KEYS], *elsewhere[MAX_KEYS];
+    int found = 0;
+    for (int i = 0; i < config->count; i++) {
+        names[i] = config->keys[i].path;
+        if (!strcmp(last_part(names[i]), last_part(path))) elsewhere[found++] = names[i];
+    }
+    const char *nearest = found == 1 ? elsewhere[0] : lam_nearest_name(path, names, config->count);
+    if (!nearest && found) nearest = elsewhere[0];
     LAM_REQUIRE(!nearest, LAM_ERROR_CONFIG, "%s: unknown key %s; did you mean %s?", where, path, nearest);
     LAM_FAIL(LAM_ERROR_CONFIG, "%s: unknown key %s: lamella train --help-config lists the keys", where, path);
 }

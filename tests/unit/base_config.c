@@ -153,6 +153,8 @@ static void overrides(void **state) {
         {"model.depth", "'model.depth' is no key.path=value"},
         {"=4", "'=4' is no key.path=value"},
         {"model.dpth=4", "unknown key model.dpth; did you mean model.depth?"},
+        {"optim.depth=4", "unknown key optim.depth; did you mean model.depth?"},
+        {"rate.rule=lion", "unknown key rate.rule; did you mean optim.rule?"},
         {"model=4", "unknown key model"},
         {"model.depth=", "model.depth is '', allowed is an integer from 1 to 1000"},
         {"model.depth=4 ", "model.depth is '4 ', allowed"},
