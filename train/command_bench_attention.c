@@ -9,6 +9,7 @@
 #include "base/gemm.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/records.h"
 #include "base/rng.h"
 #include "base/threads.h"
 #include "model/cpu/kernels.h"
@@ -134,7 +135,7 @@ static lam_status measure(attention_bench *b, double limit_seconds) {
     return LAM_OK;
 }
 
-static void print(const lam_arguments *a, const attention_bench *b) {
+static lam_status print(const lam_arguments *a, const attention_bench *b) {
     const lam_attention_shape *s = &b->shape;
     double n = (double)(s->batch * s->queries), width = (double)b->width;
     double forward_flops = 4 * n * (double)s->keys * width,
@@ -149,20 +150,35 @@ static void print(const lam_arguments *a, const attention_bench *b) {
     for (int k = FORWARD; k <= BACKWARD; k++) {
         double flops = (k + 1) * forward_flops, median = b->seconds[k][b->rounds / 2], rate = flops / median,
                best = flops / b->seconds[k][0], worst = flops / b->seconds[k][b->rounds - 1];
-        if (lam_option_json(a))
-            printf("{\"bench\": \"attention\", \"pass\": \"%s\", \"batch\": %" PRId64 ", \"tokens\": %" PRId64
-                   ", \"heads\": %" PRId64 ", \"head_dim\": %" PRId64
-                   ", \"precision\": \"%s\", \"device\": \"cpu\", \"isa\": \"%s\", \"threads\": %d, "
-                   "\"seconds\": %.6g, \"gflops_per_s\": %.2f, \"spread\": [%.2f, %.2f], "
-                   "\"limit_gflops_per_s\": %.2f, \"share_of_limit\": %.4f, \"peak_MiB\": %.1f}\n",
-                   k == FORWARD ? "forward" : "backward", s->batch, s->queries, s->heads, s->head_dim,
-                   lam_option_text(a, "precision"), lam_isa_name(), lam_threads(), median, rate / 1e9,
-                   worst / 1e9, best / 1e9, limit / 1e9, rate / limit, (double)usage.ru_maxrss / 1024);
-        else
+        if (lam_option_json(a)) {
+            lam_json *record = lam_json_object(), *spread = lam_json_array();
+            lam_json_append_float(spread, worst / 1e9);
+            lam_json_append_float(spread, best / 1e9);
+            lam_json_set_text(record, "bench", "attention");
+            lam_json_set_text(record, "pass", k == FORWARD ? "forward" : "backward");
+            lam_json_set_int(record, "batch", s->batch);
+            lam_json_set_int(record, "tokens", s->queries);
+            lam_json_set_int(record, "heads", s->heads);
+            lam_json_set_int(record, "head_dim", s->head_dim);
+            lam_json_set_text(record, "precision", lam_option_text(a, "precision"));
+            lam_json_set_text(record, "device", "cpu");
+            lam_json_set_text(record, "isa", lam_isa_name());
+            lam_json_set_int(record, "threads", lam_threads());
+            lam_json_set_float(record, "seconds", median);
+            lam_json_set_float(record, "gflops_per_s", rate / 1e9);
+            lam_json_set(record, "spread", spread);
+            lam_json_set_float(record, "limit_gflops_per_s", limit / 1e9);
+            lam_json_set_float(record, "share_of_limit", rate / limit);
+            lam_json_set_float(record, "peak_MiB", (double)usage.ru_maxrss / 1024);
+            lam_status status = lam_records_print(record);
+            lam_json_free(record);
+            LAM_TRY(status);
+        } else
             printf("%-8s %8.3f ms, %7.1f GFLOP/s (%.1f to %.1f), %3.0f %% of the product's\n",
                    k == FORWARD ? "forward" : "backward", median * 1e3, rate / 1e9, worst / 1e9, best / 1e9,
                    100 * rate / limit);
     }
+    return LAM_OK;
 }
 
 static lam_status bench_attention(const lam_arguments *a) {
@@ -170,7 +186,7 @@ static lam_status bench_attention(const lam_arguments *a) {
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(open_bench(&b, a), done);
     LAM_TRY_GOTO(measure(&b, lam_option_float(a, "seconds")), done);
-    print(a, &b);
+    status = print(a, &b);
 done:
     close_bench(&b);
     return status;

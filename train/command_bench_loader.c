@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "base/log.h"
+#include "base/records.h"
 #include "base/threads.h"
 #include "data/loader.h"
 #include "train/bench_record.h"
@@ -33,14 +34,22 @@ static lam_status bench_loader(const lam_arguments *a) {
     double seconds = lam_now() - start, crops = (double)rows / seconds;
     double bytes =
         crops * (double)(lam_shards_channels(shards) * size * size) * (double)lam_shards_pixel_type(shards);
-    if (lam_option_json(a))
-        printf("{\"bench\": \"loader\", \"batch\": %" PRId64 ", \"crop_size\": %" PRId64
-               ", \"threads\": %d, \"device\": \"cpu\", "
-               "\"crops_per_s\": %.2f, \"bytes_per_s\": %.0f, \"peak_MiB\": %.1f}\n",
-               config.global_batch, size, lam_threads(), crops, bytes, lam_peak_mebibytes());
-    else
+    if (lam_option_json(a)) {
+        lam_json *record = lam_json_object();
+        lam_json_set_text(record, "bench", "loader");
+        lam_json_set_int(record, "batch", config.global_batch);
+        lam_json_set_int(record, "crop_size", size);
+        lam_json_set_int(record, "threads", lam_threads());
+        lam_json_set_text(record, "device", "cpu");
+        lam_json_set_float(record, "crops_per_s", crops);
+        lam_json_set_float(record, "bytes_per_s", bytes);
+        lam_json_set_float(record, "peak_MiB", lam_peak_mebibytes());
+        status = lam_records_print(record);
+        lam_json_free(record);
+    } else {
         printf("loader: %.1f crops/s of %" PRId64 " pixels, %.1f MB/s of pixels, %d threads\n", crops, size,
                bytes / 1e6, lam_threads());
+    }
 done:
     lam_loader_close(&loader);
     lam_shards_close(&shards);

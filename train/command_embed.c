@@ -10,11 +10,11 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/provenance.h"
+#include "base/records.h"
 #include "train/checkpoint.h"
 #include "train/embedder.h"
 #include "train/import.h"
 #include "train/levels.h"
-#include "train/print_json.h"
 
 /* What the first argument names. */
 typedef struct source {
@@ -158,13 +158,14 @@ static lam_status write_rows(const source *s, const lam_arguments *a, const lam_
     lam_log_info("%s: %" PRId64 " rows (%s), %" PRId64 " columns, from %" PRId64 " crops", out, rows.count,
                  name, width, count);
     if (lam_option_json(a)) {
-        lam_json *json = lam_json_object();
-        lam_json_set_text(json, "out", out);
-        lam_json_set_text(json, "level", name);
-        lam_json_set_int(json, "rows", rows.count);
-        lam_json_set_int(json, "columns", width);
-        lam_json_set_int(json, "crops", count);
-        status = lam_print_json(json, false);
+        lam_json *result = lam_json_object();
+        lam_json_set_text(result, "out", out);
+        lam_json_set_text(result, "level", name);
+        lam_json_set_int(result, "rows", rows.count);
+        lam_json_set_int(result, "columns", width);
+        lam_json_set_int(result, "crops", count);
+        status = lam_records_print(result);
+        lam_json_free(result);
     }
 done:
     for (int64_t b = 0; blocks && b < e->blocks; b++) lam_free(blocks[b]);

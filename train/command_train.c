@@ -8,10 +8,10 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/records.h"
 #include "base/signals.h"
 #include "base/threads.h"
 #include "train/limit.h"
-#include "train/print_json.h"
 #include "train/run_folder.h"
 
 static double mebibytes(size_t bytes) { return (double)bytes / 1048576; }
@@ -172,11 +172,13 @@ static lam_status stopped_before_the_first_step(const lam_trainer *t) {
 }
 
 static lam_status print_result(const lam_trainer *t) {
-    lam_json *json = lam_json_object();
-    lam_json_set_text(json, "run", t->settings->out);
-    lam_json_set_int(json, "step", t->state.step);
-    lam_json_set_int(json, "skipped", t->state.skipped);
-    return lam_print_json(json, false);
+    lam_json *result = lam_json_object();
+    lam_json_set_text(result, "run", t->settings->out);
+    lam_json_set_int(result, "step", t->state.step);
+    lam_json_set_int(result, "skipped", t->state.skipped);
+    lam_status status = lam_records_print(result);
+    lam_json_free(result);
+    return status;
 }
 
 /* A run whose every step was skipped has the weights that it began with: whoever waits for it must hear of it. */

@@ -12,7 +12,7 @@ for precision in f32 bf16; do
   [ "$(wc -l < lines)" = 2 ] || fail "two lines in: $(cat lines)"
   for key in bench pass batch tokens heads head_dim precision device isa threads seconds gflops_per_s spread \
     limit_gflops_per_s share_of_limit peak_MiB; do
-    [ "$(grep -c "\"$key\": " lines)" = 2 ] || fail "no $key in: $(cat lines)"
+    [ "$(grep -c "\"$key\":" lines)" = 2 ] || fail "no $key in: $(cat lines)"
   done
 done
 code=0

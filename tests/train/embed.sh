@@ -55,6 +55,11 @@ for file in a/e.h5ad d/channel.h5ad; do
   ! grep -q '\bout: ' inspected || fail "$file: the provenance names a run folder that it cannot know"
 done
 echo "ok: levels, pools, references"
+# What --json prints is JSON whatever the names are.
+"$lamella" train tiny.yaml 'train.out=a "run"' train.steps=1 --quiet --json > json
+[ "$(cat json)" = '{"run":"a \"run\"","step":1,"skipped":0}' ] || fail "train --json: $(cat json)"
+"$lamella" embed 'a "run"' shards --out 'an "e".npy' --quiet --json > json
+[ "$(cat json)" = '{"out":"an \"e\".npy","level":"image","rows":24,"columns":32,"crops":24}' ] || fail "embed --json: $(cat json)"
 
 refused() { # code, word, arguments...
   local expected=$1 word=$2 code=0; shift 2
