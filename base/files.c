@@ -362,6 +362,35 @@ lam_status lam_require_new_file(const char *path, bool force) {
     return LAM_OK;
 }
 
+lam_status lam_require_new_in_folder(const char *path, bool force) {
+    char *nearest = NULL, *above = NULL;
+    LAM_TRY(lam_text_copy(&nearest, path));
+    for (;;) {
+        lam_status status = lam_text_copy(&above, nearest);
+        if (status != LAM_OK) {
+            lam_free(nearest);
+            return status;
+        }
+        const char *parent = dirname(above); /* cuts its argument */
+        if (lam_path_exists(parent)) break;
+        memmove(nearest, parent, strlen(parent) + 1);
+        lam_free(above);
+    }
+    lam_free(above);
+    lam_status status = lam_require_new_file(nearest, force);
+    lam_free(nearest);
+    return status;
+}
+
+lam_status lam_require_new_folder(const char *path, bool force) {
+    char *inside = NULL;
+    LAM_TRY(lam_require_absent(path, force));
+    LAM_TRY(lam_path_join(&inside, path, "file"));
+    lam_status status = lam_require_new_in_folder(inside, true);
+    lam_free(inside);
+    return status;
+}
+
 lam_status lam_remove_files(const char *folder, const char *const *names, size_t count) {
     for (size_t i = 0; i < count; i++) {
         char *path;

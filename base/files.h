@@ -68,6 +68,10 @@ void lam_free_texts(char **texts, int64_t count);
 lam_status lam_require_absent(const char *path, bool force);
 /* The same for a file that a long computation will write: its folder must be there and writable too (LAM_ERROR_IO). */
 lam_status lam_require_new_file(const char *path, bool force);
+/* The same where folders above the file may still have to be made. */
+lam_status lam_require_new_in_folder(const char *path, bool force);
+/* The same for a folder of results that a long computation will make or, with force, write into. */
+lam_status lam_require_new_folder(const char *path, bool force);
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,4 @@
 /* `lamella probe`: what a simple model reads out of embeddings, in folds that keep groups whole. */
-#include <libgen.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -211,32 +210,11 @@ done:
     return status;
 }
 
-/* Before the work: the folder is new (or --force) and can be made, with those above it that are not there yet. */
-static lam_status require_folder(const char *out, bool force) {
-    char *path = NULL, *above = NULL;
-    LAM_TRY(lam_require_absent(out, force));
-    lam_status status = lam_path_join(&path, out, "scores.csv");
-    while (status == LAM_OK) {
-        lam_free(above);
-        above = NULL;
-        status = lam_text_copy(&above, path);
-        const char *parent = status == LAM_OK ? dirname(above) : "."; /* cuts its argument */
-        if (lam_path_exists(parent)) break;
-        lam_free(path);
-        path = NULL;
-        status = lam_text_copy(&path, parent);
-    }
-    if (status == LAM_OK) status = lam_require_new_file(path, true);
-    lam_free(path);
-    lam_free(above);
-    return status;
-}
-
 static lam_status run(const lam_arguments *arguments) {
     lam_probe_settings s = {0};
     lam_status status = read_settings(arguments, &s);
     if (status == LAM_OK)
-        status = require_folder(lam_option_text(arguments, "out"), lam_option_force(arguments));
+        status = lam_require_new_folder(lam_option_text(arguments, "out"), lam_option_force(arguments));
     if (status == LAM_OK) status = probe(arguments, &s);
     close_settings(&s);
     return status;

@@ -1,29 +1,59 @@
 #include "train/bench_compare.h"
 
-#include <inttypes.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/files.h"
 #include "base/memory.h"
+#include "base/threads.h"
 
 /* ---- reading ---- */
 
+/* What differs between the record and the run to come, as "threads 2 (here 1), ". */
+typedef struct differences {
+    char text[400];
+    size_t used;
+} differences;
+
+__attribute__((format(printf, 2, 3))) static void add_difference(differences *d, const char *format, ...) {
+    va_list list;
+    va_start(list, format);
+    int written = vsnprintf(d->text + d->used, sizeof d->text - d->used, format, list);
+    va_end(list);
+    d->used += written > 0 ? (size_t)written : 0;
+    if (d->used >= sizeof d->text) d->used = sizeof d->text - 1;
+}
+
+static void compare_text(differences *d, const lam_json *record, const char *key, const char *here) {
+    const char *there = lam_json_text(lam_json_get(record, key), "unknown");
+    if (strcmp(there, here) != 0) add_difference(d, "%s %.60s (here %s), ", key, there, here);
+}
+
+static void compare_float(differences *d, const lam_json *record, const char *key, double here) {
+    double there = lam_json_float(lam_json_get(record, key), NAN);
+    if (there != here) add_difference(d, "%s %g (here %g), ", key, there, here);
+}
+
 static lam_status check(const lam_json *record, const char *path, const lam_bench_settings *s) {
-    const char *bench = lam_json_text(lam_json_get(record, "bench"), ""),
-               *model = lam_json_text(lam_json_get(record, "model"), NULL),
-               *precision = lam_json_text(lam_json_get(record, "precision"), NULL);
-    LAM_REQUIRE(!strcmp(bench, "step") && model && precision &&
-                    lam_json_is_number(lam_json_get(record, "step_ms")) &&
-                    lam_json_is_array(lam_json_get(record, "operations")),
+    const lam_json *operations = lam_json_get(record, "operations");
+    LAM_REQUIRE(!strcmp(lam_json_text(lam_json_get(record, "bench"), ""), "step") &&
+                    lam_json_is_text(lam_json_get(record, "model")) &&
+                    lam_json_is_text(lam_json_get(record, "precision")) &&
+                    lam_json_is_number(lam_json_get(record, "step_ms")) && lam_json_is_array(operations) &&
+                    lam_json_size(operations) > 0,
                 LAM_ERROR_FORMAT, "%s: no result of bench step; write one with --save", path);
-    int64_t batch = lam_json_int(lam_json_get(record, "batch"), 0);
-    const char *wanted = s->bf16 ? "bf16" : "f32";
-    LAM_REQUIRE(!strcmp(model, s->model) && batch == s->batch && !strcmp(precision, wanted), LAM_ERROR_USAGE,
-                "bench step: --against %s is of %s, batch %" PRId64 ", %s, this run of %s, batch %" PRId64
-                ", %s: only the same can be compared",
-                path, model, batch, precision, s->model, s->batch, wanted);
+    differences d = {{0}, 0};
+    compare_text(&d, record, "model", s->model);
+    compare_float(&d, record, "batch", (double)s->batch);
+    compare_text(&d, record, "precision", s->bf16 ? "bf16" : "f32");
+    compare_text(&d, record, "recompute", s->recompute);
+    compare_float(&d, record, "drop_path", s->drop_path);
+    compare_float(&d, record, "threads", lam_threads());
+    LAM_REQUIRE(!d.used, LAM_ERROR_USAGE,
+                "bench step: --against %s is of %.*s: only the same can be compared", path, (int)(d.used - 2),
+                d.text);
     return LAM_OK;
 }
 
@@ -97,8 +127,7 @@ static void compare_number(lam_json *comparison, const char *name, const lam_jso
 }
 
 lam_json *lam_bench_compare(const char *before_name, const lam_json *before, const lam_json *after) {
-    static const char *const circumstances[] = {"recompute", "drop_path", "cpu",    "isa",
-                                                "threads",   "library",   "version"};
+    static const char *const circumstances[] = {"cpu", "isa", "library", "version"};
     lam_json *comparison = lam_json_object(), *differs = lam_json_array(), *list = lam_json_array();
     lam_json_set_text(comparison, "before", before_name);
     for (size_t i = 0; i < sizeof circumstances / sizeof *circumstances; i++)

@@ -173,9 +173,9 @@ static lam_status bench_scaling(const lam_arguments *a) {
     LAM_TRY_GOTO(lam_path_join(&page, out, "scaling.html"), done);
     LAM_TRY_GOTO(lam_path_join(&data, out, "scaling_data"), done);
     LAM_TRY_GOTO(lam_path_join(&records, out, "scaling.json"), done);
-    LAM_TRY_GOTO(lam_require_absent(page, lam_option_force(a)), done);
-    LAM_TRY_GOTO(lam_make_folders(out), done);
+    LAM_TRY_GOTO(lam_require_new_in_folder(page, lam_option_force(a)), done);
     LAM_TRY_GOTO(measure(&s, a), done);
+    LAM_TRY_GOTO(lam_make_folders(out), done);
     LAM_TRY_GOTO(write_records(&s, records), done);
     LAM_TRY_GOTO(draw(&s, a, page, data), done);
     if (lam_option_json(a))

@@ -124,7 +124,7 @@ static const lam_option options[] = {
      .minimum = 0.001, .maximum = 3600},
     {"save", LAM_OPTION_TEXT, "FILE.json", NULL, "write the result there", .required = false},
     {"against", LAM_OPTION_TEXT, "FILE.json", NULL,
-     "a saved result of the same model, batch and precision: before and after, by operation",
+     "a saved result of the same step (model, batch, precision, recompute, drop path, threads): before and after, by operation",
      .required = false},
     {.name = NULL}};
 

@@ -11,11 +11,14 @@ grep -q '^linear  *backward ' text || fail "no table of operations"
 grep -q '"bench": "step"' before.json || fail "nothing saved"
 grep -q before text && fail "compared with nothing"
 
-"$lamella" bench step "${small[@]}" --against before.json --recompute block > text
+"$lamella" bench step "${small[@]}" --recompute block --save block.json > text
+# Of another library, without the operation that is computed again.
+tr -d '\n' < block.json | sed -E 's/"library": *"/&another /; s/\{[^{}]*"pass": *"again"[^{}]*\}, *//g' > before.block.json
+"$lamella" bench step "${small[@]}" --against before.block.json --recompute block > text
 grep -q '^step, ms ' text || fail "no row of the step"
 grep -q '^linear  *backward  *[0-9.]*  *[0-9.]*  *[0-9.]*$' text || fail "no row of an operation"
 grep -q '^linear  *again  *-  *[0-9.]*  *-$' text || fail "no row of what is new"
-grep -q '^differs: recompute$' text || fail "the difference is not said"
+grep -q '^differs: library$' text || fail "the difference is not said"
 "$lamella" bench step "${small[@]}" --against before.json --json > json
 [ "$(wc -l < json)" = 1 ] && grep -q '"comparison":' json || fail "no comparison in JSON"
 
@@ -26,9 +29,15 @@ refused() {
   [ "$(wc -l < err)" = 1 ] && grep -qF -- "$text" err || fail "$*: $(cat err)"
   [ ! -s out ] || fail "$* printed a result"
 }
-refused 'before.json is of t32, batch 1, f32, this run of t16, batch 1, f32' --model t16 --batch 1 --against before.json
-refused 'this run of t32, batch 2, f32' --model t32 --batch 2 --against before.json
-refused 'this run of t32, batch 1, bf16' --model t32 --batch 1 --precision bf16 --against before.json
+refused 'before.json is of model t32 (here t16): only the same can be compared' --model t16 --batch 1 --against before.json
+refused 'of batch 1 (here 2):' --model t32 --batch 2 --against before.json
+refused 'of precision f32 (here bf16):' "${small[@]}" --precision bf16 --against before.json
+refused 'of recompute none (here block), drop_path 0 (here 0.5):' "${small[@]}" --recompute block --drop-path 0.5 --against before.json
+refused "(here $(($(nproc) + 1))):" "${small[@]}" --threads $(($(nproc) + 1)) --against before.json
+echo '[]' > other.json
+refused 'other.json: no result of bench step' "${small[@]}" --against other.json
+tr -d '\n' < before.json | sed -E 's/"operations": *\[[^]]*\]/"operations": []/' > other.json
+refused 'other.json: no result of bench step' "${small[@]}" --against other.json
 echo '{}' > other.json
 refused 'other.json: no result of bench step' "${small[@]}" --against other.json
 refused 'absent.json' "${small[@]}" --against absent.json
@@ -41,4 +50,8 @@ grep -q '^s32,64,384,' scaling/scaling_data/*steps.csv || fail "no numbers"
 [ "$(grep -c '"model"' scaling/scaling.json)" = 2 ] || fail "scaling.json holds not two results"
 if "$lamella" bench scaling --models t32 --out scaling --quiet 2> err; then fail "overwrote scaling"; fi
 grep -q -- '--force' err || fail "no word of --force: $(cat err)"
+if "$lamella" bench scaling --models s12 --out failed --quiet 2> err; then fail "there is no s12"; fi
+[ ! -e failed ] || fail "a failed bench scaling leaves a folder"
+if "$lamella" bench scaling --models s12 --out err/failed --quiet 2> other; then fail "wrote below a file"; fi
+grep -q 'cannot be written' other || fail "measured before it knew where to write: $(cat other)"
 echo ok

@@ -116,6 +116,16 @@ static void refused(void **state) {
     assert_non_null(strstr(lam_last_error(), "is a folder"));
     assert_int_equal(lam_require_new_file("absent/file", false), LAM_ERROR_IO);
     assert_int_equal(lam_require_new_file("/dev/null/file", false), LAM_ERROR_IO);
+    assert_int_equal(lam_require_new_in_folder("absent/deep/file", false), LAM_OK);
+    assert_int_equal(lam_require_new_in_folder("taken", false), LAM_ERROR_USAGE);
+    assert_int_equal(lam_require_new_in_folder("/dev/null/deep/file", false), LAM_ERROR_IO);
+    assert_int_equal(lam_require_new_folder("absent/deep", false), LAM_OK);
+    assert_int_equal(lam_require_new_folder("absent/deep/", false), LAM_OK);
+    assert_int_equal(lam_require_new_folder("taken", false), LAM_ERROR_USAGE);
+    assert_int_equal(lam_require_new_folder("taken", true), LAM_OK);
+    assert_int_equal(lam_require_new_folder("/dev/null/deep", false), LAM_ERROR_IO);
+    assert_int_equal(lam_require_new_folder("/dev/null", true), LAM_ERROR_IO);
+    assert_false(lam_path_exists("absent"));
     assert_int_equal(lam_remove_tree("taken"), LAM_OK);
 }
 

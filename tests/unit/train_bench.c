@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "base/files.h"
+#include "base/threads.h"
 #include "train/bench_compare.h"
 #include "train/bench_network.h"
 #include "train/limit.h"
@@ -136,14 +137,14 @@ static void bytes(void **state) {
 /* ---- records ---- */
 
 static const char before[] =
-    "{\"bench\": \"step\", \"model\": \"s16\", \"batch\": 8, \"precision\": \"f32\", \"recompute\": \"none\", "
+    "{\"bench\": \"step\", \"model\": \"s16\", \"batch\": 8, \"precision\": \"f32\", \"recompute\": \"none\", \"drop_path\": 0, "
     "\"cpu\": \"one\", \"isa\": \"avx2\", \"threads\": 2, \"library\": \"a\", \"version\": \"1\", \"step_ms\": 200, "
     "\"limit_gflops_per_s\": 100, \"memory_gb_per_s\": 10, \"operations\": ["
     "{\"op\": \"linear\", \"pass\": \"forward\", \"ms\": 60}, {\"op\": \"linear\", \"pass\": \"backward\", \"ms\": 120}, "
     "{\"op\": \"gone\", \"pass\": \"forward\", \"ms\": 5}]}";
 static const char after[] =
-    "{\"bench\": \"step\", \"model\": \"s16\", \"batch\": 8, \"precision\": \"f32\", \"recompute\": \"block\", "
-    "\"cpu\": \"one\", \"isa\": \"avx512\", \"threads\": 2, \"library\": \"a\", \"version\": \"1\", \"step_ms\": 100, "
+    "{\"bench\": \"step\", \"model\": \"s16\", \"batch\": 8, \"precision\": \"f32\", \"recompute\": \"none\", \"drop_path\": 0, "
+    "\"cpu\": \"one\", \"isa\": \"avx512\", \"threads\": 2, \"library\": \"b\", \"version\": \"1\", \"step_ms\": 100, "
     "\"limit_gflops_per_s\": 150, \"memory_gb_per_s\": 5, \"operations\": ["
     "{\"op\": \"linear\", \"pass\": \"backward\", \"ms\": 40}, {\"op\": \"linear\", \"pass\": \"forward\", \"ms\": 80}, "
     "{\"op\": \"new\", \"pass\": \"again\", \"ms\": 1}]}";
@@ -164,8 +165,8 @@ static void compare(void **state) {
     check_pair(lam_json_get(c, "memory"), 10, 5, 0.5);
     const lam_json *differs = lam_json_get(c, "differs"), *list = lam_json_get(c, "operations");
     assert_int_equal(lam_json_size(differs), 2);
-    assert_string_equal(lam_json_text(lam_json_at(differs, 0), ""), "recompute");
-    assert_string_equal(lam_json_text(lam_json_at(differs, 1), ""), "isa");
+    assert_string_equal(lam_json_text(lam_json_at(differs, 0), ""), "isa");
+    assert_string_equal(lam_json_text(lam_json_at(differs, 1), ""), "library");
     assert_int_equal(lam_json_size(list), 4);
     check_pair(lam_json_at(list, 0), 120, 40, 3);
     check_pair(lam_json_at(list, 1), 60, 80, 0.75);
@@ -186,22 +187,35 @@ static void refuse(void **state) {
     close(mkstemp(path));
     lam_json *record = NULL;
     lam_bench_settings good = {.model = "s16", .batch = 8, .recompute = "none"}, model = good, batch = good,
-                       precision = good;
+                       precision = good, recompute = good, drop = good;
     model.model = "b16";
     batch.batch = 4;
     precision.bf16 = true;
+    recompute.recompute = "block";
+    drop.drop_path = 0.5;
+    lam_threads_set(2);
     ok(lam_file_write(path, before, strlen(before)));
     ok(lam_bench_read(path, &good, &record));
     lam_json_free(record);
-    const lam_bench_settings others[] = {model, batch, precision};
-    static const char *const said[] = {"b16, batch 8, f32", "s16, batch 4, f32", "s16, batch 8, bf16"};
-    for (int i = 0; i < 3; i++) {
+    const lam_bench_settings others[] = {model, batch, precision, recompute, drop};
+    static const char *const said[] = {
+        "model s16 (here b16):", "batch 8 (here 4):", "precision f32 (here bf16):",
+        "recompute none (here block):", "drop_path 0 (here 0.5):"};
+    for (int i = 0; i < 5; i++) {
         assert_int_equal(lam_bench_read(path, &others[i], &record), LAM_ERROR_USAGE);
-        assert_non_null(strstr(lam_last_error(), "is of s16, batch 8, f32, this run of "));
         assert_non_null(strstr(lam_last_error(), said[i]));
     }
-    static const char *const bad[] = {"", "[]", "{}", "{\"bench\": \"loader\"}",
-                                      "{\"bench\": \"step\", \"model\": \"s16\", \"precision\": \"f32\"}"};
+    lam_threads_set(1);
+    assert_int_equal(lam_bench_read(path, &good, &record), LAM_ERROR_USAGE);
+    assert_non_null(strstr(lam_last_error(), "is of threads 2 (here 1):"));
+    lam_threads_set(2);
+    static const char *const bad[] = {
+        "",
+        "[]",
+        "{}",
+        "{\"bench\": \"loader\"}",
+        "{\"bench\": \"step\", \"model\": \"s16\", \"precision\": \"f32\"}",
+        "{\"bench\": \"step\", \"model\": \"s16\", \"precision\": \"f32\", \"step_ms\": 1, \"operations\": []}"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         ok(lam_file_write(path, bad[i], strlen(bad[i])));
         assert_int_equal(lam_bench_read(path, &good, &record), LAM_ERROR_FORMAT);
