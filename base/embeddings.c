@@ -18,6 +18,8 @@ static bool ends_with(const char *text, const char *suffix) {
     return length >= part && strcmp(text + length - part, suffix) == 0;
 }
 
+static bool holds_groups(const char *path) { return ends_with(path, ".h5ad") || ends_with(path, ".h5"); }
+
 void lam_embeddings_free(lam_embeddings *embeddings) {
     if (embeddings == NULL) return;
     lam_free(embeddings->values);
@@ -272,7 +274,7 @@ static lam_status read_any(lam_embeddings *out, const char *path, const char *ke
                                             ".tsv.gz", ".txt.gz", ".csv.zst", ".tsv.zst"};
     char **names = NULL;
     lam_status status = LAM_OK;
-    bool h5ad = ends_with(path, ".h5ad") || ends_with(path, ".h5");
+    bool h5ad = holds_groups(path);
     LAM_REQUIRE(!ends_with(path, ".parquet"), LAM_ERROR_INPUT,
                 "%s: Parquet is not read; convert it: python -c \"import pandas; "
                 "pandas.read_parquet('%s').to_csv('%.*s.csv.gz')\"",
@@ -315,13 +317,21 @@ static int natural_order(const void *a, const void *b) {
     return strverscmp(*(char *const *)a, *(char *const *)b);
 }
 
+lam_status lam_embeddings_names(const char *path, const char *group, char ***names, int64_t *count) {
+    *names = NULL;
+    *count = 0;
+    if (!holds_groups(path)) return LAM_OK;
+    LAM_TRY(lam_h5ad_names(path, group, names, count));
+    qsort(*names, (size_t)*count, sizeof **names, natural_order);
+    return LAM_OK;
+}
+
 lam_status lam_embeddings_matrices(const char *path, const char *glob, char ***names, int64_t *count) {
-    LAM_REQUIRE(ends_with(path, ".h5ad") || ends_with(path, ".h5"), LAM_ERROR_INPUT,
+    LAM_REQUIRE(holds_groups(path), LAM_ERROR_INPUT,
                 "%s: holds one matrix; several, in obsm, are held by .h5ad files", path);
     int64_t all, kept = 0;
     char here[300] = "";
-    LAM_TRY(lam_h5ad_matrices(path, names, &all));
-    qsort(*names, (size_t)all, sizeof **names, natural_order);
+    LAM_TRY(lam_embeddings_names(path, "obsm", names, &all));
     for (int64_t i = 0; i < all; i++) {
         size_t used = strlen(here);
         snprintf(here + used, sizeof here - used, "%s%s", i > 0 ? ", " : "", (*names)[i]);
@@ -371,6 +381,23 @@ done:
     return status;
 }
 
+static lam_status require_end(const char *path) {
+    LAM_REQUIRE(ends_with(path, ".npy") || ends_with(path, ".h5ad"), LAM_ERROR_USAGE,
+                "%s: embeddings are written as .h5ad or .npy; end the name so", path);
+    return LAM_OK;
+}
+
+lam_status lam_embeddings_require_new(const char *path, bool force) {
+    char *csv = NULL;
+    LAM_TRY(require_end(path));
+    LAM_TRY(lam_require_new_file(path, force));
+    if (!ends_with(path, ".npy")) return LAM_OK;
+    LAM_TRY(beside(path, &csv));
+    lam_status status = lam_require_new_file(csv, force);
+    lam_free(csv);
+    return status;
+}
+
 /* Completes obs and index of the content. */
 static lam_status write(const char *path, lam_h5ad_content *c) {
     lam_table *none = NULL;
@@ -378,10 +405,7 @@ static lam_status write(const char *path, lam_h5ad_content *c) {
     const char **texts = NULL;
     lam_status status = LAM_OK;
     bool npy = ends_with(path, ".npy");
-    LAM_REQUIRE(npy || ends_with(path, ".h5ad"), LAM_ERROR_USAGE,
-                "%s: embeddings are written as .h5ad or .npy; end "
-                "the name so",
-                path);
+    LAM_TRY(require_end(path));
     if (c->obs == NULL) {
         LAM_TRY_GOTO(lam_table_create(&none, c->rows), done);
         c->obs = none;

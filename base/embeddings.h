@@ -30,6 +30,9 @@ typedef struct lam_embeddings {
 
 /* key: NULL or "X" = X; else layers/KEY or obsm/KEY. features: NULL or a glob of column names. */
 lam_status lam_embeddings_read(lam_embeddings **out, const char *path, const char *key, const char *features);
+/* Names in a group of a .h5ad (obsm, layers, uns), in natural order, one block as lam_texts_pack makes it; 0 where it has none
+ * and of other kinds of files. */
+lam_status lam_embeddings_names(const char *path, const char *group, char ***names, int64_t *count);
 /* Names of the matrices in obsm of a .h5ad that match `glob`, in natural order (block_2 before block_10), one block as
  * lam_texts_pack makes it. None, or another kind of file: LAM_ERROR_INPUT that lists what is there. */
 lam_status lam_embeddings_matrices(const char *path, const char *glob, char ***names, int64_t *count);
@@ -46,6 +49,10 @@ void lam_embeddings_free(lam_embeddings *embeddings);
 lam_status lam_embeddings_write(const char *path, int64_t rows, int64_t columns, const double *values,
                                 bool as_float32, const lam_table *obs, const char *const *index,
                                 const char *const *var, const char *provenance);
+
+/* For a path that a long computation will write embeddings to: its name ends as it must (LAM_ERROR_USAGE), and
+ * lam_require_new_file of it and of the .csv beside a .npy. */
+lam_status lam_embeddings_require_new(const char *path, bool force);
 
 /* Several float32 matrices over the same rows, as .h5ad alone: `values` [rows, count * columns] holds them side by side; each
  * becomes obsm/<its name>, and the last X too. */

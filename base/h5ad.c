@@ -132,15 +132,15 @@ done:
     return status;
 }
 
-lam_status lam_h5ad_matrices(const char *path, char ***names, int64_t *count) {
+lam_status lam_h5ad_names(const char *path, const char *where, char ***names, int64_t *count) {
     texts links = {0};
     lam_status status = LAM_OK;
     hid_t file = -1, group = -1;
     *names = NULL;
     *count = 0;
     LAM_TRY(open_file(path, &file));
-    if (lam_h5ad_is_kind(file, "obsm", H5I_GROUP)) {
-        H5_READ(group = H5Gopen2(file, "obsm", H5P_DEFAULT), "obsm");
+    if (lam_h5ad_is_kind(file, where, H5I_GROUP)) {
+        H5_READ(group = H5Gopen2(file, where, H5P_DEFAULT), where);
         LAM_TRY_GOTO(lam_h5ad_links(path, group, &links), done);
     }
     LAM_TRY_GOTO(lam_texts_pack(names, links.items, links.count), done);

@@ -16,8 +16,9 @@ extern "C" {
 /* Fills `out` (zeroed by the caller, who also frees it where this fails). *names: of the columns, from var
  * where the matrix is X or a layer, else NULL; one block, freed with lam_free. */
 lam_status lam_h5ad_read(lam_embeddings *out, char ***names, const char *path, const char *key);
-/* Names in obsm, in the order of their bytes; one block, freed with lam_free. No obsm: none. */
-lam_status lam_h5ad_matrices(const char *path, char ***names, int64_t *count);
+/* Names in a group of the file (obsm, layers, uns), in the order of their bytes; one block, freed with lam_free. No such
+ * group: none. */
+lam_status lam_h5ad_names(const char *path, const char *group, char ***names, int64_t *count);
 /* What a file is written from, as in lam_embeddings_write; `index` and `obs` are not NULL. matrices 0: X alone; else as in
  * lam_embeddings_write_matrices, as_float32. */
 typedef struct lam_h5ad_content {

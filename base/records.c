@@ -52,9 +52,9 @@ done:
     return status;
 }
 
-lam_status lam_records_print(const lam_json *records) {
+lam_status lam_records_print(const lam_json *records, bool indented) {
     char *text;
-    LAM_TRY(lam_json_dump(records, false, &text));
+    LAM_TRY(lam_json_dump(records, indented, &text));
     printf("%s\n", text);
     lam_free(text);
     return LAM_OK;

@@ -364,12 +364,12 @@ done:
 static lam_status require_new_or_chosen(const lam_dataset_config *c) {
     bool unfinished = false;
     if (c->resume || c->force || !lam_path_is_folder(c->folder))
-        return lam_require_absent(c->folder, c->resume || c->force);
+        return lam_require_new_folder(c->folder, c->resume || c->force);
     LAM_TRY(lam_shards_unfinished(c->folder, &unfinished));
     LAM_REQUIRE(!unfinished, LAM_ERROR_USAGE,
                 "'%s' holds a packing that was stopped: --resume goes on with it, --force begins anew",
                 c->folder);
-    return lam_require_absent(c->folder, false);
+    return lam_require_new_folder(c->folder, false);
 }
 
 static lam_status run_pack(const lam_arguments *arguments) {

@@ -236,7 +236,7 @@ static lam_status print(const relate_bench *b, const lam_arguments *a) {
         lam_json_set_float(record, "share_of_limit", limit / seconds);
         lam_json_set_float(record, "peak_MiB", b->peak_mebibytes);
         lam_json_set_float(record, "numpy_seconds", b->numpy);
-        lam_status status = lam_records_print(record);
+        lam_status status = lam_records_print(record, false);
         lam_json_free(record);
         return status;
     }

@@ -355,7 +355,7 @@ static lam_status run(const lam_arguments *arguments) {
     settings how;
     lam_screen s = {0};
     LAM_TRY(read_settings(arguments, &how));
-    LAM_TRY(lam_require_absent(lam_option_text(arguments, "out"), lam_option_force(arguments)));
+    LAM_TRY(lam_require_new_folder(lam_option_text(arguments, "out"), lam_option_force(arguments)));
     lam_status status = lam_screen_open(arguments, &s);
     if (status == LAM_OK) status = score(arguments, &how, &s);
     lam_screen_free(&s);

@@ -165,7 +165,7 @@ static lam_status run(const lam_arguments *arguments) {
                 LAM_ERROR_USAGE,
                 "map: --save-transform %s is the file of --out or the one that is read: choose another name",
                 save);
-    LAM_TRY(lam_require_new_file(out, lam_option_force(arguments)));
+    LAM_TRY(lam_embeddings_require_new(out, lam_option_force(arguments)));
     if (save) LAM_TRY(lam_require_new_file(save, lam_option_force(arguments)));
     lam_map_work work = {.arguments = arguments, .results = lam_json_object()};
     char *text = NULL, *json = NULL;

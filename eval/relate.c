@@ -274,7 +274,7 @@ static lam_status score(const lam_arguments *arguments, entity_map *map, entity_
     if (set_count) LAM_TRY_GOTO(lam_relate_clusters(out, &mine, &clusters), done);
     if (arms) LAM_TRY_GOTO(lam_relate_arms(out, &relationships, &mine, map->entities, arms), done);
     if (other) LAM_TRY_GOTO(lam_relate_against(out, &relationships, &mine, &others, s), done);
-    if (lam_option_json(arguments)) status = lam_records_print(records);
+    if (lam_option_json(arguments)) status = lam_records_print(records, false);
 done:
     if (status != LAM_OK && made) (void)lam_remove_tree(out); /* half of the tables are no result */
     lam_json_free(records);
@@ -299,7 +299,7 @@ static lam_status run(const lam_arguments *arguments) {
                 LAM_ERROR_USAGE,
                 "relate: --genes says which rows are genes for --null genes, which is missing");
     if (against && !s.draws) s.draws = 1000; /* a difference without its interval says nothing */
-    LAM_TRY(lam_require_absent(lam_option_text(arguments, "out"), lam_option_force(arguments)));
+    LAM_TRY(lam_require_new_folder(lam_option_text(arguments, "out"), lam_option_force(arguments)));
     entity_map map = {0}, other = {0};
     lam_status status = open_map(lam_positional(arguments, 0), arguments, &map);
     if (status == LAM_OK && lam_option_given(arguments, "genes"))

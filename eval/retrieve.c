@@ -78,7 +78,7 @@ static lam_status run(const lam_arguments *a) {
                       .seed = (uint64_t)lam_option_int(a, "seed")};
     if (!strcmp(lam_option_text(a, "ties"), "positives-first")) r.ties = LAM_TIES_POSITIVES_FIRST;
     LAM_TRY(check_options(a));
-    LAM_TRY(lam_require_absent(lam_option_text(a, "out"), lam_option_force(a)));
+    LAM_TRY(lam_require_new_folder(lam_option_text(a, "out"), lam_option_force(a)));
     lam_embeddings *e = NULL;
     bool *controls = NULL;
     const char *text = lam_option_text(a, "controls");

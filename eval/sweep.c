@@ -529,7 +529,7 @@ static lam_status go(sweep *w, const lam_arguments *arguments) {
         complete_first(records);
         LAM_TRY_GOTO(lam_records_write(records, w->out, "sweep.csv"), done);
         LAM_TRY_GOTO(write_page(w, records, labels), done);
-        if (lam_option_json(arguments)) LAM_TRY_GOTO(lam_records_print(records), done);
+        if (lam_option_json(arguments)) LAM_TRY_GOTO(lam_records_print(records, false), done);
     }
     status = tell_failures(w, jobs, lam_json_size(records) > 0);
 done:
@@ -542,7 +542,7 @@ done:
 
 static lam_status run(const lam_arguments *arguments) {
     sweep w = {.path = lam_positional(arguments, 0), .out = lam_option_text(arguments, "out")};
-    LAM_TRY(lam_require_absent(w.out, lam_option_force(arguments)));
+    LAM_TRY(lam_require_new_folder(w.out, lam_option_force(arguments)));
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_config_lists_read(&w.lists, w.path), done);
     LAM_TRY_GOTO(check_file(&w), done);

@@ -170,7 +170,7 @@ static lam_status print(const lam_arguments *a, const attention_bench *b) {
             lam_json_set_float(record, "limit_gflops_per_s", limit / 1e9);
             lam_json_set_float(record, "share_of_limit", rate / limit);
             lam_json_set_float(record, "peak_MiB", (double)usage.ru_maxrss / 1024);
-            lam_status status = lam_records_print(record);
+            lam_status status = lam_records_print(record, false);
             lam_json_free(record);
             LAM_TRY(status);
         } else

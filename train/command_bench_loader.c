@@ -44,7 +44,7 @@ static lam_status bench_loader(const lam_arguments *a) {
         lam_json_set_float(record, "crops_per_s", crops);
         lam_json_set_float(record, "bytes_per_s", bytes);
         lam_json_set_float(record, "peak_MiB", lam_peak_mebibytes());
-        status = lam_records_print(record);
+        status = lam_records_print(record, false);
         lam_json_free(record);
     } else {
         printf("loader: %.1f crops/s of %" PRId64 " pixels, %.1f MB/s of pixels, %d threads\n", crops, size,

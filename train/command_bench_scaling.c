@@ -179,7 +179,7 @@ static lam_status bench_scaling(const lam_arguments *a) {
     LAM_TRY_GOTO(write_records(&s, records), done);
     LAM_TRY_GOTO(draw(&s, a, page, data), done);
     if (lam_option_json(a))
-        status = lam_records_print(s.records);
+        status = lam_records_print(s.records, false);
     else
         lam_log_info("bench scaling: %s, numbers in %s", page, records);
 done:

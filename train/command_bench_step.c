@@ -99,7 +99,7 @@ static lam_status bench_step(const lam_arguments *a) {
     if (lam_option_json(a)) {
         if (comparison) lam_json_set(record, "comparison", comparison);
         comparison = NULL;
-        status = lam_records_print(record);
+        status = lam_records_print(record, false);
     } else {
         print_step(record);
         if (comparison) lam_bench_print_comparison(comparison);

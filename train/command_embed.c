@@ -164,7 +164,7 @@ static lam_status write_rows(const source *s, const lam_arguments *a, const lam_
         lam_json_set_int(result, "rows", rows.count);
         lam_json_set_int(result, "columns", width);
         lam_json_set_int(result, "crops", count);
-        status = lam_records_print(result);
+        status = lam_records_print(result, false);
         lam_json_free(result);
     }
 done:
@@ -184,7 +184,7 @@ static lam_status open_all(const lam_arguments *a, lam_shards **shards, source *
                                                     : LAM_POOL_MEAN;
     int64_t block = 0;
     LAM_TRY(block_of(a, &block));
-    LAM_TRY(lam_require_new_file(lam_option_text(a, "out"), lam_option_force(a)));
+    LAM_TRY(lam_embeddings_require_new(lam_option_text(a, "out"), lam_option_force(a)));
     LAM_TRY(lam_shards_open(shards, lam_positional(a, 1)));
     LAM_TRY(lam_level_check(level_of(a), *shards));
     LAM_TRY(open_source(s, a, *shards));

@@ -4,11 +4,11 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/records.h"
 #include "train/checkpoint.h"
 #include "train/commands.h"
 #include "train/export.h"
 #include "train/import.h"
-#include "train/print_json.h"
 
 /* As the option says, else as the network was trained or read. */
 static lam_bias_layout layout_of(const lam_network *network, const lam_arguments *a) {
@@ -65,7 +65,8 @@ static lam_status run(const lam_arguments *a) {
         lam_json_set_text(json, "to", to);
         lam_json_set_text(json, "model", lam_mae_name(network->settings.model.kind));
         lam_json_set_bool(json, "decoder", !network->no_decoder);
-        status = lam_print_json(json, false);
+        status = lam_records_print(json, false);
+        lam_json_free(json);
     }
 done:
     lam_network_free(&network);

@@ -9,12 +9,12 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/picture.h"
+#include "base/records.h"
 #include "base/utf8.h"
 #include "base/weights_file.h"
 #include "train/checkpoint.h"
 #include "train/crops.h"
 #include "train/metrics.h"
-#include "train/print_json.h"
 
 static bool ends_with(const char *text, const char *end) {
     size_t a = strlen(text), b = strlen(end);
@@ -159,12 +159,15 @@ static lam_status inspect_shards(const lam_arguments *a, const char *path) {
     const char *image = lam_option_text(a, "image");
     lam_status status = LAM_OK;
     if (image) {
+        LAM_REQUIRE_GOTO(ends_with(image, ".png"), done, LAM_ERROR_USAGE,
+                         "--image %s: pictures are written as PNG; end the name in .png", image);
         LAM_TRY_GOTO(lam_require_new_file(image, lam_option_force(a)), done);
         LAM_TRY_GOTO(draw_shards(shards, image), done);
     }
     lam_json *json = shards_json(shards);
     if (lam_option_json(a)) {
-        status = lam_print_json(json, true);
+        status = lam_records_print(json, true);
+        lam_json_free(json);
         goto done;
     }
     int64_t low[2] = {0, 0}, high[2] = {0, 0};
@@ -276,7 +279,8 @@ static lam_status inspect_weights(const lam_arguments *a, const char *path) {
         lam_json_set_int(json, "elements", total);
         lam_json_set_text(json, "config", config);
         lam_json_set(json, "tensors", tensors);
-        status = lam_print_json(json, true);
+        status = lam_records_print(json, true);
+        lam_json_free(json);
         goto done;
     }
     char shown[512];
@@ -301,33 +305,69 @@ done:
     return status;
 }
 
+static lam_json *obs_names(const lam_embeddings *e) {
+    lam_json *names = lam_json_array();
+    for (int k = 0; k < lam_table_columns(e->obs); k++)
+        lam_json_append_text(names, lam_table_name(e->obs, k));
+    return names;
+}
+
+/* What else the file holds by name: group after group, those that hold something. */
+static lam_status add_groups(lam_json *json, const char *path) {
+    static const char *const groups[] = {"obsm", "layers", "uns"};
+    for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
+        char **names = NULL;
+        int64_t count = 0;
+        LAM_TRY(lam_embeddings_names(path, groups[g], &names, &count));
+        lam_json *list = lam_json_array();
+        for (int64_t i = 0; i < count; i++) lam_json_append_text(list, names[i]);
+        if (count)
+            lam_json_set(json, groups[g], list);
+        else
+            lam_json_free(list);
+        lam_free(names);
+    }
+    return LAM_OK;
+}
+
+static void print_names(const lam_json *groups) {
+    for (const char *key = NULL; (key = lam_json_key_after(groups, key));) {
+        const lam_json *names = lam_json_get(groups, key);
+        printf("%s:", key);
+        char shown[512];
+        for (size_t i = 0; i < lam_json_size(names); i++)
+            printf(" %s", visible(shown, lam_json_text(lam_json_at(names, i), "")));
+        printf("\n");
+    }
+}
+
 static lam_status inspect_embeddings(const lam_arguments *a, const char *path) {
     lam_embeddings *e = NULL;
     LAM_TRY(lam_embeddings_read(&e, path, NULL, NULL));
+    lam_json *json = lam_json_object();
     lam_status status = LAM_OK;
     if (lam_option_json(a)) {
-        lam_json *json = lam_json_object(), *columns = lam_json_array();
-        for (int k = 0; k < lam_table_columns(e->obs); k++)
-            lam_json_append_text(columns, lam_table_name(e->obs, k));
         lam_json_set_text(json, "kind", "embeddings");
         lam_json_set_int(json, "rows", e->rows);
         lam_json_set_int(json, "columns", e->columns);
         lam_json_set_text(json, "type", e->was_float32 ? "float32" : "float64");
-        lam_json_set(json, "obs", columns);
+    }
+    lam_json_set(json, "obs", obs_names(e));
+    LAM_TRY_GOTO(add_groups(json, path), done);
+    if (lam_option_json(a)) {
         lam_json_set_text(json, "provenance", e->provenance);
-        status = lam_print_json(json, true);
+        status = lam_records_print(json, true);
     } else {
-        char shown[512];
-        printf("embeddings: %" PRId64 " rows, %" PRId64 " columns, %s\nobs:", e->rows, e->columns,
+        printf("embeddings: %" PRId64 " rows, %" PRId64 " columns, %s\n", e->rows, e->columns,
                e->was_float32 ? "float32" : "float64");
-        for (int k = 0; k < lam_table_columns(e->obs); k++)
-            printf(" %s", visible(shown, lam_table_name(e->obs, k)));
-        printf("\n");
+        print_names(json);
         if (e->provenance) {
             printf("made by: ");
             status = print_lines(e->provenance);
         }
     }
+done:
+    lam_json_free(json);
     lam_embeddings_free(e);
     return status;
 }
@@ -341,7 +381,8 @@ static lam_status inspect_config(const lam_arguments *a, const char *path) {
         lam_json *json = lam_json_object();
         lam_json_set_text(json, "kind", "config");
         lam_json_set_text(json, "config", text);
-        status = lam_print_json(json, true);
+        status = lam_records_print(json, true);
+        lam_json_free(json);
     } else if (status == LAM_OK) {
         printf("configuration, every default written out:\n%s", text);
     }

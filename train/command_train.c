@@ -176,7 +176,7 @@ static lam_status print_result(const lam_trainer *t) {
     lam_json_set_text(result, "run", t->settings->out);
     lam_json_set_int(result, "step", t->state.step);
     lam_json_set_int(result, "skipped", t->state.skipped);
-    lam_status status = lam_records_print(result);
+    lam_status status = lam_records_print(result, false);
     lam_json_free(result);
     return status;
 }

@@ -67,6 +67,20 @@ expect 2 'too many|unexpected' "$lamella" map emb.h5ad other.h5ad --out x.h5ad
 expect 2 'exists already.*--force' "$lamella" pack screen/images.csv --out shards
 expect 2 'exists already.*--force' "$lamella" map emb.h5ad --out map.h5ad --by gene
 expect 2 'exists already.*--force' "$lamella" synth screen
+# Where results go is checked before anything is read: these inputs are not there.
+expect 2 'x.txt: embeddings are written as .h5ad or .npy' "$lamella" map nowhere.h5ad --out x.txt
+expect 2 'x.csv: embeddings are written as .h5ad or .npy' "$lamella" embed nowhere shards --out x.csv
+expect 1 'nowhere/x.h5ad: cannot be written' "$lamella" embed nowhere shards --out nowhere/x.h5ad
+cp header.csv beside.csv; expect 2 'beside.csv.*--force' "$lamella" embed nowhere shards --out beside.npy
+for out in header.csv/x header.csv/deep/x; do
+  expect 1 'header.csv/.*cannot be written' "$lamella" relate nowhere.h5ad --relationships screen/relationships --out $out
+  expect 1 'header.csv/.*cannot be written' "$lamella" retrieve nowhere.h5ad --by gene --out $out
+  expect 1 'header.csv/.*cannot be written' "$lamella" consistency nowhere.h5ad --by gene --controls gene=non-targeting --out $out
+  expect 1 'header.csv/.*cannot be written' "$lamella" probe nowhere.h5ad --label gene --out $out
+  expect 1 'header.csv/.*cannot be written' "$lamella" sweep nowhere.yaml --out $out
+  expect 1 'header.csv/.*cannot be written' "$lamella" pack nowhere.csv --out $out
+done
+leaves_nothing x.jpg 2 'x.jpg: pictures are written as PNG' "$lamella" inspect shards --image x.jpg
 expect 2 'threads' "$lamella" map emb.h5ad --out x.h5ad --threads -2
 
 # --- pack: tables --------------------------------------------------------------------------------------------

@@ -50,6 +50,9 @@ for pool in mean hidden channel; do
   "$lamella" map d/all-$pool.h5ad --align none --by well --out d/x.npy --quiet --force
   cmp d/x.npy d/alone.npy || fail "--block all --pool $pool: X is not the last block"
 done
+"$lamella" inspect d/all-mean.h5ad > inspected
+grep -q '^obsm: block_1 block_2$' inspected && grep -q '^uns: lamella$' inspected || fail "inspect does not name the blocks"
+"$lamella" inspect d/all-mean.h5ad --json | tr -d ' \n' | grep -q '"obsm":\["block_1","block_2"\]' || fail "inspect --json does not name the blocks"
 for file in a/e.h5ad d/channel.h5ad; do
   "$lamella" inspect $file > inspected; grep -q 'embed_dim: 32' inspected || fail "$file: no configuration in the provenance"
   ! grep -q '\bout: ' inspected || fail "$file: the provenance names a run folder that it cannot know"

@@ -114,6 +114,19 @@ static void matrices_of_a_file(void **state) {
     assert_string_equal(names[1], "block_2");
     assert_string_equal(names[2], "block_10");
     lam_free(names);
+    assert_int_equal(lam_embeddings_names(path, "obsm", &names, &count), LAM_OK);
+    assert_int_equal(count, 4);
+    assert_string_equal(names[2], "block_10");
+    assert_string_equal(names[3], "umap");
+    lam_free(names);
+    static const char *const nothing[][2] = {{NULL, "obsq"}, {"e.csv", "obsm"}};
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(
+            lam_embeddings_names(nothing[i][0] ? nothing[i][0] : path, nothing[i][1], &names, &count),
+            LAM_OK);
+        assert_int_equal(count, 0);
+        lam_free(names);
+    }
     assert_int_equal(lam_embeddings_matrices(path, "layer_*", &names, &count), LAM_ERROR_INPUT);
     assert_non_null(strstr(lam_last_error(), "'layer_*'; obsm has: block_1, block_2, block_10, umap"));
     assert_int_equal(lam_embeddings_matrices("e.csv", "*", &names, &count), LAM_ERROR_INPUT);
