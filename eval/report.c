@@ -129,11 +129,12 @@ static lam_status timings_section(lam_page *page, const lam_report_input *input)
 
 static lam_status fill(lam_page *page, const lam_report_input *inputs, int count,
                        const lam_report_maps *maps) {
-    static const struct {
+    bool others = lam_report_any(inputs, count, LAM_REPORT_RELATE);
+    const struct {
         lam_report_kind kind;
         lam_status (*draw)(lam_page *, const lam_report_input *);
     } sections[] = {{LAM_REPORT_RELATE, lam_report_relate},
-                    {LAM_REPORT_AGAINST, lam_report_relate},
+                    {LAM_REPORT_AGAINST, others ? lam_report_compared : lam_report_relate},
                     {LAM_REPORT_CONSISTENCY, lam_report_consistency},
                     {LAM_REPORT_RUN, lam_report_run},
                     {LAM_REPORT_RETRIEVE, lam_report_retrieve},

@@ -49,6 +49,9 @@ lam_status lam_report_retrieve(lam_page *page, const lam_report_input *input);
 lam_status lam_report_sweep(lam_page *page, const lam_report_input *input);
 /* Distributions, arms, clusters, neighbours, enrichment; files that are not there are left out. */
 lam_status lam_report_relate(lam_page *page, const lam_report_input *input);
+/* Of a comparison beside other results: what it holds is of its first map, whose distributions are drawn where its own results
+ * are, not under the name of the other map. */
+lam_status lam_report_compared(lam_page *page, const lam_report_input *input);
 lam_status lam_report_consistency(lam_page *page, const lam_report_input *input);
 
 typedef struct lam_report_maps {

@@ -188,7 +188,7 @@ static lam_status enrichment(lam_page *page, const lam_report_input *input, cons
     return lam_report_table(page, "Enrichment", table, TABLE_ROWS);
 }
 
-lam_status lam_report_relate(lam_page *page, const lam_report_input *input) {
+static lam_status draw_parts(lam_page *page, const lam_report_input *input, bool with_distributions) {
     static const struct {
         const char *file;
         lam_status (*draw)(lam_page *, const lam_report_input *, const lam_table *);
@@ -197,7 +197,7 @@ lam_status lam_report_relate(lam_page *page, const lam_report_input *input) {
                  {"clusters.csv", clusters},
                  {"neighbours.csv", neighbours},
                  {"enrichment.csv", enrichment}};
-    for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) {
+    for (size_t k = with_distributions ? 0 : 1; k < sizeof parts / sizeof *parts; k++) {
         lam_table *table;
         LAM_TRY(lam_report_read_present(input, parts[k].file, &table));
         lam_status status = table ? parts[k].draw(page, input, table) : LAM_OK;
@@ -205,6 +205,18 @@ lam_status lam_report_relate(lam_page *page, const lam_report_input *input) {
         LAM_TRY(status);
     }
     return LAM_OK;
+}
+
+lam_status lam_report_relate(lam_page *page, const lam_report_input *input) {
+    return draw_parts(page, input, true);
+}
+
+lam_status lam_report_compared(lam_page *page, const lam_report_input *input) {
+    lam_report_input first = *input;
+    LAM_TRY(lam_text_format(&first.label, "the first map, against %s", input->label));
+    lam_status status = draw_parts(page, &first, false);
+    lam_free(first.label);
+    return status;
 }
 
 /* ---- replicates ---- */

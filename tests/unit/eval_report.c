@@ -43,6 +43,23 @@ static bool holds(const char *path, const char *text) {
     return found;
 }
 
+/* What stands in h2 and h3 and below figures names one thing each. */
+static void assert_headings_differ(const char *path) {
+    static const char *const ends[][2] = {
+        {"<h2>", "</h2>"}, {"<h3>", "</h3>"}, {"<figcaption>", "</figcaption>"}};
+    char *page;
+    size_t size;
+    assert_int_equal(lam_file_read(path, &page, &size), LAM_OK);
+    for (size_t k = 0; k < sizeof ends / sizeof *ends; k++)
+        for (const char *at = page; (at = strstr(at, ends[k][0])); at++) {
+            size_t length = (size_t)(strstr(at, ends[k][1]) - at);
+            for (const char *other = at + 1; (other = strstr(other, ends[k][0])); other++)
+                if (!strncmp(at, other, length) && !strncmp(other + length, ends[k][1], strlen(ends[k][1])))
+                    fail_msg("%s: twice %.*s", path, (int)length, at);
+        }
+    lam_free(page);
+}
+
 static int enter(void **state) {
     (void)state;
     if (!mkdtemp(folder) || chdir(folder)) return -1;
@@ -132,7 +149,31 @@ static void results_side_by_side(void **state) {
     /* The first component is the first axis: G0 and G1 lie at its ends, sign free. */
     assert_true(holds("all_data/03_map__map_h5ad.csv", "G0,actin,4,") ||
                 holds("all_data/03_map__map_h5ad.csv", "G0,actin,-4,"));
+    assert_headings_differ("all.html");
     assert_false(holds("all.html", "http://") || holds("all.html", "https://"));
+}
+
+/* A comparison holds the histogram of its first map, which is drawn once, under that map's own name. */
+static void distributions_are_drawn_once(void **state) {
+    (void)state;
+    static const char *const folders[] = {"first", "second", "pair"};
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        char path[64];
+        assert_int_equal(lam_make_folders(folders[i]), LAM_OK);
+        snprintf(path, sizeof path, "%s/scores.csv", folders[i]);
+        put(path, "source,recall_0.05_0.95,cut_left_0.05,cut_right_0.95\npathway,0.5,-0.5,0.5\n");
+        snprintf(path, sizeof path, "%s/histogram.csv", folders[i]);
+        put(path, "source,bin_low,bin_high,null_count,query_count\npathway,-1,0,5,2\npathway,0,1,5,3\n");
+    }
+    put("pair/against.csv", "source,recall,recall_other,difference,low,high\npathway,0.5,0.5,0,-0.1,0.1\n");
+    put("pair/clusters.csv", "cluster,size\nactin,3\n");
+    assert_int_equal(REPORT("first", "other=second", "other=pair", "--out", "pairs.html"), 0);
+    assert_headings_differ("pairs.html");
+    assert_true(holds("pairs.html", "<h2>Distributions of cosines: first</h2>"));
+    assert_true(holds("pairs.html", "<h2>Distributions of cosines: other</h2>"));
+    assert_true(holds("pairs.html", "<h2>Clusters of genes: the first map, against other</h2>"));
+    assert_int_equal(REPORT("pair", "--out", "pair.html"), 0);
+    assert_true(holds("pair.html", "<h2>Distributions of cosines: pair</h2>"));
 }
 
 static void comparison_alone_keeps_its_scores(void **state) {
@@ -499,6 +540,7 @@ static void bad_input(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(run_has_curves_tables_and_pictures),
                                        cmocka_unit_test(results_side_by_side),
+                                       cmocka_unit_test(distributions_are_drawn_once),
                                        cmocka_unit_test(comparison_alone_keeps_its_scores),
                                        cmocka_unit_test(map_pictures),
                                        cmocka_unit_test(large_maps_have_no_tsne_unasked),
