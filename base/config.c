@@ -42,7 +42,7 @@ static const char *type_words(const lam_config_key *key, char *buffer, size_t si
         break;
     case LAM_CONFIG_BOOL: snprintf(buffer, size, "true|false"); break;
     case LAM_CONFIG_CHOICE: snprintf(buffer, size, "%s", key->choices); break;
-    case LAM_CONFIG_NAMES: snprintf(buffer, size, "a list of names"); break;
+    case LAM_CONFIG_NAMES: snprintf(buffer, size, "a list of names, each once, as A,B"); break;
     default: snprintf(buffer, size, "a text"); break;
     }
     return buffer;
@@ -66,6 +66,22 @@ static int choice_of(const char *choices, const char *text) {
     return -1;
 }
 
+/* No name is empty or there twice. Brackets belong to YAML's lists, which arrive without them; quoted, or on the command line,
+ * they would become part of the first and the last name. */
+static bool are_names(const char *text) {
+    size_t length = strlen(text);
+    if (!length) return true;
+    if (text[0] == '[' && text[length - 1] == ']') return false;
+    for (const char *name = text;; name++) {
+        size_t n = strcspn(name, ",");
+        if (!n) return false;
+        for (const char *other = text; other < name; other += strcspn(other, ",") + 1)
+            if (strcspn(other, ",") == n && !strncmp(other, name, n)) return false;
+        name += n;
+        if (!*name) return true;
+    }
+}
+
 static bool is_valid(const lam_config_key *key, const char *text) {
     static const char digits[] = "+-0123456789", number_characters[] = "+-.0123456789eE";
     char *end;
@@ -83,8 +99,7 @@ static bool is_valid(const lam_config_key *key, const char *text) {
     }
     case LAM_CONFIG_BOOL: return !strcmp(text, "true") || !strcmp(text, "false");
     case LAM_CONFIG_CHOICE: return choice_of(key->choices, text) >= 0;
-    case LAM_CONFIG_NAMES: /* no name is empty */
-        return text[0] != ',' && !strstr(text, ",,") && (!text[0] || text[strlen(text) - 1] != ',');
+    case LAM_CONFIG_NAMES: return are_names(text);
     default: return true;
     }
 }

@@ -59,6 +59,7 @@ static void accepted(void **state) {
 
 static void names(void **state) {
     (void)state;
+    lam_config_free(parse("data.channels: 'a,aa,a a,[b],b[1]'"));
     static const char *const same[] = {"data: {channels: [DNA, 'ER 2', \"3\"]}",
                                        "data.channels: 'DNA,ER 2,3'",
                                        "data:\n  channels:\n  - DNA\n  - ER 2\n  - 3\n"};
@@ -74,10 +75,12 @@ static void names(void **state) {
         lam_config_free(again);
         lam_config_free(config);
     }
-    static const char *const wrong[] = {"data: {channels: []}",      "data: {channels: [a, [b]]}",
-                                        "data: {channels: ['a,b']}", "data: {channels: ['']}",
-                                        "data: {channels: 'a,,b'}",  "data: {channels: {a: b}}"};
-    for (int i = 0; i < 6; i++) {
+    static const char *const wrong[] = {
+        "data: {channels: []}",        "data: {channels: [a, [b]]}", "data: {channels: ['a,b']}",
+        "data: {channels: ['']}",      "data: {channels: 'a,,b'}",   "data: {channels: {a: b}}",
+        "data: {channels: 'a,'}",      "data: {channels: ',a'}",     "data: {channels: [a, a]}",
+        "data: {channels: 'aa,b,aa'}", "data: {channels: '[a,b]'}"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         lam_config *config = NULL;
         assert_int_equal(lam_config_parse(&config, keys, wrong[i], strlen(wrong[i]), "c.yaml"),
                          LAM_ERROR_CONFIG);
