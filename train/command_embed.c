@@ -72,7 +72,7 @@ static lam_status open_source(source *s, const lam_arguments *a, const lam_shard
         if (!s->untrained) LAM_TRY(lam_import_check(s->network, s->file));
     }
     const char *channels = lam_option_text(a, "channels");
-    if (channels) LAM_TRY(lam_network_name_channels(s->network, channels));
+    if (channels) LAM_TRY(lam_network_name_channels(s->network, channels, shards));
     return lam_network_resize(s->network, crop_size(s, a));
 }
 

@@ -58,8 +58,9 @@ void lam_network_free(lam_network **network);
  * it was trained on stay. Does nothing to other networks. */
 lam_status lam_network_take_channels(lam_network *network, const lam_shards *shards);
 
-/* Which channels the network takes, in its order, instead of those it names; as many as it has, but for one that takes any. */
-lam_status lam_network_name_channels(lam_network *network, const char *names); /* "A,B" */
+/* Which channels the network takes, in its order, instead of those it names; as many as it has, but for one that takes any.
+ * "A,B", each once and known to the shards or to the network. */
+lam_status lam_network_name_channels(lam_network *network, const char *names, const lam_shards *shards);
 
 /* Channel of the shards for each of the network's by name, or in order where they are unnamed; -1 where the shards lack it.
  * None at all is an error; another bit depth is a warning. */

@@ -1,4 +1,4 @@
-/* Steps in which a lam_network is put together, for who reads one from a file (network.c, import.c). */
+/* Steps in which a lam_network is put together, for who reads one from a file (network.c, network_channels.c, import.c). */
 #ifndef LAMELLA_TRAIN_NETWORK_PARTS_H
 #define LAMELLA_TRAIN_NETWORK_PARTS_H
 
@@ -10,6 +10,7 @@ extern "C" {
 
 /* Room for `channels` channels, without names yet. */
 lam_status lam_network_add_channels(lam_network *network, int64_t channels);
+void lam_network_free_channels(lam_network *network);
 /* Channel-agnostic networks: which of model.channel_tokens each channel has. */
 lam_status lam_network_add_channel_tokens(lam_network *network);
 /* The registry of network->settings.model, weights drawn from `seed`. */

@@ -3,6 +3,7 @@
 # Usage: embed.sh LAMELLA
 . "$(dirname "$(realpath "$0")")/common.sh" "$1"
 "$lamella" train tiny.yaml train.out=run train.steps=5 --quiet
+channels=$(sed -n 1p screen/images.csv | tr , '\n' | sed -n 's/^file_//p' | paste -sd,)
 
 mkdir a b c d
 "$lamella" embed run shards --level well --out a/e.h5ad --quiet
@@ -75,6 +76,29 @@ refused 2 block run shards --block 9 --out x.h5ad
 refused 2 "from 1 on" run shards --block 2x --out x.h5ad
 refused 2 "one matrix" run shards --block all --out x.npy
 refused 1 absent absent shards --out x.h5ad
+# Each channel by its name, once, and known.
+refused 2 "'ER' is there twice" run shards --channels DNA,ER,RNA,AGP,ER --out x.h5ad
+refused 2 "channel 3 has no name" run shards --channels DNA,ER,,AGP,Mito --out x.h5ad
+refused 2 "has a channel 'Mitto'; there are: .*DNA.*Mito" run shards --channels DNA,ER,RNA,AGP,Mitto --out x.h5ad
+"$lamella" embed run shards --channels "$channels" --out d/named.npy --quiet
+"$lamella" embed run shards --out d/unnamed.npy --quiet
+cmp d/named.npy d/unnamed.npy || fail "--channels in the network's order gives other vectors"
+# A network for any channels takes those that are named, in any order, each standardised by its own statistics.
+agnostic="model.name=mae_channel_agnostic model.decoder=shared data.normalize=dataset"
+"$lamella" train tiny.yaml train.out=any train.steps=2 $agnostic --quiet
+"$lamella" embed any shards --out d/any.npy --quiet
+"$lamella" embed any shards --channels "$(tr , '\n' <<< "$channels" | tac | paste -sd,)" --out d/turned.npy --quiet
+numbers() { od -An -v -tf4 -w4 -j128 "$1"; }
+paste <(numbers d/any.npy) <(numbers d/turned.npy) |
+  awk '{ d = $1 - $2; if (d < 0) d = -d; if (d > m) m = d } END { exit !(NR == 24 * 32 && m < 1e-4) }' ||
+  fail "the order of the channels changes what a network for any channels sees"
+refused 2 "has a channel 'DAN'" any shards --channels DAN --out x.h5ad
+refused 2 "'DNA' is there twice" any shards --channels DNA,DNA --out x.h5ad
+"$lamella" embed any shards --channels DNA --out d/dna.npy --quiet
+for wrong in DNA,DNA,ER,RNA,AGP,Mito '[DNA,ER,RNA,AGP,Mito]' DNA,,ER; do
+  code=0; "$lamella" train tiny.yaml train.out=x $agnostic "model.channel_tokens=$wrong" --quiet 2> log || code=$?
+  [ $code = 2 ] && grep -q 'model.channel_tokens.*each once, as A,B' log && [ "$(wc -l < log)" = 1 ] || { cat log; fail "channel_tokens $wrong ended with $code"; }
+done
 refused 1 pixels intensity shards --crop-size 512 --out x.h5ad
 echo "ok: refusals"
 
