@@ -237,7 +237,10 @@ static lam_status read_config(const lam_arguments *a, lam_config **config) {
     for (int i = 1; i < lam_positional_count(a) && status == LAM_OK; i++)
         status = lam_config_set(*config, lam_positional(a, i));
     if (status == LAM_OK) status = lam_config_check(*config);
-    if (status == LAM_OK) return LAM_OK;
+    if (status == LAM_OK) {
+        lam_config_warn_unused(*config);
+        return LAM_OK;
+    }
     lam_config_free(*config);
     *config = NULL;
     return status;

@@ -2,8 +2,10 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/memory.h"
 #include "train/step_plan.h"
 
@@ -128,6 +130,45 @@ const lam_config_key lam_train_keys[] = {
           "decay of the moving average of weights (embed --ema takes it), as 0.999; 0: no average", 0,
           0.9999999),
     {NULL, LAM_CONFIG_INT, NULL, NULL, 0, 0, NULL}};
+
+/* Keys that matter beside some choices of another key alone. */
+static const struct {
+    const char *key, *beside, *choices;
+} belongings[] = {{"model.decoder", "model.name", "mae_channel_agnostic"},
+                  {"model.layer_norm_eps", "model.name", "mae_vit"},
+                  {"model.fourier_alpha", "model.fourier", "image|patch|recursion_compat"},
+                  {"model.fourier_norm", "model.fourier", "image|patch|recursion_compat"},
+                  {"optim.momentum", "optim.name", "muon"},
+                  {"optim.eps", "optim.name", "adamw|lamb|muon|schedulefree"},
+                  {"optim.beta1", "optim.schedule", "cosine|constant"},
+                  {"optim.min_lr", "optim.schedule", "cosine"}};
+
+/* "0.010" is the default "0.01". */
+static bool is_default(const lam_config *config, const char *path) {
+    const char *text = lam_config_text(config, path);
+    for (const lam_config_key *key = lam_train_keys; key->path; key++)
+        if (!strcmp(key->path, path))
+            return key->type == LAM_CONFIG_FLOAT ? strtod(text, NULL) == strtod(key->default_value, NULL)
+                                                 : !strcmp(text, key->default_value);
+    return true;
+}
+
+static bool is_among(const char *choices, const char *choice) {
+    size_t length = strlen(choice);
+    for (const char *at = choices; (at = strstr(at, choice)); at++)
+        if ((at == choices || at[-1] == '|') && (!at[length] || at[length] == '|')) return true;
+    return false;
+}
+
+void lam_config_warn_unused(const lam_config *config) {
+    for (size_t i = 0; i < sizeof belongings / sizeof *belongings; i++) {
+        const char *key = belongings[i].key, *beside = belongings[i].beside,
+                   *choice = lam_config_text(config, beside);
+        if (is_default(config, key) || is_among(belongings[i].choices, choice)) continue;
+        lam_log_warning("%s: %s has no effect with %s: %s; it belongs to %s", key,
+                        lam_config_text(config, key), beside, choice, belongings[i].choices);
+    }
+}
 
 int64_t lam_name_count(const char *names) {
     int64_t count = names[0] != 0;

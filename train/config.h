@@ -51,6 +51,9 @@ typedef struct lam_settings {
     double own_warmup;
 } lam_settings;
 
+/* One warning for each key that was given another value than its default and that the other keys leave without effect. No error:
+ * checkpoints and sweeps may hold such keys. */
+void lam_config_warn_unused(const lam_config *config);
 lam_status lam_settings_from(const lam_config *config, lam_settings *settings);
 /* Completes the model with what the shards say: pixel type, and the channels where the config leaves them open. */
 lam_status lam_settings_for_shards(lam_config *config, lam_settings *settings, const lam_shards *shards);

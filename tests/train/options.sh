@@ -2,6 +2,7 @@
 # Masks, losses and positions that the configuration offers: each trains, resumes to the same bits, and is refused where it
 # cannot be; a network embeds crops of another size.
 # Usage: options.sh LAMELLA
+configs=$(realpath "$(dirname "$0")/../../configs")
 . "$(dirname "$(realpath "$0")")/common.sh" "$1"
 
 run() { # name, assignments...
@@ -83,4 +84,24 @@ refused 'model.fourier_alpha' model.fourier_alpha=1
 refused 'model.mask_ratio' model.mask_ratio_end=0.99
 code=0; "$lamella" embed plain shards --crop-size 20 --out x.npy 2> log || code=$?
 [ $code = 2 ] && grep -q 'patches of 8' log || { cat log; fail "crops of 20 pixels ended with $code"; }
+# A key without effect is named, with what it belongs to; one that has its default is not, nor is any of the shipped configurations.
+warns() { # warning or '', assignments...
+  local word=$1; shift
+  "$lamella" train tiny.yaml train.out=warned train.steps=1 --force --quiet "$@" 2> log || fail "$* ended with $?"
+  [ "$(grep -c 'has no effect' log)" = $((${#word} > 0)) ] && grep -q -- "$word" log || { [ -z "$word" ] && [ ! -s log ]; } || { cat log; fail "$*: '$word'"; }
+}
+warns 'model.decoder: shared has no effect with model.name: mae_vit; it belongs to mae_channel_agnostic' model.decoder=shared
+warns 'model.layer_norm_eps: 1e-5.*mae_vit_parallel' model.name=mae_vit_parallel model.layer_norm_eps=1e-5
+warns 'model.fourier_alpha: 0.02.*it belongs to image|patch|recursion_compat' model.fourier_alpha=0.02
+warns 'model.fourier_norm: l2' model.fourier_norm=l2
+warns 'optim.momentum: 0.5' optim.momentum=0.5
+warns 'optim.eps: 1e-6.*optim.name: lion' optim.name=lion optim.eps=1e-6
+warns 'optim.beta1: 0.8.*optim.schedule: onecycle' optim.schedule=onecycle optim.beta1=0.8
+warns 'optim.min_lr: 1e-5' optim.schedule=constant optim.min_lr=1e-5
+warns '' model.fourier_alpha=0.010 model.decoder=cross optim.momentum=0.95
+warns '' model.fourier=patch model.fourier_alpha=0.001 model.fourier_norm=l2 optim.name=muon optim.momentum=0.9 optim.min_lr=1e-5
+for file in $(ls "$configs"/*.yaml | grep -v sweep); do
+  "$lamella" train "$file" data.path=nowhere 2> log && fail "trained on nothing"
+  [ "$(grep -c . log)" = 1 ] && grep -q nowhere log || { cat log; fail "$file"; }
+done
 echo "ok: refusals"
