@@ -268,6 +268,8 @@ const lam_command lam_command_embed = {
     options,
     "lamella embed runs/first shards --level well --out embeddings.h5ad\n"
     "lamella embed runs/first shards --untrained 0 --out untrained.h5ad\n"
+    "lamella embed runs/first shards --block all --out blocks.h5ad\n"
+    "lamella embed runs/first shards --channels DNA,ER,RNA,AGP,Mito --out named.h5ad\n"
     "lamella embed vit-mae-base shards --channels AGP,ER,DNA --out rgb.h5ad\n"
     "lamella embed openphenom shards --pool channel --out channels.h5ad\n"
     "lamella embed handmade shards --out handmade.h5ad",

@@ -295,6 +295,7 @@ const lam_command lam_command_train = {
     -1,
     options,
     "lamella train configs/demo.yaml data.path=shards train.out=runs/first train.steps=100\n"
+    "lamella train configs/demo.yaml data.path=shards train.out=runs/half train.steps=100 train.precision=bf16\n"
     "lamella train configs/demo.yaml data.path=shards train.out=runs/second train.init=runs/first\n"
     "mpirun -n 2 lamella train configs/vit_s16.yaml data.path=shards train.out=runs/s16 --resume",
     run};
