@@ -186,7 +186,7 @@ static void comparison_alone_keeps_its_scores(void **state) {
 static void put_groups(void) {
     enum { ROWS = 32, COLUMNS = 3 };
     static double values[ROWS * COLUMNS];
-    static char names[ROWS][8], pathways[2000] = "gene,pathway\n";
+    static char names[ROWS][16], pathways[2000] = "gene,pathway\n";
     const char *index[ROWS];
     for (int i = 0; i < ROWS; i++) {
         for (int j = 0; j < COLUMNS; j++)
