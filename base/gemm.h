@@ -77,7 +77,8 @@ typedef struct lam_gemm_gradients {
     struct {
         int64_t m;
         bool accumulate;
-        float *c; /* [m, n], its rows touch; NULL: not wanted */
+        float *c;    /* [m, n], its rows touch; NULL: not wanted */
+        float *sums; /* [m], += of the columns of A over k: the biases' gradients; NULL: not wanted */
     } part[3];
 } lam_gemm_gradients;
 lam_status lam_gemm_gradient(lam_gemm_type type, const lam_gemm_gradients *operands);

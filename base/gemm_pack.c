@@ -122,7 +122,7 @@ void lam_gemm_pack_blocks(const lam_gemm_blocks *blocks, const lam_gemm_source *
     bool turned = from->transposed;
     int64_t outer = turned ? n_blocks : k_blocks, inner = turned ? k_blocks : n_blocks,
             tile_rows = turned ? BLOCK_COLUMNS : k_block, tile_columns = turned ? k_block : BLOCK_COLUMNS;
-#pragma omp parallel for schedule(static)
+#pragma omp for schedule(static) nowait
     for (int64_t o = 0; o < outer; o++) /* along the rows as they are stored */
         for (int64_t i = 0; i < inner; i++) {
             char room[2 * SIDE * BLOCK_COLUMNS * sizeof(float)];
@@ -146,13 +146,30 @@ void lam_gemm_pack_blocks(const lam_gemm_blocks *blocks, const lam_gemm_source *
 
 /* ---- turned matrices ---- */
 
-CLONES static void turn_tile(tile t, bool bf16, char *to, size_t to_stride, int64_t columns) {
+/* Adds the sums of the columns: one number a row of the turned square. */
+INLINE void add_rows(const words *v, bool bf16, float *sums) {
+    float high[SIDE] = {0}, low[SIDE] = {0};
+    for (int64_t r = 0; r < SIDE; r++)
+        for (int64_t c = 0; c < SIDE; c++) {
+            word h = bf16 ? v[r][c] & 0xffff0000u : v[r][c], l = v[r][c] << 16;
+            float x, y;
+            memcpy(&x, &h, sizeof x);
+            memcpy(&y, &l, sizeof y);
+            high[c] += x;
+            if (bf16) low[c] += y;
+        }
+    for (int64_t c = 0; c < SIDE; c++) sums[c] += high[c] + low[c];
+}
+
+CLONES static void turn_tile(tile t, bool bf16, char *to, size_t to_stride, int64_t columns, float *sums) {
     words v[SIDE];
     for (int64_t r = 0; r < SIDE; r++)
         if (bf16)
             pair_rows(row_of(t, 2 * r), row_of(t, 2 * r + 1), (word *)&v[r], SIDE);
         else
             memcpy(&v[r], row_of(t, r), sizeof v[r]);
+    if (sums) add_rows(v, bf16, sums);
+    if (!to) return;
     turn_square(v);
     for (int64_t c = 0; c < columns; c++) memcpy(to + (size_t)c * to_stride, &v[c], sizeof v[c]);
 }
@@ -163,18 +180,24 @@ int64_t lam_gemm_turned_stride(bool bf16, int64_t rows) {
     return stride % page ? stride : stride + height; /* rows a page apart share the sets of a cache */
 }
 
-void lam_gemm_turn(const void *from, bool bf16, int64_t rows, int64_t columns, int64_t stride, void *to) {
+void lam_gemm_turn(const void *from, bool bf16, int64_t rows, int64_t columns, int64_t stride, void *to,
+                   float *sums) {
     size_t element = bf16 ? sizeof(uint16_t) : sizeof(float),
            to_stride = (size_t)lam_gemm_turned_stride(bf16, rows) * element;
     int64_t height = bf16 ? 2 * SIDE : SIDE;
-#pragma omp parallel for schedule(static)
-    for (int64_t c = 0; c < columns; c += SIDE)
+#pragma omp for schedule(static) nowait
+    for (int64_t c = 0; c < columns; c += SIDE) {
+        float of_columns[SIDE] = {0};
+        int64_t width = part(columns - c, SIDE);
         for (int64_t r = 0; r < lam_gemm_turned_stride(bf16, rows); r += height) {
             char room[2 * SIDE * SIDE * sizeof(float)];
-            int64_t inside = part(rows - r, height), width = part(columns - c, SIDE);
+            int64_t inside = part(rows - r, height);
             tile t = {(const char *)from + (size_t)(r * stride + c) * element, (size_t)stride * element};
             if (inside < height || width < SIDE)
                 t = padded(t, inside, width * (int64_t)element, SIDE * element, height, room);
-            turn_tile(t, bf16, (char *)to + (size_t)c * to_stride + (size_t)r * element, to_stride, width);
+            turn_tile(t, bf16, to ? (char *)to + (size_t)c * to_stride + (size_t)r * element : NULL,
+                      to_stride, width, sums ? of_columns : NULL);
         }
+        for (int64_t i = 0; i < width && sums; i++) sums[c + i] = of_columns[i];
+    }
 }

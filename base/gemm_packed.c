@@ -244,7 +244,7 @@ size_t lam_gemm_packed_bytes(lam_gemm_type type, int64_t k, int64_t n) {
 }
 
 static _Thread_local struct lam_gemm_scratch rounded, converted_a, converted_b, converted_c, turned_a,
-    packed_b;
+    packed_b, column_sums;
 
 static lam_status round_values(const float *values, int64_t count, const float **out) {
     LAM_TRY(lam_gemm_scratch_grow(&rounded, count));
@@ -319,6 +319,7 @@ lam_status lam_gemm_pack(lam_gemm_type type, int64_t k, int64_t n, const float *
     if (type == LAM_GEMM_BF16 && stored_type(type) == dnnl_f32) LAM_TRY(round_values(b, k * n, &b));
     if (lam_gemm_blocks_of(&format, &blocks)) {
         lam_gemm_source from = {.data = b, .stride = transposed ? k : n, .transposed = transposed};
+#pragma omp parallel
         lam_gemm_pack_blocks(&blocks, &from, k, k, n, packed);
         return LAM_OK;
     }
@@ -405,19 +406,29 @@ lam_status lam_gemm_gradient(lam_gemm_type type, const lam_gemm_gradients *o) {
     bool copies = o->k >= (bf16 ? 1 : COPIED_ROWS);
     if (copies) LAM_TRY(packed_format(stored_type(type), padded_k, o->n, &format));
     if (copies) copies = lam_gemm_blocks_of(&format, &blocks);
+    bool summed = false;
+    for (int i = 0; i < o->parts; i++) summed = summed || o->part[i].sums;
+    if (summed) LAM_TRY(lam_gemm_scratch_grow(&column_sums, m));
     if (copies) {
         LAM_TRY(lam_gemm_scratch_grow(&turned_a, m * padded_k * element / (int64_t)sizeof(float)));
         LAM_TRY(
             lam_gemm_scratch_grow(&packed_b, (int64_t)(dnnl_memory_desc_get_size(&format) / sizeof(float))));
-        lam_gemm_turn(o->a, bf16, o->k, m, o->lda, turned_a.floats);
-        lam_gemm_pack_blocks(&blocks, &(lam_gemm_source){.data = o->b, .stride = o->ldb, .bf16 = bf16}, o->k,
-                             padded_k, o->n, packed_b.floats);
+    }
+    lam_gemm_source b = {.data = o->b, .stride = o->ldb, .bf16 = bf16};
+    float *sums = summed ? column_sums.floats : NULL, *turned = copies ? turned_a.floats : NULL,
+          *packed = packed_b.floats; /* of this thread, for all */
+    if (copies || summed)
+#pragma omp parallel
+    {
+        lam_gemm_turn(o->a, bf16, o->k, m, o->lda, turned, sums);
+        if (copies) lam_gemm_pack_blocks(&blocks, &b, o->k, padded_k, o->n, packed);
     }
     for (int64_t i = 0, at = 0; i < o->parts; at += o->part[i].m, i++) {
         int64_t rows = o->part[i].m;
         float *c = o->part[i].c;
+        for (int64_t r = 0; r < rows && o->part[i].sums; r++) o->part[i].sums[r] += sums[at + r];
         if (!c || rows <= 0) continue;
-        const char *a = copies ? (const char *)turned_a.floats + (size_t)(at * padded_k * element)
+        const char *a = copies ? (const char *)turned + (size_t)(at * padded_k * element)
                                : (const char *)o->a + (size_t)(at * element);
         if (!copies && (!bf16 || o->k <= 0)) {
             LAM_TRY(lam_gemm_f32(true, false, rows, o->n, o->k, (const float *)(const void *)a, o->lda, o->b,
@@ -430,7 +441,7 @@ lam_status lam_gemm_gradient(lam_gemm_type type, const lam_gemm_gradients *o) {
         wanted.packed = copies;
         wanted.transposed_a = !copies;
         wanted.accumulate = o->part[i].accumulate;
-        LAM_TRY(run_product(&wanted, a, copies ? packed_b.floats : o->b, NULL, c));
+        LAM_TRY(run_product(&wanted, a, copies ? packed : o->b, NULL, c));
     }
     return LAM_OK;
 }
@@ -438,8 +449,8 @@ lam_status lam_gemm_gradient(lam_gemm_type type, const lam_gemm_gradients *o) {
 void lam_gemm_packed_release(void) {
     forget_products();
     while (repack_count) repack_free(&repacks[--repack_count]);
-    struct lam_gemm_scratch *all[] = {&rounded,     &converted_a, &converted_b,
-                                      &converted_c, &turned_a,    &packed_b};
+    struct lam_gemm_scratch *all[] = {&rounded,  &converted_a, &converted_b, &converted_c,
+                                      &turned_a, &packed_b,    &column_sums};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         lam_free(all[i]->floats);
         *all[i] = (struct lam_gemm_scratch){0};

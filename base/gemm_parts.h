@@ -42,13 +42,16 @@ typedef struct lam_gemm_source {
     int64_t stride;
     bool transposed, bf16;
 } lam_gemm_source;
-/* The format is that of [padded_k, n]; rows past k are zero. */
+/* The format is that of [padded_k, n]; rows past k are zero. This and lam_gemm_turn are called by all threads of a parallel region,
+ * whose end they do not wait for. */
 void lam_gemm_pack_blocks(const lam_gemm_blocks *blocks, const lam_gemm_source *from, int64_t k,
                           int64_t padded_k, int64_t n, void *packed);
 
-/* to[columns, rows] = from[rows, columns]^T; rows of `to` have lam_gemm_turned_stride(bf16, rows) elements, zero past the last. */
+/* to[columns, rows] = from[rows, columns]^T; rows of `to` have lam_gemm_turned_stride(bf16, rows) elements, zero past the last.
+ * sums[columns]: of each column of `from`, in an order that depends on its rows alone; to, sums: NULL: not wanted. */
 int64_t lam_gemm_turned_stride(bool bf16, int64_t rows);
-void lam_gemm_turn(const void *from, bool bf16, int64_t rows, int64_t columns, int64_t stride, void *to);
+void lam_gemm_turn(const void *from, bool bf16, int64_t rows, int64_t columns, int64_t stride, void *to,
+                   float *sums);
 
 #ifdef __cplusplus
 }

@@ -143,27 +143,22 @@ static lam_status input_gradient(lam_node *node, stretch s, const void *dy, void
 static lam_status weight_gradients(lam_node *node, stretch s, const void *dy) {
     lam_tensor *x = node->inputs[0];
     int64_t out = width_of(node);
-    const char *from = row_of(node, dy, s.first, out);
     lam_gemm_gradients products = {.n = lam_tensor_width(x),
                                    .k = s.rows,
-                                   .a = from,
+                                   .a = row_of(node, dy, s.first, out),
                                    .lda = out,
                                    .b = row_of(node, x->data, s.first, lam_tensor_width(x)),
                                    .ldb = lam_tensor_width(x),
                                    .parts = parts_of(node)};
     bool wanted = false;
-    for (int64_t k = 1, at = 0; k < node->input_count; at += node->inputs[k]->shape[0], k += 2) {
-        int64_t width = node->inputs[k]->shape[0];
+    for (int64_t k = 1; k < node->input_count; k += 2) {
         bool add;
         float *dw = lam_weight_gradient_target(node->inputs[k], &add);
-        products.part[k / 2].m = width;
+        products.part[k / 2].m = node->inputs[k]->shape[0];
         products.part[k / 2].accumulate = add;
         products.part[k / 2].c = dw;
-        wanted = wanted || dw;
-        float *db = has_bias(node) ? lam_gradient_target(node->inputs[k + 1], &add) : NULL;
-        if (db)
-            node->kernels->column_sums(from + (size_t)at * lam_dtype_bytes(x->dtype), s.rows, width, out,
-                                       node->backward_workspace, db);
+        products.part[k / 2].sums = has_bias(node) ? lam_gradient_target(node->inputs[k + 1], &add) : NULL;
+        wanted = wanted || dw || products.part[k / 2].sums;
     }
     return wanted ? lam_gemm_gradient(gemm_type(node), &products) : LAM_OK;
 }
@@ -211,18 +206,16 @@ static lam_tensor *build(lam_graph *g, const lam_op *op, int parts, lam_tensor *
     bool bias = parts > 1 || inputs[2];
     lam_node *node = lam_node_add(g, op, parts * 2 + bias, inputs);
     if (!node) return NULL;
-    int64_t rows = inputs[0]->count / lam_tensor_width(inputs[0]), weights = 0, widest = 0;
+    int64_t rows = inputs[0]->count / lam_tensor_width(inputs[0]), weights = 0;
     for (int k = 1; k < node->input_count; k += 2) {
         if (!fits(g, inputs[0], inputs[k], bias ? inputs[k + 1] : NULL)) return NULL;
         weights += inputs[k]->count;
-        if (inputs[k]->shape[0] > widest) widest = inputs[k]->shape[0];
     }
     node->products[0] =
         (lam_product){rows, lam_tensor_width(inputs[0]), width_of(node), 1, inputs[0]->requires_gradient};
-    size_t sums = (size_t)(lam_column_blocks(rows) * widest) * sizeof(float),
-           together = parts > 1 || rounds_at_random(node) ? (size_t)weights * sizeof(float) : 0;
-    node->forward_workspace_bytes = together;
-    node->backward_workspace_bytes = sums > together ? sums : together;
+    bool copied = parts > 1 || rounds_at_random(node);
+    node->forward_workspace_bytes = node->backward_workspace_bytes =
+        copied ? (size_t)weights * sizeof(float) : 0;
     if (is_bf16(node) || rows >= PACKED_ROWS) {
         lam_gemm_type type = gemm_type(node);
         int64_t in = lam_tensor_width(inputs[0]), out = width_of(node);

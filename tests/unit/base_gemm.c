@@ -162,7 +162,7 @@ static void check_gradient(lam_gemm_type type, int parts, int64_t n, int64_t k) 
     static const int64_t widths[] = {5, 48, 67};
     int64_t m = 0;
     for (int p = 0; p < parts; p++) m += widths[p];
-    matrix a = matrix_of(type, k, m, 3, 11), b = matrix_of(type, k, n, 5, 5000), c[3];
+    matrix a = matrix_of(type, k, m, 3, 11), b = matrix_of(type, k, n, 5, 5000), c[3], sums[3];
     lam_gemm_gradients o = {
         .n = n, .k = k, .a = a.data, .lda = a.stride, .b = b.data, .ldb = b.stride, .parts = parts};
     for (int p = 0; p < parts; p++) {
@@ -170,10 +170,18 @@ static void check_gradient(lam_gemm_type type, int parts, int64_t n, int64_t k) 
         o.part[p].m = widths[p];
         o.part[p].accumulate = p != 1;
         o.part[p].c = parts == 3 && p == 0 ? NULL : c[p].data; /* one that nobody wants */
+        sums[p] = matrix_of(LAM_GEMM_F32, 1, widths[p], 0, 200 + p);
+        o.part[p].sums = parts == 3 && p == 1 ? NULL : sums[p].data;
     }
     assert_int_equal(lam_gemm_gradient(type, &o), LAM_OK);
     for (int64_t p = 0, first = 0; p < parts; first += widths[p], p++)
-        for (int64_t i = 0; i < widths[p]; i++)
+        for (int64_t i = 0; i < widths[p]; i++) {
+            double total = sums[p].worth[i], all = 1;
+            for (int64_t l = 0; l < k && o.part[p].sums; l++) {
+                total += a.worth[l * a.stride + first + i];
+                all += fabs(a.worth[l * a.stride + first + i]);
+            }
+            near(element(LAM_GEMM_F32, sums[p].data, i), total, all, 0, "sum of a column", i, 0);
             for (int64_t j = 0; j < n; j++) {
                 double sum = p == 1 ? 0 : c[p].worth[i * n + j], size = 1;
                 for (int64_t l = 0; l < k && o.part[p].c; l++) {
@@ -183,7 +191,8 @@ static void check_gradient(lam_gemm_type type, int parts, int64_t n, int64_t k) 
                 }
                 near(element(LAM_GEMM_F32, c[p].data, i * n + j), sum, size, 0, "gradient", i, j);
             }
-    for (int p = 0; p < parts; p++) matrix_free(&c[p]);
+        }
+    for (int p = 0; p < parts; p++) matrix_free(&c[p]), matrix_free(&sums[p]);
     matrix_free(&a);
     matrix_free(&b);
 }
