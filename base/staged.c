@@ -39,6 +39,7 @@ lam_status lam_staged_add(lam_staged *s, const char *name, const char **path) {
         lam_free(final);
         return status;
     }
+    unlink(written); /* of a process of this number that was killed */
     *path = written;
     s->file[s->count].final = final;
     s->file[s->count].written = written;
@@ -55,6 +56,11 @@ static void sync_folder(const char *folder) {
 }
 
 lam_status lam_staged_commit(lam_staged *s) {
+    for (int i = 0; i < s->count; i++) { /* a rename onto a folder would fail behind others that did not */
+        struct stat info;
+        LAM_REQUIRE(lstat(s->file[i].final, &info) != 0 || !S_ISDIR(info.st_mode), LAM_ERROR_IO,
+                    "%s: is a folder: move it away", s->file[i].final);
+    }
     for (int i = 0; i < s->count; i++) {
         struct stat info;
         if (lstat(s->file[i].written, &info) != 0) continue;

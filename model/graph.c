@@ -247,9 +247,7 @@ void *lam_gradient_target(lam_tensor *t, bool *add) {
     *add = t->parameter || t->gradient_written;
     if (!t->requires_gradient || !t->gradient) return NULL;
     t->gradient_written = true;
-    if (t->parameter && lam_parameters_claim_gradient(t->parameters, t->parameter))
-        memset(t->parameters->gradients + t->parameter->offset, 0,
-               (size_t)t->parameter->count * sizeof(float));
+    if (t->parameter) lam_parameters_settle_gradient(t->parameters, t->parameter);
     return t->gradient;
 }
 

@@ -93,7 +93,7 @@ lam_status lam_graph_plan(lam_graph *graph);
  * forward pass of one overwrites inputs, activations and results of all others. */
 lam_status lam_graph_plan_together(lam_graph *const *graphs, int64_t count);
 lam_status lam_graph_forward(lam_graph *graph);
-lam_status lam_graph_backward(lam_graph *graph);
+lam_status lam_graph_backward(lam_graph *graph); /* at most once after each forward pass */
 
 /* Called during backward when the gradients of the parameters in [begin, end) of the gradient arena are final
  * (buckets of at least bucket_elements, in arena order). `train` connects it to the collectives. */
@@ -118,7 +118,7 @@ typedef struct lam_op_time {
     bool again; /* computed once more for the backward pass (lam_graph_set_recompute) */
     int64_t calls;
     double seconds, flops; /* matrix products only */
-    double bytes;          /* of what it reads and writes, each once; gradients that are added to twice */
+    double bytes;          /* of what it reads and writes, each once; gradients of weights twice, as if all were added to */
 } lam_op_time;
 void lam_graph_profile(lam_graph *graph, bool on); /* on also resets */
 int64_t lam_graph_op_times(const lam_graph *graph, lam_op_time *times, int64_t maximum);

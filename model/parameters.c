@@ -96,13 +96,25 @@ bool lam_parameters_claim_gradient(lam_parameters *p, const lam_parameter_entry 
     return was;
 }
 
-void lam_parameters_settle_gradients(lam_parameters *p, int64_t begin, int64_t end) {
-    for (int64_t i = 0; i < p->entries; i++) {
-        const lam_parameter_entry *entry = &p->entry[i];
-        if (entry->offset < begin || entry->offset >= end || !p->unwritten[i]) continue;
-        memset(p->gradients + entry->offset, 0, (size_t)entry->count * sizeof(float));
-        p->unwritten[i] = false;
+void lam_parameters_settle_gradient(lam_parameters *p, const lam_parameter_entry *entry) {
+    enum { PART = 1 << 16 };
+    if (!lam_parameters_claim_gradient(p, entry)) return;
+    float *gradient = p->gradients + entry->offset;
+    if (entry->count <= PART) { /* a clause `if` would make OpenMP replace its team of threads by one of one */
+        memset(gradient, 0, (size_t)entry->count * sizeof(float));
+        return;
     }
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < entry->count; i += PART) {
+        int64_t count = entry->count - i < PART ? entry->count - i : PART;
+        memset(gradient + i, 0, (size_t)count * sizeof(float));
+    }
+}
+
+void lam_parameters_settle_gradients(lam_parameters *p, int64_t begin, int64_t end) {
+    for (int64_t i = 0; i < p->entries; i++)
+        if (p->entry[i].offset >= begin && p->entry[i].offset < end)
+            lam_parameters_settle_gradient(p, &p->entry[i]);
 }
 
 typedef struct lam_packed lam_packed;

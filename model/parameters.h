@@ -65,7 +65,8 @@ const lam_parameter_entry *lam_parameters_find(const lam_parameters *parameters,
 void lam_parameters_zero_gradients(lam_parameters *parameters);
 /* true: nobody has written the gradient of this entry since, the caller writes all of it now. */
 bool lam_parameters_claim_gradient(lam_parameters *parameters, const lam_parameter_entry *entry);
-/* Writes the zeros of the gradients in [begin, end) that nobody has written. */
+/* Writes zeros where nobody has written: the gradient of one entry; all in [begin, end). */
+void lam_parameters_settle_gradient(lam_parameters *parameters, const lam_parameter_entry *entry);
 void lam_parameters_settle_gradients(lam_parameters *parameters, int64_t begin, int64_t end);
 /* Room for a form of the weights at `key`: the same room for the same key and form, made at the first call, owned by the
  * registry. The caller fills it. */

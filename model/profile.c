@@ -37,7 +37,7 @@ static double backward_bytes(const lam_node *node) {
     return bytes;
 }
 
-/* Outputs that are computed again one by one come from something of their size. */
+/* Outputs that are computed again one by one come from something of their size; what GELU overwrites beside is left out. */
 static double again_bytes(const lam_node *node) {
     double bytes = 0;
     if (node->recomputed) return forward_bytes(node);

@@ -33,7 +33,10 @@ static void compare_text(differences *d, const lam_json *record, const char *key
 
 static void compare_float(differences *d, const lam_json *record, const char *key, double here) {
     double there = lam_json_float(lam_json_get(record, key), NAN);
-    if (there != here) add_difference(d, "%s %g (here %g), ", key, there, here);
+    if (isnan(there))
+        add_difference(d, "%s unknown (here %g), ", key, here);
+    else if (there != here)
+        add_difference(d, "%s %g (here %g), ", key, there, here);
 }
 
 static lam_status check(const lam_json *record, const char *path, const lam_bench_settings *s) {

@@ -104,13 +104,11 @@ void lam_bench_network_close(lam_bench_network *n) {
 }
 
 lam_status lam_bench_network_step(lam_bench_network *n) {
-    double start = lam_now();
     *(int64_t *)lam_tensor_data(n->io.step) = n->updates++;
     lam_parameters_zero_gradients(n->parameters);
-    n->zero_seconds = lam_now() - start;
     LAM_TRY(lam_graph_forward(n->graph));
     LAM_TRY(lam_graph_backward(n->graph));
-    start = lam_now();
+    double start = lam_now();
     lam_update update = {.lr = 1e-4,
                          .beta1 = 0.9,
                          .beta2 = 0.95,

@@ -25,7 +25,7 @@ typedef struct lam_bench_network {
     lam_mae_io io;
     lam_optimizer_state optimizer;
     int64_t batch, updates;
-    double zero_seconds, update_seconds; /* of the last step: gradients set to zero, optimiser */
+    double update_seconds; /* of the last step: the optimiser */
 } lam_bench_network;
 
 /* The configuration of a name: 6 channels of 256 pixels (252 for patches of 14), three quarters masked, a decoder 512 wide and

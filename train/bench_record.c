@@ -65,14 +65,12 @@ static lam_recompute recompute_of(const char *name) {
                                         : LAM_RECOMPUTE_NONE;
 }
 
-/* Beside the graph's: the gradients are written once; AdamW reads weights, gradients and two moments and writes three. */
-static int64_t add_rest(const lam_bench_network *n, lam_op_time *times, int64_t count) {
+/* Beside the graph's: AdamW reads weights, gradients and two moments and writes three. */
+static int64_t add_update(const lam_bench_network *n, lam_op_time *times, int64_t count) {
     double bytes = (double)n->parameters->trainable * sizeof(float);
     times[count] =
-        (lam_op_time){.op = "zero gradients", .calls = 1, .seconds = n->zero_seconds, .bytes = bytes};
-    times[count + 1] =
         (lam_op_time){.op = "optimizer", .calls = 1, .seconds = n->update_seconds, .bytes = 7 * bytes};
-    return count + 2;
+    return count + 1;
 }
 
 static lam_status time_steps(measurement *m) {
@@ -83,8 +81,8 @@ static lam_status time_steps(measurement *m) {
         LAM_TRY(lam_bench_network_step(&m->network));
         m->seconds[i] = lam_now() - start;
         m->operation_count =
-            add_rest(&m->network, m->operations,
-                     lam_graph_op_times(m->network.graph, m->operations, MOST_OPERATIONS - 2));
+            add_update(&m->network, m->operations,
+                       lam_graph_op_times(m->network.graph, m->operations, MOST_OPERATIONS - 1));
         for (int64_t k = 0; k < m->operation_count; k++)
             m->by_operation[k * steps + i] = m->operations[k].seconds;
     }
@@ -196,7 +194,7 @@ static int slowest_first(const void *a, const void *b) {
 }
 
 static const char *pass_of(const lam_op_time *t) {
-    if (!strcmp(t->op, "optimizer") || !strcmp(t->op, "zero gradients")) return "update";
+    if (!strcmp(t->op, "optimizer")) return "update";
     return t->again ? "again" : t->backward ? "backward" : "forward";
 }
 

@@ -33,7 +33,7 @@ void lam_beside_close(lam_beside *b) {
     *b = (lam_beside){0};
 }
 
-/* NULL: absent, or null. */
+/* NULL: absent, or null. A section that is no object is what was found. */
 static const lam_json *value_of(const lam_beside *b, const char *key) {
     const char *dot = strchr(key, '.');
     char section[64];
@@ -41,6 +41,7 @@ static const lam_json *value_of(const lam_beside *b, const char *key) {
     if (dot) {
         snprintf(section, sizeof section, "%.*s", (int)(dot - key), key);
         json = lam_json_get(json, section);
+        if (json && !lam_json_is_null(json) && !lam_json_is_object(json)) return json;
     }
     json = lam_json_get(json, dot ? dot + 1 : key);
     return lam_json_is_null(json) ? NULL : json;
@@ -57,7 +58,8 @@ static lam_status refuse(const lam_beside *b, const char *key, const lam_json *v
         snprintf(shown, sizeof shown, "a list of %zu", lam_json_size(value));
     else
         snprintf(shown, sizeof shown, "%s",
-                 !truth                       ? "an object"
+                 lam_json_is_null(value)      ? "null"
+                 : !truth                     ? "an object"
                  : lam_json_bool(value, true) ? "true"
                                               : "false");
     LAM_FAIL(LAM_ERROR_INPUT, "%s: %s is %s, due is %s", b->path, key, shown, due);

@@ -8,7 +8,8 @@
  *     lam_beside_close(&config);
  *
  * A key that is absent or null, as all are where the file is absent, leaves *value as it is. A key "pretrained_cfg.mean" stands
- * in the object "pretrained_cfg". Errors are LAM_ERROR_INPUT and name the file, the key, the value and what is due. */
+ * in the object "pretrained_cfg". Errors are LAM_ERROR_INPUT (LAM_ERROR_FORMAT where the file holds no JSON object) and name the
+ * file, the key, the value and what is due. */
 #ifndef LAMELLA_TRAIN_BESIDE_H
 #define LAMELLA_TRAIN_BESIDE_H
 

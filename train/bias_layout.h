@@ -4,7 +4,8 @@
  *
  *     lam_bias_hold(network->parameters, embed_dim, layout);       // after the gradients are summed
  *
- * LEGACY: rows [0, 3 D) are held, the first hidden units of the MLP; FIXED: the last 3 D, those of q, k and v. */
+ * LEGACY: rows [0, 3 D) are held, the first hidden units of the MLP (with mlp_ratio below 3 those of q and k, too); FIXED: the
+ * last 3 D, those of q, k and v. */
 #ifndef LAMELLA_TRAIN_BIAS_LAYOUT_H
 #define LAMELLA_TRAIN_BIAS_LAYOUT_H
 

@@ -62,6 +62,8 @@ static lam_status open_source(source *s, const lam_arguments *a, const lam_shard
                 "--ema: only a trained network has an average of weights");
     if (s->features) {
         LAM_REQUIRE(!s->untrained, LAM_ERROR_USAGE, "--untrained: %s has no weights", path);
+        LAM_REQUIRE(!lam_option_given(a, "channels"), LAM_ERROR_USAGE,
+                    "--channels: %s takes all channels of the shards", path);
         return LAM_OK;
     }
     if (ends_with(path, ".yaml") || ends_with(path, ".yml")) {

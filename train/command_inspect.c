@@ -384,7 +384,8 @@ static lam_status inspect_config(const lam_arguments *a, const char *path) {
         status = lam_records_print(json, true);
         lam_json_free(json);
     } else if (status == LAM_OK) {
-        printf("configuration, every default written out:\n%s", text);
+        printf("configuration, every default written out:\n");
+        status = print_lines(text);
     }
     lam_free(text);
     lam_config_free(config);

@@ -136,6 +136,7 @@ static const struct {
     const char *key, *beside, *choices;
 } belongings[] = {{"model.decoder", "model.name", "mae_channel_agnostic"},
                   {"model.layer_norm_eps", "model.name", "mae_vit"},
+                  {"model.bias_layout", "model.name", "mae_vit_parallel|mae_channel_agnostic"},
                   {"model.fourier_alpha", "model.fourier", "image|patch|recursion_compat"},
                   {"model.fourier_norm", "model.fourier", "image|patch|recursion_compat"},
                   {"optim.momentum", "optim.name", "muon"},
@@ -260,9 +261,8 @@ lam_status lam_settings_from(const lam_config *c, lam_settings *s) {
     m->fourier_alpha = lam_config_float(c, "model.fourier_alpha");
     m->fourier_squared = lam_config_choice(c, "model.fourier_norm") == 1;
     m->layer_norm_eps = lam_config_float(c, "model.layer_norm_eps");
-    s->bias_layout = (lam_bias_layout)lam_config_choice(c, "model.bias_layout");
-    LAM_REQUIRE(m->kind != LAM_MAE_VIT || s->bias_layout == LAM_BIAS_ALL, LAM_ERROR_CONFIG,
-                "model.bias_layout is for mae_vit_parallel and mae_channel_agnostic: take all");
+    s->bias_layout =
+        m->kind == LAM_MAE_VIT ? LAM_BIAS_ALL : (lam_bias_layout)lam_config_choice(c, "model.bias_layout");
     m->normalize = (lam_normalize)lam_config_choice(c, "data.normalize");
     m->transform = lam_config_choice(c, "data.transform");
 

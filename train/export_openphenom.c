@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -181,8 +182,8 @@ static lam_status add_second_name(lam_staged *staged) {
     const char *path = NULL;
     LAM_TRY(lam_staged_add(staged, second_name, &path));
     if (symlink(first_name, path) != 0)
-        lam_log_warning(
-            "%s: cannot be made: rename model.safetensors where torch.load refuses it for its name", path);
+        lam_log_warning("the link %s cannot be made (%s): rename %s where torch.load refuses it for its name",
+                        second_name, lam_why(errno), first_name);
     return LAM_OK;
 }
 

@@ -89,7 +89,10 @@ static lam_status check_encoder(const origin *o, const lam_mae_config *m) {
     LAM_TRY(same_number(o, "model.patch_size", (double)m->patch_size, (double)s->patch_size));
     LAM_TRY(same_number(o, "model.mlp_dim", (double)m->mlp_dim, (double)s->mlp_dim));
     if (m->kind != LAM_MAE_CHANNEL_AGNOSTIC)
-        LAM_TRY(same_number(o, "model.in_channels", (double)m->in_channels, (double)s->in_channels));
+        LAM_REQUIRE(m->in_channels == s->in_channels, LAM_ERROR_CONFIG,
+                    "the data have %" PRId64 " channels, %s takes %" PRId64
+                    ": pack those alone, or take model.name: mae_channel_agnostic",
+                    m->in_channels, o->file.path, s->in_channels);
     if (m->kind == LAM_MAE_VIT)
         LAM_TRY(same_number(o, "model.layer_norm_eps", m->layer_norm_eps, s->layer_norm_eps));
     LAM_TRY(same_text(o, "model.positions", positions[m->learned_positions], positions[o->learned]));
@@ -144,7 +147,10 @@ static lam_status take(lam_network *network, origin *o) {
         const lam_parameter_entry *p = &parameters->entry[i];
         bool found = false;
         if (o->decoder_left && of_decoder(p->name)) {
-            drawn++;
+            if (p->init == LAM_INIT_FROZEN)
+                computed++;
+            else
+                drawn++;
             continue;
         }
         if (other_size && is_other_table(o, p)) {

@@ -29,7 +29,7 @@ static lam_status take_channel(lam_network *to, int64_t c, const lam_network *tr
                                const lam_shards *shards, int64_t there) {
     const char *name = lam_shards_channel_name(shards, there);
     LAM_TRY(lam_text_copy(&to->channel_names[c], name));
-    for (int64_t k = 0; k < trained->channels; k++) {
+    for (int64_t k = 0; k < trained->channels && !trained->unnamed; k++) {
         if (strcmp(trained->channel_names[k], name) != 0) continue;
         to->channel_bits[c] = trained->channel_bits[k];
         to->channel_mean[c] = trained->channel_mean[k];

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/provenance.h"
+#include "train/bias_layout.h"
 #include "train/import.h"
 
 /* Removes what `train` writes, and nothing else that may lie in the folder. */
@@ -134,6 +135,20 @@ static void compare_state(const lam_run_state *before, const lam_run_state *now,
         add_difference(text, size, "another train.seed");
 }
 
+/* What a run has learnt under another model.bias_layout would stay, and move on by its momentum. */
+static lam_status check_biases(const lam_trainer *t, const char *folder) {
+    const lam_settings *s = t->settings;
+    const lam_parameters *parameters = t->network->parameters;
+    int64_t element = 0;
+    const lam_parameter_entry *p = lam_bias_stray(parameters, s->model.embed_dim, s->bias_layout, &element);
+    LAM_REQUIRE(!p, LAM_ERROR_CONFIG,
+                "%s: model.bias_layout is %s, but %s has %g at element %" PRId64
+                ", where that layout has zeros: resume with the layout that the run began with",
+                folder, lam_config_text(t->network->config, "model.bias_layout"), p->name,
+                (double)parameters->weights[p->offset + element], element);
+    return LAM_OK;
+}
+
 /* Rank 0. */
 static lam_status read_checkpoint(lam_trainer *t, const lam_start *start, int64_t *found) {
     const char *run = t->settings->out;
@@ -147,6 +162,7 @@ static lam_status read_checkpoint(lam_trainer *t, const lam_start *start, int64_
         goto done;
     }
     LAM_TRY_GOTO(lam_checkpoint_read(folder, t->network, &t->optimizer, t->average, &before), done);
+    LAM_TRY_GOTO(check_biases(t, folder), done);
     LAM_TRY_GOTO(compare_config(t, run, differences, sizeof differences), done);
     compare_state(&before, &t->state, differences, sizeof differences);
     LAM_REQUIRE_GOTO(

@@ -76,10 +76,6 @@ typedef struct lam_kernels {
                                const lam_sample_places *places);
 
     /* norm.inc.h */
-    /* out[width] += column sums of x [rows, stride]; partial: workspace of lam_column_blocks(rows) * width
-     * floats. */
-    void (*column_sums)(const void *x, int64_t rows, int64_t width, int64_t stride, float *partial,
-                        float *out);
     /* s = x + r (r NULL: s is not written and x is normalised); y = (s - mean) * rstd * w + b over the last
      * dimension. places NULL: r and y hold every row; else `rows` is that of x and s. */
     void (*layernorm)(const void *x, const void *r, const float *w, const float *b, void *s, void *y,

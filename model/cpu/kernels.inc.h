@@ -40,8 +40,9 @@ typedef float vector __attribute__((vector_size(VF * 4), aligned(4), may_alias))
 #define TABLE(type)                                                                                          \
     {                                                                                                        \
         .name = LAM_ISA_TEXT, .add_bias = JOIN(add_bias, LAM_SUFFIX, type),                                  \
-        .gelu = JOIN(gelu, LAM_SUFFIX, type), .gelu_slope = JOIN(gelu_slope, LAM_SUFFIX, type), .multiply = JOIN(multiply, LAM_SUFFIX, type),        \
-        .column_sums = JOIN(column_sums, LAM_SUFFIX, type), .layernorm = JOIN(layernorm, LAM_SUFFIX, type),  \
+        .gelu = JOIN(gelu, LAM_SUFFIX, type), .gelu_slope = JOIN(gelu_slope, LAM_SUFFIX, type),              \
+        .multiply = JOIN(multiply, LAM_SUFFIX, type),                                                        \
+        .layernorm = JOIN(layernorm, LAM_SUFFIX, type),                                                      \
         .layernorm_again = JOIN(layernorm_again, LAM_SUFFIX, type),                                          \
         .layernorm_backward = JOIN(layernorm_backward, LAM_SUFFIX, type),                                    \
         .accumulate = JOIN(accumulate, LAM_SUFFIX, type), .add = JOIN(add, LAM_SUFFIX, type),                \

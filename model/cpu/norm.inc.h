@@ -1,25 +1,9 @@
-/* Sums over rows, LayerNorm and its gradient, over the storage type `real`; every sum in float32 and in a fixed order. */
+/* LayerNorm and its gradient, over the storage type `real`; every sum in float32 and in a fixed order. */
 
 static void NAME(fold)(const float *partial, int64_t blocks, int64_t width, float *out) {
     for (int64_t b = 0; b < blocks; b++)
 #pragma omp simd
         for (int64_t i = 0; i < width; i++) out[i] += partial[b * width + i];
-}
-
-static void NAME(column_sums)(const void *x_, int64_t rows, int64_t width, int64_t stride, float *partial,
-                              float *out) {
-    const real *x = x_;
-    int64_t blocks = lam_column_blocks(rows);
-#pragma omp parallel for schedule(static)
-    for (int64_t b = 0; b < blocks; b++) {
-        float *sum = partial + b * width;
-        memset(sum, 0, (size_t)width * sizeof *sum);
-        int64_t end = (b + 1) * LAM_COLUMN_BLOCK_ROWS < rows ? (b + 1) * LAM_COLUMN_BLOCK_ROWS : rows;
-        for (int64_t r = b * LAM_COLUMN_BLOCK_ROWS; r < end; r++)
-#pragma omp simd
-            for (int64_t i = 0; i < width; i++) sum[i] += get(x[r * stride + i]);
-    }
-    NAME(fold)(partial, blocks, width, out);
 }
 
 /* Sum of one row in VF lanes, then the lanes: fixed order. */

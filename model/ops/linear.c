@@ -139,7 +139,7 @@ static lam_status input_gradient(lam_node *node, stretch s, const void *dy, void
     return LAM_OK;
 }
 
-/* += of the rows of a stretch. */
+/* Of the rows of a stretch: the first writer of a step overwrites. */
 static lam_status weight_gradients(lam_node *node, stretch s, const void *dy) {
     lam_tensor *x = node->inputs[0];
     int64_t out = width_of(node);
@@ -252,8 +252,7 @@ lam_tensor *lam_linear_qkv(lam_graph *g, lam_tensor *x, lam_tensor *wq, lam_tens
     return build(g, &linear_qkv_op, 3, (lam_tensor *[]){x, wq, bq, wk, bk, wv, bv});
 }
 
-/* Outputs: gelu(h); h, which becomes gelu'(h) where GELU is computed for the last time before the backward pass: the exponential
- * is taken once. */
+/* Outputs: gelu(h); h, which becomes gelu'(h) where nothing computes GELU from it again: the exponential is taken once. */
 static void gelu_again(lam_node *node) {
     lam_tensor *y = node->outputs[0];
     node->kernels->gelu_slope(node->outputs[1]->data, y->data, lam_tensor_rows(y) * lam_tensor_width(y));

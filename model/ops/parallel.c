@@ -176,27 +176,28 @@ static lam_status projection_backward(lam_node *node) {
     int64_t rows = lam_tensor_rows(y), out = lam_tensor_width(y);
     const float *gamma = in[GAMMA]->data;
     bool add;
-    float *d_gamma = lam_gradient_target(in[GAMMA], &add), *product = node->backward_workspace,
-          *partial = product + out;
-    memset(product, 0, (size_t)out * sizeof *product);
-    node->kernels->column_sums(y->gradient, rows, out, out, partial, product);
-    for (int k = BA; k <= BM; k += M)
-        node->kernels->scale_rows_backward(in[k]->data, gamma, product, lam_gradient_target(in[k], &add),
-                                           d_gamma, out, 1);
+    float *d_gamma = lam_gradient_target(in[GAMMA], &add), *sums = node->backward_workspace,
+          *product = sums + out;
+    memset(sums, 0, (size_t)out * sizeof *sums);
     for (int k = A; k <= M; k += M) {
         int64_t width = lam_tensor_width(in[k]);
-        LAM_TRY(lam_gemm_gradient(type_of(node), &(lam_gemm_gradients){.n = width,
-                                                                       .k = rows,
-                                                                       .a = y->gradient,
-                                                                       .lda = out,
-                                                                       .b = in[k]->data,
-                                                                       .ldb = width,
-                                                                       .parts = 1,
-                                                                       .part = {{.m = out, .c = product}}}));
+        LAM_TRY(lam_gemm_gradient(
+            type_of(node),
+            &(lam_gemm_gradients){.n = width,
+                                  .k = rows,
+                                  .a = y->gradient,
+                                  .lda = out,
+                                  .b = in[k]->data,
+                                  .ldb = width,
+                                  .parts = 1,
+                                  .part = {{.m = out, .c = product, .sums = k == A ? sums : NULL}}}));
         node->kernels->scale_rows_backward(in[k + 1]->data, gamma, product,
                                            lam_gradient_target(in[k + 1], &add), d_gamma, out, width);
         LAM_TRY(input_gradient(node, k));
     }
+    for (int k = BA; k <= BM; k += M)
+        node->kernels->scale_rows_backward(in[k]->data, gamma, sums, lam_gradient_target(in[k], &add),
+                                           d_gamma, out, 1);
     return LAM_OK;
 }
 
@@ -228,10 +229,9 @@ lam_tensor *lam_parallel_projection(lam_graph *g, lam_tensor *a, lam_tensor *wa,
     }
     node->products[0] = (lam_product){rows, lam_tensor_width(a), out, 1, a->requires_gradient};
     node->products[1] = (lam_product){rows, lam_tensor_width(m), out, 1, m->requires_gradient};
-    size_t scaled = (size_t)(out * widest) * sizeof(float),
-           sums = (size_t)(out * (1 + lam_column_blocks(rows))) * sizeof(float);
+    size_t scaled = (size_t)(out * widest) * sizeof(float);
     node->forward_workspace_bytes = is_packed(node) ? scaled : 0;
-    node->backward_workspace_bytes = scaled > sums ? scaled : sums;
+    node->backward_workspace_bytes = scaled + (size_t)out * sizeof(float);
     node->packed_bytes[0] =
         aligned((size_t)out * sizeof(float)) + weight_bytes(node, A, false) + weight_bytes(node, M, false);
     if (is_packed(node)) node->packed_bytes[1] = weight_bytes(node, A, true) + weight_bytes(node, M, true);

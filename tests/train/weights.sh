@@ -100,7 +100,10 @@ done
 "$lamella" export parallel --to openphenom --out fitting2 --quiet
 refuse 1 "in_proj.bias.*take legacy" export parallel --to openphenom --out no --bias-layout fixed
 refuse 2 "train.init: model.bias_layout is legacy" train "${agnostic[@]}" train.out=other train.init=trained model.bias_layout=legacy
-refuse 2 "model.bias_layout is for" train tiny.yaml train.out=other model.bias_layout=legacy
+"$lamella" train tiny.yaml train.out=other train.steps=1 model.bias_layout=legacy --force > log 2>&1
+grep -q "model.bias_layout: legacy has no effect" log || fail "a layout of biases that the network has not"
+refuse 2 "model.bias_layout is legacy.*the run began with" train "${agnostic[@]}" train.out=trained model.bias_layout=legacy train.steps=9 --resume
+refuse 2 "channels: handmade takes all" embed handmade shards --channels DNA --out no.h5ad
 refuse 1 "mae_vit" export run --to openphenom --out no
 refuse 1 "transformers has no" export ca --to huggingface --out no
 refuse 2 "--bias-layout" export run --to huggingface --out no --bias-layout fixed

@@ -583,7 +583,7 @@ static void begin_with_another_recipe(void **state) {
         case 3: m->learned_positions = true, message = "model.positions is learned, in "; break;
         case 4: m->embed_dim = 24, message = "model.embed_dim is 24, in "; break;
         case 5: m->mlp_dim = 96, message = "model.mlp_dim is 96, in "; break;
-        case 6: m->in_channels = 5, message = "model.in_channels is 5, in "; break;
+        case 6: m->in_channels = 5, message = "the data have 5 channels, "; break;
         case 7: m->patch_size = 16, message = "model.patch_size is 16, in "; break;
         case 8: m->kind = LAM_MAE_VIT_PARALLEL, message = "model.name is mae_vit_parallel, in "; break;
         case 9: m->decoder_depth = 1, message = "model.decoder_depth is 1, in "; break;
