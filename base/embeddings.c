@@ -13,12 +13,9 @@
 #include "base/npy.h"
 #include "base/table_store.h"
 
-static bool ends_with(const char *text, const char *suffix) {
-    size_t length = strlen(text), part = strlen(suffix);
-    return length >= part && strcmp(text + length - part, suffix) == 0;
+static bool holds_groups(const char *path) {
+    return lam_text_ends_with(path, ".h5ad") || lam_text_ends_with(path, ".h5");
 }
-
-static bool holds_groups(const char *path) { return ends_with(path, ".h5ad") || ends_with(path, ".h5"); }
 
 void lam_embeddings_free(lam_embeddings *embeddings) {
     if (embeddings == NULL) return;
@@ -275,16 +272,16 @@ static lam_status read_any(lam_embeddings *out, const char *path, const char *ke
     char **names = NULL;
     lam_status status = LAM_OK;
     bool h5ad = holds_groups(path);
-    LAM_REQUIRE(!ends_with(path, ".parquet"), LAM_ERROR_INPUT,
+    LAM_REQUIRE(!lam_text_ends_with(path, ".parquet"), LAM_ERROR_INPUT,
                 "%s: Parquet is not read; convert it: python -c \"import pandas; "
                 "pandas.read_parquet('%s').to_csv('%.*s.csv.gz')\"",
                 path, path, (int)(strlen(path) - strlen(".parquet")), path);
     LAM_REQUIRE(h5ad || key == NULL || strcmp(key, "X") == 0, LAM_ERROR_USAGE,
                 "%s: --key %s is for .h5ad files, which hold several matrices", path, key);
     for (size_t i = 0; i < sizeof text_ends / sizeof text_ends[0]; i++) {
-        if (ends_with(path, text_ends[i])) return read_text(out, path, features);
+        if (lam_text_ends_with(path, text_ends[i])) return read_text(out, path, features);
     }
-    LAM_REQUIRE(h5ad || ends_with(path, ".npy"), LAM_ERROR_INPUT,
+    LAM_REQUIRE(h5ad || lam_text_ends_with(path, ".npy"), LAM_ERROR_INPUT,
                 "%s: not a kind of embeddings that is known; .h5ad, .npy with .csv, .csv or .tsv (.gz) are",
                 path);
     LAM_TRY_GOTO(h5ad ? lam_h5ad_read(out, &names, path, key) : read_npy(out, path), done);
@@ -382,7 +379,7 @@ done:
 }
 
 static lam_status require_end(const char *path) {
-    LAM_REQUIRE(ends_with(path, ".npy") || ends_with(path, ".h5ad"), LAM_ERROR_USAGE,
+    LAM_REQUIRE(lam_text_ends_with(path, ".npy") || lam_text_ends_with(path, ".h5ad"), LAM_ERROR_USAGE,
                 "%s: embeddings are written as .h5ad or .npy; end the name so", path);
     return LAM_OK;
 }
@@ -391,7 +388,7 @@ lam_status lam_embeddings_require_new(const char *path, bool force) {
     char *csv = NULL;
     LAM_TRY(require_end(path));
     LAM_TRY(lam_require_new_file(path, force));
-    if (!ends_with(path, ".npy")) return LAM_OK;
+    if (!lam_text_ends_with(path, ".npy")) return LAM_OK;
     LAM_TRY(beside(path, &csv));
     lam_status status = lam_require_new_file(csv, force);
     lam_free(csv);
@@ -404,7 +401,7 @@ static lam_status write(const char *path, lam_h5ad_content *c) {
     char **numbers = NULL;
     const char **texts = NULL;
     lam_status status = LAM_OK;
-    bool npy = ends_with(path, ".npy");
+    bool npy = lam_text_ends_with(path, ".npy");
     LAM_TRY(require_end(path));
     if (c->obs == NULL) {
         LAM_TRY_GOTO(lam_table_create(&none, c->rows), done);
@@ -449,7 +446,7 @@ lam_status lam_embeddings_write_matrices(const char *path, int64_t rows, int64_t
                                          const double *values, int64_t count, const char *const *names,
                                          const lam_table *obs, const char *const *index,
                                          const char *provenance) {
-    LAM_REQUIRE(ends_with(path, ".h5ad"), LAM_ERROR_USAGE,
+    LAM_REQUIRE(lam_text_ends_with(path, ".h5ad"), LAM_ERROR_USAGE,
                 "%s: several matrices are held by .h5ad files alone; end the name so", path);
     lam_h5ad_content content = {.rows = rows,
                                 .columns = columns,

@@ -65,6 +65,11 @@ lam_status lam_text_copy_n(char **out, const char *text, size_t length) {
     return LAM_OK;
 }
 
+bool lam_text_ends_with(const char *text, const char *end) {
+    size_t a = strlen(text), b = strlen(end);
+    return a >= b && strcmp(text + a - b, end) == 0;
+}
+
 lam_status lam_text_copy(char **out, const char *text) { return lam_text_copy_n(out, text, strlen(text)); }
 
 lam_status lam_text_format(char **out, const char *format, ...) {

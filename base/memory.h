@@ -10,6 +10,7 @@
 #ifndef LAMELLA_BASE_MEMORY_H
 #define LAMELLA_BASE_MEMORY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,6 +27,7 @@ lam_status lam_alloc_array(void **out, int64_t count, size_t size);
 /* Grows *block from old_bytes to new_bytes (new part zeroed); *block stays valid where it fails. */
 lam_status lam_grow(void **block, size_t old_bytes, size_t new_bytes);
 void lam_free(void *block);
+bool lam_text_ends_with(const char *text, const char *end);
 /* A copy of `text`, or of its first `length` bytes. */
 lam_status lam_text_copy(char **out, const char *text);
 lam_status lam_text_copy_n(char **out, const char *text, size_t length);

@@ -71,14 +71,10 @@ static bool must_guard(const char *text, bool alone, bool first) {
            (first && text[0] != '\0' && strchr("\xef\x1f\x28", text[0]) != NULL);
 }
 
-static bool ends_with(const char *text, const char *suffix) {
-    size_t length = strlen(text), part = strlen(suffix);
-    return length >= part && strcmp(text + length - part, suffix) == 0;
-}
-
 lam_status lam_table_write(const lam_table *table, const char *path) {
-    sink s = {.gzip = ends_with(path, ".gz")};
-    const char *delimiter = ends_with(path, ".tsv") || ends_with(path, ".tsv.gz") ? "\t" : ",";
+    sink s = {.gzip = lam_text_ends_with(path, ".gz")};
+    const char *delimiter =
+        lam_text_ends_with(path, ".tsv") || lam_text_ends_with(path, ".tsv.gz") ? "\t" : ",";
     int columns = lam_table_columns(table);
     lam_status status = LAM_OK;
     LAM_REQUIRE(columns > 0, LAM_ERROR_INPUT, "%s: a table without columns cannot be written", path);

@@ -26,11 +26,6 @@ struct lam_weights {
     int64_t entry_count;
 };
 
-static bool ends_with(const char *text, const char *end) {
-    size_t a = strlen(text), b = strlen(end);
-    return a >= b && strcmp(text + a - b, end) == 0;
-}
-
 lam_status lam_weights_file(const char *folder, char **file) {
     static const char *const names[] = {"model.safetensors", "model.safetensors.index.json",
                                         "pytorch_model.bin", "pytorch_model.bin.index.json"};
@@ -151,7 +146,7 @@ lam_status lam_weights_open(lam_weights **out, const char *path) {
     lam_weights *w = NULL;
     LAM_TRY(lam_alloc((void **)&w, sizeof *w));
     LAM_TRY_GOTO(lam_text_copy(&w->path, path), fail);
-    if (ends_with(path, ".index.json")) {
+    if (lam_text_ends_with(path, ".index.json")) {
         LAM_TRY_GOTO(open_index(w, path), fail);
     } else {
         LAM_TRY_GOTO(lam_alloc_array((void **)&w->parts, 1, sizeof *w->parts), fail);

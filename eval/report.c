@@ -55,19 +55,14 @@ bool lam_report_any(const lam_report_input *inputs, int count, lam_report_kind k
     return false;
 }
 
-static bool ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && !strcmp(text + n - m, end);
-}
-
 static lam_status kind_of(const char *path, lam_report_kind *kind) {
     LAM_REQUIRE(lam_path_exists(path), LAM_ERROR_IO, "%s: there is no such file or folder", path);
     if (lam_path_is_folder(path)) return folder_kind(path, kind);
-    if (ends_with(path, ".png")) {
+    if (lam_text_ends_with(path, ".png")) {
         *kind = LAM_REPORT_PICTURE;
         return LAM_OK;
     }
-    if (ends_with(path, ".csv")) {
+    if (lam_text_ends_with(path, ".csv")) {
         lam_table *table;
         LAM_TRY(lam_table_read(&table, path));
         bool timings = lam_table_column(table, "stage") >= 0 && lam_table_column(table, "seconds") >= 0;
@@ -208,7 +203,8 @@ static lam_status run(const lam_arguments *arguments) {
                          "report: --out %s is one of the results that are read: choose another name", out);
     LAM_TRY_GOTO(lam_require_new_file(out, lam_option_force(arguments)), done);
     LAM_TRY_GOTO(lam_text_format(&data, "%.*s_data",
-                                 (int)(ends_with(out, ".html") ? strlen(out) - 5 : strlen(out)), out),
+                                 (int)(lam_text_ends_with(out, ".html") ? strlen(out) - 5 : strlen(out)),
+                                 out),
                  done);
     const char *title = lam_option_text(arguments, "title");
     LAM_TRY_GOTO(lam_page_create(&page, title ? title : "lamella: results", data), done);

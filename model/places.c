@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/memory.h"
+
 /* The first component of a name that is a number; -1: none. */
 static int64_t block_of(const char *name) {
     for (const char *part = name; part; part = strchr(part, '.')) {
@@ -27,19 +29,14 @@ void lam_layer_decay(lam_parameters *p, int64_t depth, double decay) {
         p->entry[i].lr_scale = pow(decay, (double)(depth + 1 - lam_parameter_layer(p->entry[i].name, depth)));
 }
 
-static bool ends_with(const char *text, const char *end) {
-    size_t a = strlen(text), b = strlen(end);
-    return a >= b && strcmp(text + a - b, end) == 0;
-}
-
 int lam_parameter_matrices(const lam_parameter_entry *e, int64_t rows[LAM_MATRIX_PARTS], int64_t *columns) {
-    if (e->rank < 2 || e->init == LAM_INIT_FROZEN || !ends_with(e->name, ".weight") ||
-        strstr(e->name, "patch_embed") || ends_with(e->name, "_pred.weight"))
+    if (e->rank < 2 || e->init == LAM_INIT_FROZEN || !lam_text_ends_with(e->name, ".weight") ||
+        strstr(e->name, "patch_embed") || lam_text_ends_with(e->name, "_pred.weight"))
         return 0;
     int64_t all = e->shape[0];
     *columns = e->count / all;
     if (all < 2 || *columns < 2) return 0;
-    bool fused = ends_with(e->name, "in_proj.weight") || ends_with(e->name, "qkv.weight");
+    bool fused = lam_text_ends_with(e->name, "in_proj.weight") || lam_text_ends_with(e->name, "qkv.weight");
     int64_t first = fused ? all - 3 * *columns : -1;
     int parts = 0;
     if (first != 0) rows[parts++] = first > 0 ? first : all;

@@ -2,11 +2,10 @@
 
 #include <string.h>
 
-static const char ending[] = ".in_proj.bias";
+#include "base/memory.h"
 
 bool lam_bias_is_layout(const lam_parameter_entry *entry) {
-    size_t length = strlen(entry->name), end = sizeof ending - 1;
-    return length > end && !strcmp(entry->name + length - end, ending);
+    return lam_text_ends_with(entry->name, ".in_proj.bias");
 }
 
 int64_t lam_bias_held_first(const lam_parameter_entry *entry, int64_t embed_dim, lam_bias_layout layout) {

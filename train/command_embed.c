@@ -24,11 +24,6 @@ typedef struct source {
     char *file; /* of the weights; NULL for a config or features */
 } source;
 
-static bool ends_with(const char *text, const char *end) {
-    size_t a = strlen(text), b = strlen(end);
-    return a >= b && strcmp(text + a - b, end) == 0;
-}
-
 static int64_t crop_size(const source *s, const lam_arguments *a) {
     return s->network && !lam_option_given(a, "crop-size") ? s->network->settings.model.image_size
                                                            : lam_option_int(a, "crop-size");
@@ -66,7 +61,7 @@ static lam_status open_source(source *s, const lam_arguments *a, const lam_shard
                     "--channels: %s takes all channels of the shards", path);
         return LAM_OK;
     }
-    if (ends_with(path, ".yaml") || ends_with(path, ".yml")) {
+    if (lam_text_ends_with(path, ".yaml") || lam_text_ends_with(path, ".yml")) {
         LAM_TRY(open_config(s, path, shards));
     } else {
         LAM_TRY(lam_checkpoint_weights(path, s->average, &s->file));
@@ -86,7 +81,7 @@ static lam_status block_of(const lam_arguments *a, int64_t *block) {
     LAM_REQUIRE(!end || (end != text && !*end && *block >= 1), LAM_ERROR_USAGE,
                 "--block %s: give the number of a block, from 1 on, or all", text);
     const char *out = lam_option_text(a, "out");
-    LAM_REQUIRE(*block != LAM_EVERY_BLOCK || ends_with(out, ".h5ad"), LAM_ERROR_USAGE,
+    LAM_REQUIRE(*block != LAM_EVERY_BLOCK || lam_text_ends_with(out, ".h5ad"), LAM_ERROR_USAGE,
                 "--block all: %s holds one matrix; end the name of --out in .h5ad", out);
     return LAM_OK;
 }

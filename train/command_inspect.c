@@ -16,11 +16,6 @@
 #include "train/crops.h"
 #include "train/metrics.h"
 
-static bool ends_with(const char *text, const char *end) {
-    size_t a = strlen(text), b = strlen(end);
-    return a >= b && strcmp(text + a - b, end) == 0;
-}
-
 /* Names that others have given. */
 static const char *visible(char shown[512], const char *text) {
     lam_utf8_visible(shown, 512, text);
@@ -159,7 +154,7 @@ static lam_status inspect_shards(const lam_arguments *a, const char *path) {
     const char *image = lam_option_text(a, "image");
     lam_status status = LAM_OK;
     if (image) {
-        LAM_REQUIRE_GOTO(ends_with(image, ".png"), done, LAM_ERROR_USAGE,
+        LAM_REQUIRE_GOTO(lam_text_ends_with(image, ".png"), done, LAM_ERROR_USAGE,
                          "--image %s: pictures are written as PNG; end the name in .png", image);
         LAM_TRY_GOTO(lam_require_new_file(image, lam_option_force(a)), done);
         LAM_TRY_GOTO(draw_shards(shards, image), done);
@@ -395,7 +390,7 @@ static lam_status inspect_config(const lam_arguments *a, const char *path) {
 static bool may_be_weights(const char *path) {
     static const char *const ends[] = {".safetensors", ".index.json", ".pt", ".pth", ".bin", ".ckpt"};
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
-        if (ends_with(path, ends[i])) return true;
+        if (lam_text_ends_with(path, ends[i])) return true;
     return false;
 }
 
@@ -404,7 +399,7 @@ static bool may_be_embeddings(const char *path) {
     static const char *const ends[] = {".h5ad", ".h5", ".npy", ".csv",    ".tsv",
                                        ".txt",  ".gz", ".zst", ".parquet"};
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
-        if (ends_with(path, ends[i])) return true;
+        if (lam_text_ends_with(path, ends[i])) return true;
     return false;
 }
 
@@ -433,7 +428,7 @@ static lam_status run(const lam_arguments *a) {
                 path);
     if (folder && !step && !run_folder) return unknown_kind(path);
     if (folder || may_be_weights(path)) return inspect_weights(a, path);
-    if (ends_with(path, ".yaml") || ends_with(path, ".yml")) return inspect_config(a, path);
+    if (lam_text_ends_with(path, ".yaml") || lam_text_ends_with(path, ".yml")) return inspect_config(a, path);
     return may_be_embeddings(path) ? inspect_embeddings(a, path) : unknown_kind(path);
 }
 

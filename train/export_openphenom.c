@@ -23,11 +23,6 @@ typedef struct list {
     lam_bias_layout layout;
 } list;
 
-static bool ends_with(const char *text, const char *end) {
-    size_t a = strlen(text), b = strlen(end);
-    return a >= b && strcmp(text + a - b, end) == 0;
-}
-
 static void add(list *l, const char *name, int rank, const int64_t *shape, const float *values) {
     l->tensors[l->count++] = (lam_torch_tensor){name, rank, shape, values};
 }
@@ -99,9 +94,9 @@ static lam_status fill(list *l, const lam_network *network) {
         if (network->no_decoder && strncmp(e->name, "encoder.", 8) != 0) continue;
         if (lam_bias_is_layout(e))
             LAM_TRY(add_mlp_bias(l, e, values, m->embed_dim));
-        else if (l->known_channels && ends_with(e->name, ".pos_embed"))
+        else if (l->known_channels && lam_text_ends_with(e->name, ".pos_embed"))
             LAM_TRY(add_table(l, e, values, table));
-        else if (l->known_channels && ends_with(e->name, ".pos_embeddings"))
+        else if (l->known_channels && lam_text_ends_with(e->name, ".pos_embeddings"))
             LAM_TRY(add_table(l, e, values, l->known_channels));
         else
             add(l, e->name, e->rank, e->shape, values);

@@ -111,11 +111,6 @@ bool lam_foreign_find(const lam_foreign *file, const char *name, lam_foreign_sou
 
 /* ---- opening ---- */
 
-static bool ends_with(const char *text, const char *end) {
-    size_t a = strlen(text), b = strlen(end);
-    return a >= b && strcmp(text + a - b, end) == 0;
-}
-
 /* The shortest prefix under which a family's cls token stands: a copy of the network inside another is not taken. */
 static lam_status find_family(lam_foreign *file) {
     static const struct {
@@ -129,7 +124,8 @@ static lam_status find_family(lam_foreign *file) {
         const char *best = NULL;
         for (int64_t i = 0; i < lam_weights_count(file->weights); i++) {
             const char *name = lam_weights_at(file->weights, i)->name;
-            if (ends_with(name, tokens[t].name) && (!best || strlen(name) < strlen(best))) best = name;
+            if (lam_text_ends_with(name, tokens[t].name) && (!best || strlen(name) < strlen(best)))
+                best = name;
         }
         if (!best) continue;
         file->family = tokens[t].family;
@@ -229,8 +225,8 @@ static lam_status read_mlp_bias(lam_foreign *file, const lam_parameter_entry *p,
 lam_status lam_foreign_read(lam_foreign *file, const lam_parameter_entry *p, float *values, bool *found) {
     lam_foreign_source s;
     *found = lam_foreign_find(file, p->name, &s);
-    if (!*found && ends_with(p->name, ".in_proj.bias")) return read_mlp_bias(file, p, values, found);
-    if (!*found && ends_with(p->name, ".bias") && strstr(p->name, ".attention.attention.")) {
+    if (!*found && lam_text_ends_with(p->name, ".in_proj.bias")) return read_mlp_bias(file, p, values, found);
+    if (!*found && lam_text_ends_with(p->name, ".bias") && strstr(p->name, ".attention.attention.")) {
         char weight[NAME_BYTES];
         snprintf(weight, sizeof weight, "%.*sweight", (int)(strlen(p->name) - 4), p->name);
         *found = lam_foreign_find(file, weight, &s);

@@ -12,10 +12,6 @@
 #include "train/foreign_sizes.h"
 #include "train/network_parts.h"
 
-static bool of_decoder(const char *name) {
-    return !strncmp(name, "decoder", 7) || !strncmp(name, "encoder_decoder", 15);
-}
-
 /* ---- what nothing says ---- */
 
 /* The published decoders have 16 heads, the encoders heads of 64. */
@@ -180,8 +176,8 @@ static lam_status read_weights(lam_network *network, lam_foreign *file) {
         const lam_parameter_entry *p = &parameters->entry[i];
         bool found = false, table = p->init == LAM_INIT_FROZEN;
         LAM_TRY(lam_foreign_read(file, p, parameters->weights + p->offset, &found));
-        LAM_REQUIRE(found || table || (network->no_decoder && of_decoder(p->name)), LAM_ERROR_INPUT,
-                    "%s: lacks the tensor %s%s", file->path, file->prefix, p->name);
+        LAM_REQUIRE(found || table || (network->no_decoder && lam_network_of_decoder(p->name)),
+                    LAM_ERROR_INPUT, "%s: lacks the tensor %s%s", file->path, file->prefix, p->name);
     }
     return lam_foreign_check_unused(file);
 }

@@ -9,6 +9,7 @@
 #include "train/checkpoint.h"
 #include "train/foreign_sizes.h"
 #include "train/import.h"
+#include "train/network_parts.h"
 
 /* What the file says of its network; kept until the weights are taken. */
 typedef struct origin {
@@ -19,10 +20,6 @@ typedef struct origin {
     const char *channels;     /* model.channel_tokens of it; NULL: it has no names of channels */
     const char *decoder_left; /* why its decoder is not taken; NULL: it is */
 } origin;
-
-static bool of_decoder(const char *name) {
-    return !strncmp(name, "decoder", 7) || !strncmp(name, "encoder_decoder", 15);
-}
 
 /* ---- what the file holds ---- */
 
@@ -146,7 +143,7 @@ static lam_status take(lam_network *network, origin *o) {
     for (int64_t i = 0; i < parameters->entries; i++) {
         const lam_parameter_entry *p = &parameters->entry[i];
         bool found = false;
-        if (o->decoder_left && of_decoder(p->name)) {
+        if (o->decoder_left && lam_network_of_decoder(p->name)) {
             if (p->init == LAM_INIT_FROZEN)
                 computed++;
             else

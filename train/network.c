@@ -14,6 +14,10 @@
 #include "train/import.h"
 #include "train/network_parts.h"
 
+bool lam_network_of_decoder(const char *parameter) {
+    return !strncmp(parameter, "decoder", 7) || !strncmp(parameter, "encoder_decoder", 15);
+}
+
 lam_status lam_network_add_parameters(lam_network *network, uint64_t seed) {
     const lam_mae_config *model = &network->settings.model;
     LAM_TRY(lam_mae_check(model));

@@ -13,6 +13,8 @@ lam_status lam_network_add_channels(lam_network *network, int64_t channels);
 void lam_network_free_channels(lam_network *network);
 /* Channel-agnostic networks: which of model.channel_tokens each channel has. */
 lam_status lam_network_add_channel_tokens(lam_network *network);
+/* Whether a parameter of this name belongs to the decoder, of any net. */
+bool lam_network_of_decoder(const char *parameter);
 /* The registry of network->settings.model, weights drawn from `seed`. */
 lam_status lam_network_add_parameters(lam_network *network, uint64_t seed);
 
