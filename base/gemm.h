@@ -48,9 +48,18 @@ typedef enum lam_gemm_type { LAM_GEMM_F32, LAM_GEMM_BF16 } lam_gemm_type;
 
 /* Bytes that B [k, n] takes when packed; 0: oneDNN refuses it. */
 size_t lam_gemm_packed_bytes(lam_gemm_type type, int64_t k, int64_t n);
-/* Packs B [k, n], stored [n, k] where transposed, float32; rounded to nearest even where the type is BF16. */
-lam_status lam_gemm_pack(lam_gemm_type type, int64_t k, int64_t n, const float *b, bool transposed,
-                         void *packed);
+/* Weights W [out, in] of a linear map y = x W^T, float32, in up to three parts that lie one below the other. */
+typedef struct lam_gemm_weights {
+    int64_t in;
+    int parts;
+    struct {
+        int64_t out;
+        const float *data; /* [out, in] */
+    } part[3];
+} lam_gemm_weights;
+/* Packs them for y = x W^T (`forward`: B is W^T [in, out]) and for dx = dy W (`backward`: B is W [out, in]); NULL: not wanted.
+ * Rounded to nearest even where the type is BF16. */
+lam_status lam_gemm_pack(lam_gemm_type type, const lam_gemm_weights *weights, void *forward, void *backward);
 
 /* C[m, n] = A[m, k] B + bias (NULL: none), or C += where `accumulate`. A and C are of the type; bias and sums are float32. */
 typedef struct lam_gemm_operands {

@@ -1,6 +1,7 @@
 /* Copies of operands in the forms that oneDNN multiplies fast. Its own reorders move a few bytes a cycle where these run at the
  * speed of memory; all copies work on squares of 16 words of 32 bits (a float, or two values of bfloat16 that follow each other
  * along k), turned in registers. */
+#include <immintrin.h>
 #include <string.h>
 
 #include "base/bf16.h"
@@ -78,6 +79,16 @@ INLINE void pair_rows(const uint16_t *low, const uint16_t *high, word *to, int64
     for (int64_t i = 0; i < count; i++) to[i] = (word)low[i] | (word)high[i] << 16;
 }
 
+static int64_t rows_of_block(const lam_gemm_blocks *blocks) { return blocks->pairs ? 2 * SIDE : SIDE; }
+
+static int64_t blocks_over(int64_t size, int64_t block) { return (size + block - 1) / block; }
+
+static word *block_at(const lam_gemm_blocks *blocks, void *packed, int64_t kb, int64_t nb) {
+    size_t element = blocks->pairs ? sizeof(uint16_t) : sizeof(float);
+    return (word *)(void *)((char *)packed +
+                            (size_t)(kb * blocks->k_stride + nb * blocks->n_stride) * element);
+}
+
 /* The source's rows run along n. */
 CLONES static void pack_straight(tile t, bool pairs, bool from_bf16, word *to) {
     for (int64_t r = 0; r < SIDE; r++, to += BLOCK_COLUMNS) {
@@ -97,12 +108,12 @@ CLONES static void pack_straight(tile t, bool pairs, bool from_bf16, word *to) {
     }
 }
 
-/* The source's rows run along k. */
-CLONES static void pack_turned(tile t, bool pairs, bool from_bf16, word *to) {
+/* The source's rows run along k; float32. */
+CLONES static void pack_turned(tile t, bool pairs, word *to) {
     for (int64_t first = 0; first < BLOCK_COLUMNS; first += SIDE) {
         words v[SIDE];
         for (int64_t r = 0; r < SIDE; r++)
-            if (pairs && !from_bf16) {
+            if (pairs) {
                 uint16_t rounded[2 * SIDE];
                 round_row(row_of(t, first + r), rounded, 2 * SIDE);
                 memcpy(&v[r], rounded, sizeof v[r]);
@@ -115,33 +126,80 @@ CLONES static void pack_turned(tile t, bool pairs, bool from_bf16, word *to) {
 
 void lam_gemm_pack_blocks(const lam_gemm_blocks *blocks, const lam_gemm_source *from, int64_t k,
                           int64_t padded_k, int64_t n, void *packed) {
-    int64_t k_block = blocks->pairs ? 2 * SIDE : SIDE, k_blocks = (padded_k + k_block - 1) / k_block,
-            n_blocks = (n + BLOCK_COLUMNS - 1) / BLOCK_COLUMNS;
-    size_t element = blocks->pairs ? sizeof(uint16_t) : sizeof(float),
-           stored = from->bf16 ? sizeof(uint16_t) : sizeof(float);
-    bool turned = from->transposed;
-    int64_t outer = turned ? n_blocks : k_blocks, inner = turned ? k_blocks : n_blocks,
-            tile_rows = turned ? BLOCK_COLUMNS : k_block, tile_columns = turned ? k_block : BLOCK_COLUMNS;
+    int64_t k_block = rows_of_block(blocks), n_blocks = blocks_over(n, BLOCK_COLUMNS);
+    size_t stored = from->bf16 ? sizeof(uint16_t) : sizeof(float);
 #pragma omp for schedule(static) nowait
-    for (int64_t o = 0; o < outer; o++) /* along the rows as they are stored */
-        for (int64_t i = 0; i < inner; i++) {
+    for (int64_t kb = 0; kb < blocks_over(padded_k, k_block); kb++)
+        for (int64_t nb = 0; nb < n_blocks; nb++) {
             char room[2 * SIDE * BLOCK_COLUMNS * sizeof(float)];
-            int64_t kb = turned ? i : o, nb = turned ? o : i,
-                    rows = part((turned ? n : k) - o * tile_rows, tile_rows),
-                    columns = part((turned ? k : n) - i * tile_columns, tile_columns);
+            int64_t rows = part(k - kb * k_block, k_block),
+                    columns = part(n - nb * BLOCK_COLUMNS, BLOCK_COLUMNS);
             tile t = {(const char *)from->data +
-                          (size_t)(o * tile_rows * from->stride + i * tile_columns) * stored,
+                          (size_t)(kb * k_block * from->stride + nb * BLOCK_COLUMNS) * stored,
                       (size_t)from->stride * stored};
-            if (rows < tile_rows || columns < tile_columns)
-                t = padded(t, rows, columns * (int64_t)stored, (size_t)tile_columns * stored, tile_rows,
-                           room);
-            word *to = (word *)(void *)((char *)packed +
-                                        (size_t)(kb * blocks->k_stride + nb * blocks->n_stride) * element);
-            if (turned)
-                pack_turned(t, blocks->pairs, from->bf16, to);
-            else
-                pack_straight(t, blocks->pairs, from->bf16, to);
+            if (rows < k_block || columns < BLOCK_COLUMNS)
+                t = padded(t, rows, columns * (int64_t)stored, BLOCK_COLUMNS * stored, k_block, room);
+            pack_straight(t, blocks->pairs, from->bf16, block_at(blocks, packed, kb, nb));
         }
+}
+
+/* ---- weights ---- */
+
+/* Past the caches: nobody reads it before the backward pass. */
+static void stream(const word *from, word *to) {
+    for (int64_t i = 0; i < SIDE * BLOCK_COLUMNS; i += 4)
+        _mm_stream_si128((__m128i *)(void *)(to + i),
+                         _mm_load_si128((const __m128i *)(const void *)(from + i)));
+}
+
+/* Rows of W from `row` on, as one tile of BLOCK_COLUMNS rows and columns: in place where it lies within a part. */
+static tile tile_of(const lam_gemm_weights *w, bool rounded, int64_t row, int64_t column, float *room) {
+    int64_t columns = part(w->in - column, BLOCK_COLUMNS), filled = 0, first = 0;
+    for (int i = 0; i < w->parts; first += w->part[i++].out) {
+        if (row >= first + w->part[i].out) continue;
+        int64_t rows = part(first + w->part[i].out - row, BLOCK_COLUMNS - filled);
+        const float *from = w->part[i].data + (row - first) * w->in + column;
+        if (rows == BLOCK_COLUMNS && columns == BLOCK_COLUMNS && !rounded)
+            return (tile){(const char *)from, (size_t)w->in * sizeof(float)};
+        if (!filled) memset(room, 0, BLOCK_COLUMNS * BLOCK_COLUMNS * sizeof(float));
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t c = 0; c < columns; c++) {
+                float value = from[r * w->in + c];
+                room[(filled + r) * BLOCK_COLUMNS + c] =
+                    rounded ? lam_bf16_to_float(lam_bf16_from_float(value)) : value;
+            }
+        filled += rows;
+        row += rows;
+        if (filled == BLOCK_COLUMNS) break;
+    }
+    return (tile){(const char *)room, BLOCK_COLUMNS * sizeof(float)};
+}
+
+void lam_gemm_pack_weights(const lam_gemm_weights *w, bool rounded, const lam_gemm_blocks *forward,
+                           void *packed_forward, const lam_gemm_blocks *backward, void *packed_backward) {
+    int64_t out = lam_gemm_weights_out(w), k_block = rows_of_block(packed_forward ? forward : backward);
+#pragma omp for collapse(2) schedule(static) nowait
+    for (int64_t row = 0; row < out; row += BLOCK_COLUMNS)
+        for (int64_t column = 0; column < w->in; column += BLOCK_COLUMNS) {
+            float room[BLOCK_COLUMNS * BLOCK_COLUMNS];
+            _Alignas(64) word block[SIDE * BLOCK_COLUMNS];
+            tile whole = tile_of(w, rounded, row, column, room);
+            for (int64_t i = 0; i < BLOCK_COLUMNS; i += k_block) {
+                if (packed_forward && column + i < w->in) {
+                    tile t = {whole.first + (size_t)i * sizeof(float), whole.stride};
+                    pack_turned(
+                        t, forward->pairs,
+                        block_at(forward, packed_forward, (column + i) / k_block, row / BLOCK_COLUMNS));
+                }
+                if (packed_backward && row + i < out) {
+                    tile t = {row_of(whole, i), whole.stride};
+                    pack_straight(t, backward->pairs, false, block);
+                    stream(block,
+                           block_at(backward, packed_backward, (row + i) / k_block, column / BLOCK_COLUMNS));
+                }
+            }
+        }
+    _mm_sfence();
 }
 
 /* ---- turned matrices ---- */

@@ -243,17 +243,8 @@ size_t lam_gemm_packed_bytes(lam_gemm_type type, int64_t k, int64_t n) {
     return packed_format(stored_type(type), k, n, &format) == LAM_OK ? dnnl_memory_desc_get_size(&format) : 0;
 }
 
-static _Thread_local struct lam_gemm_scratch rounded, converted_a, converted_b, converted_c, turned_a,
+static _Thread_local struct lam_gemm_scratch joined, converted_a, converted_b, converted_c, turned_a,
     packed_b, column_sums;
-
-static lam_status round_values(const float *values, int64_t count, const float **out) {
-    LAM_TRY(lam_gemm_scratch_grow(&rounded, count));
-    float *to = rounded.floats;
-#pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < count; i++) to[i] = lam_bf16_to_float(lam_bf16_from_float(values[i]));
-    *out = to;
-    return LAM_OK;
-}
 
 typedef struct repack {
     int64_t k, n;
@@ -310,27 +301,61 @@ static lam_status find_repack(const repack *wanted, repack **found) {
     return LAM_OK;
 }
 
-lam_status lam_gemm_pack(lam_gemm_type type, int64_t k, int64_t n, const float *b, bool transposed,
-                         void *packed) {
-    LAM_TRY(open_engine());
-    dnnl_memory_desc_t format;
-    lam_gemm_blocks blocks;
-    LAM_TRY(packed_format(stored_type(type), k, n, &format));
-    if (type == LAM_GEMM_BF16 && stored_type(type) == dnnl_f32) LAM_TRY(round_values(b, k * n, &b));
-    if (lam_gemm_blocks_of(&format, &blocks)) {
-        lam_gemm_source from = {.data = b, .stride = transposed ? k : n, .transposed = transposed};
-#pragma omp parallel
-        lam_gemm_pack_blocks(&blocks, &from, k, k, n, packed);
-        return LAM_OK;
+int64_t lam_gemm_weights_out(const lam_gemm_weights *weights) {
+    int64_t out = 0;
+    for (int i = 0; i < weights->parts; i++) out += weights->part[i].out;
+    return out;
+}
+
+/* The parts as one matrix. */
+static lam_status join(const lam_gemm_weights *weights, bool rounds, const float **whole) {
+    LAM_TRY(lam_gemm_scratch_grow(&joined, lam_gemm_weights_out(weights) * weights->in));
+    float *to = joined.floats;
+    for (int i = 0; i < weights->parts; i++) {
+        const float *from = weights->part[i].data;
+        int64_t count = weights->part[i].out * weights->in;
+#pragma omp parallel for simd schedule(static)
+        for (int64_t e = 0; e < count; e++)
+            to[e] = rounds ? lam_bf16_to_float(lam_bf16_from_float(from[e])) : from[e];
+        to += count;
     }
+    *whole = joined.floats;
+    return LAM_OK;
+}
+
+/* By oneDNN, where its format is none that lam_gemm_blocks_of knows. */
+static lam_status reorder(dnnl_data_type_t type, int64_t k, int64_t n, const float *b, bool transposed,
+                          void *packed) {
     repack *r;
-    LAM_TRY(find_repack(&(repack){.k = k, .n = n, .type = stored_type(type), .transposed = transposed}, &r));
+    LAM_TRY(find_repack(&(repack){.k = k, .n = n, .type = type, .transposed = transposed}, &r));
     DNNL_TRY(dnnl_memory_set_data_handle(r->from, (void *)(uintptr_t)b));
     DNNL_TRY(dnnl_memory_set_data_handle(r->to, packed));
     dnnl_exec_arg_t arguments[] = {{DNNL_ARG_FROM, r->from}, {DNNL_ARG_TO, r->to}};
     DNNL_TRY(dnnl_primitive_execute(r->primitive, stream, 2, arguments));
     DNNL_TRY(dnnl_stream_wait(stream));
     return LAM_OK;
+}
+
+lam_status lam_gemm_pack(lam_gemm_type type, const lam_gemm_weights *weights, void *forward, void *backward) {
+    LAM_TRY(open_engine());
+    dnnl_data_type_t stored = stored_type(type);
+    int64_t in = weights->in, out = lam_gemm_weights_out(weights);
+    bool rounds = type == LAM_GEMM_BF16 && stored == dnnl_f32, known = true;
+    lam_gemm_blocks blocks[2];
+    dnnl_memory_desc_t format;
+    LAM_TRY(packed_format(stored, in, out, &format));
+    known = lam_gemm_blocks_of(&format, &blocks[0]);
+    LAM_TRY(packed_format(stored, out, in, &format));
+    known = lam_gemm_blocks_of(&format, &blocks[1]) && known;
+    if (known) {
+#pragma omp parallel
+        lam_gemm_pack_weights(weights, rounds, &blocks[0], forward, &blocks[1], backward);
+        return LAM_OK;
+    }
+    const float *whole = weights->part[0].data;
+    if (weights->parts > 1 || rounds) LAM_TRY(join(weights, rounds, &whole));
+    if (forward) LAM_TRY(reorder(stored, in, out, whole, true, forward));
+    return backward ? reorder(stored, out, in, whole, false, backward) : LAM_OK;
 }
 
 /* ---- products ---- */
@@ -449,7 +474,7 @@ lam_status lam_gemm_gradient(lam_gemm_type type, const lam_gemm_gradients *o) {
 void lam_gemm_packed_release(void) {
     forget_products();
     while (repack_count) repack_free(&repacks[--repack_count]);
-    struct lam_gemm_scratch *all[] = {&rounded,  &converted_a, &converted_b, &converted_c,
+    struct lam_gemm_scratch *all[] = {&joined,   &converted_a, &converted_b, &converted_c,
                                       &turned_a, &packed_b,    &column_sums};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         lam_free(all[i]->floats);

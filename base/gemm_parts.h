@@ -8,6 +8,7 @@
 
 #include <dnnl.h>
 
+#include "base/gemm.h"
 #include "base/status.h"
 
 #ifdef __cplusplus
@@ -35,17 +36,20 @@ typedef struct lam_gemm_blocks {
 /* false: another format. */
 bool lam_gemm_blocks_of(const dnnl_memory_desc_t *format, lam_gemm_blocks *blocks);
 
-/* B as it is stored: [n, k] where transposed; `stride` elements from row to row. float32 is rounded to nearest even where the
- * blocks hold bfloat16; blocks of float32 hold no bfloat16. */
+/* B [k, n], `stride` elements from row to row, of the blocks' type. The format is that of [padded_k, n]; rows past k are zero. This
+ * and the two below are called by all threads of a parallel region, whose end they do not wait for. */
 typedef struct lam_gemm_source {
     const void *data;
     int64_t stride;
-    bool transposed, bf16;
+    bool bf16;
 } lam_gemm_source;
-/* The format is that of [padded_k, n]; rows past k are zero. This and lam_gemm_turn are called by all threads of a parallel region,
- * whose end they do not wait for. */
 void lam_gemm_pack_blocks(const lam_gemm_blocks *blocks, const lam_gemm_source *from, int64_t k,
                           int64_t padded_k, int64_t n, void *packed);
+
+int64_t lam_gemm_weights_out(const lam_gemm_weights *weights);
+/* Both forms of lam_gemm_pack in one pass over the weights; NULL: not wanted. Rounded: to bfloat16, where the blocks are float32. */
+void lam_gemm_pack_weights(const lam_gemm_weights *weights, bool rounded, const lam_gemm_blocks *forward,
+                           void *packed_forward, const lam_gemm_blocks *backward, void *packed_backward);
 
 /* to[columns, rows] = from[rows, columns]^T; rows of `to` have lam_gemm_turned_stride(bf16, rows) elements, zero past the last.
  * sums[columns]: of each column of `from`, in an order that depends on its rows alone; to, sums: NULL: not wanted. */

@@ -297,9 +297,9 @@ static lam_status call(const lam_graph *graph, lam_node *node, lam_pass pass) {
         node->op->again(node);
         return LAM_OK;
     }
-    if (node->op->prepare && !graph->hold_weights)
-        LAM_TRY(node->op->prepare(node, pass == LAM_PASS_BACKWARD));
-    return pass == LAM_PASS_BACKWARD ? node->op->backward(node) : node->op->forward(node);
+    if (pass == LAM_PASS_BACKWARD) return node->op->backward(node);
+    if (node->op->prepare && !graph->hold_weights) LAM_TRY(node->op->prepare(node));
+    return node->op->forward(node);
 }
 
 static lam_status run_node(lam_graph *graph, lam_node *node, lam_pass pass) {

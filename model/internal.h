@@ -63,8 +63,8 @@ typedef struct lam_op {
      * offers no such thing. */
     void (*again)(lam_node *node);
     uint32_t again_outputs;
-    /* Fills node->packed[backward] from the weights; before the pass, unless the graph holds its weights. NULL: nothing. */
-    lam_status (*prepare)(lam_node *node, bool backward);
+    /* Fills node->packed from the weights; before the forward pass, unless the graph holds its weights. NULL: nothing. */
+    lam_status (*prepare)(lam_node *node);
     uint32_t picked_inputs; /* bit i: of input i forward reads as much as it writes (counts of bytes) */
 } lam_op;
 

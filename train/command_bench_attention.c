@@ -74,7 +74,9 @@ static lam_status open_bench(attention_bench *b, const lam_arguments *a) {
     size_t bytes = lam_gemm_packed_bytes(type, b->width, 3 * b->width);
     LAM_REQUIRE(bytes > 0, LAM_ERROR_EXTERNAL, "bench attention: oneDNN has no product of this width");
     LAM_TRY(lam_alloc(&b->packed, bytes));
-    LAM_TRY(lam_gemm_pack(type, b->width, 3 * b->width, b->weights, true, b->packed));
+    lam_gemm_weights weights = {
+        .in = b->width, .parts = 1, .part = {{.out = 3 * b->width, .data = b->weights}}};
+    LAM_TRY(lam_gemm_pack(type, &weights, b->packed, NULL));
     for (int k = 0; k < 3; k++)
         LAM_TRY(lam_alloc_array((void **)&b->seconds[k], MAXIMUM_ROUNDS, sizeof(double)));
     return LAM_OK;

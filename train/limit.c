@@ -102,7 +102,8 @@ static lam_status pack(const operands *o, lam_gemm_type type, void **to) {
     LAM_REQUIRE(bytes, LAM_ERROR_EXTERNAL, "oneDNN packs no matrix of [%lld, %lld]", (long long)o->k,
                 (long long)o->n);
     LAM_TRY(lam_alloc(to, bytes));
-    return lam_gemm_pack(type, o->k, o->n, o->b, false, *to);
+    lam_gemm_weights weights = {.in = o->n, .parts = 1, .part = {{.out = o->k, .data = o->b}}};
+    return lam_gemm_pack(type, &weights, NULL, *to);
 }
 
 static lam_status open_operands(operands *o, bool bf16) {

@@ -43,25 +43,20 @@ static double linear_flops(const lam_node *node) {
 
 static bool rounds_at_random(const lam_node *node) { return is_bf16(node) && node->rounding->on; }
 
-static lam_status prepare(lam_node *node, bool backward) {
-    if (!node->packed[backward]) return LAM_OK;
-    lam_gemm_type type = gemm_type(node);
-    int64_t in = lam_tensor_width(node->inputs[0]), out = width_of(node);
-    const float *whole = node->inputs[1]->data;
-    if (parts_of(node) > 1 || rounds_at_random(node)) {
-        float *together = backward ? node->backward_workspace : node->forward_workspace;
-        for (int64_t k = 1, at = 0; k < node->input_count; at += node->inputs[k]->count, k += 2) {
-            const float *w = node->inputs[k]->data;
-            int64_t count = node->inputs[k]->count;
-            if (rounds_at_random(node))
-                lam_round_at_random(node->rounding, w, w, count, together + at);
-            else
-                memcpy(together + at, w, (size_t)count * sizeof(float));
-        }
-        whole = together;
+static lam_status prepare(lam_node *node) {
+    if (!node->packed[0]) return LAM_OK;
+    lam_gemm_weights weights = {.in = lam_tensor_width(node->inputs[0]), .parts = parts_of(node)};
+    float *rounded = node->forward_workspace;
+    for (int k = 1; k < node->input_count; k += 2) {
+        const lam_tensor *w = node->inputs[k];
+        weights.part[k / 2].out = w->shape[0];
+        weights.part[k / 2].data = w->data;
+        if (!rounds_at_random(node)) continue;
+        lam_round_at_random(node->rounding, w->data, w->data, w->count, rounded);
+        weights.part[k / 2].data = rounded;
+        rounded += w->count;
     }
-    return backward ? lam_gemm_pack(type, out, in, whole, false, node->packed[1])
-                    : lam_gemm_pack(type, in, out, whole, true, node->packed[0]);
+    return lam_gemm_pack(gemm_type(node), &weights, node->packed[0], node->packed[1]);
 }
 
 /* The biases side by side. */
@@ -213,9 +208,10 @@ static lam_tensor *build(lam_graph *g, const lam_op *op, int parts, lam_tensor *
     }
     node->products[0] =
         (lam_product){rows, lam_tensor_width(inputs[0]), width_of(node), 1, inputs[0]->requires_gradient};
-    bool copied = parts > 1 || rounds_at_random(node);
-    node->forward_workspace_bytes = node->backward_workspace_bytes =
-        copied ? (size_t)weights * sizeof(float) : 0;
+    if (rounds_at_random(node))
+        node->forward_workspace_bytes = (size_t)weights * sizeof(float);
+    else if (parts > 1)
+        node->forward_workspace_bytes = (size_t)width_of(node) * sizeof(float); /* the biases */
     if (is_bf16(node) || rows >= PACKED_ROWS) {
         lam_gemm_type type = gemm_type(node);
         int64_t in = lam_tensor_width(inputs[0]), out = width_of(node);

@@ -98,27 +98,23 @@ static void *weight_of(const lam_node *node, int branch, bool backward) {
     return branch == A ? at : at + weight_bytes(node, A, backward);
 }
 
-static lam_status projection_prepare(lam_node *node, bool backward) {
+static lam_status projection_prepare(lam_node *node) {
     lam_tensor **in = node->inputs;
     const float *gamma = in[GAMMA]->data;
     int64_t out = in[GAMMA]->count;
-    if (!node->packed[backward]) return LAM_OK;
-    if (!backward) {
-        float *bias = node->packed[0];
-        for (int64_t i = 0; i < out; i++)
-            bias[i] = gamma[i] * (((const float *)in[BA]->data)[i] + ((const float *)in[BM]->data)[i]);
-    }
+    float *bias = node->packed[0];
+    for (int64_t i = 0; i < out; i++)
+        bias[i] = gamma[i] * (((const float *)in[BA]->data)[i] + ((const float *)in[BM]->data)[i]);
     for (int k = A; k <= M; k += M) {
         int64_t width = lam_tensor_width(in[k]);
-        float *scaled = !is_packed(node) ? weight_of(node, k, false)
-                        : backward       ? node->backward_workspace
-                                         : node->forward_workspace;
+        float *scaled = is_packed(node) ? node->forward_workspace : weight_of(node, k, false);
         node->kernels->scale_rows(in[k + 1]->data, gamma, scaled, out, width);
         if (!is_packed(node)) continue;
         if (is_bf16(node) && node->rounding->on)
             lam_round_at_random(node->rounding, in[k + 1]->data, scaled, out * width, scaled);
-        LAM_TRY(backward ? lam_gemm_pack(type_of(node), out, width, scaled, false, weight_of(node, k, true))
-                         : lam_gemm_pack(type_of(node), width, out, scaled, true, weight_of(node, k, false)));
+        lam_gemm_weights weights = {.in = width, .parts = 1, .part = {{.out = out, .data = scaled}}};
+        LAM_TRY(lam_gemm_pack(type_of(node), &weights, weight_of(node, k, false),
+                              node->packed[1] ? weight_of(node, k, true) : NULL));
     }
     return LAM_OK;
 }

@@ -120,17 +120,37 @@ static void near(double found, double sum, double size, double half_ulp, const c
         fail_msg("%s at (%lld, %lld): %.9g, not %.9g", what, (long long)i, (long long)j, found, sum);
 }
 
+/* Weights of `rows` rows in three parts or one; both forms, of which one is returned, or the one alone: the same bytes. */
+static void *packed_weights(lam_gemm_type type, const matrix *w, bool forward, bool in_parts) {
+    size_t bytes =
+               lam_gemm_packed_bytes(type, forward ? w->columns : w->rows, forward ? w->rows : w->columns),
+           others =
+               lam_gemm_packed_bytes(type, forward ? w->rows : w->columns, forward ? w->columns : w->rows);
+    assert_true(bytes > 0 && others > 0);
+    lam_gemm_weights weights = {.in = w->columns, .parts = in_parts ? 3 : 1};
+    for (int64_t i = 0, at = 0; i < weights.parts; at += weights.part[i++].out) {
+        weights.part[i].data = (const float *)w->data + at * w->columns;
+        weights.part[i].out = i + 1 == weights.parts ? w->rows - at : w->rows / 3;
+    }
+    char *packed = malloc(bytes), *alone = malloc(bytes), *other = malloc(others);
+    memset(packed, 0xff, bytes); /* NaN where packing leaves something out */
+    memset(alone, 0xff, bytes);
+    assert_int_equal(lam_gemm_pack(type, &weights, forward ? packed : other, forward ? other : packed),
+                     LAM_OK);
+    assert_int_equal(lam_gemm_pack(type, &weights, forward ? alone : NULL, forward ? NULL : alone), LAM_OK);
+    assert_memory_equal(packed, alone, bytes);
+    free(alone);
+    free(other);
+    return packed;
+}
+
 static void check_packed(lam_gemm_type type, int64_t m, int64_t n, int64_t k, bool transposed, bool bias,
-                         bool accumulate) {
+                         bool accumulate, bool in_parts) {
     matrix a = matrix_of(type, m, k, 0, 3),
            rounded = transposed ? matrix_of(type, n, k, 0, 70000) : matrix_of(type, k, n, 0, 70000),
            b = transposed ? matrix_of(LAM_GEMM_F32, n, k, 0, 70000) : matrix_of(LAM_GEMM_F32, k, n, 0, 70000),
            c = matrix_of(type, m, n, 0, 9), row = matrix_of(LAM_GEMM_F32, 1, n, 0, 30);
-    size_t bytes = lam_gemm_packed_bytes(type, k, n);
-    assert_true(bytes > 0);
-    void *packed = malloc(bytes);
-    memset(packed, 0xff, bytes); /* NaN where packing leaves something out */
-    assert_int_equal(lam_gemm_pack(type, k, n, b.data, transposed, packed), LAM_OK);
+    void *packed = packed_weights(type, &b, transposed, in_parts);
     lam_gemm_operands o = {.m = m,
                            .n = n,
                            .k = k,
@@ -208,13 +228,14 @@ static size_t way_count = sizeof ways / sizeof *ways;
 
 static void packed(void **state) {
     (void)state;
-    static const int64_t sizes[][3] = {{1, 1, 1}, {7, 64, 32}, {33, 65, 17}, {70, 130, 45}, {19, 200, 161}};
+    static const int64_t sizes[][3] = {{1, 1, 1},     {7, 64, 32},    {33, 65, 17},
+                                       {70, 130, 45}, {19, 200, 161}, {5, 384, 192}};
     for (size_t w = 0; w < way_count; w++) {
         lam_gemm_bf16_route(ways[w].route);
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-            for (int form = 0; form < 8; form++)
+            for (int form = 0; form < 16; form++)
                 check_packed(ways[w].type, sizes[i][0], sizes[i][1], sizes[i][2], form & 1, form & 2,
-                             form & 4);
+                             form & 4, form & 8);
         lam_gemm_release();
     }
 }
