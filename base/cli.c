@@ -118,17 +118,6 @@ static lam_status unknown_option(const lam_arguments *a, const char *name) {
              a->command->name);
 }
 
-static bool is_choice(const char *choices, const char *text) {
-    size_t length = strlen(text);
-    for (const char *p = choices; p;) {
-        const char *bar = strchr(p, '|');
-        size_t n = bar ? (size_t)(bar - p) : strlen(p);
-        if (n == length && !strncmp(p, text, n)) return true;
-        p = bar ? bar + 1 : NULL;
-    }
-    return false;
-}
-
 const lam_option *lam_option_find(const lam_command *command, const char *name) {
     for (const lam_option *o = command->options; o && o->name; o++)
         if (!strcmp(o->name, name)) return o;
@@ -142,8 +131,9 @@ lam_status lam_option_check(const lam_command *command, const lam_option *option
     LAM_REQUIRE(option->kind != LAM_OPTION_TEXT || text[0], LAM_ERROR_USAGE, "%s: --%s is empty: %s",
                 command->name, option->name, option->help);
     if (option->kind == LAM_OPTION_CHOICE)
-        LAM_REQUIRE(is_choice(option->value_name, text), LAM_ERROR_USAGE, "%s: --%s is '%s', allowed are %s",
-                    command->name, option->name, text, option->value_name);
+        LAM_REQUIRE(lam_text_place(option->value_name, '|', text) >= 0, LAM_ERROR_USAGE,
+                    "%s: --%s is '%s', allowed are %s", command->name, option->name, text,
+                    option->value_name);
     if (option->kind == LAM_OPTION_INT) {
         number = (double)strtoll(text, &end, 10);
         LAM_REQUIRE(end != text && !*end && !errno && !isspace((unsigned char)*text), LAM_ERROR_USAGE,

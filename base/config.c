@@ -53,19 +53,6 @@ static bool in_bounds(const lam_config_key *key, double number) {
     return !bounded || (number >= key->minimum && number <= key->maximum);
 }
 
-/* Where `text` stands among "a|b|c"; -1: it does not. */
-static int choice_of(const char *choices, const char *text) {
-    size_t length = strlen(text);
-    const char *p = choices;
-    for (int i = 0; p; i++) {
-        const char *bar = strchr(p, '|');
-        size_t n = bar ? (size_t)(bar - p) : strlen(p);
-        if (n == length && !strncmp(p, text, n)) return i;
-        p = bar ? bar + 1 : NULL;
-    }
-    return -1;
-}
-
 /* No name is empty or there twice. Brackets belong to YAML's lists, which arrive without them; quoted, or on the command line,
  * they would become part of the first and the last name. */
 static bool are_names(const char *text) {
@@ -98,7 +85,7 @@ static bool is_valid(const lam_config_key *key, const char *text) {
         return !*end && isfinite(value) && in_bounds(key, value);
     }
     case LAM_CONFIG_BOOL: return !strcmp(text, "true") || !strcmp(text, "false");
-    case LAM_CONFIG_CHOICE: return choice_of(key->choices, text) >= 0;
+    case LAM_CONFIG_CHOICE: return lam_text_place(key->choices, '|', text) >= 0;
     case LAM_CONFIG_NAMES: return are_names(text);
     default: return true;
     }
@@ -324,7 +311,7 @@ bool lam_config_bool(const lam_config *config, const char *path) {
     return !strcmp(lam_config_text(config, path), "true");
 }
 int lam_config_choice(const lam_config *config, const char *path) {
-    return choice_of(config->keys[find_key(config, path)].choices, lam_config_text(config, path));
+    return lam_text_place(config->keys[find_key(config, path)].choices, '|', lam_config_text(config, path));
 }
 bool lam_config_given(const lam_config *config, const char *path) {
     int i = find_key(config, path);

@@ -70,6 +70,17 @@ bool lam_text_ends_with(const char *text, const char *end) {
     return a >= b && strcmp(text + a - b, end) == 0;
 }
 
+int lam_text_place(const char *words, char between, const char *word) {
+    size_t length = strlen(word);
+    for (int place = 0; length && words; place++) {
+        const char *end = strchr(words, between);
+        size_t n = end ? (size_t)(end - words) : strlen(words);
+        if (n == length && !memcmp(words, word, n)) return place;
+        words = end ? end + 1 : NULL;
+    }
+    return -1;
+}
+
 lam_status lam_text_copy(char **out, const char *text) { return lam_text_copy_n(out, text, strlen(text)); }
 
 lam_status lam_text_format(char **out, const char *format, ...) {

@@ -28,6 +28,9 @@ lam_status lam_alloc_array(void **out, int64_t count, size_t size);
 lam_status lam_grow(void **block, size_t old_bytes, size_t new_bytes);
 void lam_free(void *block);
 bool lam_text_ends_with(const char *text, const char *end);
+/* Where `word` stands, from 0 on, among words such as "a|b|c" with '|' between them; -1: nowhere, as always
+ * for an empty word. */
+int lam_text_place(const char *words, char between, const char *word);
 /* A copy of `text`, or of its first `length` bytes. */
 lam_status lam_text_copy(char **out, const char *text);
 lam_status lam_text_copy_n(char **out, const char *text, size_t length);

@@ -80,14 +80,14 @@ static lam_status filter(lam_embeddings *e, const lam_arguments *arguments, cons
     return columns ? drop_columns(e, path) : drop_rows(e, path);
 }
 
+#define METHODS "mean|median|robust" /* in the order of lam_aggregate_method */
+
 /* `guide,gene`: first by (guide, gene), then by gene alone. */
 static lam_status aggregate(lam_embeddings *e, const char *text, const char *method_name) {
-    static const char *const methods[] = {"mean", "median",
-                                          "robust"}; /* in the order of lam_aggregate_method */
+    int method = lam_text_place(METHODS, '|', method_name);
     char *by[LAM_AGGREGATE_MAX + 1] = {0};
-    int count = 0, method = 0;
+    int count = 0;
     lam_status status = LAM_OK;
-    while (method < 2 && strcmp(methods[method], method_name) != 0) method++;
     for (const char *p = text; *p && count <= LAM_AGGREGATE_MAX;) {
         size_t n = strcspn(p, ",");
         LAM_TRY_GOTO(lam_text_copy_n(&by[count++], p, n), done);
@@ -224,7 +224,7 @@ static const lam_option options[] = {
      false},
     {"by", LAM_OPTION_TEXT, "COLUMN[,COLUMN...]", NULL,
      "aggregate rows with this label; several: in this order, e.g. guide,gene", 0, 0, false},
-    {"aggregate", LAM_OPTION_CHOICE, "mean|median|robust", "mean",
+    {"aggregate", LAM_OPTION_CHOICE, METHODS, "mean",
      "of the rows of a label; robust: Tukey's biweight, one step from the median, 6 MAD", 0, 0, false},
     {"expressed", LAM_OPTION_TEXT, "TABLE", NULL,
      "expressed genes, by a column named as that of --gene, or gene; the others leave the map", 0, 0, false},

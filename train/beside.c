@@ -107,18 +107,10 @@ lam_status lam_beside_truth(const lam_beside *b, const char *key, bool *value) {
 lam_status lam_beside_choice(const lam_beside *b, const char *key, const char *choices, int *choice) {
     const lam_json *json = value_of(b, key);
     if (!json) return LAM_OK;
-    const char *text = lam_json_text(json, "");
-    size_t length = strlen(text);
-    int place = 0;
-    for (const char *at = choices; at; place++) {
-        const char *bar = strchr(at, '|');
-        if (length && (bar ? (size_t)(bar - at) : strlen(at)) == length && !memcmp(at, text, length)) {
-            *choice = place;
-            return LAM_OK;
-        }
-        at = bar ? bar + 1 : NULL;
-    }
-    return refuse(b, key, json, choices);
+    int place = lam_text_place(choices, '|', lam_json_text(json, ""));
+    if (place < 0) return refuse(b, key, json, choices);
+    *choice = place;
+    return LAM_OK;
 }
 
 lam_status lam_beside_numbers(const lam_beside *b, const char *key, int64_t count, double low, double high,

@@ -154,18 +154,11 @@ static bool is_default(const lam_config *config, const char *path) {
     return true;
 }
 
-static bool is_among(const char *choices, const char *choice) {
-    size_t length = strlen(choice);
-    for (const char *at = choices; (at = strstr(at, choice)); at++)
-        if ((at == choices || at[-1] == '|') && (!at[length] || at[length] == '|')) return true;
-    return false;
-}
-
 void lam_config_warn_unused(const lam_config *config) {
     for (size_t i = 0; i < sizeof belongings / sizeof *belongings; i++) {
         const char *key = belongings[i].key, *beside = belongings[i].beside,
                    *choice = lam_config_text(config, beside);
-        if (is_default(config, key) || is_among(belongings[i].choices, choice)) continue;
+        if (is_default(config, key) || lam_text_place(belongings[i].choices, '|', choice) >= 0) continue;
         lam_log_warning("%s: %s has no effect with %s: %s; it belongs to %s", key,
                         lam_config_text(config, key), beside, choice, belongings[i].choices);
     }
@@ -175,16 +168,6 @@ int64_t lam_name_count(const char *names) {
     int64_t count = names[0] != 0;
     for (; *names; names++) count += *names == ',';
     return count;
-}
-
-int64_t lam_name_index(const char *names, const char *name) {
-    size_t length = strlen(name);
-    for (int64_t i = 0; *names; i++) {
-        size_t n = strcspn(names, ",");
-        if (n == length && !strncmp(names, name, n)) return i;
-        names += n + (names[n] == ',');
-    }
-    return -1;
 }
 
 static int64_t round_positive(double value) { return (int64_t)(value + 0.5); }
@@ -318,7 +301,7 @@ static lam_status complete_channel_tokens(lam_config *config, lam_settings *s, c
             !strchr(name, ',') && *name, done, LAM_ERROR_CONFIG,
             "%s: the channel '%s' cannot be named in model.channel_tokens: pack it without a comma",
             lam_shards_path(shards), name);
-        LAM_REQUIRE_GOTO(!names[0] || lam_name_index(names, name) >= 0, done, LAM_ERROR_CONFIG,
+        LAM_REQUIRE_GOTO(!names[0] || lam_text_place(names, ',', name) >= 0, done, LAM_ERROR_CONFIG,
                          "model.channel_tokens: lacks the channel %s of %s; add it, or leave the key out",
                          name, lam_shards_path(shards));
         char *longer = NULL;

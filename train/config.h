@@ -58,9 +58,8 @@ lam_status lam_settings_from(const lam_config *config, lam_settings *settings);
 /* Completes the model with what the shards say: pixel type, and the channels where the config leaves them open. */
 lam_status lam_settings_for_shards(lam_config *config, lam_settings *settings, const lam_shards *shards);
 
-/* Of a list of names as lam_config_text gives it: how many, and the place of one (-1: it is not there). */
+/* How many names a list as lam_config_text gives it has; lam_text_place says where one stands. */
 int64_t lam_name_count(const char *names);
-int64_t lam_name_index(const char *names, const char *name);
 
 #ifdef __cplusplus
 }

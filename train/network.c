@@ -35,10 +35,10 @@ lam_status lam_network_add_channel_tokens(lam_network *network) {
     const char *names = lam_config_text(network->config, "model.channel_tokens");
     LAM_TRY(lam_alloc_array((void **)&network->channel_token, network->channels, sizeof(int32_t)));
     for (int64_t c = 0; c < network->channels; c++) {
-        int64_t token = lam_name_index(names, network->channel_names[c]);
+        int token = lam_text_place(names, ',', network->channel_names[c]);
         LAM_REQUIRE(token >= 0, LAM_ERROR_CONFIG, "model.channel_tokens lacks the channel %s",
                     network->channel_names[c]);
-        network->channel_token[c] = (int32_t)token;
+        network->channel_token[c] = token;
     }
     model->channel_token = network->channel_token;
     return LAM_OK;

@@ -81,6 +81,30 @@ static void texts(void **state) {
     lam_fault_arm(LAM_FAULT_ALLOC, 0);
 }
 
+static void places(void **state) {
+    (void)state;
+    static const struct {
+        const char *words;
+        char between;
+        const char *word;
+        int place;
+    } cases[] = {{"one|two|three", '|', "one", 0},
+                 {"one|two|three", '|', "two", 1},
+                 {"one|two|three", '|', "three", 2},
+                 {"one|two|three", '|', "tw", -1}, /* no part of a word */
+                 {"one|two|three", '|', "wo", -1},
+                 {"one|two|three", '|', "one|two", -1}, /* nor two of them */
+                 {"one|two|three", '|', "threefold", -1},
+                 {"onetwo|two", '|', "two", 1},
+                 {"DNA,A|B,RNA", ',', "A|B", 1},
+                 {"one", '|', "one", 0},
+                 {"one||two", '|', "", -1},
+                 {"", '|', "", -1},
+                 {"", '|', "one", -1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_int_equal(lam_text_place(cases[i].words, cases[i].between, cases[i].word), cases[i].place);
+}
+
 static void arenas(void **state) {
     (void)state;
     lam_arena arena = {0};
@@ -113,6 +137,7 @@ int main(void) {
         cmocka_unit_test(overflow),
         cmocka_unit_test(growth),
         cmocka_unit_test(texts),
+        cmocka_unit_test(places),
         cmocka_unit_test(arenas),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
