@@ -188,13 +188,6 @@ lam_status lam_writer_patch(lam_writer *writer, uint64_t offset, const void *byt
     return LAM_OK;
 }
 
-static void sync_folder_of(char *path) {
-    int descriptor = open(dirname(path), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (descriptor < 0) return;
-    fsync(descriptor); /* some file systems refuse it: the rename itself has succeeded */
-    close(descriptor);
-}
-
 lam_status lam_writer_commit(lam_writer **out) {
     lam_writer *writer = *out;
     lam_status status = LAM_OK;
@@ -206,7 +199,7 @@ lam_status lam_writer_commit(lam_writer **out) {
                      lam_why(errno));
     LAM_REQUIRE_GOTO(rename(writer->partial, writer->path) == 0, fail, LAM_ERROR_IO,
                      "%s: cannot be put in place: %s", writer->path, lam_why(errno));
-    sync_folder_of(writer->path);
+    lam_sync_folder(dirname(writer->path)); /* cuts its argument */
     lam_partial_drop(&writer->entry);
     lam_free(writer->partial);
     writer->partial = NULL;
@@ -264,6 +257,13 @@ lam_status lam_make_folders(const char *path) {
     }
     lam_free(copy);
     return status;
+}
+
+void lam_sync_folder(const char *folder) {
+    int descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (descriptor < 0) return;
+    fsync(descriptor);
+    close(descriptor);
 }
 
 lam_status lam_remove_tree(const char *path) {

@@ -54,6 +54,9 @@ void lam_reader_close(lam_reader **reader);
 bool lam_path_exists(const char *path);
 bool lam_path_is_folder(const char *path);
 lam_status lam_make_folders(const char *path); /* mkdir -p */
+/* The names in the folder, such as one that a rename has just put there, outlive a crash. No error where the
+ * file system refuses it: what was renamed is in place all the same. */
+void lam_sync_folder(const char *folder);
 lam_status lam_remove_tree(const char *path);
 /* Those of the names that are in the folder. */
 lam_status lam_remove_files(const char *folder, const char *const *names, size_t count);

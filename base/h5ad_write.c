@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <hdf5.h>
+#include <libgen.h>
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
@@ -324,27 +325,26 @@ done:
     return status;
 }
 
-static lam_status sync_path(const char *path, int flags) {
-    int descriptor = open(path, flags | O_CLOEXEC);
+static lam_status sync_file(const char *path) {
+    int descriptor = open(path, O_RDWR | O_CLOEXEC);
     LAM_REQUIRE(descriptor >= 0, LAM_ERROR_IO, "%s: %s", path, strerror(errno));
     int code = fsync(descriptor), reason = errno;
     close(descriptor);
-    LAM_REQUIRE(code == 0 || (reason == EINVAL && flags != O_RDWR), LAM_ERROR_IO, "%s: %s", path,
-                strerror(reason));
+    LAM_REQUIRE(code == 0, LAM_ERROR_IO, "%s: %s", path, strerror(reason));
     return LAM_OK;
 }
 
-/* The partial file becomes `path`; the folder is synced so that the name survives a crash too. */
+/* The partial file becomes `path`. */
 static lam_status replace_file(const char *partial, const char *path) {
     LAM_REQUIRE(!lam_fault_hit(LAM_FAULT_WRITE), LAM_ERROR_IO, "%s: cannot write (sync)", path);
-    LAM_TRY(sync_path(partial, O_RDWR));
-    LAM_REQUIRE(rename(partial, path) == 0, LAM_ERROR_IO, "%s: %s", path, strerror(errno));
-    const char *slash = strrchr(path, '/');
-    char *folder = NULL;
-    LAM_TRY(lam_text_copy_n(&folder, slash == NULL ? "." : path,
-                            slash == NULL || slash == path ? 1 : (size_t)(slash - path)));
-    lam_status status = sync_path(folder, O_RDONLY | O_DIRECTORY);
-    lam_free(folder);
+    LAM_TRY(sync_file(partial));
+    char *copy = NULL;
+    LAM_TRY(lam_text_copy(&copy, path));
+    lam_status status = LAM_OK;
+    LAM_REQUIRE_GOTO(rename(partial, path) == 0, done, LAM_ERROR_IO, "%s: %s", path, strerror(errno));
+    lam_sync_folder(dirname(copy)); /* cuts its argument */
+done:
+    lam_free(copy);
     return status;
 }
 

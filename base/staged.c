@@ -1,7 +1,6 @@
 #include "base/staged.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -48,13 +47,6 @@ lam_status lam_staged_add(lam_staged *s, const char *name, const char **path) {
     return LAM_OK;
 }
 
-static void sync_folder(const char *folder) {
-    int descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (descriptor < 0) return;
-    fsync(descriptor); /* some file systems refuse it: the renames themselves have succeeded */
-    close(descriptor);
-}
-
 lam_status lam_staged_commit(lam_staged *s) {
     for (int i = 0; i < s->count; i++) { /* a rename onto a folder would fail behind others that did not */
         struct stat info;
@@ -69,7 +61,7 @@ lam_status lam_staged_commit(lam_staged *s) {
         LAM_REQUIRE(failed == 0, LAM_ERROR_IO, "%s: cannot be put in place: %s", s->file[i].final,
                     lam_why(errno));
     }
-    sync_folder(s->folder);
+    lam_sync_folder(s->folder);
     return LAM_OK;
 }
 

@@ -1,13 +1,11 @@
 #include "train/checkpoint.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <xxhash.h>
 
@@ -57,13 +55,6 @@ static void test_delay(void) {
     while (nanosleep(&left, &left) != 0 && errno == EINTR) continue;
 }
 
-static void sync_folder(const char *path) {
-    int descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (descriptor < 0) return;
-    fsync(descriptor); /* some file systems refuse it: the files themselves are synced */
-    close(descriptor);
-}
-
 /* The weights that inference uses; where the rule averages them they come into the arena of the gradients, which holds
  * nothing between steps. */
 static lam_status write_model(const char *path, const lam_network *network, const lam_optimizer_state *o,
@@ -95,7 +86,7 @@ static lam_status fill_folder(const char *folder, const lam_network *network,
     LAM_TRY_GOTO(lam_file_hash(model, &hashes.model), done);
     LAM_TRY_GOTO(lam_file_hash(arenas, &hashes.optimizer), done);
     LAM_TRY_GOTO(lam_run_state_write(json, state, epoch, &hashes), done);
-    sync_folder(folder);
+    lam_sync_folder(folder);
 done:
     lam_free(model);
     lam_free(arenas);
@@ -129,7 +120,7 @@ lam_status lam_checkpoint_write(const char *run, const lam_network *network,
     LAM_TRY_GOTO(fill_folder(partial, network, optimizer, average, state, epoch), done);
     LAM_REQUIRE_GOTO(!lam_fault_hit(LAM_FAULT_WRITE) && rename(partial, final) == 0, done, LAM_ERROR_IO,
                      "%s: cannot be renamed to its final name: %s", partial, strerror(errno));
-    sync_folder(folders);
+    lam_sync_folder(folders);
     LAM_TRY_GOTO(write_latest(folders, state->step), done);
 done:
     lam_free(folders);
