@@ -124,13 +124,10 @@ static lam_status timings_section(lam_page *page, const lam_report_input *input)
 
 static lam_status fill(lam_page *page, const lam_report_input *inputs, int count,
                        const lam_report_maps *maps) {
-    bool others = lam_report_any(inputs, count, LAM_REPORT_RELATE);
-    const struct {
+    static const struct {
         lam_report_kind kind;
         lam_status (*draw)(lam_page *, const lam_report_input *);
-    } sections[] = {{LAM_REPORT_RELATE, lam_report_relate},
-                    {LAM_REPORT_AGAINST, others ? lam_report_compared : lam_report_relate},
-                    {LAM_REPORT_CONSISTENCY, lam_report_consistency},
+    } sections[] = {{LAM_REPORT_CONSISTENCY, lam_report_consistency},
                     {LAM_REPORT_RUN, lam_report_run},
                     {LAM_REPORT_RETRIEVE, lam_report_retrieve},
                     {LAM_REPORT_PROBE, lam_report_probe},
@@ -144,6 +141,7 @@ static lam_status fill(lam_page *page, const lam_report_input *inputs, int count
     for (int i = 0; i < count; i++)
         if (inputs[i].kind == LAM_REPORT_PICTURE)
             LAM_TRY(picture_section(page, inputs[i].path, inputs[i].label));
+    LAM_TRY(lam_report_relate(page, inputs, count));
     for (size_t k = 0; k < sizeof sections / sizeof *sections; k++)
         for (int i = 0; i < count; i++)
             if (inputs[i].kind == sections[k].kind) LAM_TRY(sections[k].draw(page, &inputs[i]));

@@ -40,6 +40,10 @@ bool lam_report_any(const lam_report_input *inputs, int count, lam_report_kind k
 /* Of all inputs together: the recall of known relationships; the paired comparisons. */
 lam_status lam_report_recall(lam_page *page, const lam_report_input *inputs, int count);
 lam_status lam_report_against(lam_page *page, const lam_report_input *inputs, int count);
+/* The same, what relate wrote: distributions, arms, clusters, neighbours, enrichment; files that are not there are
+ * left out. What a comparison holds is of its first map: beside other results it is not headed by its label, which
+ * names the other map, and distributions that one of them has as well are drawn there alone. */
+lam_status lam_report_relate(lam_page *page, const lam_report_input *inputs, int count);
 
 lam_status lam_report_run(lam_page *page, const lam_report_input *input);
 /* A record without a step (one line of metrics.jsonl): its memory and time tables, where it holds them. */
@@ -47,11 +51,6 @@ lam_status lam_report_record(lam_page *page, const char *text, size_t size, cons
 lam_status lam_report_probe(lam_page *page, const lam_report_input *input);
 lam_status lam_report_retrieve(lam_page *page, const lam_report_input *input);
 lam_status lam_report_sweep(lam_page *page, const lam_report_input *input);
-/* Distributions, arms, clusters, neighbours, enrichment; files that are not there are left out. */
-lam_status lam_report_relate(lam_page *page, const lam_report_input *input);
-/* Of a comparison beside other results: what it holds is of its first map, whose distributions are drawn where its own results
- * are, not under the name of the other map. */
-lam_status lam_report_compared(lam_page *page, const lam_report_input *input);
 lam_status lam_report_consistency(lam_page *page, const lam_report_input *input);
 
 typedef struct lam_report_maps {

@@ -207,16 +207,47 @@ static lam_status draw_parts(lam_page *page, const lam_report_input *input, bool
     return LAM_OK;
 }
 
-lam_status lam_report_relate(lam_page *page, const lam_report_input *input) {
-    return draw_parts(page, input, true);
+static lam_status read_histogram_file(const lam_report_input *input, char **bytes, size_t *size) {
+    char *path = NULL;
+    *bytes = NULL;
+    *size = 0;
+    LAM_TRY(lam_path_join(&path, input->path, "histogram.csv"));
+    lam_status status = lam_path_exists(path) ? lam_file_read(path, bytes, size) : LAM_OK;
+    lam_free(path);
+    return status;
 }
 
-lam_status lam_report_compared(lam_page *page, const lam_report_input *input) {
-    lam_report_input first = *input;
-    LAM_TRY(lam_text_format(&first.label, "the first map, against %s", input->label));
-    lam_status status = draw_parts(page, &first, false);
+static lam_status same_histogram(const lam_report_input *a, const lam_report_input *b, bool *same) {
+    char *mine = NULL, *theirs = NULL;
+    size_t length = 0, other = 0;
+    lam_status status = read_histogram_file(a, &mine, &length);
+    if (status == LAM_OK) status = read_histogram_file(b, &theirs, &other);
+    *same = mine && theirs && length == other && !memcmp(mine, theirs, length);
+    lam_free(mine);
+    lam_free(theirs);
+    return status;
+}
+
+static lam_status compared(lam_page *page, const lam_report_input *inputs, int count, int at) {
+    lam_report_input first = inputs[at];
+    bool drawn = false;
+    for (int i = 0; i < count && !drawn; i++)
+        if (inputs[i].kind == LAM_REPORT_RELATE || (inputs[i].kind == LAM_REPORT_AGAINST && i < at))
+            LAM_TRY(same_histogram(&inputs[i], &first, &drawn));
+    LAM_TRY(lam_text_format(&first.label, "the first map, against %s", inputs[at].label));
+    lam_status status = draw_parts(page, &first, !drawn);
     lam_free(first.label);
     return status;
+}
+
+lam_status lam_report_relate(lam_page *page, const lam_report_input *inputs, int count) {
+    bool others = lam_report_any(inputs, count, LAM_REPORT_RELATE);
+    for (int i = 0; i < count; i++)
+        if (inputs[i].kind == (others ? LAM_REPORT_RELATE : LAM_REPORT_AGAINST))
+            LAM_TRY(draw_parts(page, &inputs[i], true));
+    for (int i = 0; others && i < count; i++)
+        if (inputs[i].kind == LAM_REPORT_AGAINST) LAM_TRY(compared(page, inputs, count, i));
+    return LAM_OK;
 }
 
 /* ---- replicates ---- */

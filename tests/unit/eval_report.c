@@ -153,7 +153,8 @@ static void results_side_by_side(void **state) {
     assert_false(holds("all.html", "http://") || holds("all.html", "https://"));
 }
 
-/* A comparison holds the histogram of its first map, which is drawn once, under that map's own name. */
+/* A comparison holds the histogram of its first map, which is drawn once: under that map's own name, where its results are
+ * given as well. */
 static void distributions_are_drawn_once(void **state) {
     (void)state;
     static const char *const folders[] = {"first", "second", "pair"};
@@ -172,8 +173,19 @@ static void distributions_are_drawn_once(void **state) {
     assert_true(holds("pairs.html", "<h2>Distributions of cosines: first</h2>"));
     assert_true(holds("pairs.html", "<h2>Distributions of cosines: other</h2>"));
     assert_true(holds("pairs.html", "<h2>Clusters of genes: the first map, against other</h2>"));
+    assert_false(holds("pairs.html", "<h2>Distributions of cosines: the first map"));
     assert_int_equal(REPORT("pair", "--out", "pair.html"), 0);
     assert_true(holds("pair.html", "<h2>Distributions of cosines: pair</h2>"));
+    /* The results of another map, or of more genes, are not its own; a second comparison of it repeats the first. */
+    put("second/histogram.csv", "source,bin_low,bin_high,null_count,query_count\n"
+                                "pathway,-1,0,6,1\npathway,0,1,4,4\n");
+    assert_int_equal(REPORT("other=second", "other=pair", "again=pair", "--out", "first.html"), 0);
+    assert_true(holds("first.html", "<h2>Distributions of cosines: other</h2>"));
+    assert_true(holds("first.html", "<h2>Distributions of cosines: the first map, against other</h2>"));
+    assert_false(holds("first.html", "<h2>Distributions of cosines: the first map, against again</h2>"));
+    assert_int_equal(unlink("second/histogram.csv"), 0);
+    assert_int_equal(REPORT("second", "other=pair", "--out", "without.html"), 0);
+    assert_true(holds("without.html", "<h2>Distributions of cosines: the first map, against other</h2>"));
 }
 
 static void comparison_alone_keeps_its_scores(void **state) {
