@@ -124,34 +124,67 @@ static lam_status find_channels(const lam_foreign *file, lam_foreign_sizes *s) {
 }
 
 /* What config.json says is said of the file it lies beside, or of another one. */
+static lam_status check_size(const lam_foreign *file, const char *key, int64_t size) {
+    int64_t said = size;
+    LAM_TRY(lam_beside_whole(&file->config, key, 1, INT32_MAX, &said));
+    LAM_REQUIRE(said == size, LAM_ERROR_INPUT,
+                "%s: %s is %" PRId64 ", the tensors of %s make it %" PRId64
+                ": it belongs to other weights, put theirs in its place",
+                file->config.path, key, said, file->path, size);
+    return LAM_OK;
+}
+
+/* A decoder that the file lacks may be described all the same. */
 static lam_status check_config(const lam_foreign *file, const lam_foreign_sizes *s) {
     const struct {
+        lam_family family;
+        bool of_decoder;
         const char *key;
         int64_t size;
-    } sizes[] = {{"hidden_size", s->embed_dim},     {"num_hidden_layers", s->depth},
-                 {"intermediate_size", s->mlp_dim}, {"patch_size", s->patch_size},
-                 {"image_size", s->image_size},     {"num_channels", s->in_channels}};
-    if (file->family != LAM_FAMILY_VITMAE) return LAM_OK;
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        int64_t said = sizes[i].size;
-        LAM_TRY(lam_beside_whole(&file->config, sizes[i].key, 1, INT32_MAX, &said));
-        LAM_REQUIRE(said == sizes[i].size, LAM_ERROR_INPUT,
-                    "%s: %s is %" PRId64 ", the tensors of %s make it %" PRId64
-                    ": it belongs to other weights",
-                    file->config.path, sizes[i].key, said, file->path, sizes[i].size);
-    }
+    } sizes[] = {
+        {LAM_FAMILY_VITMAE, false, "hidden_size", s->embed_dim},
+        {LAM_FAMILY_VITMAE, false, "num_hidden_layers", s->depth},
+        {LAM_FAMILY_VITMAE, false, "intermediate_size", s->mlp_dim},
+        {LAM_FAMILY_VITMAE, false, "patch_size", s->patch_size},
+        {LAM_FAMILY_VITMAE, false, "image_size", s->image_size},
+        {LAM_FAMILY_VITMAE, false, "num_channels", s->in_channels},
+        {LAM_FAMILY_VITMAE, true, "decoder_hidden_size", s->decoder_embed_dim},
+        {LAM_FAMILY_VITMAE, true, "decoder_num_hidden_layers", s->decoder_depth},
+        {LAM_FAMILY_VITMAE, true, "decoder_intermediate_size", s->decoder_mlp_dim},
+        {LAM_FAMILY_PARALLEL, false, "embed_dim", s->embed_dim}, /* as export writes them */
+        {LAM_FAMILY_PARALLEL, false, "depth", s->depth},
+        {LAM_FAMILY_PARALLEL, false, "patch_size", s->patch_size},
+        {LAM_FAMILY_PARALLEL, false, "image_size", s->image_size},
+        {LAM_FAMILY_PARALLEL, true, "decoder_embed_dim", s->decoder_embed_dim},
+        {LAM_FAMILY_PARALLEL, true, "decoder_depth", s->decoder_depth},
+        {LAM_FAMILY_PARALLEL, true, "decoder.embed_dim", s->decoder_embed_dim}, /* a section, as published */
+        {LAM_FAMILY_PARALLEL, true, "decoder.depth", s->decoder_depth}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        if (file->family == sizes[i].family && (s->has_decoder || !sizes[i].of_decoder))
+            LAM_TRY(check_size(file, sizes[i].key, sizes[i].size));
     return LAM_OK;
 }
 
 static lam_status read_heads(const lam_foreign *file, lam_foreign_sizes *s) {
     lam_foreign_source q_norm;
     LAM_TRY(lam_beside_whole(&file->config, "decoder_num_attention_heads", 1, 1024, &s->decoder_num_heads));
-    LAM_TRY(lam_beside_whole(&file->config, "num_attention_heads", 1, 1024, &s->num_heads));
-    if (file->family == LAM_FAMILY_PARALLEL &&
-        lam_foreign_find(file, "encoder.vit_backbone.blocks.0.q_norm.weight", &q_norm) &&
-        q_norm.entry->count > 0)
-        s->num_heads = s->embed_dim / q_norm.entry->count;
-    return LAM_OK;
+    if (file->family != LAM_FAMILY_PARALLEL ||
+        !lam_foreign_find(file, "encoder.vit_backbone.blocks.0.q_norm.weight", &q_norm) ||
+        q_norm.entry->count <= 0)
+        return lam_beside_whole(&file->config, "num_attention_heads", 1, 1024, &s->num_heads);
+    s->num_heads = s->embed_dim / q_norm.entry->count;
+    return check_size(file, "num_attention_heads", s->num_heads);
+}
+
+/* The decoder's sizes; 0 where there is none. */
+static lam_status read_decoder(const lam_foreign *file, const names *n, lam_foreign_sizes *s) {
+    lam_foreign_source source;
+    bool cross = s->kind == LAM_MAE_CHANNEL_AGNOSTIC && !s->shared_decoder;
+    s->has_decoder = lam_foreign_find(file, n->to_decoder, &source);
+    if (!s->has_decoder) return LAM_OK;
+    LAM_TRY(dimension(file, n->to_decoder, 2, 0, &s->decoder_embed_dim));
+    s->decoder_depth = count_blocks(file, cross ? decoder_of_channel : n->decoder_block);
+    return dimension(file, cross ? "decoder.mlp.fc2.weight" : n->decoder_hidden, 2, 1, &s->decoder_mlp_dim);
 }
 
 static lam_status read_settings(const lam_foreign *file, lam_foreign_sizes *s) {
@@ -166,7 +199,6 @@ static lam_status read_settings(const lam_foreign *file, lam_foreign_sizes *s) {
 
 lam_status lam_foreign_sizes_read(const lam_foreign *file, lam_foreign_sizes *s) {
     const names *n = file->family == LAM_FAMILY_PARALLEL ? &parallel : &vit;
-    lam_foreign_source source;
     *s = (lam_foreign_sizes){.kind = file->family == LAM_FAMILY_PARALLEL ? LAM_MAE_VIT_PARALLEL : LAM_MAE_VIT,
                              .position_table = n->positions};
     LAM_TRY(dimension(file, n->cls, 3, 2, &s->embed_dim));
@@ -176,13 +208,8 @@ lam_status lam_foreign_sizes_read(const lam_foreign *file, lam_foreign_sizes *s)
     s->depth = count_blocks(file, n->block);
     LAM_TRY(read_settings(file, s));
     LAM_TRY(read_heads(file, s));
-    LAM_TRY(check_config(file, s));
-    s->has_decoder = lam_foreign_find(file, n->to_decoder, &source);
-    if (!s->has_decoder) return LAM_OK;
-    bool cross = s->kind == LAM_MAE_CHANNEL_AGNOSTIC && !s->shared_decoder;
-    LAM_TRY(dimension(file, n->to_decoder, 2, 0, &s->decoder_embed_dim));
-    s->decoder_depth = count_blocks(file, cross ? decoder_of_channel : n->decoder_block);
-    return dimension(file, cross ? "decoder.mlp.fc2.weight" : n->decoder_hidden, 2, 1, &s->decoder_mlp_dim);
+    LAM_TRY(read_decoder(file, n, s));
+    return check_config(file, s);
 }
 
 static lam_status compare_table(lam_foreign *file, const lam_parameters *computed, const char *name,

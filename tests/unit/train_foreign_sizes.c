@@ -114,6 +114,60 @@ static void what_files_beside_say(void **state) {
     free_set(truth);
 }
 
+/* The config.json of other weights is told by each size that it says; a decoder that the file lacks may have any. */
+static void sizes_of_other_weights(void **state) {
+    (void)state;
+    static const float zeros[16 * 64];
+    enum { RGB, BLOCK, WITH_DECODER }; /* WITH_DECODER: enough tensors of one to tell its sizes */
+    static const char vit[] = "\"num_attention_heads\": 3, \"decoder_num_attention_heads\": 4, ";
+    static const struct {
+        int kind;
+        const char *says, *wrong; /* NULL: it is taken */
+    } cases[] = {
+        {RGB,
+         "\"decoder_hidden_size\": 32, \"decoder_num_hidden_layers\": 2, \"decoder_intermediate_size\": 128",
+         NULL},
+        {RGB, "\"decoder_hidden_size\": 512", "decoder_hidden_size is 512"},
+        {RGB, "\"decoder_num_hidden_layers\": 8", "decoder_num_hidden_layers is 8"},
+        {RGB, "\"decoder_intermediate_size\": 64", "decoder_intermediate_size is 64"},
+        {BLOCK,
+         "\"embed_dim\": 64, \"depth\": 3, \"patch_size\": 8, \"image_size\": 32, \"num_attention_heads\": 2",
+         NULL},
+        {BLOCK, "\"embed_dim\": 384", "embed_dim is 384"},
+        {BLOCK, "\"depth\": 12", "depth is 12"},
+        {BLOCK, "\"patch_size\": 16", "patch_size is 16"},
+        {BLOCK, "\"image_size\": 256", "image_size is 256"},
+        {BLOCK, "\"num_attention_heads\": 4", "num_attention_heads is 4"},
+        {BLOCK, "\"decoder_embed_dim\": 512, \"decoder\": {\"depth\": 8}", NULL},
+        {WITH_DECODER, "\"decoder_embed_dim\": 512", "decoder_embed_dim is 512"},
+        {WITH_DECODER, "\"decoder_depth\": 8", "decoder_depth is 8"},
+        {WITH_DECODER, "\"decoder\": {\"embed_dim\": 512, \"depth\": 1}", "decoder.embed_dim is 512"},
+        {WITH_DECODER, "\"decoder\": {\"embed_dim\": 16, \"depth\": 8}", "decoder.depth is 8"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[256];
+        set *s = golden(cases[i].kind == RGB ? "vit_mae_rgb.safetensors" : "vit_parallel_block.safetensors");
+        if (cases[i].kind == WITH_DECODER) {
+            add(s, "encoder_decoder_proj.weight", 2, (int64_t[]){16, 64}, zeros);
+            add(s, "decoder.decoders.0.0.mlp.fc2.weight", 2, (int64_t[]){16, 64}, zeros);
+            add(s, "decoder.mlp.fc2.weight", 2, (int64_t[]){16, 64}, zeros);
+        }
+        snprintf(text, sizeof text, "{%s%s}", cases[i].kind == RGB ? vit : "", cases[i].says);
+        write_config(text);
+        if (cases[i].wrong) {
+            refuse(s, cases[i].wrong);
+            assert_non_null(strstr(lam_last_error(), in("config.json")));
+            assert_non_null(strstr(lam_last_error(), "model.pth make it "));
+            assert_non_null(strstr(lam_last_error(), "put theirs in its place"));
+        } else {
+            lam_network *network = import(s);
+            lam_network_free(&network);
+        }
+        free_set(s);
+    }
+    write_config(rgb_config);
+}
+
 /* Shapes whose product is nothing may have any dimensions; sums and products of them must not be made. */
 static void impossible_dimensions(void **state) {
     (void)state;
@@ -139,6 +193,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_cannot_be_computed),
         cmocka_unit_test(what_files_beside_say),
+        cmocka_unit_test(sizes_of_other_weights),
         cmocka_unit_test(impossible_dimensions),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
