@@ -27,7 +27,8 @@ lam_status lam_json_parse(lam_json **out, const char *text, size_t size, const c
 void lam_json_free(
     lam_json *json); /* only what was returned by object, array, parse; not borrowed children */
 
-/* Objects. Non-finite numbers are written as null; in keys and texts that are not UTF-8, '?' stands for each odd byte. `set` and `append` take over `child`. */
+/* Objects. Non-finite numbers are written as null; in keys and texts that are not UTF-8, '?' stands for each
+ * odd byte. `set` and `append` take over `child`. */
 void lam_json_set_int(lam_json *object, const char *key, int64_t value);
 void lam_json_set_float(lam_json *object, const char *key, double value);
 void lam_json_set_bool(lam_json *object, const char *key, bool value);

@@ -1,8 +1,9 @@
 /* Safetensors: named arrays with a JSON header; read and written streaming.
  *
  * Layout (little-endian): u64 N; N bytes of JSON {"__metadata__":{text:text}, name:{"dtype","shape",
- * "data_offsets":[begin,end)}...}, padded with spaces to a multiple of 8; data. On reading every offset is checked against the file, against
- * the shape and against the other tensors (no overlap, no gap); N <= 100 MB; names unique.
+ * "data_offsets":[begin,end)}...}, padded with spaces to a multiple of 8; data. On reading every offset is
+ * checked against the file, against the shape and against the other tensors (no overlap, no gap);
+ * N <= 100 MB; names unique.
  * Types read: F64 F32 F16 BF16 I64 I32 I16 I8 U8 U16 BOOL; written: any. */
 #ifndef LAMELLA_BASE_SAFETENSORS_H
 #define LAMELLA_BASE_SAFETENSORS_H

@@ -34,7 +34,8 @@ typedef struct lam_enrichment {
     double p;       /* P(X >= hits), hypergeometric */
     double jaccard; /* hits / size of the union */
 } lam_enrichment;
-/* As EFAAR: the population is the whole map, the query itself included. drawn [count_drawn] in any order, each once, of `population` rows. */
+/* As EFAAR: the population is the whole map, the query itself included. drawn [count_drawn] in any order,
+ * each once, of `population` rows. */
 lam_enrichment lam_cluster_enrichment(const int32_t *rows, int64_t count, const int32_t *drawn,
                                       int64_t count_drawn, int64_t population);
 

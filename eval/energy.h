@@ -26,9 +26,10 @@ lam_status lam_energy_sample(const int64_t *rows, int64_t count, uint64_t seed, 
 lam_status lam_energy_distances(const lam_replicates *r, const int64_t *controls, int64_t count,
                                 int64_t minimum, double *value);
 
-/* p [groups] = (1 + #{shuffled >= observed}) / (1 + draws) under exchange of the labels "replicate" and "control" within the rows of both, sizes
- * kept; of more than LAM_ENERGY_ROWS replicates that many are drawn. Ties to 1e-12 of E|x - y| count as larger. NaN where a group has fewer
- * than `minimum` rows. Memory of a thread: (controls + LAM_ENERGY_ROWS)^2 distances at most. */
+/* p [groups] = (1 + #{shuffled >= observed}) / (1 + draws) under exchange of the labels "replicate" and
+ * "control" within the rows of both, sizes kept; of more than LAM_ENERGY_ROWS replicates that many are drawn.
+ * Ties to 1e-12 of E|x - y| count as larger. NaN where a group has fewer than `minimum` rows. Memory of a
+ * thread: (controls + LAM_ENERGY_ROWS)^2 distances at most. */
 lam_status lam_energy_shuffle(const lam_replicates *r, const int64_t *controls, int64_t count,
                               int64_t minimum, int64_t draws, uint64_t seed, double *p);
 

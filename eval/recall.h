@@ -78,16 +78,17 @@ lam_status lam_recall_bootstrap(const lam_recall_problem *problem, int64_t rows,
  * variance of the share under sampling of genes is V = sum over pairs p, q with a common gene of r_p r_q / count^2 (Fafchamps and
  * Gubert 2007; Aronow, Samii and Assenova 2015), while weights w_i w_j give each pair's own square three times: V + 2 sum r_p^2 /
  * count^2, too wide wherever genes have few known partners. What is sampled is genes: dependence of pairs without a common gene, as
- * of the whole of a complex that moves together, is not in it (differences of two maps on the same pairs suffer little). Returns sqrt(V / that), V at least that of independent pairs;
- * work [rows] is overwritten. */
+ * of the whole of a complex that moves together, is not in it (differences of two maps on the same pairs
+ * suffer little). Returns sqrt(V / that), V at least that of independent pairs; work [rows] is overwritten. */
 double lam_recall_spread(const lam_pair *pairs, const double *residual, int64_t count, int64_t rows,
                          double *work);
 /* Interval of the finite values between the given quantiles (linear between order statistics); sorts `values`. */
 void lam_interval(double *values, int64_t count, double from, double to, double *low, double *high);
 
 /* The labels of the rows that `labelled` [rows] marks (NULL: of all) are shuffled among them `permutations` times, the null stays:
- * where the map holds compounds beside genes only genes may change places, or p tells that genes are no compounds. p [results] = (1 + k) / (1 + permutations), k the
- * shuffles that recover as many pairs or more (Phipson and Smyth 2010). */
+ * where the map holds compounds beside genes only genes may change places, or p tells that genes are no
+ * compounds. p [results] = (1 + k) / (1 + permutations), k the shuffles that recover as many pairs or more
+ * (Phipson and Smyth 2010). */
 lam_status lam_recall_permutation(const lam_directions *directions, const lam_recall_problem *problem,
                                   const bool *labelled, int64_t permutations, uint64_t seed, double *p);
 

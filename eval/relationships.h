@@ -40,8 +40,9 @@ lam_status lam_source_name(const char *path, char **name);
 /* The row of a name, of what it is an alias of where the map lacks it; -1: in neither way. aliases NULL: none. */
 int64_t lam_entity_find(const lam_names *names, const lam_aliases *aliases, const char *name);
 
-/* `paths`: files, or folders of .txt, .csv, .tsv, .gmt (.gz) files; in a folder, names with _clusters and READMEs are passed over. Says in a log line for each source how many pairs are used, how many are not,
- * and why. Sources without a pair in the map are left out; none left is LAM_ERROR_INPUT. */
+/* `paths`: files, or folders of .txt, .csv, .tsv, .gmt (.gz) files; in a folder, names with _clusters and
+ * READMEs are passed over. Says in a log line for each source how many pairs are used, how many are not, and
+ * why. Sources without a pair in the map are left out; none left is LAM_ERROR_INPUT. */
 lam_status lam_relationships_read(const char *const *paths, int path_count, const lam_names *names,
                                   const lam_aliases *aliases, int64_t rows, lam_relationships *out);
 void lam_relationships_free(lam_relationships *relationships);

@@ -83,7 +83,8 @@ typedef struct lam_report_tail {
 bool lam_report_tails(const lam_table *scores, lam_report_tail *tail);
 
 /* Rows of a table sorted by a column, greatest first: bars of all where they are few, else of the best and of the worst.
- * labels [rows], NULL: left out; deviation: a column, the interval is the value minus and plus it, or NULL. Rows without a number are left out. */
+ * labels [rows], NULL: left out; deviation: a column, the interval is the value minus and plus it, or NULL.
+ * Rows without a number are left out. */
 typedef struct lam_report_ranking {
     const char *title, *axis, *column, *deviation;
     double reference; /* NaN: none */

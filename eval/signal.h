@@ -42,16 +42,18 @@ typedef enum lam_consistency_measure {
  * squares, over n (n - 1): the sum over all pairs in n steps, to about 1e-16. */
 lam_status lam_consistency(const lam_replicates *r, lam_consistency_measure measure, double *value);
 
-/* p [groups] against `draws` sets of as many rows, drawn without replacement from the rows of all groups; batch [rows] 0..batches-1: each set
- * takes as many rows from each batch as the group has there; NULL: one batch. Cosine: (1 + #{null >= value}) / (1 + draws).
- * Angle: #{null < value} / draws, which may be 0, as published. Groups with the same numbers of rows share their null, which depends on
- * the seed, those numbers and the rows alone. */
+/* p [groups] against `draws` sets of as many rows, drawn without replacement from the rows of all groups;
+ * batch [rows] 0..batches-1: each set takes as many rows from each batch as the group has there; NULL: one
+ * batch. Cosine: (1 + #{null >= value}) / (1 + draws). Angle: #{null < value} / draws, which may be 0, as
+ * published. Groups with the same numbers of rows share their null, which depends on the seed, those numbers
+ * and the rows alone. */
 lam_status lam_consistency_permutation(const lam_replicates *r, lam_consistency_measure measure,
                                        const int64_t *batch, int64_t batches, int64_t draws, uint64_t seed,
                                        const double *value, double *p);
 
-/* p [count] of values against a null: 1 - searchsorted(null, value, side) / size, as published; may be 0. side left: the share of the null >=
- * value; right: > value. NaN in `null` is dropped (`kept` of it are left; where 0, every p is NaN), NaN in `value` stays. */
+/* p [count] of values against a null: 1 - searchsorted(null, value, side) / size, as published; may be 0.
+ * side left: the share of the null >= value; right: > value. NaN in `null` is dropped (`kept` of it are left;
+ * where 0, every p is NaN), NaN in `value` stays. */
 lam_status lam_null_p(const double *null, int64_t null_count, const double *value, int64_t count, bool right,
                       double *p, int64_t *kept);
 

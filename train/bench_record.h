@@ -2,12 +2,14 @@
  *
  * Keys: "bench" ("step"), "version", "model", "batch", "precision", "recompute", "drop_path", "device", "cpu", "isa", "threads", "library",
  * "steps"; "tokens" (patches of a crop), "step_ms" (the median of the steps), "crops_per_s", "spread" (of crops_per_s),
- * "gflops_per_crop", "kept_share" (of them, with drop_path), "gflops_per_s"; "limit_gflops_per_s" (lam_gemm_limit_measure), "limit_libraries" [{"name", "share"}],
- * "share_of_limit", "memory_gb_per_s" (lam_memory_limit); "peak_MiB" of the process after a step, before anything else was
- * measured, "activations_MiB", "memory_MiB" by owner;
- * "operations" [{"op", "pass", "calls", "ms", "share_of_step", "gflops_per_s", "gb_per_s", "share_of_limit"}], the slowest
- * first, ms the median over the steps, pass "forward", "backward", "again" (computed once more for the backward pass) or
- * "update"; share_of_limit is that of the products where an operation has some, else that of memory;
+ * "gflops_per_crop", "kept_share" (of them, with drop_path), "gflops_per_s"; "limit_gflops_per_s"
+ * (lam_gemm_limit_measure), "limit_libraries" [{"name", "share"}], "share_of_limit", "memory_gb_per_s"
+ * (lam_memory_limit); "peak_MiB" of the process after a step, before anything else was measured,
+ * "activations_MiB", "memory_MiB" by owner;
+ * "operations" [{"op", "pass", "calls", "ms", "share_of_step", "gflops_per_s", "gb_per_s", "share_of_limit"}],
+ * the slowest first, ms the median over the steps, pass "forward", "backward", "again" (computed once more for
+ * the backward pass) or "update"; share_of_limit is that of the products where an operation has some, else that
+ * of memory;
  * "products" [{"kind", "m", "n", "k", "count", "gflops_per_s", "library"}]. */
 #ifndef LAMELLA_TRAIN_BENCH_RECORD_H
 #define LAMELLA_TRAIN_BENCH_RECORD_H

@@ -12,8 +12,8 @@
  * channels (at least the network's) in the encoder, for each channel in the decoder; decoder.placeholder is zero.
  *
  * The bias of in_proj has 7 D values here and 4 D there (train/foreign.h), so one of the two layouts has to hold it: the
- * other 3 D must be zero, else LAM_ERROR_INPUT names model.bias_layout, which keeps them so in training. LEGACY: the first 3 D are zero, for timm <= 1.0.24. FIXED: the last 3 D are
- * zero, for timm >= 1.0.25.
+ * other 3 D must be zero, else LAM_ERROR_INPUT names model.bias_layout, which keeps them so in training.
+ * LEGACY: the first 3 D are zero, for timm <= 1.0.24. FIXED: the last 3 D are zero, for timm >= 1.0.25.
  *
  * `folder` is there already; files are replaced, all of them at the end (base/staged.h). A pytorch_model.bin that is no such
  * link, or a preprocessor_config.json beside openphenom's weights, is LAM_ERROR_USAGE. */

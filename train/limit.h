@@ -33,9 +33,10 @@ typedef struct lam_gemm_limit {
 } lam_gemm_limit;
 
 /* Floating-point operations a second of the matrix products of one training step, all linear maps of the graph in its type:
- * forward, gradient of the input, gradient of the weights; of the rows only `part` (0..1), where less is to be enough. Each product by itself is done again and again for its share of
- * `seconds`, by every library in turn; the fastest run of the fastest library counts: what the machine can do, not what it
- * happened to do. Packing is not counted. */
+ * forward, gradient of the input, gradient of the weights; of the rows only `part` (0..1), where less is to
+ * be enough. Each product by itself is done again and again for its share of `seconds`, by every library in
+ * turn; the fastest run of the fastest library counts: what the machine can do, not what it happened to do.
+ * Packing is not counted. */
 lam_status lam_gemm_limit_measure(const lam_graph *graph, double part, double seconds, lam_gemm_limit *limit);
 void lam_gemm_limit_free(lam_gemm_limit *limit);
 

@@ -2,7 +2,8 @@
  *
  * Lines: {"run": {...}} first; {"step", "loss", "grad_norm", "lr", "skipped", "epoch", then timings} a step;
  * {"step", "validation_loss"}; {"op_times": [...], "crops", "seconds", "step_seconds"} at the end, of the process that reached
- * it: crops / seconds is the speed with validations and checkpoints, crops / step_seconds without. "memory" of the run adds up. Non-finite numbers are null. */
+ * it: crops / seconds is the speed with validations and checkpoints, crops / step_seconds without. "memory"
+ * of the run adds up. Non-finite numbers are null. */
 #ifndef LAMELLA_TRAIN_METRICS_H
 #define LAMELLA_TRAIN_METRICS_H
 

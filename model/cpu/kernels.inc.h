@@ -1,5 +1,6 @@
 /* The kernels' source, compiled by kernels_<instruction set>.c with LAM_SUFFIX, LAM_VECTOR_FLOATS and
- * LAM_TILE_ROWS (of attention's register tiles: they fill the registers) set. Vectors are GCC/Clang vector extensions, so one source serves every width.
+ * LAM_TILE_ROWS (of attention's register tiles: they fill the registers) set. Vectors are GCC/Clang vector
+ * extensions, so one source serves every width.
  *
  * Families are written over the storage type `real` of activations (float, or bfloat16 in a uint16_t), with get(real) and
  * put(float); they compute in float. Each is compiled for both types; NAME() carries instruction set and type. */
