@@ -3,12 +3,12 @@
 #include <math.h>
 #include <omp.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/gemm.h"
 #include "base/memory.h"
 #include "base/threads.h"
+#include "eval/jobs.h"
 
 #define LANES 8 /* partial sums: one order for every vector width */
 
@@ -126,41 +126,42 @@ static lam_status run_block(const lam_directions *u, int64_t column, int64_t fir
     return LAM_OK;
 }
 
+/* Each job takes a part of the strips of one block; the last blocks, which have the most, come first. */
+typedef struct tiling {
+    const lam_directions *u;
+    float *memory; /* of each thread: what its worker has */
+    int64_t blocks, parts;
+    lam_tile_visit visit;
+    void *context;
+} tiling;
+
+static int64_t worker_floats(const lam_directions *u) {
+    return (u->columns + LAM_TILE_ROWS) * LAM_TILE_COLUMNS;
+}
+
+static lam_status run_part(void *of, int64_t index) {
+    const tiling *t = of;
+    int thread = omp_get_thread_num();
+    float *mine = t->memory + thread * worker_floats(t->u);
+    worker w = {mine, mine + t->u->columns * LAM_TILE_COLUMNS};
+    int64_t per_block = LAM_TILE_COLUMNS / LAM_TILE_ROWS, block = t->blocks - 1 - index / t->parts,
+            part = index % t->parts, first = part * PART_BLOCKS * per_block,
+            last = (part + 1) * PART_BLOCKS * per_block, end = (block + 1) * per_block,
+            strips = (t->u->rows + LAM_TILE_ROWS - 1) / LAM_TILE_ROWS;
+    if (end > strips) end = strips;
+    if (last > end) last = end;
+    if (first >= last) return LAM_OK;
+    return run_block(t->u, block * LAM_TILE_COLUMNS, first, last, &w, thread, t->visit, t->context);
+}
+
 lam_status lam_directions_tiles(const lam_directions *u, lam_tile_visit visit, void *context) {
-    int threads = lam_threads();
-    int64_t blocks = (u->rows + LAM_TILE_COLUMNS - 1) / LAM_TILE_COLUMNS,
-            per_block = LAM_TILE_COLUMNS / LAM_TILE_ROWS, parts = (blocks + PART_BLOCKS - 1) / PART_BLOCKS,
-            each = (u->columns + LAM_TILE_ROWS) * LAM_TILE_COLUMNS;
-    float *memory;
-    LAM_TRY(lam_alloc_array((void **)&memory, threads * each, sizeof *memory));
-    lam_status result = LAM_OK;
-    char message[512] = ""; /* of the thread that failed first: messages are a thread's own */
-    /* A thread takes a part of the strips of one block; the last blocks have the most. */
-#pragma omp parallel for collapse(2) schedule(dynamic, 1) num_threads(threads)
-    for (int64_t b = 0; b < blocks; b++) {
-        for (int64_t part = 0; part < parts; part++) {
-            int64_t block = blocks - 1 - b, first = part * PART_BLOCKS * per_block,
-                    last = (part + 1) * PART_BLOCKS * per_block, end = (block + 1) * per_block;
-            int thread = omp_get_thread_num();
-            worker w = {memory + thread * each, memory + thread * each + u->columns * LAM_TILE_COLUMNS};
-            lam_status status;
-#pragma omp atomic read
-            status = result;
-            if (end * LAM_TILE_ROWS > u->rows) end = (u->rows + LAM_TILE_ROWS - 1) / LAM_TILE_ROWS;
-            if (last > end) last = end;
-            if (status != LAM_OK || first >= last) continue;
-            status = run_block(u, block * LAM_TILE_COLUMNS, first, last, &w, thread, visit, context);
-            if (status != LAM_OK) {
-#pragma omp critical
-                if (result == LAM_OK) {
-                    snprintf(message, sizeof message, "%s", lam_last_error());
-#pragma omp atomic write
-                    result = status;
-                }
-            }
-        }
-    }
-    lam_free(memory);
-    LAM_REQUIRE(result == LAM_OK, result, "%s", message);
-    return LAM_OK;
+    tiling t = {.u = u,
+                .blocks = (u->rows + LAM_TILE_COLUMNS - 1) / LAM_TILE_COLUMNS,
+                .visit = visit,
+                .context = context};
+    t.parts = (t.blocks + PART_BLOCKS - 1) / PART_BLOCKS;
+    LAM_TRY(lam_alloc_array((void **)&t.memory, lam_threads() * worker_floats(u), sizeof *t.memory));
+    lam_status status = lam_jobs_run(&(lam_jobs){0}, t.blocks * t.parts, 1, run_part, &t);
+    lam_free(t.memory);
+    return status;
 }

@@ -2,25 +2,17 @@
 
 #include <math.h>
 #include <omp.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/gemm.h"
 #include "base/memory.h"
 #include "base/threads.h"
+#include "eval/jobs.h"
 
 typedef struct neighbour {
     double cosine;
     int64_t row;
 } neighbour;
-
-typedef struct search {
-    const lam_directions *u;
-    const int64_t *label, *fold;
-    const bool *taken;
-    int64_t classes, k;
-    int64_t *predicted;
-} search;
 
 /* What a thread works with. */
 typedef struct bench {
@@ -30,6 +22,15 @@ typedef struct bench {
     int64_t *votes;     /* [classes] */
     double *distance;   /* [classes] */
 } bench;
+
+typedef struct search {
+    const lam_directions *u;
+    const int64_t *label, *fold;
+    const bool *taken;
+    int64_t classes, k;
+    int64_t *predicted;
+    bench *benches; /* [threads] */
+} search;
 
 static void insert(neighbour *list, int64_t *held, int64_t k, neighbour found) {
     int64_t at = *held < k ? (*held)++ : k - 1;
@@ -74,8 +75,11 @@ static int64_t vote(const search *s, const bench *b, const neighbour *list) {
     return best;
 }
 
-static lam_status classify_strip(const search *s, const bench *b, int64_t row) {
+static lam_status classify_strip(void *of, int64_t strip) {
+    const search *s = of;
+    const bench *b = &s->benches[omp_get_thread_num()];
     const lam_directions *u = s->u;
+    int64_t row = strip * LAM_TILE_ROWS;
     int64_t rows = u->rows - row < LAM_TILE_ROWS ? u->rows - row : LAM_TILE_ROWS;
     memset(b->held, 0, LAM_TILE_ROWS * sizeof *b->held);
     for (int64_t column = 0; column < u->rows; column += LAM_TILE_COLUMNS) {
@@ -124,15 +128,13 @@ static void close_benches(bench *benches, int threads) {
 lam_status lam_knn_classify(const lam_directions *u, const int64_t *label, int64_t classes,
                             const int64_t *fold, int64_t folds, const bool *taken, int64_t k,
                             int64_t *predicted) {
-    search s = {u, label, fold, taken, classes, k, predicted};
+    search s = {u, label, fold, taken, classes, k, predicted, NULL};
     int threads = lam_threads();
-    bench *benches = NULL;
     lam_status status = LAM_OK;
-    char message[512] = "";
     LAM_TRY(check_sizes(&s, folds));
-    LAM_TRY_GOTO(lam_alloc_array((void **)&benches, threads, sizeof *benches), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&s.benches, threads, sizeof *s.benches), done);
     for (int t = 0; t < threads; t++) {
-        bench *b = &benches[t];
+        bench *b = &s.benches[t];
         LAM_TRY_GOTO(lam_alloc_array((void **)&b->tile, LAM_TILE_ROWS * LAM_TILE_COLUMNS, sizeof *b->tile),
                      done);
         LAM_TRY_GOTO(lam_alloc_array((void **)&b->nearest, LAM_TILE_ROWS * k, sizeof *b->nearest), done);
@@ -140,19 +142,9 @@ lam_status lam_knn_classify(const lam_directions *u, const int64_t *label, int64
         LAM_TRY_GOTO(lam_alloc_array((void **)&b->votes, classes, sizeof *b->votes), done);
         LAM_TRY_GOTO(lam_alloc_array((void **)&b->distance, classes, sizeof *b->distance), done);
     }
-    lam_status result = LAM_OK;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-    for (int64_t row = 0; row < u->rows; row += LAM_TILE_ROWS) {
-        lam_status mine = classify_strip(&s, &benches[omp_get_thread_num()], row);
-        if (mine == LAM_OK) continue;
-#pragma omp critical(lam_knn)
-        {
-            if (result == LAM_OK) snprintf(message, sizeof message, "%s", lam_last_error());
-            result = mine;
-        }
-    }
-    LAM_REQUIRE_GOTO(result == LAM_OK, done, result, "%s", message);
+    status =
+        lam_jobs_run(&(lam_jobs){0}, (u->rows + LAM_TILE_ROWS - 1) / LAM_TILE_ROWS, 1, classify_strip, &s);
 done:
-    close_benches(benches, threads);
+    close_benches(s.benches, threads);
     return status;
 }

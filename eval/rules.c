@@ -1,14 +1,13 @@
 #include "eval/rules.h"
 
 #include <omp.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/gemm.h"
-#include "base/log.h"
 #include "base/memory.h"
 #include "base/threads.h"
+#include "eval/jobs.h"
 
 /* ---- codes ---- */
 
@@ -112,6 +111,8 @@ typedef struct scan {
     lam_rule_blocks queries, candidates;
     chunk *chunks;
     int64_t chunk_count;
+    lam_rule_visit visit;
+    void *context;
     float *asked, *compared,
         *near; /* of one thread: [LAM_RULE_QUERIES, d], [d, LAM_TILE_COLUMNS], the tile */
 } scan;
@@ -141,8 +142,10 @@ static void turn(const lam_directions *u, const int64_t *rows, int64_t count, fl
     }
 }
 
-static lam_status run_chunk(const scan *s, const chunk *one, int thread, lam_rule_visit visit,
-                            void *context) {
+static lam_status run_chunk(void *of, int64_t index) {
+    const scan *s = of;
+    const chunk *one = &s->chunks[index];
+    int thread = omp_get_thread_num();
     int64_t d = s->u->columns, end = s->candidates.start[one->block + 1];
     float *asked = s->asked + thread * LAM_RULE_QUERIES * d,
           *compared = s->compared + thread * d * LAM_TILE_COLUMNS,
@@ -158,46 +161,17 @@ static lam_status run_chunk(const scan *s, const chunk *one, int thread, lam_rul
         turn(s->u, tile.candidates, tile.candidate_count, compared);
         LAM_TRY(lam_gemm_f32(false, false, one->count, tile.candidate_count, d, asked, d, compared,
                              LAM_TILE_COLUMNS, 0.0f, near, LAM_TILE_COLUMNS));
-        LAM_TRY(visit(context, thread, &tile));
+        LAM_TRY(s->visit(s->context, thread, &tile));
         tile.first = false;
     }
     return LAM_OK;
 }
 
-static lam_status run_chunks(const scan *s, const char *label, lam_rule_visit visit, void *context) {
-    lam_status result = LAM_OK;
-    char message[512] = ""; /* of the thread that failed first: messages are a thread's own */
-    int64_t finished = 0;
-    lam_progress *progress = lam_progress_start(label, s->chunk_count, "blocks");
-#pragma omp parallel for schedule(dynamic, 1) num_threads(lam_threads())
-    for (int64_t k = 0; k < s->chunk_count; k++) {
-        lam_status status;
-#pragma omp atomic read
-        status = result;
-        if (status != LAM_OK) continue;
-        status = run_chunk(s, &s->chunks[k], omp_get_thread_num(), visit, context);
-        if (status != LAM_OK) {
-#pragma omp critical
-            if (result == LAM_OK) {
-                snprintf(message, sizeof message, "%s", lam_last_error());
-#pragma omp atomic write
-                result = status;
-            }
-        }
-        int64_t now;
-#pragma omp atomic capture
-        now = ++finished;
-        lam_progress_update(progress, now, NULL);
-    }
-    lam_progress_finish(progress);
-    LAM_REQUIRE(result == LAM_OK, result, "%s", message);
-    return LAM_OK;
-}
-
 lam_status lam_rule_scan(const lam_directions *u, const lam_rule *rule, const char *label,
                          lam_rule_visit visit, void *context) {
-    scan s = {.u = u};
+    scan s = {.u = u, .visit = visit, .context = context};
     int64_t threads = lam_threads();
+    lam_jobs jobs = {0};
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(blocks_of(&s.queries, rule, rule->queries), done);
     LAM_TRY_GOTO(blocks_of(&s.candidates, rule, rule->candidates), done);
@@ -210,7 +184,9 @@ lam_status lam_rule_scan(const lam_directions *u, const lam_rule *rule, const ch
     LAM_TRY_GOTO(
         lam_alloc_array((void **)&s.near, threads * LAM_RULE_QUERIES * LAM_TILE_COLUMNS, sizeof *s.near),
         done);
-    status = run_chunks(&s, label, visit, context);
+    jobs.progress = lam_progress_start(label, s.chunk_count, "blocks");
+    status = lam_jobs_run(&jobs, s.chunk_count, 1, run_chunk, &s);
+    lam_progress_finish(jobs.progress);
 done:
     lam_rule_blocks_free(&s.queries);
     lam_rule_blocks_free(&s.candidates);
