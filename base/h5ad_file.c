@@ -203,6 +203,16 @@ bool lam_h5ad_is_boolean(hid_t type) {
     return same;
 }
 
+lam_status lam_h5ad_open_numbers(const char *path, hid_t parent, const char *name, dataset *out,
+                                 bool *boolean) {
+    LAM_TRY(lam_h5ad_open(path, parent, name, out));
+    H5T_class_t kind = H5Tget_class(out->type);
+    *boolean = lam_h5ad_is_boolean(out->type);
+    if (kind == H5T_INTEGER || kind == H5T_FLOAT || *boolean) return LAM_OK;
+    lam_h5ad_close(out);
+    LAM_FAIL(LAM_ERROR_FORMAT, "%s: '%s' holds no numbers", path, name);
+}
+
 /* Of one byte; the eight bytes of an element are then written from the back. */
 static void widen_booleans(void *numbers, int64_t count, bool real) {
     const signed char *bytes = numbers;
@@ -218,11 +228,8 @@ lam_status lam_h5ad_numbers(const char *path, hid_t parent, const char *name, hi
     dataset d = LAM_NO_DATASET;
     void *numbers = NULL;
     lam_status status = LAM_OK;
-    LAM_TRY(lam_h5ad_open(path, parent, name, &d));
-    H5T_class_t kind = H5Tget_class(d.type);
-    bool boolean = lam_h5ad_is_boolean(d.type);
-    LAM_REQUIRE_GOTO(kind == H5T_INTEGER || kind == H5T_FLOAT || boolean, done, LAM_ERROR_FORMAT,
-                     "%s: '%s' holds no numbers", path, name);
+    bool boolean = false;
+    LAM_TRY(lam_h5ad_open_numbers(path, parent, name, &d, &boolean));
     LAM_REQUIRE_GOTO(count < 0 || d.count == count, done, LAM_ERROR_FORMAT,
                      "%s: '%s' has %lld elements, not %lld", path, name, (long long)d.count,
                      (long long)count);

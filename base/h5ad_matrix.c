@@ -18,11 +18,8 @@ static bool is_float32(hid_t type) { return H5Tget_class(type) == H5T_FLOAT && H
 static lam_status read_dense(lam_embeddings *out, const char *path, hid_t file, const char *name) {
     dataset d = LAM_NO_DATASET;
     lam_status status = LAM_OK;
-    LAM_TRY(lam_h5ad_open(path, file, name, &d));
-    H5T_class_t kind = H5Tget_class(d.type);
-    bool boolean = lam_h5ad_is_boolean(d.type);
-    LAM_REQUIRE_GOTO(kind == H5T_INTEGER || kind == H5T_FLOAT || boolean, done, LAM_ERROR_FORMAT,
-                     "%s: '%s' holds no numbers", path, name);
+    bool boolean = false;
+    LAM_TRY(lam_h5ad_open_numbers(path, file, name, &d, &boolean));
     LAM_REQUIRE_GOTO(d.rank == 2, done, LAM_ERROR_FORMAT,
                      "%s: '%s' has %d dimensions; 2 are needed (rows, columns)", path, name, d.rank);
     out->was_float32 = is_float32(d.type);

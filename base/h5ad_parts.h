@@ -66,6 +66,9 @@ lam_status lam_h5ad_word(const char *path, hid_t object, const char *name, char 
 lam_status lam_h5ad_open(const char *path, hid_t parent, const char *name, dataset *out);
 void lam_h5ad_close(dataset *d);
 bool lam_h5ad_is_boolean(hid_t type);
+/* A dataset of integers, floats or booleans; LAM_ERROR_FORMAT, nothing open, where it is none. */
+lam_status lam_h5ad_open_numbers(const char *path, hid_t parent, const char *name, dataset *out,
+                                 bool *boolean);
 /* All elements of a dataset as `type` (8 bytes an element). `count` < 0: any number; *found (or NULL) says
  * how many. */
 lam_status lam_h5ad_numbers(const char *path, hid_t parent, const char *name, hid_t type, int64_t count,

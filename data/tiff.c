@@ -225,15 +225,20 @@ done:
     return status;
 }
 
-/* Pages of the full image (not thumbnails or masks), and the first one's properties. */
+/* Not a thumbnail or a mask. */
+static bool is_full_page(TIFF *tiff) {
+    uint32_t kind = 0;
+    TIFFGetField(tiff, TIFFTAG_SUBFILETYPE, &kind);
+    return (kind & (FILETYPE_REDUCEDIMAGE | FILETYPE_MASK)) == 0;
+}
+
+/* Pages of the full image, and the first one's properties. */
 static lam_status survey(TIFF *tiff, page *first, axes *a, int64_t *pages, const char *name) {
     char *description = NULL;
     *pages = 0;
     do {
-        uint32_t kind = 0;
         page p;
-        TIFFGetField(tiff, TIFFTAG_SUBFILETYPE, &kind);
-        if ((kind & (FILETYPE_REDUCEDIMAGE | FILETYPE_MASK)) != 0) continue;
+        if (!is_full_page(tiff)) continue;
         LAM_TRY(read_page(tiff, &p, name));
         if (*pages == 0) {
             *first = p;
@@ -293,10 +298,8 @@ static lam_status decode(TIFF *tiff, lam_image *out, const source *s, lam_projec
     LAM_TRY(lam_image_reserve(out, (size_t)s->size, MOST_RATIO, name));
     LAM_REQUIRE(TIFFSetDirectory(tiff, 0), LAM_ERROR_FORMAT, "%s: damaged TIFF: %s", name, s->message);
     do {
-        uint32_t kind = 0;
         page p;
-        TIFFGetField(tiff, TIFFTAG_SUBFILETYPE, &kind);
-        if ((kind & (FILETYPE_REDUCEDIMAGE | FILETYPE_MASK)) != 0) continue;
+        if (!is_full_page(tiff)) continue;
         LAM_TRY(read_page(tiff, &p, name));
         LAM_TRY(read_chunks(tiff, &p, out, done++ * samples, samples, s, name));
     } while (done < pages && TIFFReadDirectory(tiff));
