@@ -38,10 +38,10 @@ static void write_shards(const char *folder) {
     lam_table *table = NULL;
     lam_dataset *dataset = NULL;
     const char *plates[IMAGES], *wells[IMAGES];
-    char texts[IMAGES][2][8];
+    char texts[IMAGES][2][16];
     for (int i = 0; i < IMAGES; i++) {
-        snprintf(texts[i][0], 8, "P%d", i * PLATES / IMAGES);
-        snprintf(texts[i][1], 8, "A%02d", i);
+        snprintf(texts[i][0], sizeof texts[i][0], "P%d", i * PLATES / IMAGES);
+        snprintf(texts[i][1], sizeof texts[i][1], "A%02d", i);
         plates[i] = texts[i][0];
         wells[i] = texts[i][1];
     }
