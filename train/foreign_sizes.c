@@ -141,24 +141,21 @@ static lam_status check_config(const lam_foreign *file, const lam_foreign_sizes 
         bool of_decoder;
         const char *key;
         int64_t size;
-    } sizes[] = {
-        {LAM_FAMILY_VITMAE, false, "hidden_size", s->embed_dim},
-        {LAM_FAMILY_VITMAE, false, "num_hidden_layers", s->depth},
-        {LAM_FAMILY_VITMAE, false, "intermediate_size", s->mlp_dim},
-        {LAM_FAMILY_VITMAE, false, "patch_size", s->patch_size},
-        {LAM_FAMILY_VITMAE, false, "image_size", s->image_size},
-        {LAM_FAMILY_VITMAE, false, "num_channels", s->in_channels},
-        {LAM_FAMILY_VITMAE, true, "decoder_hidden_size", s->decoder_embed_dim},
-        {LAM_FAMILY_VITMAE, true, "decoder_num_hidden_layers", s->decoder_depth},
-        {LAM_FAMILY_VITMAE, true, "decoder_intermediate_size", s->decoder_mlp_dim},
-        {LAM_FAMILY_PARALLEL, false, "embed_dim", s->embed_dim}, /* as export writes them */
-        {LAM_FAMILY_PARALLEL, false, "depth", s->depth},
-        {LAM_FAMILY_PARALLEL, false, "patch_size", s->patch_size},
-        {LAM_FAMILY_PARALLEL, false, "image_size", s->image_size},
-        {LAM_FAMILY_PARALLEL, true, "decoder_embed_dim", s->decoder_embed_dim},
-        {LAM_FAMILY_PARALLEL, true, "decoder_depth", s->decoder_depth},
-        {LAM_FAMILY_PARALLEL, true, "decoder.embed_dim", s->decoder_embed_dim}, /* a section, as published */
-        {LAM_FAMILY_PARALLEL, true, "decoder.depth", s->decoder_depth}};
+    } sizes[] = {{LAM_FAMILY_VITMAE, false, "hidden_size", s->embed_dim},
+                 {LAM_FAMILY_VITMAE, false, "num_hidden_layers", s->depth},
+                 {LAM_FAMILY_VITMAE, false, "intermediate_size", s->mlp_dim},
+                 {LAM_FAMILY_VITMAE, false, "patch_size", s->patch_size},
+                 {LAM_FAMILY_VITMAE, false, "image_size", s->image_size},
+                 {LAM_FAMILY_VITMAE, false, "num_channels", s->in_channels},
+                 {LAM_FAMILY_VITMAE, true, "decoder_hidden_size", s->decoder_embed_dim},
+                 {LAM_FAMILY_VITMAE, true, "decoder_num_hidden_layers", s->decoder_depth},
+                 {LAM_FAMILY_VITMAE, true, "decoder_intermediate_size", s->decoder_mlp_dim},
+                 {LAM_FAMILY_PARALLEL, false, "embed_dim", s->embed_dim}, /* as export writes them */
+                 {LAM_FAMILY_PARALLEL, false, "depth", s->depth},
+                 {LAM_FAMILY_PARALLEL, false, "patch_size", s->patch_size},
+                 {LAM_FAMILY_PARALLEL, false, "image_size", s->image_size},
+                 {LAM_FAMILY_PARALLEL, true, "decoder_embed_dim", s->decoder_embed_dim},
+                 {LAM_FAMILY_PARALLEL, true, "decoder_depth", s->decoder_depth}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (file->family == sizes[i].family && (s->has_decoder || !sizes[i].of_decoder))
             LAM_TRY(check_size(file, sizes[i].key, sizes[i].size));
