@@ -153,12 +153,17 @@ lam_tensor *lam_parameter_rows(lam_graph *graph, const char *name, int64_t first
     return t;
 }
 
-lam_tensor *lam_keep(lam_graph *graph, lam_tensor *tensor, const char *name) {
+lam_tensor *lam_keep_forward(lam_graph *graph, lam_tensor *tensor, const char *name) {
     (void)graph;
     if (!tensor) return NULL;
-    tensor->kept = true;
+    tensor->kept_forward = true;
     snprintf(tensor->name, sizeof tensor->name, "%s", name);
     return tensor;
+}
+
+lam_tensor *lam_keep(lam_graph *graph, lam_tensor *tensor, const char *name) {
+    if (tensor) tensor->kept = true;
+    return lam_keep_forward(graph, tensor, name);
 }
 
 lam_node *lam_node_add(lam_graph *graph, const lam_op *op, int inputs, lam_tensor *const *input) {
@@ -263,7 +268,7 @@ lam_status lam_graph_differentiate(lam_graph *graph, lam_tensor *loss) {
     LAM_REQUIRE(loss->count == 1 && loss->requires_gradient, LAM_ERROR_INTERNAL,
                 "the loss must be one number that depends on a parameter");
     graph->loss = loss;
-    loss->kept = true;
+    loss->kept = loss->kept_forward = true;
     return LAM_OK;
 }
 

@@ -59,8 +59,10 @@ lam_tensor *lam_input(lam_graph *graph, const char *name, lam_dtype dtype, int r
 lam_tensor *lam_parameter(lam_graph *graph, const char *name);
 /* Rows [first, first + count) of a parameter as a tensor of its own: a fused matrix used in parts. */
 lam_tensor *lam_parameter_rows(lam_graph *graph, const char *name, int64_t first, int64_t count);
-/* Keeps an activation readable after forward (its memory is not reused). Returns the tensor. */
+/* Keeps an activation readable after forward (its memory is not reused). Returns the tensor. lam_keep_forward: until the backward
+ * pass begins, for what is large. */
 lam_tensor *lam_keep(lam_graph *graph, lam_tensor *tensor, const char *name);
+lam_tensor *lam_keep_forward(lam_graph *graph, lam_tensor *tensor, const char *name);
 void *lam_tensor_data(const lam_tensor *tensor); /* valid after lam_graph_plan */
 lam_dtype lam_tensor_dtype(const lam_tensor *tensor);
 int lam_tensor_rank(const lam_tensor *tensor);
@@ -118,7 +120,8 @@ typedef struct lam_op_time {
     bool again; /* computed once more for the backward pass (lam_graph_set_recompute) */
     int64_t calls;
     double seconds, flops; /* matrix products only */
-    double bytes;          /* of what it reads and writes, each once; gradients of weights twice, as if all were added to */
+    double
+        bytes; /* of what it reads and writes, each once; gradients of weights twice, as if all were added to */
 } lam_op_time;
 void lam_graph_profile(lam_graph *graph, bool on); /* on also resets */
 int64_t lam_graph_op_times(const lam_graph *graph, lam_op_time *times, int64_t maximum);

@@ -29,7 +29,7 @@ struct lam_tensor {
     lam_parameters *parameters;           /* that it belongs to */
     lam_node *producer;                   /* NULL: input or parameter */
     lam_tensor *bound;                    /* [1] I64: actual rows of dimension 0 */
-    bool requires_gradient, kept, is_input, gradient_written;
+    bool requires_gradient, kept, kept_forward, is_input, gradient_written;
     bool is_part;                                                    /* rows of a parameter */
     int64_t last_forward_use, last_backward_use, first_gradient_use; /* times; -1: never */
     /* Recomputed tensors live twice, at two addresses: from birth to the last forward use, and from the recomputation to the

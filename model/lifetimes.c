@@ -80,7 +80,8 @@ static void mark_recomputed(lam_graph *graph, lam_recompute what) {
     for (int64_t i = 0; i < n && what == LAM_RECOMPUTE_NORM_GELU; i++) {
         lam_node *node = graph->nodes[i];
         for (int k = 0; k < node->output_count && node->op->again; k++)
-            node->outputs[k]->recomputed = (node->op->again_outputs >> k & 1u) && !node->outputs[k]->kept &&
+            node->outputs[k]->recomputed = (node->op->again_outputs >> k & 1u) &&
+                                           !node->outputs[k]->kept_forward &&
                                            node->outputs[k]->first_backward_use >= 0;
     }
     for (int64_t i = 0; i < n && what == LAM_RECOMPUTE_BLOCK; i++) {
@@ -88,7 +89,7 @@ static void mark_recomputed(lam_graph *graph, lam_recompute what) {
         node->recomputed = node->block > 0 && node->block < graph->blocks && lam_runs_backward(graph, node);
         for (int k = 0; k < node->output_count && node->recomputed; k++)
             node->outputs[k]->recomputed =
-                !node->outputs[k]->kept && !leaves_block(graph, node, node->outputs[k]);
+                !node->outputs[k]->kept_forward && !leaves_block(graph, node, node->outputs[k]);
     }
     for (int64_t i = 0; i < n; i++) {
         lam_node *node = graph->nodes[i];

@@ -90,6 +90,7 @@ static void collect_tensor(lam_graph *graph, lam_tensor *t, block *blocks, int64
     } else {
         last = later(last, t->last_backward_use);
     }
+    if (t->kept_forward) last = later(last, graph->node_count - 1);
     add_block(blocks, count, bytes, born, t->kept ? FOREVER : last, OWNER_ACTIVATION, &t->places[0]);
     if (graph->loss && t->requires_gradient && (t->first_gradient_use >= 0 || t == graph->loss))
         add_block(blocks, count, bytes, t == graph->loss ? backward : t->first_gradient_use, backward,

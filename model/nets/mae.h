@@ -90,13 +90,13 @@ typedef struct lam_mae_io {
                                 the Fourier loss */
     lam_tensor
         *latent; /* [B, 1 + K, D] what the decoder gets: after vit.layernorm (mae_vit), else without a norm */
-    lam_tensor *logits; /* [B, N, P*P*C] prediction, cls dropped */
+    lam_tensor *logits; /* [B, N, P*P*C] prediction, cls dropped; until the backward pass */
     lam_tensor *mask;   /* [B, N] F32, 1 = masked */
     lam_tensor
         *loss_mask; /* [B, N] F32, 1 = masked and decoded; `mask` itself where all are; elsewhere logits are 0
                                 for what is not decoded */
     lam_tensor *ids_restore; /* [B, N] I32 */
-    lam_tensor *target;      /* [B, N, P*P*C] standardised patches (before norm_pix) */
+    lam_tensor *target; /* [B, N, P*P*C] standardised patches (before norm_pix); until the backward pass */
     /* mae_channel_agnostic: N above is K * tokens_per_channel, channel by channel, and the rows of logits and target have P*P
      * elements, for the K channels that the step sees. */
     int64_t tokens_per_channel; /* 0: a token holds all channels */

@@ -150,7 +150,7 @@ static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_
     }
     lam_tensor *patches = lam_mae_channel_input(g, c, batch, io->channel_ids, &io->input);
     io->tokens_per_channel = places;
-    io->target = lam_keep(g, patches, "target");
+    io->target = lam_keep_forward(g, patches, "target");
     io->sample_weight = lam_input(g, "sample_weight", LAM_F32, 1, (int64_t[]){batch});
     lam_tensor *present =
         c->channels_per_step ? lam_select_channels(g, io->input.present, io->channel_ids) : io->input.present;

@@ -103,7 +103,7 @@ static lam_tensor *embed(lam_graph *g, lam_tensor *patches, lam_tensor *ids_keep
 
 static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_io *io) {
     lam_tensor *patches = lam_mae_input(g, c, batch, NULL, &io->input);
-    io->target = lam_keep(g, patches, "target");
+    io->target = lam_keep_forward(g, patches, "target");
     lam_mae_plan plan = lam_mae_masked(g, c, batch, lam_mae_patches(c), io);
     io->sample_weight = lam_input(g, "sample_weight", LAM_F32, 1, (int64_t[]){batch});
 

@@ -238,7 +238,7 @@ lam_tensor *lam_mae_decoder_tokens(lam_graph *g, const lam_mae_plan *plan, lam_t
 
 void lam_mae_predicted(lam_graph *g, const lam_mae_config *c, lam_tensor *prediction, lam_tensor *target,
                        lam_mae_io *io) {
-    io->logits = lam_keep(g, prediction, "logits");
+    io->logits = lam_keep_forward(g, prediction, "logits");
     io->loss = lam_keep(
         g, lam_mae_loss(g, c, prediction, target, io->loss_mask, io->sample_weight, &io->sample_loss),
         "loss");

@@ -277,7 +277,7 @@ static void free_net(net *n) {
 }
 
 /* Pixels are a function of the sample. */
-static void run_net(net *n, int64_t step, int64_t first_id, float drop_scale) {
+static void forward_net(net *n, int64_t step, int64_t first_id, float drop_scale) {
     int64_t pixels = lam_tensor_count(n->io.input.pixels) / n->batch;
     for (int64_t b = 0; b < n->batch; b++) {
         ((int64_t *)lam_tensor_data(n->io.sample_ids))[b] = first_id + b;
@@ -289,6 +289,10 @@ static void run_net(net *n, int64_t step, int64_t first_id, float drop_scale) {
     if (n->io.drop_scale) *(float *)lam_tensor_data(n->io.drop_scale) = drop_scale;
     lam_parameters_zero_gradients(n->p);
     ok(lam_graph_forward(n->g));
+}
+
+static void run_net(net *n, int64_t step, int64_t first_id, float drop_scale) {
+    forward_net(n, step, first_id, drop_scale);
     ok(lam_graph_backward(n->g));
 }
 
@@ -296,10 +300,12 @@ static void nothing_dropped_where_told(void **state) {
     (void)state;
     net plain = make_net(0, 3, LAM_F32), dropping = make_net(0.6, 3, LAM_F32);
     assert_null(plain.io.drop_scale);
-    run_net(&plain, 1, 0, 1);
-    run_net(&dropping, 1, 0, 0);
+    forward_net(&plain, 1, 0, 1);
+    forward_net(&dropping, 1, 0, 0);
     assert_memory_equal(lam_tensor_data(plain.io.logits), lam_tensor_data(dropping.io.logits),
                         (size_t)lam_tensor_count(dropping.io.logits) * sizeof(float));
+    ok(lam_graph_backward(plain.g));
+    ok(lam_graph_backward(dropping.g));
     assert_memory_equal(plain.p->gradients, dropping.p->gradients,
                         (size_t)dropping.p->trainable * sizeof(float));
     run_net(&dropping, 1, 0, 1);
@@ -334,11 +340,13 @@ static void check_unwritten(lam_dtype activation) {
     net dirty = make_net(0.9, 3, activation);
     unsetenv("LAMELLA_POISON");
     for (int64_t step = 0; step < 10; step++) {
-        run_net(&clean, step, 0, 1);
-        run_net(&dirty, step, 0, 1);
+        forward_net(&clean, step, 0, 1);
+        forward_net(&dirty, step, 0, 1);
         assert_true(isfinite(*(float *)lam_tensor_data(clean.io.loss)));
         assert_memory_equal(lam_tensor_data(clean.io.logits), lam_tensor_data(dirty.io.logits),
                             (size_t)lam_tensor_count(clean.io.logits) * (activation == LAM_F32 ? 4 : 2));
+        ok(lam_graph_backward(clean.g));
+        ok(lam_graph_backward(dirty.g));
         assert_memory_equal(clean.p->gradients, dirty.p->gradients,
                             (size_t)clean.p->trainable * sizeof(float));
     }
