@@ -284,7 +284,7 @@ static void poison(lam_node *node, bool backward) {
         fill(node->backward_workspace, node->backward_workspace_bytes);
         for (int k = 0; k < node->input_count; k++) {
             lam_tensor *t = node->inputs[k];
-            if (!t->parameter && !t->gradient_written)
+            if (!t->parameter && !t->gradient_written && !t->gradient_in_place)
                 fill(t->gradient, (size_t)t->count * lam_dtype_bytes(t->dtype));
         }
         return;

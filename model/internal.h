@@ -30,7 +30,9 @@ struct lam_tensor {
     lam_node *producer;                   /* NULL: input or parameter */
     lam_tensor *bound;                    /* [1] I64: actual rows of dimension 0 */
     bool requires_gradient, kept, kept_forward, is_input, gradient_written;
-    bool is_part;                                                    /* rows of a parameter */
+    bool
+        gradient_in_place; /* the gradient overwrites the data, whose last reader is the gradient's first writer */
+    bool is_part;          /* rows of a parameter */
     int64_t last_forward_use, last_backward_use, first_gradient_use; /* times; -1: never */
     /* Recomputed tensors live twice, at two addresses: from birth to the last forward use, and from the recomputation to the
      * last backward use. */
@@ -56,6 +58,8 @@ typedef struct lam_op {
     const char *name;
     uint32_t backward_reads_inputs,
         backward_reads_outputs; /* bit i: the backward rule reads input or output i */
+    uint32_t
+        gradients_in_place; /* bit i: what backward needs of input i it has read where it writes the gradient of input i */
     lam_status (*forward)(lam_node *node);
     lam_status (*backward)(lam_node *node); /* NULL: no gradient passes */
     double (*flops)(const lam_node *node);  /* of forward; NULL: 0 */

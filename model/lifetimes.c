@@ -102,9 +102,26 @@ static void mark_recomputed(lam_graph *graph, lam_recompute what) {
     }
 }
 
+/* Whose gradient may take the place of the data: nobody reads them after the gradient's first writer. */
+static void mark_in_place(lam_graph *graph) {
+    for (int64_t i = 0; i < graph->tensor_count; i++) graph->tensors[i]->gradient_in_place = false;
+    for (int64_t i = 0; i < graph->node_count; i++) {
+        const lam_node *node = graph->nodes[i];
+        int64_t time = 2 * graph->node_count - 1 - i;
+        if (!lam_runs_backward(graph, node)) continue;
+        for (int k = 0; k < node->input_count; k++) {
+            lam_tensor *t = node->inputs[k];
+            if (node->op->gradients_in_place >> k & 1u && t->producer && !t->kept && t->requires_gradient &&
+                t->first_gradient_use == time && t->last_backward_use == time)
+                t->gradient_in_place = true;
+        }
+    }
+}
+
 void lam_graph_find_lifetimes(lam_graph *graph, lam_recompute what) {
     find_uses(graph);
     mark_recomputed(graph, what);
+    mark_in_place(graph);
 }
 
 lam_status lam_graph_find_final_gradients(lam_graph *graph) {

@@ -81,18 +81,19 @@ static void collect_tensor(lam_graph *graph, lam_tensor *t, block *blocks, int64
         return;
     }
     int64_t born = birth(graph, t), backward = 2 * graph->node_count - 1 - born;
-    int64_t last = later(born, t->last_forward_use);
+    int64_t last = later(born, t->last_forward_use),
+            last_backward = t->gradient_in_place ? backward : t->last_backward_use;
     if (t->recomputed) {
         int64_t again =
             t->producer->recomputed ? lam_again_time(graph, t->producer->block) : t->first_backward_use;
-        add_block(blocks, count, bytes, again, later(again, t->last_backward_use), OWNER_ACTIVATION,
-                  &t->places[1]);
+        add_block(blocks, count, bytes, again, later(again, last_backward), OWNER_ACTIVATION, &t->places[1]);
     } else {
-        last = later(last, t->last_backward_use);
+        last = later(last, last_backward);
     }
     if (t->kept_forward) last = later(last, graph->node_count - 1);
     add_block(blocks, count, bytes, born, t->kept ? FOREVER : last, OWNER_ACTIVATION, &t->places[0]);
-    if (graph->loss && t->requires_gradient && (t->first_gradient_use >= 0 || t == graph->loss))
+    if (graph->loss && t->requires_gradient && !t->gradient_in_place &&
+        (t->first_gradient_use >= 0 || t == graph->loss))
         add_block(blocks, count, bytes, t == graph->loss ? backward : t->first_gradient_use, backward,
                   OWNER_GRADIENT, &t->gradient);
 }
@@ -191,6 +192,10 @@ static lam_status lay_out(lam_graph *graph) {
 static lam_status settle(lam_graph *graph, void *arena, size_t total) {
     for (int64_t i = 0; i < graph->planned_count; i++)
         *graph->planned_blocks[i].where = (char *)arena + graph->planned_blocks[i].offset;
+    for (int64_t i = 0; i < graph->tensor_count; i++) {
+        lam_tensor *t = graph->tensors[i];
+        if (t->gradient_in_place) t->gradient = t->places[t->recomputed];
+    }
     report_memory(graph, graph->planned_blocks, graph->planned_count, total, &graph->report);
     LAM_TRY(lam_graph_find_final_gradients(graph));
     LAM_TRY(reserve_packed(graph));

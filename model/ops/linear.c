@@ -178,8 +178,8 @@ static lam_status backward(lam_node *node, const void *slope, void *dy) {
         if (slope)
             node->kernels->multiply(row_of(node, slope, s.first, width), row_of(node, dy, s.first, width),
                                     s.rows * width);
-        LAM_TRY(input_gradient(node, s, dy, dx, add));
         LAM_TRY(weight_gradients(node, s, dy));
+        LAM_TRY(input_gradient(node, s, dy, dx, add)); /* over x, maybe */
     }
     return LAM_OK;
 }
@@ -228,12 +228,14 @@ static lam_status linear_forward(lam_node *node) {
 static lam_status linear_backward(lam_node *node) { return backward(node, NULL, node->outputs[0]->gradient); }
 static const lam_op linear_op = {.name = "linear",
                                  .backward_reads_inputs = 3,
+                                 .gradients_in_place = 1,
                                  .forward = linear_forward,
                                  .backward = linear_backward,
                                  .flops = linear_flops,
                                  .prepare = prepare};
 static const lam_op linear_qkv_op = {.name = "linear_qkv",
                                      .backward_reads_inputs = 1 | 2 | 8 | 32,
+                                     .gradients_in_place = 1,
                                      .forward = linear_forward,
                                      .backward = linear_backward,
                                      .flops = linear_flops,
@@ -274,6 +276,7 @@ static lam_status linear_gelu_backward(lam_node *node) {
 static const lam_op linear_gelu_op = {.name = "linear_gelu",
                                       .backward_reads_inputs = 3,
                                       .backward_reads_outputs = 2,
+                                      .gradients_in_place = 1,
                                       .forward = linear_gelu_forward,
                                       .backward = linear_gelu_backward,
                                       .flops = linear_flops,

@@ -76,6 +76,7 @@ static lam_status masked_loss_backward(lam_node *node) {
 
 static const lam_op masked_loss_op = {.name = "masked_loss",
                                       .backward_reads_inputs = 1 | 2 | 4 | 8,
+                                      .gradients_in_place = 1,
                                       .forward = masked_loss_forward,
                                       .backward = masked_loss_backward};
 
