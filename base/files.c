@@ -345,6 +345,9 @@ void lam_free_texts(char **texts, int64_t count) {
 }
 
 lam_status lam_require_absent(const char *path, bool force) {
+    struct stat info;
+    LAM_REQUIRE(stat(path, &info) != 0 || S_ISREG(info.st_mode) || S_ISDIR(info.st_mode), LAM_ERROR_USAGE,
+                "'%s' is neither a file nor a folder: choose another name", path);
     LAM_REQUIRE(force || !lam_path_exists(path), LAM_ERROR_USAGE,
                 "'%s' exists already: choose another name or give --force", path);
     return LAM_OK;
@@ -356,7 +359,9 @@ lam_status lam_require_new_file(const char *path, bool force) {
     char *copy;
     LAM_TRY(lam_text_copy(&copy, path));
     const char *folder = dirname(copy);
-    int refused = access(folder, W_OK | X_OK) != 0 ? errno : lam_path_is_folder(folder) ? 0 : ENOTDIR;
+    int refused = lam_path_exists(folder) && !lam_path_is_folder(folder) ? ENOTDIR
+                  : access(folder, W_OK | X_OK) != 0                     ? errno
+                                                                         : 0;
     lam_free(copy);
     LAM_REQUIRE(!refused, LAM_ERROR_IO, "%s: cannot be written: %s", path, strerror(refused));
     return LAM_OK;

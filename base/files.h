@@ -67,7 +67,7 @@ lam_status lam_path_join(char **out, const char *folder,
 /* Sorted names of the entries of a folder that end with `suffix` ("" = all). Free each and the array. */
 lam_status lam_list_folder(const char *folder, const char *suffix, char ***names, int64_t *count);
 void lam_free_texts(char **texts, int64_t count);
-/* LAM_ERROR_USAGE that names the path and --force where `path` exists and force is false. */
+/* LAM_ERROR_USAGE that names the path and --force where `path` exists and force is false, or is a device or a pipe. */
 lam_status lam_require_absent(const char *path, bool force);
 /* The same for a file that a long computation will write: its folder must be there and writable too (LAM_ERROR_IO). */
 lam_status lam_require_new_file(const char *path, bool force);

@@ -330,6 +330,9 @@ lam_status lam_settings_for_shards(lam_config *config, lam_settings *s, const la
                 "model.in_channels: %" PRId64 ", but %s holds %" PRId64
                 " channels; leave the key out to take them all",
                 s->model.in_channels, lam_shards_path(shards), channels);
+    LAM_REQUIRE(s->schedule.min_lr <= s->schedule.lr, LAM_ERROR_CONFIG,
+                "optim.min_lr: %g, where the rate ends, but the highest, optim.lr, is %g; take a smaller one",
+                s->schedule.min_lr, s->schedule.lr);
     LAM_REQUIRE(s->model.channels_per_step < channels, LAM_ERROR_CONFIG,
                 "model.channels_per_step: %" PRId64 ", but %s holds %" PRId64 " channels; 0 takes them all",
                 s->model.channels_per_step, lam_shards_path(shards), channels);

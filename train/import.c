@@ -80,10 +80,10 @@ static lam_status set_channel_tokens(const target *t, int64_t channels) {
 static lam_status configure(const target *t, const lam_foreign_sizes *s) {
     double ratio = (double)s->mlp_dim / (double)s->embed_dim,
            decoder_ratio = (double)s->decoder_mlp_dim / (double)s->decoder_embed_dim;
-    LAM_REQUIRE(
-        !s->has_decoder || ratio == decoder_ratio, LAM_ERROR_INPUT,
-        "%s: its decoder has an MLP of %g times its width, its encoder of %g: the networks here have one ratio",
-        t->file, decoder_ratio, ratio);
+    if (s->has_decoder && ratio != decoder_ratio) { /* the ratio is the decoder's */
+        LAM_TRY(set_int(t, "model.mlp_dim", s->mlp_dim));
+        ratio = decoder_ratio;
+    }
     LAM_TRY(set_text(t, "model.name", lam_mae_name(s->kind)));
     LAM_TRY(set_int(t, "model.embed_dim", s->embed_dim));
     LAM_TRY(set_int(t, "model.depth", s->depth));
@@ -186,7 +186,7 @@ static lam_status read_weights(lam_network *network, lam_foreign *file) {
 static lam_status settle(lam_network *network, const char *path) {
     lam_status status = lam_config_check(network->config);
     if (status == LAM_OK) status = lam_settings_from(network->config, &network->settings);
-    if (status == LAM_OK) status = lam_mae_check(&network->settings.model);
+    if (status == LAM_OK) status = lam_mae_check_encoder(&network->settings.model);
     return status == LAM_ERROR_CONFIG ? lam_fail_context(LAM_ERROR_INPUT, "%s", path) : status;
 }
 

@@ -20,7 +20,7 @@ bool lam_network_of_decoder(const char *parameter) {
 
 lam_status lam_network_add_parameters(lam_network *network, uint64_t seed) {
     const lam_mae_config *model = &network->settings.model;
-    LAM_TRY(lam_mae_check(model));
+    LAM_TRY(lam_mae_check_encoder(model));
     LAM_TRY(lam_parameters_create(&network->parameters));
     LAM_TRY(lam_mae_parameters(network->parameters, model));
     LAM_TRY(lam_parameters_layout(network->parameters, seed));

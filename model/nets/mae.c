@@ -47,7 +47,7 @@ static lam_status check_mask(const lam_mae_config *c) {
     return LAM_OK;
 }
 
-lam_status lam_mae_check(const lam_mae_config *c) {
+lam_status lam_mae_check_encoder(const lam_mae_config *c) {
     LAM_REQUIRE(c->patch_size >= 1 && c->image_size >= c->patch_size && c->image_size % c->patch_size == 0,
                 LAM_ERROR_CONFIG, "model.patch_size is %lld: it must divide model.image_size, %lld",
                 (long long)c->patch_size, (long long)c->image_size);
@@ -66,14 +66,18 @@ lam_status lam_mae_check(const lam_mae_config *c) {
         (long long)c->decoder_embed_dim, (long long)c->decoder_num_heads);
     LAM_REQUIRE(c->depth >= 1 && c->decoder_depth >= 1, LAM_ERROR_CONFIG,
                 "model.depth and model.decoder_depth must be at least 1");
-    LAM_TRY(check_mask(c));
     LAM_REQUIRE(c->drop_path >= 0 && c->drop_path <= 0.9, LAM_ERROR_CONFIG,
                 "model.drop_path is %g: allowed are 0 to 0.9", c->drop_path);
     return nets[c->kind]->check ? nets[c->kind]->check(c) : LAM_OK;
 }
 
+lam_status lam_mae_check(const lam_mae_config *c) {
+    LAM_TRY(lam_mae_check_encoder(c));
+    return check_mask(c);
+}
+
 lam_status lam_mae_parameters(lam_parameters *parameters, const lam_mae_config *c) {
-    LAM_TRY(lam_mae_check(c));
+    LAM_TRY(lam_mae_check_encoder(c));
     return nets[c->kind]->parameters(parameters, c);
 }
 
@@ -90,7 +94,7 @@ lam_status lam_mae_build(lam_graph *g, const lam_mae_config *c, int64_t batch, l
 
 lam_status lam_mae_build_encoder(lam_graph *g, const lam_mae_config *c, int64_t batch, int64_t block,
                                  bool hidden, lam_mae_encoder_io *io) {
-    LAM_TRY(lam_mae_check(c));
+    LAM_TRY(lam_mae_check_encoder(c));
     LAM_REQUIRE(block >= 1 && block <= c->depth, LAM_ERROR_USAGE,
                 "block %lld does not exist: the network has blocks 1 to %lld", (long long)block,
                 (long long)c->depth);
@@ -101,7 +105,7 @@ lam_status lam_mae_build_encoder(lam_graph *g, const lam_mae_config *c, int64_t 
 
 lam_status lam_mae_build_every_block(lam_graph *g, const lam_mae_config *c, int64_t batch, bool hidden,
                                      lam_tensor **every, lam_mae_encoder_io *io) {
-    LAM_TRY(lam_mae_check(c));
+    LAM_TRY(lam_mae_check_encoder(c));
     *io = (lam_mae_encoder_io){.every = every};
     nets[c->kind]->build_encoder(g, c, batch, c->depth, hidden, io);
     every[c->depth - 1] = io->tokens;

@@ -103,8 +103,9 @@ typedef struct lam_mae_io {
     lam_tensor *channel_ids;    /* [K] I32, ascending; NULL: all */
 } lam_mae_io;
 
-lam_status
-lam_mae_check(const lam_mae_config *config); /* LAM_ERROR_CONFIG names the key and what is allowed */
+/* LAM_ERROR_CONFIG names the key and what is allowed: in training, and where nothing is masked or decoded. */
+lam_status lam_mae_check(const lam_mae_config *config);
+lam_status lam_mae_check_encoder(const lam_mae_config *config);
 lam_status lam_mae_parameters(lam_parameters *parameters, const lam_mae_config *config);
 void lam_mae_fill_positions(lam_parameters *parameters, const lam_mae_config *config);
 lam_status lam_mae_build(lam_graph *graph, const lam_mae_config *config, int64_t batch, lam_mae_io *io);

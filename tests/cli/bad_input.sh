@@ -67,6 +67,9 @@ expect 2 'too many|unexpected' "$lamella" map emb.h5ad other.h5ad --out x.h5ad
 expect 2 'exists already.*--force' "$lamella" pack screen/images.csv --out shards
 expect 2 'exists already.*--force' "$lamella" map emb.h5ad --out map.h5ad --by gene
 expect 2 'exists already.*--force' "$lamella" synth screen
+mkfifo pipe.h5ad; expect 2 "'pipe.h5ad' is neither a file nor a folder" "$lamella" map emb.h5ad --out pipe.h5ad --by gene --force
+[ -p pipe.h5ad ] || fail "--force replaces a pipe"; rm pipe.h5ad
+expect 1 'Not a directory' "$lamella" map emb.h5ad --out screen/images.csv/map.h5ad --by gene
 # Where results go is checked before anything is read: these inputs are not there.
 expect 2 'x.txt: embeddings are written as .h5ad or .npy' "$lamella" map nowhere.h5ad --out x.txt
 expect 2 'x.csv: embeddings are written as .h5ad or .npy' "$lamella" embed nowhere shards --out x.csv

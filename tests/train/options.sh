@@ -75,6 +75,7 @@ refused 'model.masking' model.masking=per_channel
 refused 'model.masking' model.masking=whole_channel
 refused 'model.masking' model.masking=blocks
 refused 'model.channels_per_step is 1' $agnostic model.channels_per_step=1 model.masking=whole_channel
+refused 'optim.min_lr: 0.01.*optim.lr, is 0.001' optim.min_lr=0.01
 refused "optim.eps is '0'" optim.eps=0 optim.beta2=0
 for size in 0 0.5 2000 0x10MiB; do refused "train.memory_budget: '$size'.*8GiB" train.memory_budget=$size; done
 refused 'did you mean optim.lr' model.lr=1

@@ -28,6 +28,17 @@ cmp crop.npy bare.npy || fail "an unnamed network standardises otherwise than by
 embed bare bare.npy --channels "$(sed -n 1p screen/images.csv | tr , '\n' | sed -n 's/^file_//p' | paste -sd,)"
 cmp crop.npy bare.npy || fail "--channels in the order of the shards gives other embeddings"
 refuse 2 "names 2 channels" embed bare shards --out no.npy --channels a,b
+"$lamella" train tiny.yaml train.out=narrow train.steps=1 model.mlp_dim=33 model.mlp_ratio=3.3 --quiet
+"$lamella" export narrow --to huggingface --quiet --out narrow_hf
+embed narrow narrow.npy
+embed narrow_hf narrow_hf.npy
+cmp narrow.npy narrow_hf.npy || fail "widths of hidden units that are no one ratio do not survive"
+sed -i '1,1s/lamella_config/xxxxxxx_config/' narrow_hf/model.safetensors
+embed narrow_hf bare_narrow.npy # by its tensors alone
+# How much training hides says nothing about embedding.
+"$lamella" train tiny.yaml train.out=hidden train.steps=1 model.name=mae_channel_agnostic model.masking=whole_channel --quiet
+embed hidden one.npy --channels "$(sed -n 1p screen/images.csv | tr , '\n' | sed -n 's/^file_//p' | head -n 1)"
+embed run patch.npy --crop-size 8
 echo "ok: out and in"
 
 # A rate of zero keeps what a run begins with, whatever state the update rule has.

@@ -124,7 +124,9 @@ static void refused(void **state) {
     assert_int_equal(lam_require_new_folder("taken", false), LAM_ERROR_USAGE);
     assert_int_equal(lam_require_new_folder("taken", true), LAM_OK);
     assert_int_equal(lam_require_new_folder("/dev/null/deep", false), LAM_ERROR_IO);
-    assert_int_equal(lam_require_new_folder("/dev/null", true), LAM_ERROR_IO);
+    assert_int_equal(lam_require_new_folder("/dev/null", true), LAM_ERROR_USAGE);
+    assert_int_equal(lam_require_new_file("/dev/null", true), LAM_ERROR_USAGE);
+    assert_non_null(strstr(lam_last_error(), "neither a file nor a folder"));
     assert_false(lam_path_exists("absent"));
     assert_int_equal(lam_remove_tree("taken"), LAM_OK);
 }
