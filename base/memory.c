@@ -14,6 +14,7 @@
 #define HUGE_PAGE ((size_t)1 << 21)
 #define HUGE_BLOCK                                                                                           \
     (2 * HUGE_PAGE) /* blocks from here on ask for huge pages: a fault each 2 MiB, not each 4 KiB */
+#define ASKED_BLOCK ((size_t)1 << 30) /* blocks from here on are asked of the system first */
 #define ARENA_BLOCK_BYTES ((size_t)1 << 16)
 
 static size_t round_up(size_t bytes) { return (bytes + ALIGNMENT - 1) & ~(ALIGNMENT - 1); }
@@ -24,11 +25,31 @@ __attribute__((constructor)) static void keep_large_blocks_apart(void) {
     mallopt(M_MMAP_THRESHOLD, (int)HUGE_BLOCK);
 }
 
+/* What the system can still give, swap counted; SIZE_MAX where it does not say. */
+static size_t available_bytes(void) {
+    FILE *file = fopen("/proc/meminfo", "r");
+    if (!file) return SIZE_MAX;
+    char line[128];
+    size_t memory = 0, swap = 0;
+    while (fgets(line, sizeof line, file)) {
+        (void)sscanf(line, "MemAvailable: %zu", &memory);
+        (void)sscanf(line, "SwapFree: %zu", &swap);
+    }
+    (void)fclose(file);
+    return memory ? (memory + swap) * 1024 : SIZE_MAX;
+}
+
 lam_status lam_alloc(void **out, size_t bytes) {
     *out = NULL;
     LAM_REQUIRE(bytes <= SIZE_MAX - ALIGNMENT, LAM_ERROR_MEMORY, "out of memory: %zu bytes asked for", bytes);
     size_t rounded = bytes ? round_up(bytes) : ALIGNMENT;
     bool huge = rounded >= HUGE_BLOCK && rounded <= SIZE_MAX - HUGE_PAGE;
+    if (rounded >= ASKED_BLOCK) { /* Linux promises more than it has, and kills who takes it at his word */
+        size_t available = available_bytes();
+        LAM_REQUIRE(rounded <= available, LAM_ERROR_MEMORY,
+                    "out of memory: %.1f GiB asked for, %.1f are free", (double)bytes / 0x1p30,
+                    (double)available / 0x1p30);
+    }
     size_t whole = huge ? (rounded + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE : rounded;
     void *block = lam_fault_hit(LAM_FAULT_ALLOC) ? NULL : aligned_alloc(huge ? HUGE_PAGE : ALIGNMENT, whole);
     LAM_REQUIRE(block, LAM_ERROR_MEMORY, "out of memory: %zu bytes asked for", bytes);

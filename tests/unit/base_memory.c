@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -38,6 +39,10 @@ static void overflow(void **state) {
     assert_int_equal(lam_alloc_array(&block, -1, 8), LAM_ERROR_MEMORY);
     assert_int_equal(lam_alloc(&block, SIZE_MAX), LAM_ERROR_MEMORY);
     assert_int_equal(lam_alloc(&block, SIZE_MAX - 10), LAM_ERROR_MEMORY);
+    size_t memory = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+    assert_int_equal(lam_alloc(&block, memory * 4), LAM_ERROR_MEMORY); /* which Linux may promise */
+    assert_null(block);
+    assert_non_null(strstr(lam_last_error(), "GiB asked for"));
     assert_int_equal(lam_alloc_array(&block, 3, 5), LAM_OK);
     assert_true(zero(block, 15));
     lam_free(block);
