@@ -27,6 +27,9 @@ extern "C" {
 #endif
 
 lam_status lam_export_huggingface(const lam_network *network, const char *folder);
+/* Of an exported file that cannot say how the run standardises pixels: names data.normalize and data.transform, and where what is
+ * needed is found. `readers`: what is done to pixels without it, "transformers ...". */
+void lam_export_warn_of_pixels(const lam_network *network, const char *folder, const char *readers);
 /* Removes the link that lam_export_openphenom has made; nothing else of that name. */
 lam_status lam_export_drop_link(const char *folder);
 lam_status lam_export_openphenom(const lam_network *network, const char *folder, lam_bias_layout layout);

@@ -4,7 +4,6 @@
 
 #include "base/files.h"
 #include "base/json.h"
-#include "base/log.h"
 #include "base/memory.h"
 #include "base/safetensors.h"
 #include "base/staged.h"
@@ -79,13 +78,8 @@ static lam_status write_preprocessor(const lam_network *network, const char *fol
     } else {
         lam_json_free(mean);
         lam_json_free(deviation);
-        lam_log_warning(
-            "%s: preprocessor_config.json cannot say how pixels were standardised here%s: do it before the "
-            "model is called",
-            folder,
-            m->normalize == LAM_NORMALIZE_CROP && m->transform == 0
-                ? " (each crop and channel to mean 0 and variance 1, variance + 1e-5)"
-                : "");
+        lam_export_warn_of_pixels(network, folder,
+                                  "preprocessor_config.json knows one mean and deviation a channel");
     }
     return write_json(staged, "preprocessor_config.json", json);
 }

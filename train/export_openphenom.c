@@ -211,6 +211,10 @@ lam_status lam_export_openphenom(const lam_network *network, const char *folder,
     LAM_TRY_GOTO(fill(&l, network), done);
     LAM_TRY_GOTO(lam_staged_open(&staged, folder), done);
     LAM_TRY_GOTO(write_all(network, &l, staged), done);
+    const lam_mae_config *m = &network->settings.model;
+    if (m->normalize != LAM_NORMALIZE_CROP || m->transform != 0)
+        lam_export_warn_of_pixels(network, folder,
+                                  "readers of this form standardise each crop and channel by itself");
 done:
     lam_staged_close(&staged);
     lam_free(l.tensors);

@@ -12,7 +12,9 @@ refuse() { # code, what the message says, command
 "$lamella" train tiny.yaml train.out=run train.steps=3 --quiet
 embed run run.npy
 
-"$lamella" export run --to huggingface --out hf --quiet
+"$lamella" export run --to huggingface --out hf 2> message
+settings='the run has data.normalize: plate, data.transform: sqrt: .*lamella_channels in the run'
+grep -q "hf: preprocessor_config.json knows .* $settings" message || { cat message; fail "no warning of what transformers cannot know"; }
 for file in model.safetensors config.json preprocessor_config.json; do [ -s hf/$file ] || fail "hf lacks $file"; done
 embed hf hf.npy
 cmp run.npy hf.npy || fail "the exported network is another one"
@@ -81,7 +83,8 @@ echo "ok: weights that are no numbers"
 
 agnostic=(tiny.yaml model.name=mae_channel_agnostic data.normalize=crop data.transform=none)
 "$lamella" train "${agnostic[@]}" train.out=ca train.steps=1 optim.lr=0 --quiet
-"$lamella" export ca --to openphenom --out phenom --quiet
+"$lamella" export ca --to openphenom --out phenom 2> message
+! grep -q normalize message || { cat message; fail "a warning of pixels that need none"; }
 [ "$(head -c 2 phenom/model.safetensors)" = PK ] && cmp phenom/model.safetensors phenom/pytorch_model.bin || fail "no torch.save file"
 embed ca ca.npy
 embed phenom phenom.npy
@@ -108,7 +111,8 @@ for rule in adamw lion lamb muon schedulefree; do
   ! cmp -s fit.npy ca.npy || fail "$rule learns nothing"
 done
 "$lamella" train tiny.yaml model.name=mae_vit_parallel model.bias_layout=legacy train.out=parallel train.steps=2 --quiet
-"$lamella" export parallel --to openphenom --out fitting2 --quiet
+"$lamella" export parallel --to openphenom --out fitting2 2> message
+grep -q "fitting2: readers of this form .* $settings" message || { cat message; fail "no warning of pixels that OpenPhenom's readers take otherwise"; }
 refuse 1 "in_proj.bias.*take legacy" export parallel --to openphenom --out no --bias-layout fixed
 refuse 2 "train.init: model.bias_layout is legacy" train "${agnostic[@]}" train.out=other train.init=trained model.bias_layout=legacy
 "$lamella" train tiny.yaml train.out=other train.steps=1 model.bias_layout=legacy --force > log 2>&1
