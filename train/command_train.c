@@ -263,7 +263,10 @@ static lam_status run(const lam_arguments *a) {
                        lam_option_flag(a, "strict-resume"), lam_option_force(a), lam_command_line(a)};
     LAM_TRY(lam_dist_open(&dist));
     if (lam_dist_rank(dist) != 0) lam_log_set_silent(true);
-    lam_status status = lam_dist_agree(dist, read_config(a, &config));
+    lam_status status = read_config(a, &config);
+    if (status == LAM_OK && lam_dist_rank(dist) == 0)
+        status = lam_run_look(lam_config_text(config, "train.out"), &start);
+    status = lam_dist_agree(dist, status);
     if (status == LAM_OK) {
         status = lam_trainer_open(&trainer, dist, config, !start.resume);
         if (status == LAM_OK) {

@@ -35,17 +35,27 @@ static lam_status take_lock(lam_trainer *t) {
     return status;
 }
 
-static lam_status begins_anew(const char *run, const lam_start *start) {
-    if (start->resume) return LAM_OK;
+static lam_status require_free(const char *run, const lam_start *start, bool *holds_run) {
     char *config = NULL;
     LAM_TRY(lam_path_join(&config, run, "config.yaml"));
-    bool holds_run = lam_path_exists(config);
+    *holds_run = lam_path_exists(config);
     lam_free(config);
     LAM_REQUIRE(
-        !holds_run || start->force, LAM_ERROR_USAGE,
+        !*holds_run || start->resume || start->force, LAM_ERROR_USAGE,
         "%s: holds a run already: --resume goes on with it, --force removes it, train.out=FOLDER takes another",
         run);
-    return holds_run ? remove_run(run) : LAM_OK;
+    return LAM_OK;
+}
+
+lam_status lam_run_look(const char *run, const lam_start *start) {
+    bool holds_run = false;
+    return require_free(run, start, &holds_run);
+}
+
+static lam_status begins_anew(const char *run, const lam_start *start) {
+    bool holds_run = false;
+    LAM_TRY(require_free(run, start, &holds_run));
+    return holds_run && !start->resume ? remove_run(run) : LAM_OK;
 }
 
 static void add_difference(char *text, size_t size, const char *what) {

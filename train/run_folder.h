@@ -17,6 +17,9 @@ typedef struct lam_start {
     const char *command_line;
 } lam_start;
 
+/* Whether a run may begin or go on in the folder `run`, before anything costly is done; lam_run_begin asks again under its lock.
+ * LAM_ERROR_USAGE: it holds a run, and `start` neither resumes nor forces. */
+lam_status lam_run_look(const char *run, const lam_start *start);
 /* Collective. Trainer's weights, moments and state are those of the checkpoint, where there is one; rank 0 has `metrics`
  * open behind the checkpoint's last line, and the first line written where the run is new. */
 lam_status lam_run_begin(lam_trainer *trainer, const lam_start *start, double limit_flops_per_s,
