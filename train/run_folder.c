@@ -98,24 +98,52 @@ static void config_differences(const char *before, const char *now, char *text, 
     }
 }
 
-static lam_status compare_config(const lam_trainer *t, const char *run, char *text, size_t size) {
-    char *path = NULL, *before = NULL, *now = NULL, *stored = NULL;
-    lam_config *config = NULL;
+/* *config: as the run was configured before; NULL where its config.yaml lacks. Caller frees. */
+static lam_status read_config(const char *run, lam_config **config) {
+    char *path = NULL, *stored = NULL;
     size_t bytes = 0;
     lam_status status = LAM_OK;
+    *config = NULL;
     LAM_TRY_GOTO(lam_path_join(&path, run, "config.yaml"), done);
     if (!lam_path_exists(path)) goto done;
     LAM_TRY_GOTO(lam_file_read(path, &stored, &bytes), done);
-    LAM_TRY_GOTO(lam_config_parse(&config, lam_train_keys, stored, bytes, path), done);
+    LAM_TRY_GOTO(lam_config_parse(config, lam_train_keys, stored, bytes, path), done);
+done:
+    lam_free(stored);
+    lam_free(path);
+    return status;
+}
+
+/* What the run began with stays in its files, since nothing is read from another train.init any more. */
+static lam_status keep_init(lam_trainer *t, const lam_config *before) {
+    lam_config *config = t->network->config;
+    const char *was = lam_config_text(before, "train.init"), *now = lam_config_text(config, "train.init");
+    char *assignment = NULL;
+    if (!strcmp(was, now)) return LAM_OK;
+    if (now[0])
+        lam_log_warning("train.init: %s has no effect: the run goes on from its checkpoint, it began with %s",
+                        now, was[0] ? was : "weights drawn at random");
+    LAM_TRY(lam_text_format(&assignment, "train.init=%s", was));
+    lam_status status = lam_config_set(config, assignment);
+    lam_free(assignment);
+    t->settings->init = lam_config_text(config, "train.init");
+    return status;
+}
+
+static lam_status compare_config(lam_trainer *t, char *text, size_t size) {
+    char *before = NULL, *now = NULL;
+    lam_config *config = NULL;
+    lam_status status = LAM_OK;
+    LAM_TRY_GOTO(read_config(t->settings->out, &config), done);
+    if (!config) goto done;
+    LAM_TRY_GOTO(keep_init(t, config), done);
     LAM_TRY_GOTO(lam_config_write(config, &before), done);
     LAM_TRY_GOTO(lam_config_write(t->network->config, &now), done);
     config_differences(before, now, text, size);
 done:
     lam_config_free(config);
-    lam_free(stored);
     lam_free(before);
     lam_free(now);
-    lam_free(path);
     return status;
 }
 
@@ -173,7 +201,7 @@ static lam_status read_checkpoint(lam_trainer *t, const lam_start *start, int64_
     }
     LAM_TRY_GOTO(lam_checkpoint_read(folder, t->network, &t->optimizer, t->average, &before), done);
     LAM_TRY_GOTO(check_biases(t, folder), done);
-    LAM_TRY_GOTO(compare_config(t, run, differences, sizeof differences), done);
+    LAM_TRY_GOTO(compare_config(t, differences, sizeof differences), done);
     compare_state(&before, &t->state, differences, sizeof differences);
     LAM_REQUIRE_GOTO(
         !differences[0] || !start->strict, done, LAM_ERROR_CONFIG,

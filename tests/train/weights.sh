@@ -54,6 +54,14 @@ mv run moved
 "$lamella" train tiny.yaml train.out=adamw train.steps=2 optim.lr=0 optim.name=adamw optim.schedule=constant \
   train.init=run train.seed=9 --resume --quiet
 mv moved run
+# A run that goes on has no use for another one, and its files say the one that it began with.
+for init in nothing ''; do
+  "$lamella" train tiny.yaml train.out=adamw train.steps=3 optim.lr=0 optim.name=adamw optim.schedule=constant train.init=$init \
+    train.seed=9 --resume 2> message
+  [ -z "$init" ] || grep -q 'train.init: nothing has no effect: .* it began with run' message || { cat message; fail "no word of train.init"; }
+  ! grep -q 'differ: .*train.init' message || { cat message; fail "train.init is a difference"; }
+  grep -q ' init: "\?run"\?$' adamw/config.yaml || { cat adamw/config.yaml; fail "config.yaml has a train.init that was not used"; }
+done
 refuse 1 "train.init" train tiny.yaml train.out=other train.init=nothing
 grep -q memory message && fail "a wrong path is told after memory is planned"
 for key in embed_dim=64 num_heads=4 depth=2 layer_norm_eps=1e-05 positions=learned patch_size=16 mlp_dim=64 decoder_depth=2 \
