@@ -207,7 +207,8 @@ static lam_status read_checkpoint(lam_trainer *t, const lam_start *start, int64_
         !differences[0] || !start->strict, done, LAM_ERROR_CONFIG,
         "%s: differs from the run that wrote it (%s); without --strict-resume it goes on, equal to rounding",
         folder, differences);
-    if (differences[0]) lam_log_warning("resume is not bit-exact, these differ: %s", differences);
+    if (differences[0] && before.step < t->steps)
+        lam_log_warning("resume is not bit-exact, these differ: %s", differences);
     t->state.step = before.step;
     t->state.updates = before.updates;
     t->state.skipped = before.skipped;

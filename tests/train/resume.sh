@@ -122,4 +122,7 @@ for file in model optimizer; do
 done
 code=0; "$lamella" train tiny.yaml train.out=moved train.steps=50 --strict-resume 2> log || code=$?
 [ "$code" = 2 ] && grep -q '(train.steps: was 40, now 50)' log || { cat log; fail "train.steps is not named"; }
+# A run that is complete does no step that could differ.
+"$lamella" train tiny.yaml train.out=moved optim.lr=0.1 --resume 2> log
+grep -q 'the run is complete at step 40' log && ! grep -q bit-exact log || { cat log; fail "a difference of a complete run"; }
 echo "ok: what is a difference"
