@@ -16,16 +16,17 @@
 
 static double mebibytes(size_t bytes) { return (double)bytes / 1048576; }
 
+/* The owners of report.html and of train.memory_budget. Activations, their gradients, workspace and inputs live at different
+ * times in one arena: it is named as a whole. */
 static void print_memory(const lam_trainer *t) {
     lam_memory_report m;
     lam_graph_memory(t->graphs.graph[0], &m);
     size_t moments = (size_t)lam_trainer_optimizer_bytes(t);
     lam_log_info(
-        "memory, MiB: weights %.1f, gradients %.1f, optimizer %.1f; activations %.1f, their gradients %.1f, workspace %.1f and "
-        "inputs %.1f share %.1f, as they live at different times; together %.1f",
-        mebibytes(m.weights), mebibytes(m.gradients), mebibytes(moments), mebibytes(m.activations),
-        mebibytes(m.activation_gradients), mebibytes(m.workspace), mebibytes(m.inputs), mebibytes(m.total),
-        mebibytes(m.weights + m.gradients + moments + m.total));
+        "memory, MiB: weights %.1f, packed for products %.1f, gradients %.1f, optimizer %.1f, activations and workspace %.1f; "
+        "together %.1f",
+        mebibytes(m.weights), mebibytes(m.packed), mebibytes(m.gradients), mebibytes(moments),
+        mebibytes(m.total), mebibytes(m.weights + m.packed + m.gradients + moments + m.total));
 }
 
 /* Of a crop in the last step, without what is dropped. */
