@@ -139,11 +139,12 @@ static lam_status find_family(lam_foreign *file) {
         file->path, lam_weights_count(file->weights));
 }
 
-/* Of parallel blocks; timm_legacy is what published files have. */
+/* Of parallel blocks; legacy, as model.bias_layout says it, is timm_legacy, and what published files have. */
 static lam_status read_bias_layout(lam_foreign *file) {
+    static const char choices[] = "timm_legacy|legacy|fixed";
     int layout = 0;
-    LAM_TRY(lam_beside_choice(&file->config, "bias_layout", "timm_legacy|fixed", &layout));
-    file->fixed_bias = layout == 1;
+    LAM_TRY(lam_beside_choice(&file->config, "bias_layout", choices, &layout));
+    file->fixed_bias = layout == lam_text_place(choices, '|', "fixed");
     return LAM_OK;
 }
 

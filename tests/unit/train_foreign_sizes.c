@@ -72,7 +72,7 @@ static void what_files_beside_say(void **state) {
         {"config.json", heads, "\"hidden_size\": 64", "hidden_size is 64, the tensors of"},
         {"config.json", heads, "\"num_hidden_layers\": 12", "num_hidden_layers is 12, the tensors of"},
         {"config.json", heads, "\"bias_layout\": \"new\"",
-         "bias_layout is \"new\", due is timm_legacy|fixed"},
+         "bias_layout is \"new\", due is timm_legacy|legacy|fixed"},
         {"preprocessor_config.json", "", "\"image_mean\": [0.5], \"image_std\": [0.5]",
          "image_mean is a list of 1, due is a list of 3"},
         {"preprocessor_config.json", "", "\"image_mean\": 0.5, \"image_std\": 0.5",

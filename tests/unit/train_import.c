@@ -143,8 +143,11 @@ static void parallel_blocks(void **state) {
     set *truth = golden("vit_parallel_block.safetensors");
     int bias = find(truth, "encoder.vit_backbone.blocks.1.mlp_bias");
     assert_true(bias >= 0 && truth->shape[bias][0] == 256);
-    for (int fixed = 0; fixed < 2; fixed++) {
-        write_config(fixed ? "{\"bias_layout\": \"fixed\"}" : "{}");
+    static const char *const says[] = {"{}", "{\"bias_layout\": \"timm_legacy\"}",
+                                       "{\"bias_layout\": \"legacy\"}", "{\"bias_layout\": \"fixed\"}"};
+    for (int c = 0; c < 4; c++) {
+        bool fixed = c == 3;
+        write_config(says[c]);
         lam_network *network = import(truth), *again = NULL;
         const lam_mae_config *m = &network->settings.model;
         assert_int_equal(m->kind, LAM_MAE_CHANNEL_AGNOSTIC); /* its table is repeated for 6 channels */
