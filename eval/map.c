@@ -165,6 +165,9 @@ static lam_status run(const lam_arguments *arguments) {
                 LAM_ERROR_USAGE,
                 "map: --save-transform %s is the file of --out or the one that is read: choose another name",
                 save);
+    LAM_REQUIRE(lam_path_exists(lam_positional(arguments, 0)), LAM_ERROR_IO,
+                "%s: no such file; name embeddings (.h5ad, .npy with .csv, .csv, .tsv)",
+                lam_positional(arguments, 0));
     LAM_TRY(lam_embeddings_require_new(out, lam_option_force(arguments)));
     if (save) LAM_TRY(lam_require_new_file(save, lam_option_force(arguments)));
     lam_map_work work = {.arguments = arguments, .results = lam_json_object()};

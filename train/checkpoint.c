@@ -368,6 +368,8 @@ lam_status lam_checkpoint_weights(const char *path, bool average, char **file) {
     const char *slash = strrchr(path, '/'), *name = average ? "ema.safetensors" : "model.safetensors";
     bool latest = !strcmp(slash ? slash + 1 : path, "latest"), folder = lam_path_is_folder(path);
     *file = NULL;
+    LAM_REQUIRE(lam_path_exists(path), LAM_ERROR_IO,
+                "%s: no such file or folder; name a run, checkpoint or weights file", path);
     LAM_REQUIRE(
         !average || folder || latest, LAM_ERROR_USAGE,
         "%s: a file is taken as it is; for its average name the run, the step folder or ema.safetensors",

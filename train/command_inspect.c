@@ -414,7 +414,10 @@ static lam_status unknown_kind(const char *path) {
 
 static lam_status run(const lam_arguments *a) {
     const char *path = lam_positional(a, 0);
-    LAM_REQUIRE(lam_path_exists(path), LAM_ERROR_IO, "%s: does not exist", path);
+    LAM_REQUIRE(
+        lam_path_exists(path), LAM_ERROR_IO,
+        "%s: no such file or folder; name a run, checkpoint or weights file, shards, embeddings or a configuration",
+        path);
     bool folder = lam_path_is_folder(path), shards = false, begun = false, step = false, run_folder = false;
     if (folder) {
         LAM_TRY(holds(path, "dataset.json", &shards));

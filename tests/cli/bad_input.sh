@@ -70,8 +70,8 @@ expect 2 'exists already.*--force' "$lamella" synth screen
 mkfifo pipe.h5ad; expect 2 "'pipe.h5ad' is neither a file nor a folder" "$lamella" map emb.h5ad --out pipe.h5ad --by gene --force
 [ -p pipe.h5ad ] || fail "--force replaces a pipe"; rm pipe.h5ad
 expect 1 'Not a directory' "$lamella" map emb.h5ad --out screen/images.csv/map.h5ad --by gene
-# Where results go is checked before anything is read: these inputs are not there.
-expect 2 'x.txt: embeddings are written as .h5ad or .npy' "$lamella" map nowhere.h5ad --out x.txt
+# Where results go is checked before anything is read: these inputs are empty or not there.
+: > nothing.h5ad; expect 2 'x.txt: embeddings are written as .h5ad or .npy' "$lamella" map nothing.h5ad --out x.txt
 expect 2 'x.csv: embeddings are written as .h5ad or .npy' "$lamella" embed nowhere shards --out x.csv
 expect 1 'nowhere/x.h5ad: cannot be written' "$lamella" embed nowhere shards --out nowhere/x.h5ad
 cp header.csv beside.csv; expect 2 'beside.csv.*--force' "$lamella" embed nowhere shards --out beside.npy
@@ -83,6 +83,12 @@ for out in header.csv/x header.csv/deep/x; do
   expect 1 'header.csv/.*cannot be written' "$lamella" sweep nowhere.yaml --out $out
   expect 1 'header.csv/.*cannot be written' "$lamella" pack nowhere.csv --out $out
 done
+# What is not there is told with what is taken instead; map tells it before what lies at --out.
+for command in 'embed nowhere shards --out x.h5ad' 'embed nowhere/x.safetensors shards --out x.h5ad --ema' 'inspect nowhere' \
+  'export nowhere --to huggingface --out x'; do
+  expect 1 'nowhere.*: no such file or folder; name a run, checkpoint or weights file' "$lamella" $command
+done
+expect 1 'nowhere.h5ad: no such file; name embeddings' "$lamella" map nowhere.h5ad --out nothing.h5ad
 leaves_nothing x.jpg 2 'x.jpg: pictures are written as PNG' "$lamella" inspect shards --image x.jpg
 expect 2 'threads' "$lamella" map emb.h5ad --out x.h5ad --threads -2
 
