@@ -8,6 +8,7 @@
 #include "base/page_parts.h"
 
 #define DOTS 30     /* a line of so few points shows each */
+#define LABELS 220  /* width beside bars that labels may take; longer ones stand above their bars */
 #define POINTS 1500 /* of one drawn line; the CSV keeps them all */
 
 const char *const lam_page_colours[6] = {"var(--a)", "var(--b)", "var(--c)",
@@ -126,8 +127,10 @@ void lam_page_bars(lam_page *page, const lam_bars *b) {
     }
     if (isfinite(b->reference)) most = fmax(most, b->reference), least = fmin(least, b->reference);
     lam_axis x = lam_page_axis(least, most, 6);
-    double left = fmax(60, fmin(220, longest * LAM_PAGE_LETTER + 16)), row = 34, top = 24,
-           bottom = top + row * (double)b->count, zero = lam_page_place(x, 0, left, LAM_PAGE_WIDTH - 70);
+    bool above = longest * LAM_PAGE_LETTER + 16 > LABELS; /* each on a line of its own over its bar */
+    double left = above ? 10 : fmax(60, longest * LAM_PAGE_LETTER + 16), line = above ? 18 : 0,
+           row = 34 + line, top = 24, bottom = top + row * (double)b->count,
+           zero = lam_page_place(x, 0, left, LAM_PAGE_WIDTH - 70);
     lam_page_open_figure(page, b->title, LAM_PAGE_WIDTH, bottom + 44, false);
     char text[64];
     for (double v = x.low; v <= x.high + x.step / 2; v += x.step) {
@@ -138,8 +141,11 @@ void lam_page_bars(lam_page *page, const lam_bars *b) {
         lam_page_label(page, at, bottom + 18, "middle", "soft", text);
     }
     for (int64_t i = 0; i < b->count; i++) {
-        double y = top + row * (double)i + 6, h = row - 12;
-        lam_page_label_within(page, left - 8, y + h / 2 + 4, left - 10, "end", "", b->labels[i]);
+        double y = top + line + row * (double)i + 6, h = row - line - 12;
+        if (above)
+            lam_page_label_within(page, left, y - 5, LAM_PAGE_WIDTH - left, "start", "value", b->labels[i]);
+        else
+            lam_page_label_within(page, left - 8, y + h / 2 + 4, left - 10, "end", "", b->labels[i]);
         if (!isfinite(b->values[i])) {
             lam_page_label(page, zero + 6, y + h / 2 + 4, "start", "soft", "no value");
             continue;
@@ -173,7 +179,7 @@ void lam_page_bars(lam_page *page, const lam_bars *b) {
         if (b->low && isfinite(b->low[i]) && isfinite(b->high[i])) end = fmax(end, b->high[i]);
         snprintf(text, sizeof text, "%.3f", b->values[i]);
         lam_page_label(page, lam_page_place(x, end, left, LAM_PAGE_WIDTH - 70) + 6,
-                       top + row * (double)i + row / 2 + 4, "start", "value", text);
+                       top + line + row * (double)i + (row - line) / 2 + 4, "start", "value", text);
     }
     lam_page_label(page, (left + LAM_PAGE_WIDTH - 70) / 2, bottom + 36, "middle", "", b->axis);
     lam_page_raw(page, "</svg></figure>\n");

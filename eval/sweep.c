@@ -10,15 +10,14 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "base/page.h"
 #include "base/records.h"
 #include "base/threads.h"
 #include "eval/commands.h"
 #include "eval/processes.h"
+#include "eval/sweep_parts.h"
 
 #define MAXIMUM_RUNS 100000
 #define MAXIMUM_KEYS 64
-#define BARS 40 /* of a chart; the table holds all */
 
 typedef enum input_kind { EMBEDDINGS, ALIGNED, MAPS } input_kind;
 
@@ -26,14 +25,13 @@ static const struct section {
     const char *name;
     const lam_command *command;
     input_kind input;
-    bool is_file;         /* it leaves an embedding file that others read; else a folder of results */
-    const char *headline; /* of a chart: the first field that begins so */
-} sections[] = {{"align", &lam_command_map, EMBEDDINGS, true, NULL},
-                {"map", &lam_command_map, EMBEDDINGS, true, NULL},
-                {"relate", &lam_command_relate, MAPS, false, "recall_"},
-                {"probe", &lam_command_probe, ALIGNED, false, "balanced_accuracy"},
-                {"consistency", &lam_command_consistency, ALIGNED, false, "consistency.share_p"},
-                {"retrieve", &lam_command_retrieve, ALIGNED, false, "mean_average_precision"}};
+    bool is_file; /* it leaves an embedding file that others read; else a folder of results */
+} sections[] = {{"align", &lam_command_map, EMBEDDINGS, true},
+                {"map", &lam_command_map, EMBEDDINGS, true},
+                {"relate", &lam_command_relate, MAPS, false},
+                {"probe", &lam_command_probe, ALIGNED, false},
+                {"consistency", &lam_command_consistency, ALIGNED, false},
+                {"retrieve", &lam_command_retrieve, ALIGNED, false}};
 enum { SECTIONS = sizeof sections / sizeof *sections };
 
 /* What a run adds to those before it: a key of the file and which of its values. */
@@ -259,16 +257,15 @@ static void value_text(const lam_config_value *value, char *text, size_t size) {
         length += (size_t)snprintf(text + length, size - length, "%s%s", t ? " " : "", value->texts[t]);
 }
 
-/* The swept settings of a run and of those it reads: fields of the record, words of the label. */
-static void put_settings(const sweep *w, int run, lam_json *record, char *label, size_t size) {
+/* The swept settings of a run and of those it reads: fields of the record. */
+static void put_settings(const sweep *w, int run, lam_json *record) {
     const planned *p = &w->runs[run];
     char key[256], text[512];
     if (p->after >= 0) {
-        put_settings(w, p->after, record, label, size);
+        put_settings(w, p->after, record);
     } else if (w->embeddings->count > 1) {
         value_text(&w->embeddings->values[p->embedding], text, sizeof text);
         lam_json_set_text(record, "embeddings", text);
-        snprintf(label, size, "%s", text);
     }
     for (int k = 0; k < p->choice_count; k++) {
         const lam_config_list *list = p->choices[k].list;
@@ -276,8 +273,6 @@ static void put_settings(const sweep *w, int run, lam_json *record, char *label,
         snprintf(key, sizeof key, "%s.%s", list->section, list->key);
         value_text(&list->values[p->choices[k].value], text, sizeof text);
         lam_json_set_text(record, key, text);
-        size_t length = strlen(label);
-        snprintf(label + length, size - length, "%s%s %s", length ? ", " : "", list->key, text);
     }
 }
 
@@ -326,130 +321,25 @@ static lam_status read_result(const sweep *w, int run, lam_json **out) {
     return status;
 }
 
-/* Records of all results; labels [records], of the arena. */
-static lam_status gather(sweep *w, const lam_process *jobs, lam_json *records, const char ***labels) {
+/* Records of all results. */
+static lam_status gather(sweep *w, const lam_process *jobs, lam_json *records) {
     for (int r = 0; r < w->count; r++) {
         if (sections[w->runs[r].section].is_file || !jobs[r].done) continue;
         lam_json *result;
         LAM_TRY(read_result(w, r, &result));
         size_t items = lam_json_is_array(result) ? lam_json_size(result) : 1;
-        lam_status status = LAM_OK;
         for (size_t k = 0; k < items; k++) {
             lam_json *record = lam_json_object();
-            char label[1024] = "", *kept;
-            size_t size = lam_json_size(records);
             lam_json_append(records, record);
             put_columns(w, record);
             lam_json_set_text(record, "command", sections[w->runs[r].section].name);
             lam_json_set_text(record, "run", w->runs[r].name);
-            put_settings(w, r, record, label, sizeof label);
+            put_settings(w, r, record);
             put_fields(lam_json_is_array(result) ? lam_json_at(result, k) : result, "", record);
-            LAM_TRY_GOTO(lam_arena_text(&w->arena, &kept, *label ? label : w->runs[r].name,
-                                        strlen(*label ? label : w->runs[r].name)),
-                         next);
-            LAM_TRY_GOTO(lam_grow((void **)labels, size * sizeof **labels, (size + 1) * sizeof **labels),
-                         next);
-            (*labels)[size] = kept;
         }
-    next:
         lam_json_free(result);
-        LAM_TRY(status);
     }
     return LAM_OK;
-}
-
-/* ---- the page ---- */
-
-typedef struct bar {
-    const char *label;
-    double value, low, high;
-} bar;
-
-static int best_first(const void *a, const void *b) {
-    const bar *x = a, *y = b;
-    return (x->value < y->value) - (x->value > y->value);
-}
-
-static const char *headline_of(const lam_json *record, const char *start) {
-    for (const char *key = NULL; (key = lam_json_key_after(record, key));)
-        if (!strncmp(key, start, strlen(start)) && lam_json_is_number(lam_json_get(record, key))) return key;
-    return NULL;
-}
-
-static double beside(const lam_json *record, const char *key, const char *start, const char *which) {
-    char name[256];
-    snprintf(name, sizeof name, "%s%s_%s", start, which, key + strlen(start));
-    return lam_json_float(lam_json_get(record, name), NAN);
-}
-
-static lam_status draw(lam_page *page, const lam_json *records, const char *const *labels, int s,
-                       const char *name) {
-    int64_t count = 0, all = (int64_t)lam_json_size(records);
-    const char *key = NULL, *start = sections[s].headline;
-    bar *bars;
-    LAM_TRY(lam_alloc_array((void **)&bars, all, sizeof *bars));
-    for (int64_t r = 0; r < all; r++) {
-        const lam_json *record = lam_json_at(records, (size_t)r);
-        if (strcmp(lam_json_text(lam_json_get(record, "command"), ""), sections[s].name) != 0 ||
-            strcmp(lam_json_text(lam_json_get(record, "name"), ""), name) != 0)
-            continue;
-        if (!key) key = headline_of(record, start);
-        if (!key) continue;
-        bars[count++] = (bar){labels[r], lam_json_float(lam_json_get(record, key), NAN),
-                              beside(record, key, start, "low"), beside(record, key, start, "high")};
-    }
-    if (count) qsort(bars, (size_t)count, sizeof *bars, best_first);
-    int64_t shown = count < BARS ? count : BARS;
-    const char *names[BARS];
-    double values[BARS], low[BARS], high[BARS];
-    char title[256];
-    for (int64_t k = 0; k < shown; k++)
-        names[k] = bars[k].label, values[k] = bars[k].value, low[k] = bars[k].low, high[k] = bars[k].high;
-    snprintf(title, sizeof title, "%s%s%s%s", sections[s].name, *name ? ": " : "", name,
-             count > shown ? ", the best" : "");
-    lam_bars chart = {title, key ? key : "", shown, names, values, low, high, NAN, NULL};
-    if (shown) {
-        lam_page_bars(page, &chart);
-        lam_log_info("sweep: %s%s%s: best %s %.4g: %s", sections[s].name, *name ? " " : "", name, key,
-                     values[0], names[0]);
-    }
-    lam_free(bars);
-    return LAM_OK;
-}
-
-static lam_status write_page(const sweep *w, const lam_json *records, const char *const *labels) {
-    char *path = NULL, *data = NULL;
-    lam_page *page = NULL;
-    lam_status status = LAM_OK;
-    LAM_TRY_GOTO(lam_path_join(&path, w->out, "report.html"), done);
-    LAM_TRY_GOTO(lam_path_join(&data, w->out, "report_data"), done);
-    LAM_TRY_GOTO(lam_page_create(&page, "lamella: sweep", data), done);
-    lam_page_paragraph(page, "%d runs of %s; every number is in sweep.csv.", w->count, w->path);
-    for (int s = 0; s < SECTIONS && status == LAM_OK; s++) {
-        bool headed = false;
-        for (size_t r = 0; r < lam_json_size(records) && status == LAM_OK; r++) {
-            const lam_json *record = lam_json_at(records, r);
-            const char *name = lam_json_text(lam_json_get(record, "name"), "");
-            bool first = !strcmp(lam_json_text(lam_json_get(record, "command"), ""), sections[s].name);
-            for (size_t before = 0; before < r && first; before++) {
-                const lam_json *other = lam_json_at(records, before);
-                first = strcmp(lam_json_text(lam_json_get(other, "command"), ""), sections[s].name) != 0 ||
-                        strcmp(lam_json_text(lam_json_get(other, "name"), ""), name) != 0;
-            }
-            if (!first) continue;
-            if (!headed) lam_page_heading(page, sections[s].name);
-            headed = true;
-            status = draw(page, records, labels, s, name);
-        }
-    }
-    if (status == LAM_OK)
-        status = lam_page_write(&page, path);
-    else
-        lam_page_free(&page);
-done:
-    lam_free(data);
-    lam_free(path);
-    return status;
 }
 
 /* ---- the command ---- */
@@ -513,7 +403,6 @@ static lam_status clear(const sweep *w) {
 static lam_status go(sweep *w, const lam_arguments *arguments) {
     lam_process *jobs = NULL;
     lam_json *records = lam_json_array();
-    const char **labels = NULL;
     char *logs = NULL;
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(clear(w), done);
@@ -524,17 +413,16 @@ static lam_status go(sweep *w, const lam_arguments *arguments) {
         jobs[r] = (lam_process){
             .arguments = w->runs[r].arguments, .name = w->runs[r].name, .after = w->runs[r].after};
     LAM_TRY_GOTO(lam_processes_run(jobs, w->count, lam_threads(), logs), done);
-    LAM_TRY_GOTO(gather(w, jobs, records, &labels), done);
+    LAM_TRY_GOTO(gather(w, jobs, records), done);
     if (lam_json_size(records)) {
         complete_first(records);
         LAM_TRY_GOTO(lam_records_write(records, w->out, "sweep.csv"), done);
-        LAM_TRY_GOTO(write_page(w, records, labels), done);
+        LAM_TRY_GOTO(lam_sweep_page_write(w->out, w->path, w->count, records), done);
         if (lam_option_json(arguments)) LAM_TRY_GOTO(lam_records_print(records, false), done);
     }
     status = tell_failures(w, jobs, lam_json_size(records) > 0);
 done:
     lam_json_free(records);
-    lam_free(labels);
     lam_free(jobs);
     lam_free(logs);
     return status;

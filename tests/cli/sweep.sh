@@ -36,6 +36,13 @@ got=$(cell sweep/sweep.csv retrieve.against=others mean_average_precision)
 [ -n "$got" ] && grep -qF "\"mean_average_precision\":$got," r.json || fail "'$got' in the sweep; alone: $(cat r.json)"
 [ -n "$(cell sweep/sweep.csv command=consistency consistency.share_p_at_most_0.05)" ] || fail "no share of consistency"
 grep -q '<svg' sweep/report.html || fail "the page has no chart"
+grep -q '>folds 3</text>' sweep/report.html && grep -q '>align tvn, aggregate median, thresholds 0.1:0.9</text>' sweep/report.html ||
+  fail "bars are not named by the settings that differ"
+mkdir -p deep/folder && cp emb.h5ad deep/folder/other.h5ad
+printf 'embeddings: [emb.h5ad, deep/folder/other.h5ad]\nprobe: {label: gene, folds: 2}\n' > two.yaml
+"$lamella" sweep two.yaml --out two --quiet
+grep -q '>other.h5ad</text>' two/report.html && [ "$(cut -d, -f1,2 two/report_data/02_probe__x__in_numbers.csv | sed 1d | sort | tr '\n' ' ')" = \
+  "probe-1,emb.h5ad probe-2,other.h5ad " ] || { ls two/report_data; fail "rows are not named by their files"; }
 [ -d sweep/report_data ] && [ ! -e report_data ] || fail "the page's data lie elsewhere"
 echo "ok: the same numbers"
 

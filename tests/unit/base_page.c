@@ -98,8 +98,9 @@ static void fill(lam_page *page) {
     static const char *const numbers[] = {"0.12345678901234567", "12345678901"};
     lam_page_table(page, "long numbers", 2, names, 1, numbers);
     static const char *const tall[] = {
-        "a very long name that would run out of the figure at its left end, and over the axis"};
-    lam_page_bars(page, &(lam_bars){"long label", "x", 1, tall, values, NULL, NULL, NAN, NULL});
+        "a name that has a line of its own above its bar",
+        "a very long name that would run out of the figure at its right end even there, over its bar"};
+    lam_page_bars(page, &(lam_bars){"long label", "x", 2, tall, values, NULL, NULL, NAN, NULL});
 }
 
 static void whole(void **state) {
@@ -122,10 +123,11 @@ static void whole(void **state) {
     assert_null(strstr(html, ">outside</text>"));
     assert_non_null(strstr(html, ">&lt;script&gt;</text>")); /* a named point */
     assert_non_null(strstr(html, "<td class=\"n\">0.1235</td><td class=\"n\">12345678901</td>"));
+    assert_non_null(strstr(html, ">a name that has a line of its own above its bar</text>"));
     assert_non_null(
-        strstr(html, ">a very long name that \xE2\x80\xA6</text>")); /* cut, whole in the tool tip */
-    assert_non_null(strstr(html, "over the axis</title>"));
-    for (char *p = html; (p = strstr(p, "=\"")); p++) { /* no coordinate is a NaN */
+        strstr(html, ">a very long name that would run out of the figure at its right e\xE2\x80\xA6</text>"));
+    assert_non_null(strstr(html, "over its bar</title>")); /* cut, whole in the tool tip */
+    for (char *p = html; (p = strstr(p, "=\"")); p++) {    /* no coordinate is a NaN */
         assert_int_not_equal(strncmp(p + 2, "nan", 3), 0);
         assert_int_not_equal(strncmp(p + 2, "-nan", 4), 0);
         assert_int_not_equal(strncmp(p + 2, "inf", 3), 0);

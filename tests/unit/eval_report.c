@@ -453,6 +453,15 @@ static void what_sweep_wrote(void **state) {
     assert_true(holds("sweep_data/01_relate__pathways__sweep.csv",
                       "recall_0.05_0.95\nalign tvn,0.5\nalign none,0.25\n"));
     assert_true(holds("sweep_data/02_probe__plate__sweep.csv", "balanced_accuracy\nprobe-1,0.75\n"));
+    /* Rows are told apart by what differs, files by their names where these do. */
+    put("sweep/sweep.csv",
+        "command,run,embeddings,map.align,map.by,name,recall_0.05_0.95\n"
+        "relate,relate-1,runs/a.h5ad,tvn,gene,p,0.5\nrelate,relate-2,runs/b.h5ad,tvn,gene,p,0.25\n"
+        "relate,relate-3,x/c.h5ad,tvn,gene,q,0.5\nrelate,relate-4,y/c.h5ad,tvn,gene,q,0.25\n");
+    assert_int_equal(REPORT("sweep", "--out", "files.html"), 0);
+    assert_true(holds("files_data/01_relate__p__sweep.csv", "recall_0.05_0.95\na.h5ad,0.5\nb.h5ad,0.25\n"));
+    assert_true(
+        holds("files_data/02_relate__q__sweep.csv", "recall_0.05_0.95\nx/c.h5ad,0.5\ny/c.h5ad,0.25\n"));
     put("sweep/sweep.csv", "command,name\nrelate,a\n");
     assert_int_equal(REPORT("sweep", "--out", "x.html"), 1);
     assert_non_null(strstr(lam_last_error(), "run"));
