@@ -51,7 +51,7 @@ for each in "${runs[@]}"; do
   echo "$row" >> "$table"
 done
 # The curve: recall against strength, a line through the mean of the seeds, a dot a seed; told apart by shape and by words.
-awk -F, 'BEGIN { split("ceiling,handmade,trained,intensity,untrained", order, ","); 
+awk -F, 'BEGIN {
     at["trained"] = 3; at["ceiling"] = 4; at["untrained"] = 5; at["intensity"] = 6; at["handmade"] = 7
     colour["trained"] = "#0072b2"; colour["ceiling"] = "#555555"; colour["untrained"] = "#56b4e9"; colour["intensity"] = "#d55e00"; colour["handmade"] = "#009e73"
     dash["trained"] = "none"; dash["ceiling"] = "2 3"; dash["untrained"] = "8 4"; dash["intensity"] = "4 3"; dash["handmade"] = "12 3 3 3" }
@@ -64,10 +64,13 @@ awk -F, 'BEGIN { split("ceiling,handmade,trained,intensity,untrained", order, ",
     printf "<line x1=\"50\" x2=\"470\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#999999\" stroke-dasharray=\"1 3\"/><text x=\"474\" y=\"%.1f\">chance</text>\n", y(0.1), y(0.1), y(0.1) + 4
     print "<text x=\"50\" y=\"20\">recall at .05/.95</text><text x=\"260\" y=\"378\" text-anchor=\"middle\">strength of the effects</text>"
     for (s in strengths) printf "<text x=\"%.1f\" y=\"352\" text-anchor=\"middle\">%s</text>\n", x(s), s
-    for (i = 1; i <= 5; i++) { n = order[i]; line = ""
-      for (k = -1; k <= 1; k++) for (s in strengths) if (s + 0 == 2 ^ k) { mean = sum[n, s] / count[s]; line = line sprintf("%.1f,%.1f ", x(s), y(mean)); last = mean }
-      label[i] = y(last) + 4; if (i > 1 && label[i] < label[i - 1] + 15) label[i] = label[i - 1] + 15
-      printf "<polyline points=\"%s\" fill=\"none\" stroke=\"%s\" stroke-width=\"%s\" stroke-dasharray=\"%s\"/>%s<text x=\"474\" y=\"%.1f\" fill=\"%s\">%s</text>\n", line, colour[n], n == "trained" ? 3 : 2, dash[n], dots[n], label[i], colour[n], n == "handmade" ? "hand-made" : n }
+    for (n in at) { line[n] = ""
+      for (k = -1; k <= 1; k++) for (s in strengths) if (s + 0 == 2 ^ k) { mean = sum[n, s] / count[s]; line[n] = line[n] sprintf("%.1f,%.1f ", x(s), y(mean)); last[n] = y(mean) } }
+    for (i = 1; i <= 5; i++) { n = ""; # labels from the line that ends highest down, each below the one before
+      for (m in last) if (n == "" || last[m] < last[n]) n = m
+      label = last[n] + 4; if (i > 1 && label < before + 15) label = before + 15
+      before = label; delete last[n]
+      printf "<polyline points=\"%s\" fill=\"none\" stroke=\"%s\" stroke-width=\"%s\" stroke-dasharray=\"%s\"/>%s<text x=\"474\" y=\"%.1f\" fill=\"%s\">%s</text>\n", line[n], colour[n], n == "trained" ? 3 : 2, dash[n], dots[n], label, colour[n], n == "handmade" ? "hand-made" : n }
     print "</svg>" }' "$table" > "$out/science.svg"
 column -s, -t "$table" 2> /dev/null || cat "$table"
 exit "$failed"
