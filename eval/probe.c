@@ -174,10 +174,11 @@ static lam_status tell(const lam_arguments *arguments, const lam_probe_settings 
         if (mean > highest || (isnan(highest) && !isnan(mean))) highest = mean, best = i;
     }
     LAM_TRY(lam_probe_write(lam_option_text(arguments, "out"), s, r, outcomes, count, sweep, best));
-    if (s->ridge)
+    if (s->ridge) {
+        LAM_TRY(lam_probe_median_r2(r, &outcomes[best], &highest));
         lam_log_info("probe: R^2 %.4f over %lld folds, %lld rows, median of %lld columns", highest,
                      (long long)r->design.folds, (long long)r->design.n, (long long)r->targets.count);
-    else
+    } else
         lam_log_info("probe: balanced accuracy %.4f over %lld folds, %lld rows, %lld classes", highest,
                      (long long)r->design.folds, (long long)r->design.n, (long long)r->design.classes);
     if (sweep)

@@ -66,6 +66,8 @@ typedef struct lam_probe_outcome {
 void lam_probe_summary(const lam_fold_score *scores, int64_t folds, double *mean, double *deviation);
 /* The median of those that are not NaN; NaN of none. */
 lam_status lam_probe_median(const double *values, int64_t count, double *median);
+/* Ridge: the median over the columns of their mean R^2 over the folds, as the last row of ridge.csv of that block. */
+lam_status lam_probe_median_r2(const lam_probe_rows *rows, const lam_probe_outcome *outcome, double *median);
 
 /* scores.csv; confusion.csv or ridge.csv; blocks.csv of a sweep; curve.csv of a learning curve. `best`: which outcome
  * confusion.csv is of. */

@@ -257,6 +257,14 @@ done:
     return status;
 }
 
+lam_status lam_probe_median_r2(const lam_probe_rows *r, const lam_probe_outcome *o, double *median) {
+    column_score *columns;
+    lam_status status = score_columns(r, &o->regression, &columns);
+    if (status == LAM_OK) *median = columns[r->targets.count].r2;
+    lam_free(columns);
+    return status;
+}
+
 static lam_status write_ridge(const char *out, const lam_probe_rows *r, const lam_probe_outcome *outcomes,
                               int64_t count) {
     const char *names[] = {"column", "r2", "standard_deviation", "r2_pooled", "alpha", "rows", "block", NULL};
