@@ -271,7 +271,8 @@ static lam_status batch_sentence(lam_page *page, const lam_embeddings *e, const 
     LAM_TRY(lam_json_parse(&all, e->provenance, strlen(e->provenance), path));
     const lam_json *results = lam_json_get(all, "results"), *left = lam_json_get(results, "batch_left");
     double before = lam_json_float(lam_json_get(left, "before"), (double)NAN),
-           after = lam_json_float(lam_json_get(left, "after"), (double)NAN);
+           after = lam_json_float(lam_json_get(left, "after"), (double)NAN),
+           chance = lam_json_float(lam_json_get(left, "chance"), (double)NAN);
     if (isfinite(before) && isfinite(after)) {
         char text[120];
         if (!strcmp(lam_json_text(lam_json_get(results, "align"), "none"), "none"))
@@ -281,11 +282,14 @@ static lam_status batch_sentence(lam_page *page, const lam_embeddings *e, const 
         lam_page_paragraph(
             page,
             "Batch left: a linear classifier tells %s of %lld rows with balanced accuracy %s; none is left at chance, %.3f "
-            "(%lld batches).",
+            "(%lld batches).%s",
             lam_json_text(lam_json_get(left, "column"), "batch"),
-            (long long)lam_json_int(lam_json_get(left, "rows"), 0), text,
-            lam_json_float(lam_json_get(left, "chance"), (double)NAN),
-            (long long)lam_json_int(lam_json_get(left, "batches"), 0));
+            (long long)lam_json_int(lam_json_get(left, "rows"), 0), text, chance,
+            (long long)lam_json_int(lam_json_get(left, "batches"), 0),
+            after < chance
+                ? " Below chance is what centring by batch leaves: where a batch has mean zero, its rows "
+                  "held out lie opposite to its others."
+                : "");
     }
     lam_json_free(all);
     return LAM_OK;

@@ -474,7 +474,8 @@ static void what_map_measured(void **state) {
         const char *align, *after, *says;
     } cases[] = {{"tvn", "0.375",
                   "tells plate of 40 rows with balanced accuracy 0.900 before aligning and 0.375 after; none "
-                  "is left at chance, 0.250 (4 batches)."},
+                  "is left at chance, 0.250 (4 batches).</p>"},
+                 {"tvn", "0.036", "0.250 (4 batches). Below chance is what centring by batch leaves:"},
                  {"none", "0.9", "balanced accuracy 0.900; nothing was aligned;"},
                  {"tvn", "null", NULL}};
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
