@@ -46,8 +46,9 @@ lam_status lam_report_against(lam_page *page, const lam_report_input *inputs, in
 lam_status lam_report_relate(lam_page *page, const lam_report_input *inputs, int count);
 
 lam_status lam_report_run(lam_page *page, const lam_report_input *input);
-/* A record without a step (one line of metrics.jsonl): its memory and time tables, where it holds them. */
-lam_status lam_report_record(lam_page *page, const char *text, size_t size, const char *path);
+/* A record without a step (one line of metrics.jsonl): its memory and time tables, where it holds them; the times are those of the
+ * steps `first` to `last` (0: not known). */
+lam_status lam_report_record(lam_page *page, const char *text, const char *path, int64_t first, int64_t last);
 lam_status lam_report_probe(lam_page *page, const lam_report_input *input);
 lam_status lam_report_retrieve(lam_page *page, const lam_report_input *input);
 lam_status lam_report_sweep(lam_page *page, const lam_report_input *input);

@@ -30,12 +30,25 @@ static lam_status push(column *c, int64_t *capacity, double x, double y) {
     return LAM_OK;
 }
 
-static lam_status read_metrics(const char *path, column *columns, int count, bool *cut, char *records[2]) {
+/* The lines of `run` and of `op_times` (a resumed run has several: the last holds), and the steps that the latter covers: those of
+ * its process, since the line of `run` before it. */
+typedef struct run_records {
+    char *texts[2];
+    int64_t first, last;
+} run_records;
+
+static lam_status keep_record(run_records *kept, int which, const char *line, size_t n) {
+    lam_free(kept->texts[which]);
+    kept->texts[which] = NULL;
+    return lam_text_copy_n(&kept->texts[which], line, n);
+}
+
+static lam_status read_metrics(const char *path, column *columns, int count, bool *cut, run_records *kept) {
     char *text;
     size_t size;
     LAM_TRY(lam_file_read(path, &text, &size));
     lam_status status = LAM_OK;
-    int64_t capacity[16] = {0}, line = 0;
+    int64_t capacity[16] = {0}, line = 0, first = 0, last = 0; /* steps of the process of this line */
     for (char *p = text; *p;) {
         size_t n = strcspn(p, "\n");
         bool torn = !p[n];
@@ -55,13 +68,18 @@ static lam_status read_metrics(const char *path, column *columns, int count, boo
                     status = push(&columns[c], &capacity[c], lam_json_float(lam_json_get(record, "step"), 0),
                                   lam_json_float(value, 0));
             }
-        for (int k = 0; record && k < 2 && status == LAM_OK;
-             k++) /* a resumed run has several: the last holds */
-            if (lam_json_get(record, k ? "op_times" : "run")) {
-                lam_free(records[k]);
-                records[k] = NULL;
-                status = lam_text_copy_n(&records[k], p, n);
-            }
+        if (record && lam_json_get(record, "lr")) {
+            last = lam_json_int(lam_json_get(record, "step"), 0);
+            if (!first) first = last;
+        }
+        if (record && status == LAM_OK && lam_json_get(record, "run")) {
+            first = last = 0;
+            status = keep_record(kept, 0, p, n);
+        }
+        if (record && status == LAM_OK && lam_json_get(record, "op_times")) {
+            kept->first = first, kept->last = last;
+            status = keep_record(kept, 1, p, n);
+        }
         if (record) lam_json_free(record);
         if (status != LAM_OK) goto done;
         p += n + !torn;
@@ -128,10 +146,11 @@ lam_status lam_report_run(lam_page *page, const lam_report_input *input) {
                         {"step_ms", "Time of a step", "ms per step", NULL, NULL, 0},
                         {"data_wait_ms", "Waiting for data", "ms per step", NULL, NULL, 0}};
     enum { COLUMNS = sizeof columns / sizeof *columns };
-    char *path, *records[2] = {NULL, NULL};
+    char *path;
+    run_records kept = {0};
     bool cut = false;
     LAM_TRY(lam_path_join(&path, input->path, "metrics.jsonl"));
-    lam_status status = read_metrics(path, columns, COLUMNS, &cut, records);
+    lam_status status = read_metrics(path, columns, COLUMNS, &cut, &kept);
     if (status == LAM_OK && !columns[0].count)
         status =
             lam_fail(LAM_ERROR_INPUT, __FILE__, __LINE__, "%s: holds no step yet: nothing to draw", path);
@@ -153,14 +172,14 @@ lam_status lam_report_run(lam_page *page, const lam_report_input *input) {
         status = reconstructions(page, input->path);
         means(page, columns, COLUMNS);
         for (int k = 0; status == LAM_OK && k < 2; k++)
-            if (records[k]) status = lam_report_record(page, records[k], strlen(records[k]), path);
+            if (kept.texts[k]) status = lam_report_record(page, kept.texts[k], path, kept.first, kept.last);
     }
     for (int c = 0; c < COLUMNS; c++) {
         lam_free(columns[c].x);
         lam_free(columns[c].y);
     }
-    lam_free(records[0]);
-    lam_free(records[1]);
+    lam_free(kept.texts[0]);
+    lam_free(kept.texts[1]);
     lam_free(path);
     return status;
 }

@@ -1,6 +1,8 @@
 /* The memory and time tables of a run, from the records without a step in metrics.jsonl. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/json.h"
 #include "base/memory.h"
@@ -42,7 +44,7 @@ static int slowest_first(const void *a, const void *b) {
     return x < y ? 1 : x > y ? -1 : 0;
 }
 
-static lam_status time_table(lam_page *page, const lam_json *list) {
+static lam_status time_table(lam_page *page, const lam_json *list, const char *title) {
     enum { COLUMNS = 6 };
     int64_t rows = (int64_t)lam_json_size(list);
     op_row *ops = NULL;
@@ -75,7 +77,7 @@ static lam_status time_table(lam_page *page, const lam_json *list) {
                                     ops[r].seconds, ops[r].share, ops[r].rate};
         for (int c = 0; c < COLUMNS; c++) cells[COLUMNS * r + c] = row[c];
     }
-    lam_page_table(page, "Time by operation", COLUMNS,
+    lam_page_table(page, title, COLUMNS,
                    (const char *[]){"operation", "pass", "calls", "seconds", "% of all", "GFLOP/s"}, rows,
                    cells);
 done:
@@ -84,14 +86,18 @@ done:
     return status;
 }
 
-lam_status lam_report_record(lam_page *page, const char *text, size_t size, const char *path) {
+lam_status lam_report_record(lam_page *page, const char *text, const char *path, int64_t first,
+                             int64_t last) {
     lam_json *record;
-    LAM_TRY(lam_json_parse(&record, text, size, path));
+    char title[96] = "Time by operation";
+    LAM_TRY(lam_json_parse(&record, text, strlen(text), path));
     const lam_json *memory = lam_json_get(lam_json_get(record, "run"), "memory"),
                    *times = lam_json_get(record, "op_times");
     lam_status status = LAM_OK;
     if (lam_json_is_object(memory)) status = memory_table(page, memory);
-    if (status == LAM_OK && lam_json_is_array(times)) status = time_table(page, times);
+    if (last > 0)
+        snprintf(title, sizeof title, "Time by operation, steps %" PRId64 " to %" PRId64, first, last);
+    if (status == LAM_OK && lam_json_is_array(times)) status = time_table(page, times, title);
     lam_json_free(record);
     return status;
 }

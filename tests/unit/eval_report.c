@@ -443,6 +443,21 @@ static void what_probe_wrote(void **state) {
     assert_non_null(strstr(lam_last_error(), "mean"));
 }
 
+/* Times by operation are of the last process, which after a resume took some of the steps alone. */
+static void what_a_resumed_run_left(void **state) {
+    (void)state;
+    assert_true(holds("run/report.html", "Time by operation, steps 1 to 2<"));
+    assert_int_equal(lam_make_folders("resumed"), LAM_OK);
+    put("resumed/metrics.jsonl",
+        "{\"run\":{}}\n{\"step\":1,\"loss\":2.5,\"lr\":0.1}\n{\"step\":2,\"loss\":2,\"lr\":0.1}\n"
+        "{\"run\":{}}\n{\"step\":3,\"loss\":null,\"lr\":0.1}\n{\"step\":4,\"loss\":1,\"lr\":0.1}\n"
+        "{\"step\":4,\"validation_loss\":1.75}\n"
+        "{\"op_times\":[{\"op\":\"linear\",\"calls\":7,\"seconds\":3,\"flops\":6e9}]}\n"
+        "{\"run\":{}}\n");
+    assert_int_equal(REPORT("resumed"), 0);
+    assert_true(holds("resumed/report.html", "Time by operation, steps 3 to 4<"));
+}
+
 static void what_sweep_wrote(void **state) {
     (void)state;
     put("sweep/sweep.csv", "command,run,map.align,name,recall_0.05_0.95,balanced_accuracy\n"
@@ -572,6 +587,7 @@ int main(void) {
                                        cmocka_unit_test(what_retrieve_wrote),
                                        cmocka_unit_test(many_values),
                                        cmocka_unit_test(what_probe_wrote),
+                                       cmocka_unit_test(what_a_resumed_run_left),
                                        cmocka_unit_test(what_sweep_wrote),
                                        cmocka_unit_test(what_map_measured),
                                        cmocka_unit_test(places),
