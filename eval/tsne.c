@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <omp.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -198,6 +199,13 @@ static void rest(descent *d) {
     }
 }
 
+/* The bar of a descent that needs less than all iterations would look broken off. */
+static void tell_convergence(lam_progress *progress, int iterations) {
+    char text[48];
+    snprintf(text, sizeof text, "converged after %d", iterations);
+    lam_progress_update(progress, iterations, text);
+}
+
 static lam_status descend(descent *d, double *y, double *divergence) {
     double rate = fmax((double)d->rows / EXAGGERATION / 4, 50), best = INFINITY, length = 0;
     int best_at = EXPLORATION;
@@ -213,13 +221,18 @@ static lam_status descend(descent *d, double *y, double *divergence) {
             if (now < best) {
                 best = now;
                 best_at = i;
-            } else if (i - best_at > PATIENCE)
+            } else if (i - best_at > PATIENCE) {
+                tell_convergence(progress, i + 1);
                 break;
+            }
         }
         step(d, y, exploring ? 0.5 : 0.8, rate);
         lam_progress_update(progress, i + 1, NULL);
         if (checked && length <= LEAST_GRADIENT) {
-            if (!exploring) break;
+            if (!exploring) {
+                tell_convergence(progress, i + 1);
+                break;
+            }
             i = EXPLORATION - 1;
         }
     }
