@@ -51,6 +51,8 @@ static void print_operations(const lam_json *record) {
                number(o, "calls"), number(o, "ms"), 100 * number(o, "share_of_step"), products,
                number(o, "gb_per_s"), 100 * number(o, "share_of_limit"));
     }
+    printf(
+        "%% of limit: where there are GFLOP/s of that of the products, else of that of memory; above 100: read from a cache\n");
 }
 
 static void print_step(const lam_json *record) {

@@ -8,6 +8,7 @@ small=(--model t32 --batch 1 --steps 1 --limit-seconds 0.01)
 grep -q '^step of t32, batch 1, f32, cpu ' text || fail "no line of the step"
 grep -q '^limits: products .* GFLOP/s, fastest .*; memory .* GB/s$' text || fail "no line of the limits"
 grep -q '^linear  *backward ' text || fail "no table of operations"
+grep -q '^% of limit: .*above 100: ' text || fail "what is above 100 % is not explained"
 grep -q '"bench": "step"' before.json || fail "nothing saved"
 grep -q before text && fail "compared with nothing"
 
