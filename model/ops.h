@@ -21,6 +21,10 @@ lam_tensor *lam_linear_gelu(lam_graph *g, lam_tensor *x, lam_tensor *w, lam_tens
 lam_tensor *lam_linear_qkv(lam_graph *g, lam_tensor *x, lam_tensor *wq, lam_tensor *bq, lam_tensor *wk,
                            lam_tensor *bk, lam_tensor *wv, lam_tensor *bv);
 
+/* linear_kv: two of them, [..., D] -> [..., 2D] as (key, value), as cross_attention takes them. */
+lam_tensor *lam_linear_kv(lam_graph *g, lam_tensor *x, lam_tensor *wk, lam_tensor *bk, lam_tensor *wv,
+                          lam_tensor *bv);
+
 /* layernorm: y = (x - mean) / sqrt(variance + eps) * w + b over the last dimension, biased variance. */
 lam_tensor *lam_layernorm(lam_graph *g, lam_tensor *x, lam_tensor *w, lam_tensor *b, double eps);
 /* add_layernorm: *sum = x + r; returns layernorm(*sum). */
@@ -173,8 +177,13 @@ lam_tensor *lam_concat_tokens(lam_graph *g, lam_tensor *const *parts, int64_t co
  * [B, 1 + R, D]. */
 lam_tensor *lam_append_masked(lam_graph *g, lam_tensor *x, lam_tensor *mask_token, lam_tensor *position,
                               lam_tensor *ids);
-/* restore_tokens: row n = ids_restore[n] < R ? x[ids_restore[n]] : 0. x [B, R, L], ids_restore [B, N] -> [B, N, L]. */
-lam_tensor *lam_restore_tokens(lam_graph *g, lam_tensor *x, lam_tensor *ids_restore);
+/* restore_tokens: tokens of rank first, ..., first + R - 1 to their places: row n = x[ids_restore[n] - first], 0 where x has no
+ * such row. x [B, R, L], ids_restore [B, N] -> [B, N, L]. */
+lam_tensor *lam_restore_tokens(lam_graph *g, lam_tensor *x, lam_tensor *ids_restore, int64_t first);
+/* rank_tokens: the other way round, out of x with s rows before its tokens: row r = x[s + n] where ids_restore[n] = first + r.
+ * x [B, s + N, D], ids_restore [B, N] -> [B, count, D]. */
+lam_tensor *lam_rank_tokens(lam_graph *g, lam_tensor *x, lam_tensor *ids_restore, int64_t first,
+                            int64_t count);
 /* drop_cls: [B, 1 + N, D] -> [B, N, D]. */
 lam_tensor *lam_drop_cls(lam_graph *g, lam_tensor *x);
 

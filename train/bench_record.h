@@ -2,7 +2,7 @@
  *
  * Keys: "bench" ("step"), "version", "model", "batch", "precision", "recompute", "drop_path", "device", "cpu", "isa", "threads", "library",
  * "steps"; "tokens" (patches of a crop), "step_ms" (the median of the steps), "crops_per_s", "spread" (of crops_per_s),
- * "gflops_per_crop", "kept_share" (of them, with drop_path), "gflops_per_s"; "limit_gflops_per_s"
+ * "gflops_per_crop" (of the whole network), "kept_share" (of them, that is done), "gflops_per_s" (done); "limit_gflops_per_s"
  * (lam_gemm_limit_measure), "limit_libraries" [{"name", "share"}], "share_of_limit", "memory_gb_per_s"
  * (lam_memory_limit); "peak_MiB" of the process after a step, before anything else was measured,
  * "activations_MiB", "memory_MiB" by owner;

@@ -49,6 +49,12 @@ typedef struct lam_unshuffle_sizes {
 /* One sample of the Fourier loss: `images` planes of height x width out of `tokens` tokens of `length` values on a grid x grid
  * of places. by_channel: tokens are channel-major with P*P values, else they hold P*P*C, channel fastest. `cell` consecutive
  * coefficients share a weight. half = width / 2 + 1. */
+/* Tokens of rank first, ..., first + count - 1; by places `skipped` rows come before the tokens. */
+typedef struct lam_ranks {
+    const int32_t *ids_restore; /* [batch, tokens]: the rank of each */
+    int64_t tokens, first, count, skipped;
+} lam_ranks;
+
 typedef struct lam_fourier_shape {
     lam_fourier_form form;
     bool by_channel;
@@ -133,17 +139,18 @@ typedef struct lam_kernels {
                             const lam_fourier_shape *shape, bool squared);
 
     /* partial.inc.h */
-    /* As lam_append_masked, lam_restore_tokens say; rows of `width` elements. */
+    /* As lam_append_masked says; rows of `width` elements. */
     void (*append_masked)(const void *x, const float *mask_token, const float *position, const int32_t *ids,
                           void *y, int64_t batch, int64_t kept, int64_t decoded, int64_t places,
                           int64_t width);
     /* d_mask_token +=; partial: workspace of batch * width floats. */
     void (*append_masked_backward)(const void *dy, void *dx, bool add, float *d_mask_token, float *partial,
                                    int64_t batch, int64_t kept, int64_t decoded, int64_t width);
-    void (*restore_tokens)(const void *x, const int32_t *ids_restore, void *y, int64_t batch, int64_t decoded,
-                           int64_t tokens, int64_t width);
-    void (*restore_tokens_backward)(const void *dy, const int32_t *ids_restore, void *dx, bool add,
-                                    int64_t batch, int64_t decoded, int64_t tokens, int64_t width);
+    /* x in the order of ranks to y in that of places, and back; what has no such rank becomes 0, with `add` nothing changes. */
+    void (*place_ranks)(const void *x, const lam_ranks *ranks, void *y, bool add, int64_t batch,
+                        int64_t width);
+    void (*take_ranks)(const void *x, const lam_ranks *ranks, void *y, bool add, int64_t batch,
+                       int64_t width);
     /* Of the positions added to rows dy [batch, 1 + tokens, width]: row 0 of the table += rows 0, row 1 + ids[t] % places
      * += rows 1 + t (ids NULL: t). */
     void (*position_gradient)(const void *dy, const int32_t *ids, float *d_position, int64_t batch,

@@ -42,8 +42,7 @@ typedef float vector __attribute__((vector_size(VF * 4), aligned(4), may_alias))
     {                                                                                                        \
         .name = LAM_ISA_TEXT, .add_bias = JOIN(add_bias, LAM_SUFFIX, type),                                  \
         .gelu = JOIN(gelu, LAM_SUFFIX, type), .gelu_slope = JOIN(gelu_slope, LAM_SUFFIX, type),              \
-        .multiply = JOIN(multiply, LAM_SUFFIX, type),                                                        \
-        .layernorm = JOIN(layernorm, LAM_SUFFIX, type),                                                      \
+        .multiply = JOIN(multiply, LAM_SUFFIX, type), .layernorm = JOIN(layernorm, LAM_SUFFIX, type),        \
         .layernorm_again = JOIN(layernorm_again, LAM_SUFFIX, type),                                          \
         .layernorm_backward = JOIN(layernorm_backward, LAM_SUFFIX, type),                                    \
         .accumulate = JOIN(accumulate, LAM_SUFFIX, type), .add = JOIN(add, LAM_SUFFIX, type),                \
@@ -57,8 +56,8 @@ typedef float vector __attribute__((vector_size(VF * 4), aligned(4), may_alias))
         .fourier_tokens = JOIN(fourier_tokens, LAM_SUFFIX, type),                                            \
         .append_masked = JOIN(append_masked, LAM_SUFFIX, type),                                              \
         .append_masked_backward = JOIN(append_masked_backward, LAM_SUFFIX, type),                            \
-        .restore_tokens = JOIN(restore_tokens, LAM_SUFFIX, type),                                            \
-        .restore_tokens_backward = JOIN(restore_tokens_backward, LAM_SUFFIX, type),                          \
+        .place_ranks = JOIN(place_ranks, LAM_SUFFIX, type),                                                  \
+        .take_ranks = JOIN(take_ranks, LAM_SUFFIX, type),                                                    \
         .position_gradient = JOIN(position_gradient, LAM_SUFFIX, type),                                      \
         .attention = JOIN(attention, LAM_SUFFIX, type),                                                      \
         .attention_backward = JOIN(attention_backward, LAM_SUFFIX, type),                                    \

@@ -41,33 +41,44 @@ static void NAME(append_masked_backward)(const void *dy, void *dx, bool add, flo
         for (int64_t i = 0; i < width; i++) d_mask_token[i] += partial[b * width + i];
 }
 
-static void NAME(restore_tokens)(const void *x, const int32_t *ids_restore, void *y, int64_t batch,
-                                 int64_t decoded, int64_t tokens, int64_t width) {
+static void NAME(place_ranks)(const void *x, const lam_ranks *ranks, void *y, bool add, int64_t batch,
+                              int64_t width) {
     const real *from = x;
     real *to = y;
-#pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < batch * tokens; row++) {
-        int64_t rank = ids_restore[row];
-        real *out = to + row * width;
-        if (rank < decoded)
-            memcpy(out, from + (row / tokens * decoded + rank) * width, (size_t)width * sizeof *out);
-        else
-            memset(out, 0, (size_t)width * sizeof *out);
-    }
+    int64_t rows = ranks->skipped + ranks->tokens;
+#pragma omp parallel for collapse(2) schedule(static)
+    for (int64_t b = 0; b < batch; b++)
+        for (int64_t row = 0; row < rows; row++) {
+            int64_t n = row - ranks->skipped,
+                    at = n < 0 ? -1 : ranks->ids_restore[b * ranks->tokens + n] - ranks->first;
+            real *out = to + (b * rows + row) * width;
+            const real *in = from + (b * ranks->count + at) * width;
+            bool there = at >= 0 && at < ranks->count;
+            if (there && add)
+                for (int64_t i = 0; i < width; i++) out[i] = put(get(out[i]) + get(in[i]));
+            else if (there)
+                memcpy(out, in, (size_t)width * sizeof *out);
+            else if (!add)
+                memset(out, 0, (size_t)width * sizeof *out);
+        }
 }
 
-static void NAME(restore_tokens_backward)(const void *dy, const int32_t *ids_restore, void *dx, bool add,
-                                          int64_t batch, int64_t decoded, int64_t tokens, int64_t width) {
-    const real *d = dy;
-    real *to = dx;
-#pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < batch * tokens; row++) {
-        int64_t rank = ids_restore[row];
-        if (rank >= decoded) continue;
-        real *out = to + (row / tokens * decoded + rank) * width;
-        for (int64_t i = 0; i < width; i++)
-            out[i] = put((add ? get(out[i]) : 0.0f) + get(d[row * width + i]));
-    }
+static void NAME(take_ranks)(const void *x, const lam_ranks *ranks, void *y, bool add, int64_t batch,
+                             int64_t width) {
+    const real *from = x;
+    real *to = y;
+#pragma omp parallel for collapse(2) schedule(static)
+    for (int64_t b = 0; b < batch; b++)
+        for (int64_t n = 0; n < ranks->tokens; n++) {
+            int64_t at = ranks->ids_restore[b * ranks->tokens + n] - ranks->first;
+            if (at < 0 || at >= ranks->count) continue;
+            const real *in = from + (b * (ranks->skipped + ranks->tokens) + ranks->skipped + n) * width;
+            real *out = to + (b * ranks->count + at) * width;
+            if (add)
+                for (int64_t i = 0; i < width; i++) out[i] = put(get(out[i]) + get(in[i]));
+            else
+                memcpy(out, in, (size_t)width * sizeof *out);
+        }
 }
 
 static void NAME(position_gradient)(const void *dy, const int32_t *ids, float *d_position, int64_t batch,

@@ -120,5 +120,8 @@ double lam_mae_kept_share(const lam_mae_config *c) {
     without_blocks.depth = 0;
     double block = (all - lam_mae_step_flops(&without_blocks)) / (double)c->depth;
     for (int64_t i = 0; i < c->depth; i++) rates += lam_mae_drop_rate(c, i);
-    return 1 - block * rates / all;
+    bool by_channel = nets[c->kind]->channel_tokens;
+    int64_t tokens = lam_mae_patches(c) * (by_channel ? lam_mae_channels_seen(c) : 1),
+            length = c->patch_size * c->patch_size * (by_channel ? 1 : c->in_channels);
+    return 1 - (block * rates + lam_mae_visible_flops(c, tokens, length)) / all;
 }

@@ -61,6 +61,8 @@ typedef struct lam_mae_config {
     int transform; /* 0 none, 1 sqrt(x), 2 log(1 + 1023 x)/log(1024), of x = pixel * scale (data/shard.h) */
     bool
         noise_input; /* the caller fills io.noise, whose lowest are visible (golden tests); else lam_mask_noise draws it */
+    bool
+        predict_visible; /* predictions of visible tokens too, which count in no loss: to compare them with other programs' */
     uint64_t seed;
 } lam_mae_config;
 
@@ -90,11 +92,10 @@ typedef struct lam_mae_io {
                                 the Fourier loss */
     lam_tensor
         *latent; /* [B, 1 + K, D] what the decoder gets: after vit.layernorm (mae_vit), else without a norm */
-    lam_tensor *logits; /* [B, N, P*P*C] prediction, cls dropped; until the backward pass */
-    lam_tensor *mask;   /* [B, N] F32, 1 = masked */
     lam_tensor
-        *loss_mask; /* [B, N] F32, 1 = masked and decoded; `mask` itself where all are; elsewhere logits are 0
-                                for what is not decoded */
+        *logits; /* [B, N, P*P*C] prediction, cls dropped, 0 where none is needed; until the backward pass */
+    lam_tensor *mask;        /* [B, N] F32, 1 = masked */
+    lam_tensor *loss_mask;   /* [B, N] F32, 1 = masked and decoded; `mask` itself where all are */
     lam_tensor *ids_restore; /* [B, N] I32 */
     lam_tensor *target; /* [B, N, P*P*C] standardised patches (before norm_pix); until the backward pass */
     /* mae_channel_agnostic: N above is K * tokens_per_channel, channel by channel, and the rows of logits and target have P*P
@@ -138,9 +139,9 @@ lam_status lam_mae_build_every_block(lam_graph *graph, const lam_mae_config *con
                                      bool hidden, lam_tensor **every, lam_mae_encoder_io *io);
 
 /* Floating-point operations of one training step on one crop: 3 x forward; matrix products only; as if no branch were
- * dropped. */
+ * dropped and visible tokens were predicted too. */
 double lam_mae_step_flops(const lam_mae_config *config);
-/* Share of them that is expected to be done: 1 with drop_path 0. */
+/* Share of them that is expected to be done. */
 double lam_mae_kept_share(const lam_mae_config *config);
 
 /* "mae_vit", ...: the choices of model.name. LAM_ERROR_CONFIG where there is no network of that name. */

@@ -113,36 +113,39 @@ static lam_tensor *cross_decoder(lam_graph *g, const lam_mae_config *c, lam_tens
         char blocks[64];
         snprintf(blocks, sizeof blocks, "decoder.decoders.%lld.", (long long)token_of(c, k));
         lam_stream s = lam_sequential_blocks(g, lam_token_rows(g, y, k * tokens, tokens), blocks,
-                                             c->decoder_depth, c->decoder_num_heads, NULL);
+                                             c->decoder_depth, c->decoder_num_heads, NULL, NULL);
         channels[k] = lam_stream_sum(g, &s);
     }
     return lam_concat_tokens(g, channels, c->in_channels);
 }
 
 /* x [B, 1 + C*N, Dd], keys [B, 1 + C*N]. */
-static lam_tensor *shared_decoder(lam_graph *g, const lam_mae_config *c, lam_tensor *x, lam_tensor *keys) {
-    lam_stream s =
-        lam_sequential_blocks(g, x, "decoder.blocks.", c->decoder_depth, c->decoder_num_heads, keys);
+static lam_tensor *shared_decoder(lam_graph *g, const lam_mae_config *c, const lam_mae_plan *plan,
+                                  lam_tensor *x, lam_tensor *keys) {
+    bool alone = lam_mae_hidden_alone(c);
+    lam_stream s = lam_sequential_blocks(g, x, "decoder.blocks.", c->decoder_depth, c->decoder_num_heads,
+                                         keys, alone ? plan : NULL);
     x = lam_stream_norm(g, &s, (lam_depth){0}, lam_named(g, "decoder.", "norm.weight"),
                         lam_named(g, "decoder.", "norm.bias"));
-    return lam_drop_cls(g, x);
+    return alone ? x : lam_drop_cls(g, x);
 }
 
 lam_tensor *lam_channel_decoder(lam_graph *g, const lam_mae_config *c, lam_tensor *latent,
-                                lam_tensor *ids_restore, lam_tensor *present, lam_tensor *channel_ids) {
+                                const lam_mae_plan *plan, lam_tensor *present, lam_tensor *channel_ids) {
     bool cls = c->decoder == LAM_DECODER_SHARED;
     lam_tensor *x = lam_unshuffle_channels(g, latent, lam_named(g, "decoder.", "mask_token"),
-                                           lam_named(g, "decoder.", "pos_embeddings"), ids_restore,
+                                           lam_named(g, "decoder.", "pos_embeddings"), plan->ids_restore,
                                            channel_tokens(g, c), channel_ids, cls);
     lam_tensor *keys = lam_channel_keys(g, present, NULL, lam_mae_patches(c), cls);
-    return cls ? shared_decoder(g, c, x, keys) : cross_decoder(g, c, x, keys);
+    return cls ? shared_decoder(g, c, plan, x, keys) : cross_decoder(g, c, x, keys);
 }
 
 /* ---- the network ---- */
 
 static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_io *io) {
     int64_t places = lam_mae_patches(c), tokens = lam_mae_channels_seen(c) * places;
-    lam_tensor *noise = lam_mae_noise(g, c, batch, tokens, io), *ids_keep;
+    lam_tensor *noise = lam_mae_noise(g, c, batch, tokens, io);
+    lam_mae_plan plan = {0};
     if (c->channels_per_step) {
         if (!io->step) io->step = lam_input(g, "step", LAM_I64, 1, (int64_t[]){1});
         io->channel_ids = lam_keep(
@@ -158,18 +161,20 @@ static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_
     double hidden = c->masking == LAM_MASKING_RANDOM
                         ? c->mask_ratio
                         : 1 - ((double)lam_mae_kept(c, tokens) + 0.5) / (double)tokens;
-    lam_channel_mask_plan(g, noise, present, hidden, &ids_keep, &io->ids_restore, &io->mask);
+    lam_channel_mask_plan(g, noise, present, hidden, &plan.ids_keep, &io->ids_restore, &io->mask);
+    plan.ids_restore = io->ids_restore;
+    plan.kept = plan.ids_keep ? lam_tensor_dim(plan.ids_keep, 1) : 0;
+    plan.hidden = tokens - plan.kept; /* those of absent channels too, which are no targets */
     io->loss_mask = lam_keep(g, io->mask, "mask");
     lam_keep(g, io->ids_restore, "ids_restore");
 
-    lam_tensor *x =
-        lam_parallel_encoder(g, c, io, lam_gather_patches(g, patches, ids_keep, 1), ids_keep,
-                             lam_channel_keys(g, present, ids_keep, places, true), c->depth, false, NULL);
+    lam_tensor *x = lam_parallel_encoder(
+        g, c, io, lam_gather_patches(g, patches, plan.ids_keep, 1), plan.ids_keep,
+        lam_channel_keys(g, present, plan.ids_keep, places, true), c->depth, false, NULL);
     io->latent = lam_keep(g, x, "latent");
     x = lam_named_linear(g, x, "", "encoder_decoder_proj");
-    x = lam_channel_decoder(g, c, x, io->ids_restore, present, io->channel_ids);
-    x = lam_named_linear(g, x, "", "decoder_pred");
-    lam_mae_predicted(g, c, x, patches, io);
+    x = lam_channel_decoder(g, c, x, &plan, present, io->channel_ids);
+    lam_mae_predicted(g, c, lam_mae_prediction(g, c, &plan, x, "", "decoder_pred"), patches, io);
 }
 
 static void build_encoder(lam_graph *g, const lam_mae_config *c, int64_t batch, int64_t block, bool hidden,

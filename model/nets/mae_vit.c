@@ -54,12 +54,35 @@ static void fill_positions(lam_parameters *p, const lam_mae_config *c) {
     lam_fill_sincos(p, c, "decoder.decoder_pos_embed", LAM_SINCOS_COLUMN_FIRST);
 }
 
+/* The attention of a block over its normed tokens h. */
+static lam_tensor *attend(lam_graph *g, lam_tensor *h, const char *prefix, int64_t heads) {
+    h = lam_linear_qkv(g, h, lam_named(g, prefix, "attention.attention.query.weight"),
+                       lam_named(g, prefix, "attention.attention.query.bias"),
+                       lam_named(g, prefix, "attention.attention.key.weight"),
+                       lam_named(g, prefix, "attention.attention.key.bias"),
+                       lam_named(g, prefix, "attention.attention.value.weight"),
+                       lam_named(g, prefix, "attention.attention.value.bias"));
+    return lam_attention(g, h, heads, NULL);
+}
+
+/* The same with the hidden tokens alone as queries. */
+static lam_tensor *attend_from_hidden(lam_graph *g, lam_tensor *h, const lam_mae_plan *plan,
+                                      const char *prefix, int64_t heads) {
+    lam_tensor *kv = lam_linear_kv(g, h, lam_named(g, prefix, "attention.attention.key.weight"),
+                                   lam_named(g, prefix, "attention.attention.key.bias"),
+                                   lam_named(g, prefix, "attention.attention.value.weight"),
+                                   lam_named(g, prefix, "attention.attention.value.bias"));
+    lam_tensor *q = lam_named_linear(g, lam_mae_hidden(g, plan, h), prefix, "attention.attention.query");
+    return lam_cross_attention(g, q, kv, heads, NULL);
+}
+
 /* A stack of pre-norm blocks; each has two branches, which drop apart (io: the encoder in training; NULL: nothing is
- * dropped). Returns the normalised end of the stack, without `last_norm` the sum itself, or with `hidden` the hidden units
- * of the last block's MLP. */
+ * dropped). Its last block goes on with the hidden tokens of `plan` alone (NULL: with all). Returns the normalised end of the
+ * stack, without `last_norm` the sum itself, or with `hidden` the hidden units of the last block's MLP. */
 static lam_tensor *blocks(lam_graph *g, const lam_mae_config *c, const lam_mae_io *io, lam_tensor *x,
                           const char *stack, int64_t depth, int64_t heads, bool hidden,
-                          const char *last_norm_prefix, const char *last_norm, lam_tensor **every) {
+                          const char *last_norm_prefix, const char *last_norm, lam_tensor **every,
+                          const lam_mae_plan *plan) {
     lam_stream s = {.x = x, .eps = c->layer_norm_eps};
     char prefix[64], weight[64], bias[64];
     for (int64_t i = 0; i < depth; i++) {
@@ -69,13 +92,12 @@ static lam_tensor *blocks(lam_graph *g, const lam_mae_config *c, const lam_mae_i
                                         lam_named(g, prefix, "layernorm_before.weight"),
                                         lam_named(g, prefix, "layernorm_before.bias"));
         if (every && !hidden && i) every[i - 1] = lam_keep(g, s.x, "block");
-        h = lam_linear_qkv(g, h, lam_named(g, prefix, "attention.attention.query.weight"),
-                           lam_named(g, prefix, "attention.attention.query.bias"),
-                           lam_named(g, prefix, "attention.attention.key.weight"),
-                           lam_named(g, prefix, "attention.attention.key.bias"),
-                           lam_named(g, prefix, "attention.attention.value.weight"),
-                           lam_named(g, prefix, "attention.attention.value.bias"));
-        s.r = lam_named_linear(g, lam_attention(g, h, heads, NULL), prefix, "attention.output.dense");
+        if (plan && i == depth - 1) {
+            h = attend_from_hidden(g, h, plan, prefix, heads);
+            s.x = lam_mae_hidden(g, plan, s.x);
+        } else
+            h = attend(g, h, prefix, heads);
+        s.r = lam_named_linear(g, h, prefix, "attention.output.dense");
         h = lam_stream_norm(g, &s, lam_mae_depth(g, c, io, i, 2 * i + 1),
                             lam_named(g, prefix, "layernorm_after.weight"),
                             lam_named(g, prefix, "layernorm_after.bias"));
@@ -108,16 +130,18 @@ static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_
     io->sample_weight = lam_input(g, "sample_weight", LAM_F32, 1, (int64_t[]){batch});
 
     lam_tensor *x = embed(g, patches, plan.ids_keep, c->in_channels);
-    x = blocks(g, c, io, x, "vit.encoder.layer", c->depth, c->num_heads, false, "vit.", "layernorm", NULL);
+    x = blocks(g, c, io, x, "vit.encoder.layer", c->depth, c->num_heads, false, "vit.", "layernorm", NULL,
+               NULL);
     io->latent = lam_keep(g, x, "latent");
     x = lam_named_linear(g, x, "decoder.", "decoder_embed");
     lam_tensor *mask_token = lam_named(g, "decoder.", "mask_token"),
                *position = lam_named(g, "decoder.", "decoder_pos_embed");
     x = lam_mae_decoder_tokens(g, &plan, x, mask_token, position, io);
+    bool alone = lam_mae_hidden_alone(c);
     x = blocks(g, c, NULL, x, "decoder.decoder_layers", c->decoder_depth, c->decoder_num_heads, false,
-               "decoder.", "decoder_norm", NULL);
-    x = lam_named_linear(g, lam_drop_cls(g, x), "decoder.", "decoder_pred");
-    if (plan.ids_decoded) x = lam_restore_tokens(g, x, io->ids_restore);
+               "decoder.", "decoder_norm", NULL, alone ? &plan : NULL);
+    if (!alone) x = lam_drop_cls(g, x);
+    x = lam_mae_prediction(g, c, &plan, x, "decoder.", "decoder_pred");
     lam_mae_predicted(g, c, x, patches, io);
 }
 
@@ -127,7 +151,7 @@ static void build_encoder(lam_graph *g, const lam_mae_config *c, int64_t batch, 
     lam_tensor *patches = lam_mae_input(g, c, batch, io->only_channel, &io->input);
     lam_tensor *x = embed(g, patches, NULL, c->in_channels);
     x = blocks(g, c, NULL, x, "vit.encoder.layer", block, c->num_heads, hidden, "vit.",
-               block == c->depth ? "layernorm" : NULL, io->every);
+               block == c->depth ? "layernorm" : NULL, io->every, NULL);
     io->tokens = lam_keep(g, x, "tokens");
 }
 

@@ -102,8 +102,20 @@ void lam_sequential_blocks_add(lam_registry *r, const char *prefix, int64_t dept
     }
 }
 
+/* Attention whose queries are the hidden tokens alone, the weights' first third for the queries. */
+static lam_tensor *attend_from_hidden(lam_graph *g, lam_tensor *h, const lam_mae_plan *plan,
+                                      const char *block, int64_t heads, lam_tensor *keys) {
+    int64_t width = h ? lam_tensor_dim(h, 2) : 0;
+    lam_tensor *q = lam_linear(g, lam_mae_hidden(g, plan, h),
+                               lam_named_rows(g, block, "attn.qkv.weight", 0, width),
+                               lam_named_rows(g, block, "attn.qkv.bias", 0, width)),
+               *kv = lam_linear(g, h, lam_named_rows(g, block, "attn.qkv.weight", width, 2 * width),
+                                lam_named_rows(g, block, "attn.qkv.bias", width, 2 * width));
+    return lam_cross_attention(g, q, kv, heads, keys);
+}
+
 lam_stream lam_sequential_blocks(lam_graph *g, lam_tensor *x, const char *prefix, int64_t depth,
-                                 int64_t heads, lam_tensor *keys) {
+                                 int64_t heads, lam_tensor *keys, const lam_mae_plan *hidden) {
     lam_stream s = {.x = x};
     for (int64_t i = 0; i < depth; i++) {
         char block[96];
@@ -111,7 +123,11 @@ lam_stream lam_sequential_blocks(lam_graph *g, lam_tensor *x, const char *prefix
         lam_graph_block_begin(g);
         lam_tensor *h = lam_stream_norm(g, &s, (lam_depth){0}, lam_named(g, block, "norm1.weight"),
                                         lam_named(g, block, "norm1.bias"));
-        h = lam_attention(g, lam_named_linear(g, h, block, "attn.qkv"), heads, keys);
+        if (hidden && i == depth - 1) {
+            h = attend_from_hidden(g, h, hidden, block, heads, keys);
+            s.x = lam_mae_hidden(g, hidden, s.x);
+        } else
+            h = lam_attention(g, lam_named_linear(g, h, block, "attn.qkv"), heads, keys);
         s.r = lam_named_linear(g, h, block, "attn.proj");
         h = lam_stream_norm(g, &s, (lam_depth){0}, lam_named(g, block, "norm2.weight"),
                             lam_named(g, block, "norm2.bias"));
@@ -161,13 +177,13 @@ static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_
     lam_tensor *mask_token = lam_named(g, "decoder.", "mask_token"),
                *position = lam_named(g, "decoder.", "pos_embeddings");
     x = lam_mae_decoder_tokens(g, &plan, x, mask_token, position, io);
-    lam_stream s =
-        lam_sequential_blocks(g, x, "decoder.blocks.", c->decoder_depth, c->decoder_num_heads, NULL);
+    bool alone = lam_mae_hidden_alone(c);
+    lam_stream s = lam_sequential_blocks(g, x, "decoder.blocks.", c->decoder_depth, c->decoder_num_heads,
+                                         NULL, alone ? &plan : NULL);
     x = lam_stream_norm(g, &s, (lam_depth){0}, lam_named(g, "decoder.", "norm.weight"),
                         lam_named(g, "decoder.", "norm.bias"));
-    x = lam_named_linear(g, lam_drop_cls(g, x), "", "decoder_pred");
-    if (plan.ids_decoded) x = lam_restore_tokens(g, x, io->ids_restore);
-    lam_mae_predicted(g, c, x, patches, io);
+    if (!alone) x = lam_drop_cls(g, x);
+    lam_mae_predicted(g, c, lam_mae_prediction(g, c, &plan, x, "", "decoder_pred"), patches, io);
 }
 
 static void build_encoder(lam_graph *g, const lam_mae_config *c, int64_t batch, int64_t block, bool hidden,

@@ -189,9 +189,10 @@ lam_depth lam_mae_depth(lam_graph *g, const lam_mae_config *c, const lam_mae_io 
 lam_mae_plan lam_mae_masked(lam_graph *g, const lam_mae_config *c, int64_t batch, int64_t tokens,
                             lam_mae_io *io) {
     int64_t kept = lam_mae_kept(c, tokens), decoded = lam_mae_decoded(c, tokens);
-    lam_mae_plan plan = {0};
+    lam_mae_plan plan = {.kept = kept, .hidden = decoded - kept};
     lam_mae_noise(g, c, batch, tokens, io);
     lam_mask_plan(g, io->noise, kept, &plan.ids_keep, &io->ids_restore, &io->mask);
+    plan.ids_restore = io->ids_restore;
     lam_keep(g, io->mask, "mask");
     lam_keep(g, io->ids_restore, "ids_restore");
     io->loss_mask = io->mask;
@@ -230,10 +231,35 @@ double lam_mae_flops(const lam_mae_config *c) {
     return 3 * (encoder + decoder + 2 * (k - 1) * length * d + 2 * k * d * dd + 2 * n * dd * length);
 }
 
+double lam_mae_visible_flops(const lam_mae_config *c, int64_t tokens, int64_t length) {
+    if (!lam_mae_hidden_alone(c)) return 0;
+    double decoded = (double)lam_mae_decoded(c, tokens), kept = (double)lam_mae_kept(c, tokens),
+           dd = (double)c->decoder_embed_dim, hidden = (double)lam_mae_decoder_mlp_dim(c);
+    double row = 4 * dd * dd + 4 * dd * hidden + 4 * (decoded + 1) * dd; /* all of a block but k and v */
+    return 3 * ((kept + 1) * row + 2 * kept * dd * (double)length);
+}
+
 lam_tensor *lam_mae_decoder_tokens(lam_graph *g, const lam_mae_plan *plan, lam_tensor *x,
                                    lam_tensor *mask_token, lam_tensor *position, const lam_mae_io *io) {
     return plan->ids_decoded ? lam_append_masked(g, x, mask_token, position, plan->ids_decoded)
                              : lam_unshuffle(g, x, mask_token, position, io->ids_restore);
+}
+
+bool lam_mae_hidden_alone(const lam_mae_config *c) {
+    bool stack_of_all = c->kind != LAM_MAE_CHANNEL_AGNOSTIC || c->decoder == LAM_DECODER_SHARED;
+    return stack_of_all && !c->predict_visible && c->fourier != LAM_FOURIER_RECURSION;
+}
+
+lam_tensor *lam_mae_hidden(lam_graph *g, const lam_mae_plan *plan, lam_tensor *x) {
+    return plan->ids_decoded ? lam_token_rows(g, x, 1 + plan->kept, plan->hidden)
+                             : lam_rank_tokens(g, x, plan->ids_restore, plan->kept, plan->hidden);
+}
+
+lam_tensor *lam_mae_prediction(lam_graph *g, const lam_mae_config *c, const lam_mae_plan *plan, lam_tensor *x,
+                               const char *prefix, const char *name) {
+    lam_tensor *y = lam_named_linear(g, x, prefix, name);
+    if (lam_mae_hidden_alone(c)) return lam_restore_tokens(g, y, plan->ids_restore, plan->kept);
+    return plan->ids_decoded ? lam_restore_tokens(g, y, plan->ids_restore, 0) : y;
 }
 
 void lam_mae_predicted(lam_graph *g, const lam_mae_config *c, lam_tensor *prediction, lam_tensor *target,

@@ -86,6 +86,8 @@ typedef struct lam_mae_plan {
     lam_tensor *ids_keep; /* [B, K] visible tokens by rising noise */
     lam_tensor *
         ids_decoded; /* [B, R] with decode_ratio: these and the hidden ones that are decoded; NULL: all are */
+    lam_tensor *ids_restore; /* [B, N] */
+    int64_t kept, hidden;    /* tokens that are visible, and hidden ones that are decoded */
 } lam_mae_plan;
 /* Noise of `tokens` tokens (a multiple of the places: of as many channels) whose lam_mae_kept lowest are visible: an input, or
  * drawn as the configuration says; sets io's noise, step, sample_ids and drop_scale. */
@@ -104,6 +106,14 @@ lam_tensor *lam_mae_loss(lam_graph *g, const lam_mae_config *c, lam_tensor *pred
  * plan decodes. */
 lam_tensor *lam_mae_decoder_tokens(lam_graph *g, const lam_mae_plan *plan, lam_tensor *x,
                                    lam_tensor *mask_token, lam_tensor *position, const lam_mae_io *io);
+/* No loss reads what is predicted for visible tokens, so that the last decoder block need not compute them: they are keys and
+ * values there, and nothing else. False where they count, or with predict_visible. */
+bool lam_mae_hidden_alone(const lam_mae_config *config);
+/* The hidden tokens that are decoded, by rank, of the decoder's x [B, 1 + N or R, Dd] -> [B, hidden, Dd]. */
+lam_tensor *lam_mae_hidden(lam_graph *g, const lam_mae_plan *plan, lam_tensor *x);
+/* Predictions [B, N, L], 0 where nothing is predicted, by the linear map `name` of the decoder's last tokens. */
+lam_tensor *lam_mae_prediction(lam_graph *g, const lam_mae_config *c, const lam_mae_plan *plan, lam_tensor *x,
+                               const char *prefix, const char *name);
 /* Sets logits, loss and sample_loss of io, which are kept, from the prediction. */
 void lam_mae_predicted(lam_graph *g, const lam_mae_config *c, lam_tensor *prediction, lam_tensor *target,
                        lam_mae_io *io);
@@ -145,12 +155,13 @@ lam_tensor *lam_parallel_encoder(lam_graph *g, const lam_mae_config *config, con
  * mlp.fc2. The last branch is still to be added. */
 void lam_sequential_blocks_add(lam_registry *r, const char *prefix, int64_t depth, int64_t width,
                                int64_t mlp);
+/* hidden: the last block's queries are these tokens, and the stream goes on with them; NULL: all. */
 lam_stream lam_sequential_blocks(lam_graph *g, lam_tensor *x, const char *prefix, int64_t depth,
-                                 int64_t heads, lam_tensor *keys);
-/* The decoder of mae_channel_agnostic.c without decoder_pred: latent [B, 1 + K', Dd], ids_restore [B, K*N], present [B, K],
- * channel_ids [K] (NULL: all) -> [B, K*N, Dd]. */
+                                 int64_t heads, lam_tensor *keys, const lam_mae_plan *hidden);
+/* The decoder of mae_channel_agnostic.c without decoder_pred: latent [B, 1 + K', Dd], ids_restore of the plan [B, K*N],
+ * present [B, K], channel_ids [K] (NULL: all) -> the tokens that lam_mae_prediction takes. */
 lam_tensor *lam_channel_decoder(lam_graph *g, const lam_mae_config *config, lam_tensor *latent,
-                                lam_tensor *ids_restore, lam_tensor *present, lam_tensor *channel_ids);
+                                const lam_mae_plan *plan, lam_tensor *present, lam_tensor *channel_ids);
 
 /* ---- work of one forward pass on one crop, matrix products only ---- */
 
@@ -158,6 +169,8 @@ lam_tensor *lam_channel_decoder(lam_graph *g, const lam_mae_config *config, lam_
 double lam_block_flops(double depth, double tokens, double width, double hidden);
 /* lam_mae_step_flops of networks whose tokens hold all channels. */
 double lam_mae_flops(const lam_mae_config *config);
+/* What lam_mae_hidden_alone takes off the step: `tokens` places with `length` values each. */
+double lam_mae_visible_flops(const lam_mae_config *config, int64_t tokens, int64_t length);
 
 #ifdef __cplusplus
 }

@@ -6,8 +6,8 @@
 
 /* Inputs: x, then (w, b) for each part, w alone where there is one part without bias; the parts lie side by side in the
  * output. The weights of all parts are packed for oneDNN as one matrix: for y = x w^T (form 0) and for dx = dy w (form 1).
- * bfloat16 always multiplies packed weights, which is where the float32 masters are rounded; float32 where enough rows earn
- * the packing. */
+ * bfloat16 always multiplies packed weights, which is where the float32 masters are rounded. float32 packs form 0 where enough
+ * rows earn it; dx, where no operand is turned, is as fast by sgemm, which packs on its way through the caches. */
 #define PACKED_ROWS 256
 
 static int64_t fan_in(const lam_tensor *w) { return w->count / w->shape[0]; }
@@ -179,9 +179,9 @@ static lam_status backward(lam_node *node, const void *slope, void *dy) {
             node->kernels->multiply(row_of(node, slope, s.first, width), row_of(node, dy, s.first, width),
                                     s.rows * width);
         LAM_TRY(weight_gradients(node, s, dy));
-        LAM_TRY(input_gradient(node, s, dy, dx, add)); /* over x, maybe */
+        if (node->packed[1]) LAM_TRY(input_gradient(node, s, dy, dx, add)); /* over x, maybe */
     }
-    return LAM_OK;
+    return node->packed[1] ? LAM_OK : input_gradient(node, all_rows(node), dy, dx, add);
 }
 
 /* ---- operations ---- */
@@ -216,7 +216,8 @@ static lam_tensor *build(lam_graph *g, const lam_op *op, int parts, lam_tensor *
         lam_gemm_type type = gemm_type(node);
         int64_t in = lam_tensor_width(inputs[0]), out = width_of(node);
         node->packed_bytes[0] = lam_gemm_packed_bytes(type, in, out);
-        if (inputs[0]->requires_gradient) node->packed_bytes[1] = lam_gemm_packed_bytes(type, out, in);
+        if (inputs[0]->requires_gradient && is_bf16(node))
+            node->packed_bytes[1] = lam_gemm_packed_bytes(type, out, in);
         if (!node->packed_bytes[0]) lam_graph_fail(g, "linear: %s", lam_last_error());
     }
     return output(g, node);
@@ -241,6 +242,14 @@ static const lam_op linear_qkv_op = {.name = "linear_qkv",
                                      .flops = linear_flops,
                                      .prepare = prepare};
 
+static const lam_op linear_kv_op = {.name = "linear_kv",
+                                    .backward_reads_inputs = 1 | 2 | 8,
+                                    .gradients_in_place = 1,
+                                    .forward = linear_forward,
+                                    .backward = linear_backward,
+                                    .flops = linear_flops,
+                                    .prepare = prepare};
+
 lam_tensor *lam_linear(lam_graph *g, lam_tensor *x, lam_tensor *w, lam_tensor *b) {
     return build(g, &linear_op, 1, (lam_tensor *[]){x, w, b});
 }
@@ -248,6 +257,11 @@ lam_tensor *lam_linear(lam_graph *g, lam_tensor *x, lam_tensor *w, lam_tensor *b
 lam_tensor *lam_linear_qkv(lam_graph *g, lam_tensor *x, lam_tensor *wq, lam_tensor *bq, lam_tensor *wk,
                            lam_tensor *bk, lam_tensor *wv, lam_tensor *bv) {
     return build(g, &linear_qkv_op, 3, (lam_tensor *[]){x, wq, bq, wk, bk, wv, bv});
+}
+
+lam_tensor *lam_linear_kv(lam_graph *g, lam_tensor *x, lam_tensor *wk, lam_tensor *bk, lam_tensor *wv,
+                          lam_tensor *bv) {
+    return build(g, &linear_kv_op, 2, (lam_tensor *[]){x, wk, bk, wv, bv});
 }
 
 /* Outputs: gelu(h); h, which becomes gelu'(h) where nothing computes GELU from it again: the exponential is taken once. */

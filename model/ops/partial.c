@@ -46,22 +46,42 @@ lam_tensor *lam_append_masked(lam_graph *g, lam_tensor *x, lam_tensor *mask_toke
                            (int64_t[]){x->shape[0], 1 + ids->shape[1], x->shape[2]});
 }
 
-/* ---- restore_tokens: x, ids_restore ---- */
+/* ---- restore_tokens and rank_tokens: x, ids_restore; attributes: the first rank, the rows before the tokens ---- */
+
+static lam_ranks ranks_of(const lam_node *node, const lam_tensor *by_rank) {
+    const lam_tensor *ids = node->inputs[1];
+    return (lam_ranks){ids->data, ids->shape[1], node->integers[0], by_rank->shape[1], node->integers[1]};
+}
 
 static lam_status restore_forward(lam_node *node) {
-    const lam_tensor *x = node->inputs[0], *ids = node->inputs[1];
-    node->kernels->restore_tokens(x->data, ids->data, node->outputs[0]->data, x->shape[0], x->shape[1],
-                                  ids->shape[1], x->shape[2]);
+    const lam_tensor *x = node->inputs[0];
+    lam_ranks ranks = ranks_of(node, x);
+    node->kernels->place_ranks(x->data, &ranks, node->outputs[0]->data, false, x->shape[0], x->shape[2]);
     return LAM_OK;
 }
 
 static lam_status restore_backward(lam_node *node) {
-    lam_tensor *x = node->inputs[0], *ids = node->inputs[1];
+    lam_tensor *x = node->inputs[0];
+    lam_ranks ranks = ranks_of(node, x);
     bool add;
     void *dx = lam_gradient_target(x, &add);
-    if (dx)
-        node->kernels->restore_tokens_backward(node->outputs[0]->gradient, ids->data, dx, add, x->shape[0],
-                                               x->shape[1], ids->shape[1], x->shape[2]);
+    if (dx) node->kernels->take_ranks(node->outputs[0]->gradient, &ranks, dx, add, x->shape[0], x->shape[2]);
+    return LAM_OK;
+}
+
+static lam_status rank_forward(lam_node *node) {
+    const lam_tensor *x = node->inputs[0];
+    lam_ranks ranks = ranks_of(node, node->outputs[0]);
+    node->kernels->take_ranks(x->data, &ranks, node->outputs[0]->data, false, x->shape[0], x->shape[2]);
+    return LAM_OK;
+}
+
+static lam_status rank_backward(lam_node *node) {
+    lam_tensor *x = node->inputs[0];
+    lam_ranks ranks = ranks_of(node, node->outputs[0]);
+    bool add;
+    void *dx = lam_gradient_target(x, &add);
+    if (dx) node->kernels->place_ranks(node->outputs[0]->gradient, &ranks, dx, add, x->shape[0], x->shape[2]);
     return LAM_OK;
 }
 
@@ -69,14 +89,31 @@ static const lam_op restore_op = {.name = "restore_tokens",
                                   .backward_reads_inputs = 2,
                                   .forward = restore_forward,
                                   .backward = restore_backward};
+static const lam_op rank_op = {
+    .name = "rank_tokens", .backward_reads_inputs = 2, .forward = rank_forward, .backward = rank_backward};
 
-lam_tensor *lam_restore_tokens(lam_graph *g, lam_tensor *x, lam_tensor *ids_restore) {
-    lam_node *node = lam_node_add(g, &restore_op, 2, (lam_tensor *[]){x, ids_restore});
+/* `by_rank`, `by_place`: tokens of either side. */
+static lam_tensor *reordered(lam_graph *g, const lam_op *op, lam_tensor *x, lam_tensor *ids_restore,
+                             int64_t first, int64_t by_rank, int64_t by_place, int64_t rows) {
+    lam_node *node = lam_node_add(g, op, 2, (lam_tensor *[]){x, ids_restore});
     if (!node) return NULL;
-    if (x->rank != 3 || ids_restore->shape[0] != x->shape[0] || ids_restore->shape[1] < x->shape[1]) {
-        lam_graph_fail(g, "restore_tokens: x and ids_restore do not belong together");
+    int64_t skipped = by_place - ids_restore->shape[1];
+    if (x->rank != 3 || ids_restore->rank != 2 || ids_restore->shape[0] != x->shape[0] || skipped < 0 ||
+        first < 0 || by_rank < 1 || first + by_rank > ids_restore->shape[1]) {
+        lam_graph_fail(g, "%s: x and ids_restore do not belong together", op->name);
         return NULL;
     }
-    return lam_node_output(g, node, lam_graph_activation(g), 3,
-                           (int64_t[]){x->shape[0], ids_restore->shape[1], x->shape[2]});
+    node->integers[0] = first;
+    node->integers[1] = skipped;
+    return lam_node_output(g, node, lam_graph_activation(g), 3, (int64_t[]){x->shape[0], rows, x->shape[2]});
+}
+
+lam_tensor *lam_restore_tokens(lam_graph *g, lam_tensor *x, lam_tensor *ids_restore, int64_t first) {
+    int64_t tokens = ids_restore ? ids_restore->shape[1] : 0;
+    return reordered(g, &restore_op, x, ids_restore, first, x ? x->shape[1] : 0, tokens, tokens);
+}
+
+lam_tensor *lam_rank_tokens(lam_graph *g, lam_tensor *x, lam_tensor *ids_restore, int64_t first,
+                            int64_t count) {
+    return reordered(g, &rank_op, x, ids_restore, first, count, x ? x->shape[1] : 0, count);
 }

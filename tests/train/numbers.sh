@@ -13,7 +13,7 @@ same parameters "$(first 's/.*: ([0-9]+) parameters.*/\1/p' log)" "$(first 's/.*
 same memory "$(first 's/^memory, MiB.*together ([0-9.]+)$/\1/p' log)" \
   "$(sed -nE 's/.*"memory":\{([^}]*)\}.*/\1/p' run/metrics.jsonl | tr ',' '\n' | awk -F: '{ s += $2 } END { print s / 1048576 }')" 0.05
 same "sum of the owners' memory" "$(first 's/^memory, MiB: (.*); together.*/\1/p' log | grep -oE '[0-9.]+' | awk '{ s += $1 } END { print s }')" \
-  "$(first 's/^memory, MiB.*together ([0-9.]+)$/\1/p' log)" 0.05
+  "$(first 's/^memory, MiB.*together ([0-9.]+)$/\1/p' log)" 0.15 # of five numbers rounded to .1
 "$lamella" train tiny.yaml train.out=budget train.steps=1 model.embed_dim=256 train.precision=bf16 train.memory_budget=1GiB 2> budget.log
 ! grep -q 'packed for products 0.0' budget.log || { cat budget.log; fail "bf16 packs no weights"; }
 same "memory of the budget" "$(first 's/^recompute none: ([0-9.]+) of .*/\1/p' budget.log)" "$(first 's/^memory, MiB.*together ([0-9.]+)$/\1/p' budget.log)" 0

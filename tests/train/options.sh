@@ -29,9 +29,9 @@ wait $pid || [ $? = 75 ] || fail "a stopped run did not end with 75"
 run cut model.mask_ratio_end=0.25 --resume 2> log || { cat log; fail "no resume"; }
 same_run schedule cut "resume within a schedule"
 [ -s schedule/reconstructions/step_00000040.png ] || fail "no picture"
-# The first stretch keeps 4 of 16 patches, the last 12: the last step does more arithmetic.
+# The first stretch keeps 4 of 16 patches, the last 12: more in the encoder, less in the only block of the decoder.
 flops() { sed -nE "s/^\\{\"step\":$2,.*\"gflops_per_s\":([^,]+),\"step_ms\":([^,]+),.*/\\1 \\2/p" "$1/metrics.jsonl" | awk '{ print $1 * $2 }'; }
-awk -v a="$(flops schedule 1)" -v b="$(flops schedule 40)" 'BEGIN { exit !(b > 1.3 * a) }' || fail "the work of a step does not grow with its patches"
+awk -v a="$(flops schedule 1)" -v b="$(flops schedule 40)" 'BEGIN { exit !(b > 1.05 * a) }' || fail "the work of a step does not grow with its patches"
 echo "ok: schedule"
 
 run block model.masking=block model.decode_ratio=0.5

@@ -394,6 +394,7 @@ static void work_falls(void **state) {
     (void)state;
     enum { BATCH = 16, RUNS = 100 };
     lam_mae_config config = network(0.6), plain = network(0), shallow = network(0.6);
+    plain.predict_visible = shallow.predict_visible = true;
     assert_true(lam_mae_kept_share(&plain) == 1);
     shallow.depth = 1;
     assert_true(lam_mae_kept_share(&shallow) == 1); /* the first block drops nothing */

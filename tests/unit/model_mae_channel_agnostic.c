@@ -115,7 +115,8 @@ static void golden_decoder_once(void) {
     lam_tensor *x = lam_input(n.graph, "x", LAM_F32, 3, (int64_t[]){1, 3, 16}),
                *restore = lam_input(n.graph, "restore", LAM_I32, 2, (int64_t[]){1, 8}),
                *present = lam_input(n.graph, "present", LAM_F32, 2, (int64_t[]){1, 2});
-    lam_tensor *y = lam_keep(n.graph, lam_channel_decoder(n.graph, &config, x, restore, present, NULL), "y");
+    lam_mae_plan plan = {.ids_restore = restore};
+    lam_tensor *y = lam_keep(n.graph, lam_channel_decoder(n.graph, &config, x, &plan, present, NULL), "y");
     ok(lam_graph_plan(n.graph));
     for (size_t i = 0; i < 48; i++) values(x)[i] = (float)number(lam_json_get(golden, "x"), i);
     for (size_t i = 0; i < 8; i++)
@@ -274,6 +275,12 @@ static void recompute(void **state) {
         config.drop_path = 0.5;
         check_recompute(&config, 3, fill_three);
     }
+}
+
+static void hidden_alone(void **state) {
+    (void)state;
+    lam_mae_config config = toy(3, LAM_DECODER_SHARED);
+    check_hidden_alone(&config, 3, fill_three);
 }
 
 static void bfloat16(void **state) {
@@ -538,21 +545,15 @@ static void bad_configurations(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(golden_encoder),
-                                       cmocka_unit_test(golden_decoder),
-                                       cmocka_unit_test(golden_loss),
-                                       cmocka_unit_test(golden_network),
-                                       cmocka_unit_test(drop_path),
-                                       cmocka_unit_test(recompute),
-                                       cmocka_unit_test(bfloat16),
-                                       cmocka_unit_test(flops),
-                                       cmocka_unit_test(gradients),
-                                       cmocka_unit_test(other_channels),
-                                       cmocka_unit_test(missing_in_training),
-                                       cmocka_unit_test(no_channel),
-                                       cmocka_unit_test(drawn_channels),
-                                       cmocka_unit_test(one_channel),
-                                       cmocka_unit_test(size_of_openphenom),
-                                       cmocka_unit_test(bad_configurations)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(golden_encoder),    cmocka_unit_test(golden_decoder),
+        cmocka_unit_test(golden_loss),       cmocka_unit_test(golden_network),
+        cmocka_unit_test(drop_path),         cmocka_unit_test(recompute),
+        cmocka_unit_test(bfloat16),          cmocka_unit_test(flops),
+        cmocka_unit_test(hidden_alone),      cmocka_unit_test(gradients),
+        cmocka_unit_test(other_channels),    cmocka_unit_test(missing_in_training),
+        cmocka_unit_test(no_channel),        cmocka_unit_test(drawn_channels),
+        cmocka_unit_test(one_channel),       cmocka_unit_test(size_of_openphenom),
+        cmocka_unit_test(bad_configurations)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

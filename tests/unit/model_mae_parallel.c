@@ -122,6 +122,11 @@ static void recompute(void **state) {
     check_recompute(&dropping, 3, fill_training);
 }
 
+static void hidden_alone(void **state) {
+    (void)state;
+    check_hidden_alone(&toy, 3, fill_training);
+}
+
 static void bfloat16(void **state) {
     (void)state;
     check_bfloat16(&toy, 3, fill_training);
@@ -209,10 +214,10 @@ static void embeddings(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(golden_block), cmocka_unit_test(golden_network),
-                                       cmocka_unit_test(gradients),    cmocka_unit_test(drop_path),
-                                       cmocka_unit_test(recompute),    cmocka_unit_test(bfloat16),
-                                       cmocka_unit_test(flops),        cmocka_unit_test(start),
-                                       cmocka_unit_test(sizes),        cmocka_unit_test(embeddings)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(golden_block), cmocka_unit_test(golden_network), cmocka_unit_test(gradients),
+        cmocka_unit_test(drop_path),    cmocka_unit_test(recompute),      cmocka_unit_test(bfloat16),
+        cmocka_unit_test(flops),        cmocka_unit_test(start),          cmocka_unit_test(sizes),
+        cmocka_unit_test(embeddings),   cmocka_unit_test(hidden_alone)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -120,13 +120,26 @@ static void oracle_append(double **a, const int64_t *s, double *y) {
 static const int32_t rank_ids[] = {3, 0, 4, 2, 1, 1, 4, 0, 3, 2};
 static lam_tensor *build_restore(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
     lam_tensor *x = lam_add(g, a[0], a[0]); /* its gradient is written once and added to once */
-    return lam_add(g, lam_restore_tokens(g, x, ids), lam_restore_tokens(g, x, ids));
+    return lam_add(g, lam_restore_tokens(g, x, ids, 1), lam_restore_tokens(g, x, ids, 1));
 }
-static void oracle_restore(double **a, const int64_t *s, double *y) { /* 3 of 5 */
+static void oracle_restore(double **a, const int64_t *s, double *y) { /* ranks 1 to 3 of 5 */
     for (int64_t row = 0; row < s[0] * 5; row++)
-        for (int64_t i = 0; i < s[2]; i++)
-            y[row * s[2] + i] =
-                rank_ids[row] < s[1] ? 4 * a[0][(row / 5 * s[1] + rank_ids[row]) * s[2] + i] : 0;
+        for (int64_t i = 0; i < s[2]; i++) {
+            int64_t at = rank_ids[row] - 1;
+            y[row * s[2] + i] = at >= 0 && at < s[1] ? 4 * a[0][(row / 5 * s[1] + at) * s[2] + i] : 0;
+        }
+}
+
+/* Two rows before the five tokens; ranks 2 to 4 of them. */
+static lam_tensor *build_rank(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    lam_tensor *x = lam_add(g, a[0], a[0]);
+    return lam_add(g, lam_rank_tokens(g, x, ids, 2, 3), lam_rank_tokens(g, x, ids, 2, 3));
+}
+static void oracle_rank(double **a, const int64_t *s, double *y) {
+    for (int64_t row = 0; row < s[0] * 5; row++)
+        for (int64_t i = 0; i < s[2] && rank_ids[row] >= 2; i++)
+            y[(row / 5 * 3 + rank_ids[row] - 2) * s[2] + i] =
+                4 * a[0][(row / 5 * s[1] + 2 + row % 5) * s[2] + i];
 }
 
 static lam_tensor *build_drop(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
@@ -246,6 +259,14 @@ static const op_case cases[] = {
      {2, 5, 5},
      build_restore,
      oracle_restore,
+     .id_shape = {2, 5},
+     .ids = rank_ids},
+    {"rank_tokens",
+     {{"x", {2, 7, 5}, 1, 0}},
+     1,
+     {2, 3, 5},
+     build_rank,
+     oracle_rank,
      .id_shape = {2, 5},
      .ids = rank_ids},
     {"drop_cls", {{"x", {2, 4, 5}, 1, 0}}, 1, {2, 3, 5}, build_drop, oracle_drop, .ids = NULL},

@@ -66,8 +66,10 @@ static void check_products(const char *name, lam_dtype type, double tokens, doub
     ok(lam_bench_network_open(&n, name, 1, type, LAM_RECOMPUTE_NONE, 0));
     ok(lam_gemm_limit_measure(n.graph, 1, 0.001, &limit));
     double width = 192, decoder = 512;
-    double attention = 4 * (12 * (kept + 1) * (kept + 1) * width + 8 * (tokens + 1) * (tokens + 1) * decoder);
-    double expected = lam_mae_step_flops(&n.model) - 3 * attention - 2 * kept * length * width;
+    double queries = 7 * (tokens + 1) + tokens - kept; /* of the last block the hidden tokens alone */
+    double attention = 4 * (12 * (kept + 1) * (kept + 1) * width + queries * (tokens + 1) * decoder);
+    double expected = lam_mae_step_flops(&n.model) * lam_mae_kept_share(&n.model) - 3 * attention -
+                      2 * kept * length * width;
     if (!(fabs(limit.flops / expected - 1) < 1e-12))
         fail_msg("%s: %.0f operations in products, not %.0f", name, limit.flops, expected);
     double share = 0, seconds = 0;
@@ -110,27 +112,30 @@ static void bytes(void **state) {
     ok(lam_bench_network_step(&n));
     int64_t count = lam_graph_op_times(n.graph, times, 64);
     double rows = 2 * 65, width = 512, length = 32 * 32 * 6, encoder_rows = 2 * 17, encoder = 192;
-    bool again = false;
+    bool again = false, restored = false;
     for (int64_t i = 0; i < count; i++) {
         again |= times[i].again;
-        if (!strcmp(times[i].op, "drop_cls") && !times[i].backward)
-            assert_true(times[i].bytes == 4 * (2 * 65 * width + 2 * 64 * width));
+        if (!strcmp(times[i].op, "restore_tokens") && !times[i].backward) { /* 48 of 64, and the ranks */
+            restored = true;
+            assert_true(times[i].bytes == 4 * (2 * 48 * length + 2 * 64 * length + 2 * 64));
+        }
         if (!strcmp(times[i].op, "gather_patches")) /* as much as it takes, and the 2 x 16 indices */
             assert_true(times[i].bytes == 4 * (2 * (2 * 16 * length) + 2 * 16));
         if (!strcmp(times[i].op, "linear_qkv") && !times[i].backward)
             assert_true(times[i].bytes ==
-                        4 * (8 * (rows * width * 4 + 3 * width * (width + 1)) +
+                        4 * (7 * (rows * width * 4 + 3 * width * (width + 1)) +
                              12 * (encoder_rows * encoder * 4 + 3 * encoder * (encoder + 1))));
         if (!strcmp(times[i].op, "linear_qkv") && times[i].backward) /* x, w, dy; dx; dw and db twice */
             assert_true(
                 times[i].bytes ==
-                4 * (8 * (rows * width * 5 + 3 * width * width * 3 + 3 * width * 2) +
+                4 * (7 * (rows * width * 5 + 3 * width * width * 3 + 3 * width * 2) +
                      12 * (encoder_rows * encoder * 5 + 3 * encoder * encoder * 3 + 3 * encoder * 2)));
         if (!strcmp(times[i].op, "linear_gelu") && times[i].again)
-            assert_true(times[i].bytes == 4 * 2 * (8 * rows * 4 * width + 12 * encoder_rows * 4 * encoder) &&
+            assert_true(times[i].bytes ==
+                            4 * 2 * ((7 * rows + 2 * 48) * 4 * width + 12 * encoder_rows * 4 * encoder) &&
                         times[i].flops == 0);
     }
-    assert_true(again);
+    assert_true(again && restored);
     lam_bench_network_close(&n);
 }
 
