@@ -360,8 +360,15 @@ lam_status lam_gemm_pack(lam_gemm_type type, const lam_gemm_weights *weights, vo
 
 /* ---- products ---- */
 
-/* From so many rows on the copies of the operands of A^T B earn themselves in float32. */
+/* Whether copies of both operands of A^T B earn themselves: always in bfloat16, where the library's own way through a
+ * transposed operand is slower; in float32 from so many rows on, and where A is wide, which sgemm turns with one cache line a row, each in the same few
+ * sets of the cache. A narrow A it turns as fast as we do. */
 #define COPIED_ROWS 256
+
+static bool copies_pay(const lam_gemm_gradients *o, bool bf16) {
+    if (bf16) return o->k > 0;
+    return o->k >= COPIED_ROWS && (o->parts > 1 || o->part[0].m > o->n || lam_gemm_turns());
+}
 
 static lam_status convert(struct lam_gemm_scratch *s, const uint16_t *from, int64_t rows, int64_t width,
                           int64_t stride) {
@@ -417,8 +424,8 @@ static lam_status gradient_converted(const lam_gemm_gradients *o, int64_t m) {
     return lam_gemm_gradient(LAM_GEMM_F32, &inner);
 }
 
-/* A is turned and B packed: oneDNN's own way through a transposed operand is slower than the copies. It multiplies fast only
- * where the rows of A touch, so k grows to the stride of the turned A, by zeros. */
+/* Of copies, A is turned and B packed. oneDNN multiplies fast only where the rows of A touch, so k grows to the stride of the
+ * turned A, by zeros. */
 lam_status lam_gemm_gradient(lam_gemm_type type, const lam_gemm_gradients *o) {
     bool bf16 = type == LAM_GEMM_BF16;
     int64_t m = 0, padded_k = lam_gemm_turned_stride(bf16, o->k),
@@ -428,7 +435,7 @@ lam_status lam_gemm_gradient(lam_gemm_type type, const lam_gemm_gradients *o) {
     if (o->k > 0 && bf16 && !lam_gemm_bf16_native()) return gradient_converted(o, m);
     dnnl_memory_desc_t format;
     lam_gemm_blocks blocks;
-    bool copies = o->k >= (bf16 ? 1 : COPIED_ROWS);
+    bool copies = copies_pay(o, bf16);
     if (copies) LAM_TRY(packed_format(stored_type(type), padded_k, o->n, &format));
     if (copies) copies = lam_gemm_blocks_of(&format, &blocks);
     bool summed = false;
