@@ -157,13 +157,14 @@ lam_tensor *lam_gather_patches(lam_graph *g, lam_tensor *patches, lam_tensor *id
  * D]. */
 lam_tensor *lam_embed_tokens(lam_graph *g, lam_tensor *x, lam_tensor *cls, lam_tensor *position,
                              lam_tensor *ids_keep);
-/* unshuffle: row 0 = x[0] + position[0]; row 1 + n = (ids_restore[n] < K ? x[1 + ids_restore[n]] :
- * mask_token) + position[1 + n]. x [B, 1 + K, D], mask_token [1, 1, D], ids_restore [B, N] -> [B, 1 + N, D].
- */
-lam_tensor *lam_unshuffle(lam_graph *g, lam_tensor *x, lam_tensor *mask_token, lam_tensor *position,
-                          lam_tensor *ids_restore);
-/* unshuffle_channels: unshuffle for the tokens of K channels of N tokens each: token n = c N + p gets position[1 + p] and
- * channel_tokens[channel_ids[c]]. x [B, 1 + K', D], mask_token [1, 1, D], position [1, 1 + N, D], ids_restore [B, K*N],
+/* masked_tokens: mask_token + position[1 + n], the same for every sample. mask_token [1, 1, D], position [1, 1 + N, D] ->
+ * [1, N, D]. */
+lam_tensor *lam_masked_tokens(lam_graph *g, lam_tensor *mask_token, lam_tensor *position);
+/* merge_tokens: row 0 = visible[0]; row 1 + n = ids_restore[n] < K ? visible[1 + ids_restore[n]] : masked[n], which all samples
+ * share. visible [B, 1 + K, D], masked [1, N, D], ids_restore [B, N] -> [B, 1 + N, D]. */
+lam_tensor *lam_merge_tokens(lam_graph *g, lam_tensor *visible, lam_tensor *masked, lam_tensor *ids_restore);
+/* unshuffle_channels: row 0 = x[0] + position[0], then the tokens of K channels of N tokens each: row 1 + n, n = c N + p, is
+ * (ids_restore[n] < K' ? x[1 + ids_restore[n]] : mask_token) + position[1 + p] + channel_tokens[channel_ids[c]]. x [B, 1 + K', D], mask_token [1, 1, D], position [1, 1 + N, D], ids_restore [B, K*N],
  * channel_tokens [1, C, D] F32, channel_ids [K] I32 (NULL: c) -> [B, cls + K*N, D]; without `cls` row 0 of x is left out. */
 lam_tensor *lam_unshuffle_channels(lam_graph *g, lam_tensor *x, lam_tensor *mask_token, lam_tensor *position,
                                    lam_tensor *ids_restore, lam_tensor *channel_tokens,
@@ -172,8 +173,8 @@ lam_tensor *lam_unshuffle_channels(lam_graph *g, lam_tensor *x, lam_tensor *mask
 lam_tensor *lam_token_rows(lam_graph *g, lam_tensor *x, int64_t first, int64_t count);
 /* concat_tokens: the tokens of all parts, [B, Ni, D] each -> [B, sum Ni, D]. */
 lam_tensor *lam_concat_tokens(lam_graph *g, lam_tensor *const *parts, int64_t count);
-/* append_masked: row 0 = x[0] + position[0]; row 1 + r = (r < K ? x[1 + r] : mask_token) + position[1 + ids[r] % P]: unshuffle
- * in the order of ranks, of R of the tokens. x [B, 1 + K, D], mask_token [1, 1, D], position [1, 1 + P, D], ids [B, R] ->
+/* append_masked: row 0 = x[0] + position[0]; row 1 + r = (r < K ? x[1 + r] : mask_token) + position[1 + ids[r] % P]:
+ * R of the tokens in the order of ranks. x [B, 1 + K, D], mask_token [1, 1, D], position [1, 1 + P, D], ids [B, R] ->
  * [B, 1 + R, D]. */
 lam_tensor *lam_append_masked(lam_graph *g, lam_tensor *x, lam_tensor *mask_token, lam_tensor *position,
                               lam_tensor *ids);

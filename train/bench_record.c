@@ -139,9 +139,9 @@ static void set_what(lam_json *record, const measurement *m) {
 }
 
 static void set_speed(lam_json *record, measurement *m) {
-    double flops = lam_mae_step_flops(&m->network.model), kept = lam_mae_kept_share(&m->network.model),
-           crops = (double)m->network.batch, middle = median(m->seconds, m->settings->steps),
-           rate = crops / middle;
+    double flops = lam_mae_step_flops(&m->network.model),
+           kept = lam_mae_kept_share(&m->network.model, m->network.batch), crops = (double)m->network.batch,
+           middle = median(m->seconds, m->settings->steps), rate = crops / middle;
     lam_json *spread = lam_json_array(), *libraries = lam_json_array();
     lam_json_append_float(spread, crops / m->seconds[m->settings->steps - 1]);
     lam_json_append_float(spread, crops / m->seconds[0]);

@@ -31,7 +31,7 @@ static void print_memory(const lam_trainer *t) {
 
 /* Of a crop in the last step, without what is dropped. */
 static double done_flops(const lam_trainer *t) {
-    return lam_mae_step_flops(&t->model) * lam_mae_kept_share(&t->model);
+    return lam_mae_step_flops(&t->model) * lam_mae_kept_share(&t->model, t->micro_batch);
 }
 
 static lam_status write_step(lam_metrics *metrics, const lam_trainer *t, const lam_step_result *r) {

@@ -258,7 +258,7 @@ static lam_status write_first_line(const lam_trainer *t, const lam_start *start,
     lam_json_set_int(run, "train_images", t->split.train_count);
     lam_json_set_int(run, "validation_images", t->split.validation_count);
     lam_json_set_float(run, "flops_per_crop", lam_mae_step_flops(&t->settings->model));
-    lam_json_set_float(run, "kept_share", lam_mae_kept_share(&t->settings->model));
+    lam_json_set_float(run, "kept_share", lam_mae_kept_share(&t->settings->model, t->micro_batch));
     lam_json_set_float(run, "limit_gflops_per_s", limit / 1e9);
     lam_json_set_int(bytes, "weights", (int64_t)memory.weights);
     lam_json_set_int(bytes, "packed_weights", (int64_t)memory.packed);

@@ -102,11 +102,16 @@ typedef struct lam_kernels {
                          int64_t batch, int64_t kept, int64_t places, int64_t width);
     /* out[width] += sum over b of x[b * stride + i]. */
     void (*batch_sums)(const void *x, int64_t batch, int64_t stride, int64_t width, float *out);
-    void (*unshuffle)(const void *x, const float *mask_token, const float *position, const int32_t *restore,
-                      void *y, int64_t batch, int64_t kept, int64_t tokens, int64_t width);
-    /* partial [batch, width]: sums of the mask token's gradient, a sample each. dx NULL: not needed. */
-    void (*unshuffle_backward)(const void *dy, const int32_t *restore, void *dx, bool add, float *partial,
-                               int64_t batch, int64_t kept, int64_t tokens, int64_t width);
+    /* As lam_merge_tokens and lam_masked_tokens say; ranks: ids_restore, tokens and, as count, the visible ones. */
+    void (*merge_tokens)(const void *visible, const void *masked, const lam_ranks *ranks, void *y,
+                         int64_t batch, int64_t width);
+    void (*merge_tokens_backward)(const void *dy, const lam_ranks *ranks, void *d_visible, bool add_visible,
+                                  void *d_masked, bool add_masked, int64_t batch, int64_t width);
+    void (*masked_tokens)(const float *mask_token, const float *position, void *y, int64_t tokens,
+                          int64_t width);
+    /* Both +=, NULL: not wanted. */
+    void (*masked_tokens_backward)(const void *dy, float *d_mask_token, float *d_position, int64_t tokens,
+                                   int64_t width);
     void (*gather_patches)(const float *patches, const int32_t *ids, void *y, int64_t batch, int64_t tokens,
                            int64_t kept, int64_t length, int64_t channels);
 

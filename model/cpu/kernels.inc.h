@@ -47,8 +47,11 @@ typedef float vector __attribute__((vector_size(VF * 4), aligned(4), may_alias))
         .layernorm_backward = JOIN(layernorm_backward, LAM_SUFFIX, type),                                    \
         .accumulate = JOIN(accumulate, LAM_SUFFIX, type), .add = JOIN(add, LAM_SUFFIX, type),                \
         .embed_tokens = JOIN(embed_tokens, LAM_SUFFIX, type),                                                \
-        .batch_sums = JOIN(batch_sums, LAM_SUFFIX, type), .unshuffle = JOIN(unshuffle, LAM_SUFFIX, type),    \
-        .unshuffle_backward = JOIN(unshuffle_backward, LAM_SUFFIX, type),                                    \
+        .batch_sums = JOIN(batch_sums, LAM_SUFFIX, type),                                                    \
+        .merge_tokens = JOIN(merge_tokens, LAM_SUFFIX, type),                                                \
+        .merge_tokens_backward = JOIN(merge_tokens_backward, LAM_SUFFIX, type),                              \
+        .masked_tokens = JOIN(masked_tokens, LAM_SUFFIX, type),                                              \
+        .masked_tokens_backward = JOIN(masked_tokens_backward, LAM_SUFFIX, type),                            \
         .gather_patches = JOIN(gather_patches, LAM_SUFFIX, type),                                            \
         .masked_loss = JOIN(masked_loss, LAM_SUFFIX, type),                                                  \
         .masked_loss_backward = JOIN(masked_loss_backward, LAM_SUFFIX, type),                                \

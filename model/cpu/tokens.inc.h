@@ -1,5 +1,9 @@
 /* Tokens moved, positions added, patches gathered, over the storage type `real`. */
 
+#ifndef SUMMED
+#define SUMMED 64 /* columns that are summed at once */
+#endif
+
 static void NAME(embed_tokens)(const void *x, const float *cls, const float *position, const int32_t *ids,
                                void *y, int64_t batch, int64_t kept, int64_t places, int64_t width) {
 #pragma omp parallel for schedule(static)
@@ -24,43 +28,79 @@ static void NAME(batch_sums)(const void *x, int64_t batch, int64_t stride, int64
     }
 }
 
-static void NAME(unshuffle)(const void *x, const float *mask_token, const float *position,
-                            const int32_t *restore, void *y, int64_t batch, int64_t kept, int64_t tokens,
-                            int64_t width) {
-#pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < batch * tokens; row++) {
-        int64_t b = row / tokens, n = row % tokens;
-        int64_t rank = n ? restore[b * (tokens - 1) + n - 1] : -1;
-        const float *place = position + n * width;
-        real *to = (real *)y + row * width;
-        if (rank < kept) {
-            const real *value = (const real *)x + (b * (kept + 1) + 1 + rank) * width;
-            for (int64_t i = 0; i < width; i++) to[i] = put(get(value[i]) + place[i]);
-        } else {
-            for (int64_t i = 0; i < width; i++) to[i] = put(mask_token[i] + place[i]);
+/* Where token n of sample b of the merged rows lies among the visible rows; -1: it is masked. */
+static inline int64_t NAME(visible_row)(const lam_ranks *ranks, int64_t b, int64_t row) {
+    int64_t rank = row ? ranks->ids_restore[b * ranks->tokens + row - 1] : -1;
+    return rank < ranks->count ? b * (ranks->count + 1) + 1 + rank : -1;
+}
+
+static void NAME(merge_tokens)(const void *visible, const void *masked, const lam_ranks *ranks, void *y,
+                               int64_t batch, int64_t width) {
+#pragma omp parallel for collapse(2) schedule(static)
+    for (int64_t b = 0; b < batch; b++)
+        for (int64_t row = 0; row <= ranks->tokens; row++) {
+            int64_t at = NAME(visible_row)(ranks, b, row);
+            const real *from =
+                at < 0 ? (const real *)masked + (row - 1) * width : (const real *)visible + at * width;
+            memcpy((real *)y + (b * (ranks->tokens + 1) + row) * width, from, (size_t)width * sizeof *from);
         }
+}
+
+static void NAME(merge_tokens_backward)(const void *dy, const lam_ranks *ranks, void *d_visible,
+                                        bool add_visible, void *d_masked, bool add_masked, int64_t batch,
+                                        int64_t width) {
+    const real *d = dy;
+    int64_t rows = ranks->tokens + 1;
+#pragma omp parallel
+    {
+        if (d_visible)
+#pragma omp for collapse(2) schedule(static) nowait
+            for (int64_t b = 0; b < batch; b++)
+                for (int64_t row = 0; row < rows; row++) {
+                    int64_t at = NAME(visible_row)(ranks, b, row);
+                    if (at < 0) continue;
+                    const real *from = d + (b * rows + row) * width;
+                    real *to = (real *)d_visible + at * width;
+                    for (int64_t i = 0; i < width; i++)
+                        to[i] = put((add_visible ? get(to[i]) : 0.0f) + get(from[i]));
+                }
+        if (d_masked)
+#pragma omp for schedule(static) nowait
+            for (int64_t row = 1; row < rows; row++)
+                for (int64_t first = 0; first < width; first += SUMMED) {
+                    real *to = (real *)d_masked + (row - 1) * width + first;
+                    int64_t count = width - first < SUMMED ? width - first : SUMMED;
+                    float sum[SUMMED];
+                    for (int64_t i = 0; i < count; i++) sum[i] = add_masked ? get(to[i]) : 0.0f;
+                    for (int64_t b = 0; b < batch; b++) {
+                        if (NAME(visible_row)(ranks, b, row) >= 0) continue;
+                        const real *from = d + (b * rows + row) * width + first;
+#pragma omp simd
+                        for (int64_t i = 0; i < count; i++) sum[i] += get(from[i]);
+                    }
+                    for (int64_t i = 0; i < count; i++) to[i] = put(sum[i]);
+                }
     }
 }
 
-/* partial: [batch, width] sums of the mask token's gradient. */
-static void NAME(unshuffle_backward)(const void *dy, const int32_t *restore, void *dx, bool add,
-                                     float *partial, int64_t batch, int64_t kept, int64_t tokens,
-                                     int64_t width) {
+static void NAME(masked_tokens)(const float *mask_token, const float *position, void *y, int64_t tokens,
+                                int64_t width) {
 #pragma omp parallel for schedule(static)
-    for (int64_t b = 0; b < batch; b++) {
-        float *sum = partial + b * width;
-        memset(sum, 0, (size_t)width * sizeof *sum);
-        for (int64_t n = 0; n < tokens; n++) {
-            int64_t rank = n ? restore[b * (tokens - 1) + n - 1] : -1;
-            const real *from = (const real *)dy + (b * tokens + n) * width;
-            if (rank >= kept) {
-                for (int64_t i = 0; i < width; i++) sum[i] += get(from[i]);
-            } else if (dx) {
-                real *to = (real *)dx + (b * (kept + 1) + 1 + rank) * width;
-                for (int64_t i = 0; i < width; i++) to[i] = put((add ? get(to[i]) : 0.0f) + get(from[i]));
+    for (int64_t n = 0; n < tokens; n++)
+        for (int64_t i = 0; i < width; i++)
+            ((real *)y)[n * width + i] = put(mask_token[i] + position[(1 + n) * width + i]);
+}
+
+static void NAME(masked_tokens_backward)(const void *dy, float *d_mask_token, float *d_position,
+                                         int64_t tokens, int64_t width) {
+    const real *d = dy;
+#pragma omp parallel for schedule(static)
+    for (int64_t first = 0; first < width; first += SUMMED)
+        for (int64_t n = 0; n < tokens; n++)
+            for (int64_t i = first; i < width && i < first + SUMMED; i++) {
+                if (d_mask_token) d_mask_token[i] += get(d[n * width + i]);
+                if (d_position) d_position[(1 + n) * width + i] += get(d[n * width + i]);
             }
-        }
-    }
 }
 
 static void NAME(gather_patches)(const float *patches, const int32_t *ids, void *y, int64_t batch,

@@ -114,7 +114,7 @@ lam_status lam_mae_build_every_block(lam_graph *g, const lam_mae_config *c, int6
 
 double lam_mae_step_flops(const lam_mae_config *c) { return nets[c->kind]->step_flops(c); }
 
-double lam_mae_kept_share(const lam_mae_config *c) {
+double lam_mae_kept_share(const lam_mae_config *c, int64_t batch) {
     lam_mae_config without_blocks = *c;
     double all = lam_mae_step_flops(c), rates = 0;
     without_blocks.depth = 0;
@@ -123,5 +123,5 @@ double lam_mae_kept_share(const lam_mae_config *c) {
     bool by_channel = nets[c->kind]->channel_tokens;
     int64_t tokens = lam_mae_patches(c) * (by_channel ? lam_mae_channels_seen(c) : 1),
             length = c->patch_size * c->patch_size * (by_channel ? 1 : c->in_channels);
-    return 1 - (block * rates + lam_mae_visible_flops(c, tokens, length)) / all;
+    return 1 - (block * rates + lam_mae_saved_flops(c, batch, tokens, length)) / all;
 }

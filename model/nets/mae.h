@@ -139,10 +139,10 @@ lam_status lam_mae_build_every_block(lam_graph *graph, const lam_mae_config *con
                                      bool hidden, lam_tensor **every, lam_mae_encoder_io *io);
 
 /* Floating-point operations of one training step on one crop: 3 x forward; matrix products only; as if no branch were
- * dropped and visible tokens were predicted too. */
+ * dropped, visible tokens were predicted too, and no sample shared work with others. */
 double lam_mae_step_flops(const lam_mae_config *config);
-/* Share of them that is expected to be done. */
-double lam_mae_kept_share(const lam_mae_config *config);
+/* Share of them that is expected to be done, `batch` crops together. */
+double lam_mae_kept_share(const lam_mae_config *config, int64_t batch);
 
 /* "mae_vit", ...: the choices of model.name. LAM_ERROR_CONFIG where there is no network of that name. */
 const char *lam_mae_name(lam_mae_kind kind);

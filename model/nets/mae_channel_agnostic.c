@@ -122,12 +122,11 @@ static lam_tensor *cross_decoder(lam_graph *g, const lam_mae_config *c, lam_tens
 /* x [B, 1 + C*N, Dd], keys [B, 1 + C*N]. */
 static lam_tensor *shared_decoder(lam_graph *g, const lam_mae_config *c, const lam_mae_plan *plan,
                                   lam_tensor *x, lam_tensor *keys) {
-    bool alone = lam_mae_hidden_alone(c);
-    lam_stream s = lam_sequential_blocks(g, x, "decoder.blocks.", c->decoder_depth, c->decoder_num_heads,
-                                         keys, alone ? plan : NULL);
+    lam_stream s =
+        lam_sequential_blocks(g, x, "decoder.blocks.", c->decoder_depth, c->decoder_num_heads, keys, plan);
     x = lam_stream_norm(g, &s, (lam_depth){0}, lam_named(g, "decoder.", "norm.weight"),
                         lam_named(g, "decoder.", "norm.bias"));
-    return alone ? x : lam_drop_cls(g, x);
+    return plan->hidden_alone ? x : lam_drop_cls(g, x);
 }
 
 lam_tensor *lam_channel_decoder(lam_graph *g, const lam_mae_config *c, lam_tensor *latent,
@@ -145,7 +144,7 @@ lam_tensor *lam_channel_decoder(lam_graph *g, const lam_mae_config *c, lam_tenso
 static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_io *io) {
     int64_t places = lam_mae_patches(c), tokens = lam_mae_channels_seen(c) * places;
     lam_tensor *noise = lam_mae_noise(g, c, batch, tokens, io);
-    lam_mae_plan plan = {0};
+    lam_mae_plan plan = {.hidden_alone = lam_mae_hidden_alone(c)};
     if (c->channels_per_step) {
         if (!io->step) io->step = lam_input(g, "step", LAM_I64, 1, (int64_t[]){1});
         io->channel_ids = lam_keep(
@@ -174,7 +173,7 @@ static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_
     io->latent = lam_keep(g, x, "latent");
     x = lam_named_linear(g, x, "", "encoder_decoder_proj");
     x = lam_channel_decoder(g, c, x, &plan, present, io->channel_ids);
-    lam_mae_predicted(g, c, lam_mae_prediction(g, c, &plan, x, "", "decoder_pred"), patches, io);
+    lam_mae_predicted(g, c, lam_mae_prediction(g, &plan, x, "", "decoder_pred"), patches, io);
 }
 
 static void build_encoder(lam_graph *g, const lam_mae_config *c, int64_t batch, int64_t block, bool hidden,

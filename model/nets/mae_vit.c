@@ -54,18 +54,22 @@ static void fill_positions(lam_parameters *p, const lam_mae_config *c) {
     lam_fill_sincos(p, c, "decoder.decoder_pos_embed", LAM_SINCOS_COLUMN_FIRST);
 }
 
-/* The attention of a block over its normed tokens h. */
-static lam_tensor *attend(lam_graph *g, lam_tensor *h, const char *prefix, int64_t heads) {
-    h = lam_linear_qkv(g, h, lam_named(g, prefix, "attention.attention.query.weight"),
-                       lam_named(g, prefix, "attention.attention.query.bias"),
-                       lam_named(g, prefix, "attention.attention.key.weight"),
-                       lam_named(g, prefix, "attention.attention.key.bias"),
-                       lam_named(g, prefix, "attention.attention.value.weight"),
-                       lam_named(g, prefix, "attention.attention.value.bias"));
-    return lam_attention(g, h, heads, NULL);
+static lam_tensor *norm_before(lam_graph *g, const lam_mae_config *c, lam_tensor *x, const char *prefix) {
+    return lam_layernorm(g, x, lam_named(g, prefix, "layernorm_before.weight"),
+                         lam_named(g, prefix, "layernorm_before.bias"),
+                         c->layer_norm_eps > 0 ? c->layer_norm_eps : LAM_LAYERNORM_EPS);
 }
 
-/* The same with the hidden tokens alone as queries. */
+static lam_tensor *qkv(lam_graph *g, lam_tensor *h, const char *prefix) {
+    return lam_linear_qkv(g, h, lam_named(g, prefix, "attention.attention.query.weight"),
+                          lam_named(g, prefix, "attention.attention.query.bias"),
+                          lam_named(g, prefix, "attention.attention.key.weight"),
+                          lam_named(g, prefix, "attention.attention.key.bias"),
+                          lam_named(g, prefix, "attention.attention.value.weight"),
+                          lam_named(g, prefix, "attention.attention.value.bias"));
+}
+
+/* Attention over the normed tokens h with the hidden ones alone as queries. */
 static lam_tensor *attend_from_hidden(lam_graph *g, lam_tensor *h, const lam_mae_plan *plan,
                                       const char *prefix, int64_t heads) {
     lam_tensor *kv = lam_linear_kv(g, h, lam_named(g, prefix, "attention.attention.key.weight"),
@@ -77,8 +81,8 @@ static lam_tensor *attend_from_hidden(lam_graph *g, lam_tensor *h, const lam_mae
 }
 
 /* A stack of pre-norm blocks; each has two branches, which drop apart (io: the encoder in training; NULL: nothing is
- * dropped). Its last block goes on with the hidden tokens of `plan` alone (NULL: with all). Returns the normalised end of the
- * stack, without `last_norm` the sum itself, or with `hidden` the hidden units of the last block's MLP. */
+ * dropped). plan: the decoder's, whose first and last block may do less; NULL: all blocks work on all tokens. Returns the
+ * normalised end of the stack, without `last_norm` the sum itself, or with `hidden` the hidden units of the last block's MLP. */
 static lam_tensor *blocks(lam_graph *g, const lam_mae_config *c, const lam_mae_io *io, lam_tensor *x,
                           const char *stack, int64_t depth, int64_t heads, bool hidden,
                           const char *last_norm_prefix, const char *last_norm, lam_tensor **every,
@@ -88,15 +92,20 @@ static lam_tensor *blocks(lam_graph *g, const lam_mae_config *c, const lam_mae_i
     for (int64_t i = 0; i < depth; i++) {
         snprintf(prefix, sizeof prefix, "%s.%lld.", stack, (long long)i);
         lam_graph_block_begin(g);
-        lam_tensor *h = lam_stream_norm(g, &s, lam_mae_depth(g, c, io, i, 2 * i),
-                                        lam_named(g, prefix, "layernorm_before.weight"),
-                                        lam_named(g, prefix, "layernorm_before.bias"));
+        lam_tensor *h;
+        if (lam_mae_begins_apart(plan, i, depth))
+            h = lam_merge_tokens(g, qkv(g, norm_before(g, c, plan->visible, prefix), prefix),
+                                 qkv(g, norm_before(g, c, plan->masked, prefix), prefix), plan->ids_restore);
+        else
+            h = lam_stream_norm(g, &s, lam_mae_depth(g, c, io, i, 2 * i),
+                                lam_named(g, prefix, "layernorm_before.weight"),
+                                lam_named(g, prefix, "layernorm_before.bias"));
         if (every && !hidden && i) every[i - 1] = lam_keep(g, s.x, "block");
-        if (plan && i == depth - 1) {
+        if (lam_mae_ends_hidden(plan, i, depth)) {
             h = attend_from_hidden(g, h, plan, prefix, heads);
             s.x = lam_mae_hidden(g, plan, s.x);
         } else
-            h = attend(g, h, prefix, heads);
+            h = lam_attention(g, lam_mae_begins_apart(plan, i, depth) ? h : qkv(g, h, prefix), heads, NULL);
         s.r = lam_named_linear(g, h, prefix, "attention.output.dense");
         h = lam_stream_norm(g, &s, lam_mae_depth(g, c, io, i, 2 * i + 1),
                             lam_named(g, prefix, "layernorm_after.weight"),
@@ -136,12 +145,11 @@ static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_
     x = lam_named_linear(g, x, "decoder.", "decoder_embed");
     lam_tensor *mask_token = lam_named(g, "decoder.", "mask_token"),
                *position = lam_named(g, "decoder.", "decoder_pos_embed");
-    x = lam_mae_decoder_tokens(g, &plan, x, mask_token, position, io);
-    bool alone = lam_mae_hidden_alone(c);
+    x = lam_mae_decoder_tokens(g, &plan, x, mask_token, position);
     x = blocks(g, c, NULL, x, "decoder.decoder_layers", c->decoder_depth, c->decoder_num_heads, false,
-               "decoder.", "decoder_norm", NULL, alone ? &plan : NULL);
-    if (!alone) x = lam_drop_cls(g, x);
-    x = lam_mae_prediction(g, c, &plan, x, "decoder.", "decoder_pred");
+               "decoder.", "decoder_norm", NULL, &plan);
+    if (!plan.hidden_alone) x = lam_drop_cls(g, x);
+    x = lam_mae_prediction(g, &plan, x, "decoder.", "decoder_pred");
     lam_mae_predicted(g, c, x, patches, io);
 }
 

@@ -115,19 +115,27 @@ static lam_tensor *attend_from_hidden(lam_graph *g, lam_tensor *h, const lam_mae
 }
 
 lam_stream lam_sequential_blocks(lam_graph *g, lam_tensor *x, const char *prefix, int64_t depth,
-                                 int64_t heads, lam_tensor *keys, const lam_mae_plan *hidden) {
+                                 int64_t heads, lam_tensor *keys, const lam_mae_plan *plan) {
     lam_stream s = {.x = x};
     for (int64_t i = 0; i < depth; i++) {
         char block[96];
         snprintf(block, sizeof block, "%s%lld.", prefix, (long long)i);
         lam_graph_block_begin(g);
-        lam_tensor *h = lam_stream_norm(g, &s, (lam_depth){0}, lam_named(g, block, "norm1.weight"),
-                                        lam_named(g, block, "norm1.bias"));
-        if (hidden && i == depth - 1) {
-            h = attend_from_hidden(g, h, hidden, block, heads, keys);
-            s.x = lam_mae_hidden(g, hidden, s.x);
-        } else
-            h = lam_attention(g, lam_named_linear(g, h, block, "attn.qkv"), heads, keys);
+        lam_tensor *h;
+        if (lam_mae_begins_apart(plan, i, depth)) {
+            lam_tensor *visible = lam_named_norm(g, plan->visible, block, "norm1"),
+                       *masked = lam_named_norm(g, plan->masked, block, "norm1");
+            h = lam_merge_tokens(g, lam_named_linear(g, visible, block, "attn.qkv"),
+                                 lam_named_linear(g, masked, block, "attn.qkv"), plan->ids_restore);
+            h = lam_attention(g, h, heads, keys);
+        } else {
+            h = lam_stream_norm(g, &s, (lam_depth){0}, lam_named(g, block, "norm1.weight"),
+                                lam_named(g, block, "norm1.bias"));
+            h = lam_mae_ends_hidden(plan, i, depth)
+                    ? attend_from_hidden(g, h, plan, block, heads, keys)
+                    : lam_attention(g, lam_named_linear(g, h, block, "attn.qkv"), heads, keys);
+        }
+        if (lam_mae_ends_hidden(plan, i, depth)) s.x = lam_mae_hidden(g, plan, s.x);
         s.r = lam_named_linear(g, h, block, "attn.proj");
         h = lam_stream_norm(g, &s, (lam_depth){0}, lam_named(g, block, "norm2.weight"),
                             lam_named(g, block, "norm2.bias"));
@@ -176,14 +184,13 @@ static void build(lam_graph *g, const lam_mae_config *c, int64_t batch, lam_mae_
     x = lam_named_linear(g, x, "", "encoder_decoder_proj");
     lam_tensor *mask_token = lam_named(g, "decoder.", "mask_token"),
                *position = lam_named(g, "decoder.", "pos_embeddings");
-    x = lam_mae_decoder_tokens(g, &plan, x, mask_token, position, io);
-    bool alone = lam_mae_hidden_alone(c);
-    lam_stream s = lam_sequential_blocks(g, x, "decoder.blocks.", c->decoder_depth, c->decoder_num_heads,
-                                         NULL, alone ? &plan : NULL);
+    x = lam_mae_decoder_tokens(g, &plan, x, mask_token, position);
+    lam_stream s =
+        lam_sequential_blocks(g, x, "decoder.blocks.", c->decoder_depth, c->decoder_num_heads, NULL, &plan);
     x = lam_stream_norm(g, &s, (lam_depth){0}, lam_named(g, "decoder.", "norm.weight"),
                         lam_named(g, "decoder.", "norm.bias"));
-    if (!alone) x = lam_drop_cls(g, x);
-    lam_mae_predicted(g, c, lam_mae_prediction(g, c, &plan, x, "", "decoder_pred"), patches, io);
+    if (!plan.hidden_alone) x = lam_drop_cls(g, x);
+    lam_mae_predicted(g, c, lam_mae_prediction(g, &plan, x, "", "decoder_pred"), patches, io);
 }
 
 static void build_encoder(lam_graph *g, const lam_mae_config *c, int64_t batch, int64_t block, bool hidden,

@@ -189,7 +189,7 @@ lam_depth lam_mae_depth(lam_graph *g, const lam_mae_config *c, const lam_mae_io 
 lam_mae_plan lam_mae_masked(lam_graph *g, const lam_mae_config *c, int64_t batch, int64_t tokens,
                             lam_mae_io *io) {
     int64_t kept = lam_mae_kept(c, tokens), decoded = lam_mae_decoded(c, tokens);
-    lam_mae_plan plan = {.kept = kept, .hidden = decoded - kept};
+    lam_mae_plan plan = {.kept = kept, .hidden = decoded - kept, .hidden_alone = lam_mae_hidden_alone(c)};
     lam_mae_noise(g, c, batch, tokens, io);
     lam_mask_plan(g, io->noise, kept, &plan.ids_keep, &io->ids_restore, &io->mask);
     plan.ids_restore = io->ids_restore;
@@ -217,6 +217,11 @@ lam_tensor *lam_mae_loss(lam_graph *g, const lam_mae_config *c, lam_tensor *pred
     return lam_mix(g, loss, 1 - alpha, fourier, alpha);
 }
 
+/* Rows that work on shared tokens takes off, of 8 rows one at least: merging costs about a sixteenth. */
+static bool sharing_pays(int64_t batch, int64_t tokens, int64_t hidden) {
+    return 8 * (batch * hidden - tokens) > batch * tokens;
+}
+
 double lam_block_flops(double depth, double tokens, double width, double hidden) {
     return depth * (8 * tokens * width * width + 4 * tokens * width * hidden + 4 * tokens * tokens * width);
 }
@@ -231,18 +236,38 @@ double lam_mae_flops(const lam_mae_config *c) {
     return 3 * (encoder + decoder + 2 * (k - 1) * length * d + 2 * k * d * dd + 2 * n * dd * length);
 }
 
-double lam_mae_visible_flops(const lam_mae_config *c, int64_t tokens, int64_t length) {
-    if (!lam_mae_hidden_alone(c)) return 0;
+double lam_mae_saved_flops(const lam_mae_config *c, int64_t batch, int64_t tokens, int64_t length) {
+    bool alone = lam_mae_hidden_alone(c),
+         apart = c->kind != LAM_MAE_CHANNEL_AGNOSTIC && lam_mae_decoded(c, tokens) == tokens &&
+                 (c->decoder_depth > 1 || !alone) &&
+                 sharing_pays(batch, tokens, tokens - lam_mae_kept(c, tokens));
     double decoded = (double)lam_mae_decoded(c, tokens), kept = (double)lam_mae_kept(c, tokens),
-           dd = (double)c->decoder_embed_dim, hidden = (double)lam_mae_decoder_mlp_dim(c);
+           dd = (double)c->decoder_embed_dim, hidden = (double)lam_mae_decoder_mlp_dim(c), saved = 0;
     double row = 4 * dd * dd + 4 * dd * hidden + 4 * (decoded + 1) * dd; /* all of a block but k and v */
-    return 3 * ((kept + 1) * row + 2 * kept * dd * (double)length);
+    if (alone) saved += (kept + 1) * row + 2 * kept * dd * (double)length;
+    if (apart) saved += (decoded - kept - decoded / (double)batch) * 6 * dd * dd; /* q, k and v */
+    return 3 * saved;
 }
 
-lam_tensor *lam_mae_decoder_tokens(lam_graph *g, const lam_mae_plan *plan, lam_tensor *x,
-                                   lam_tensor *mask_token, lam_tensor *position, const lam_mae_io *io) {
-    return plan->ids_decoded ? lam_append_masked(g, x, mask_token, position, plan->ids_decoded)
-                             : lam_unshuffle(g, x, mask_token, position, io->ids_restore);
+lam_tensor *lam_mae_decoder_tokens(lam_graph *g, lam_mae_plan *plan, lam_tensor *x, lam_tensor *mask_token,
+                                   lam_tensor *position) {
+    if (plan->ids_decoded) return lam_append_masked(g, x, mask_token, position, plan->ids_decoded);
+    lam_tensor *visible = lam_append_masked(g, x, mask_token, position, plan->ids_keep),
+               *masked = lam_masked_tokens(g, mask_token, position);
+    if (visible && masked &&
+        sharing_pays(lam_tensor_dim(visible, 0), plan->kept + plan->hidden, plan->hidden)) {
+        plan->visible = visible;
+        plan->masked = masked;
+    }
+    return lam_merge_tokens(g, visible, masked, plan->ids_restore);
+}
+
+bool lam_mae_begins_apart(const lam_mae_plan *plan, int64_t block, int64_t depth) {
+    return plan && plan->masked && block == 0 && !lam_mae_ends_hidden(plan, block, depth);
+}
+
+bool lam_mae_ends_hidden(const lam_mae_plan *plan, int64_t block, int64_t depth) {
+    return plan && plan->hidden_alone && block == depth - 1;
 }
 
 bool lam_mae_hidden_alone(const lam_mae_config *c) {
@@ -255,10 +280,10 @@ lam_tensor *lam_mae_hidden(lam_graph *g, const lam_mae_plan *plan, lam_tensor *x
                              : lam_rank_tokens(g, x, plan->ids_restore, plan->kept, plan->hidden);
 }
 
-lam_tensor *lam_mae_prediction(lam_graph *g, const lam_mae_config *c, const lam_mae_plan *plan, lam_tensor *x,
-                               const char *prefix, const char *name) {
+lam_tensor *lam_mae_prediction(lam_graph *g, const lam_mae_plan *plan, lam_tensor *x, const char *prefix,
+                               const char *name) {
     lam_tensor *y = lam_named_linear(g, x, prefix, name);
-    if (lam_mae_hidden_alone(c)) return lam_restore_tokens(g, y, plan->ids_restore, plan->kept);
+    if (plan->hidden_alone) return lam_restore_tokens(g, y, plan->ids_restore, plan->kept);
     return plan->ids_decoded ? lam_restore_tokens(g, y, plan->ids_restore, 0) : y;
 }
 

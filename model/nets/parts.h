@@ -87,7 +87,12 @@ typedef struct lam_mae_plan {
     lam_tensor *
         ids_decoded; /* [B, R] with decode_ratio: these and the hidden ones that are decoded; NULL: all are */
     lam_tensor *ids_restore; /* [B, N] */
-    int64_t kept, hidden;    /* tokens that are visible, and hidden ones that are decoded */
+    lam_tensor *visible,
+        *masked; /* tokens that the decoder begins with, [B, 1 + K, Dd] and, the same for all samples,
+                                     [1, N, Dd]: what its first block does to each token by itself is done on these; NULL
+                                     where that saves little, with decode_ratio, with tokens of channels */
+    int64_t kept, hidden; /* tokens that are visible, and hidden ones that are decoded */
+    bool hidden_alone;    /* lam_mae_hidden_alone */
 } lam_mae_plan;
 /* Noise of `tokens` tokens (a multiple of the places: of as many channels) whose lam_mae_kept lowest are visible: an input, or
  * drawn as the configuration says; sets io's noise, step, sample_ids and drop_scale. */
@@ -103,17 +108,21 @@ lam_tensor *lam_mae_loss(lam_graph *g, const lam_mae_config *c, lam_tensor *pred
                          lam_tensor *loss_mask, lam_tensor *sample_weight, lam_tensor **sample_loss);
 
 /* x [B, 1 + K, Dd] with mask tokens among them, as the decoder wants them: all tokens in their places, or by rank those that the
- * plan decodes. */
-lam_tensor *lam_mae_decoder_tokens(lam_graph *g, const lam_mae_plan *plan, lam_tensor *x,
-                                   lam_tensor *mask_token, lam_tensor *position, const lam_mae_io *io);
+ * plan decodes. Sets plan->visible and plan->masked. */
+lam_tensor *lam_mae_decoder_tokens(lam_graph *g, lam_mae_plan *plan, lam_tensor *x, lam_tensor *mask_token,
+                                   lam_tensor *position);
+/* Block `block` of a decoder of `depth` blocks may work on plan->visible and plan->masked before its attention. */
+bool lam_mae_begins_apart(const lam_mae_plan *plan, int64_t block, int64_t depth);
+/* Its last block goes on with the hidden tokens alone. */
+bool lam_mae_ends_hidden(const lam_mae_plan *plan, int64_t block, int64_t depth);
 /* No loss reads what is predicted for visible tokens, so that the last decoder block need not compute them: they are keys and
  * values there, and nothing else. False where they count, or with predict_visible. */
 bool lam_mae_hidden_alone(const lam_mae_config *config);
 /* The hidden tokens that are decoded, by rank, of the decoder's x [B, 1 + N or R, Dd] -> [B, hidden, Dd]. */
 lam_tensor *lam_mae_hidden(lam_graph *g, const lam_mae_plan *plan, lam_tensor *x);
 /* Predictions [B, N, L], 0 where nothing is predicted, by the linear map `name` of the decoder's last tokens. */
-lam_tensor *lam_mae_prediction(lam_graph *g, const lam_mae_config *c, const lam_mae_plan *plan, lam_tensor *x,
-                               const char *prefix, const char *name);
+lam_tensor *lam_mae_prediction(lam_graph *g, const lam_mae_plan *plan, lam_tensor *x, const char *prefix,
+                               const char *name);
 /* Sets logits, loss and sample_loss of io, which are kept, from the prediction. */
 void lam_mae_predicted(lam_graph *g, const lam_mae_config *c, lam_tensor *prediction, lam_tensor *target,
                        lam_mae_io *io);
@@ -155,9 +164,9 @@ lam_tensor *lam_parallel_encoder(lam_graph *g, const lam_mae_config *config, con
  * mlp.fc2. The last branch is still to be added. */
 void lam_sequential_blocks_add(lam_registry *r, const char *prefix, int64_t depth, int64_t width,
                                int64_t mlp);
-/* hidden: the last block's queries are these tokens, and the stream goes on with them; NULL: all. */
+/* plan: of a decoder, whose first and last block may do less; NULL: all blocks work on all tokens. */
 lam_stream lam_sequential_blocks(lam_graph *g, lam_tensor *x, const char *prefix, int64_t depth,
-                                 int64_t heads, lam_tensor *keys, const lam_mae_plan *hidden);
+                                 int64_t heads, lam_tensor *keys, const lam_mae_plan *plan);
 /* The decoder of mae_channel_agnostic.c without decoder_pred: latent [B, 1 + K', Dd], ids_restore of the plan [B, K*N],
  * present [B, K], channel_ids [K] (NULL: all) -> the tokens that lam_mae_prediction takes. */
 lam_tensor *lam_channel_decoder(lam_graph *g, const lam_mae_config *config, lam_tensor *latent,
@@ -169,8 +178,8 @@ lam_tensor *lam_channel_decoder(lam_graph *g, const lam_mae_config *config, lam_
 double lam_block_flops(double depth, double tokens, double width, double hidden);
 /* lam_mae_step_flops of networks whose tokens hold all channels. */
 double lam_mae_flops(const lam_mae_config *config);
-/* What lam_mae_hidden_alone takes off the step: `tokens` places with `length` values each. */
-double lam_mae_visible_flops(const lam_mae_config *config, int64_t tokens, int64_t length);
+/* What the decoder's first and last block need not do of them, `batch` crops together: `tokens` places of `length` values. */
+double lam_mae_saved_flops(const lam_mae_config *config, int64_t batch, int64_t tokens, int64_t length);
 
 #ifdef __cplusplus
 }

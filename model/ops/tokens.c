@@ -60,48 +60,81 @@ lam_tensor *lam_embed_tokens(lam_graph *g, lam_tensor *x, lam_tensor *cls, lam_t
                            (int64_t[]){x->shape[0], x->shape[1] + 1, x->shape[2]});
 }
 
-/* ---- unshuffle: x, mask_token, position, ids_restore ---- */
+/* ---- masked_tokens: mask_token, position ---- */
 
-static lam_status unshuffle_forward(lam_node *node) {
-    const lam_tensor *x = node->inputs[0], *y = node->outputs[0];
-    node->kernels->unshuffle(x->data, node->inputs[1]->data, node->inputs[2]->data, node->inputs[3]->data,
-                             y->data, x->shape[0], x->shape[1] - 1, y->shape[1], x->shape[2]);
+static lam_status masked_tokens_forward(lam_node *node) {
+    const lam_tensor *y = node->outputs[0];
+    node->kernels->masked_tokens(node->inputs[0]->data, node->inputs[1]->data, y->data, y->shape[1],
+                                 y->shape[2]);
     return LAM_OK;
 }
 
-static lam_status unshuffle_backward(lam_node *node) {
-    lam_tensor *x = node->inputs[0], *y = node->outputs[0];
-    int64_t batch = x->shape[0], d = x->shape[2];
-    bool add;
-    void *dx = lam_gradient_target(x, &add);
-    float *partial = node->backward_workspace; /* [batch, d] of the mask token */
-    node->kernels->unshuffle_backward(y->gradient, node->inputs[3]->data, dx, add, partial, batch,
-                                      x->shape[1] - 1, y->shape[1], d);
-    float *dmask = lam_gradient_target(node->inputs[1], &add);
-    for (int64_t b = 0; dmask && b < batch; b++)
-        for (int64_t i = 0; i < d; i++) dmask[i] += partial[b * d + i];
-    float *dposition = lam_gradient_target(node->inputs[2], &add);
-    if (dposition)
-        node->kernels->position_gradient(y->gradient, NULL, dposition, batch, y->shape[1] - 1,
-                                         y->shape[1] - 1, d);
+static lam_status masked_tokens_backward(lam_node *node) {
+    const lam_tensor *y = node->outputs[0];
+    bool added;
+    float *d_mask_token = lam_gradient_target(node->inputs[0], &added),
+          *d_position = lam_gradient_target(node->inputs[1], &added);
+    node->kernels->masked_tokens_backward(y->gradient, d_mask_token, d_position, y->shape[1], y->shape[2]);
     return LAM_OK;
 }
 
-static const lam_op unshuffle_op = {.name = "unshuffle",
-                                    .backward_reads_inputs = 8,
-                                    .forward = unshuffle_forward,
-                                    .backward = unshuffle_backward};
+static const lam_op masked_tokens_op = {
+    .name = "masked_tokens", .forward = masked_tokens_forward, .backward = masked_tokens_backward};
 
-lam_tensor *lam_unshuffle(lam_graph *g, lam_tensor *x, lam_tensor *mask_token, lam_tensor *position,
-                          lam_tensor *ids_restore) {
-    lam_node *node =
-        lam_node_add(g, &unshuffle_op, 4, (lam_tensor *[]){x, mask_token, position, ids_restore});
+lam_tensor *lam_masked_tokens(lam_graph *g, lam_tensor *mask_token, lam_tensor *position) {
+    lam_node *node = lam_node_add(g, &masked_tokens_op, 2, (lam_tensor *[]){mask_token, position});
     if (!node) return NULL;
-    if (mask_token->count != x->shape[2] || lam_tensor_width(position) != x->shape[2])
-        lam_graph_fail(g, "unshuffle: widths differ");
-    node->backward_workspace_bytes = (size_t)(x->shape[0] * x->shape[2]) * sizeof(float);
+    if (position->rank != 3 || position->shape[1] < 2 || mask_token->count != position->shape[2]) {
+        lam_graph_fail(g, "masked_tokens: mask_token and position do not belong together");
+        return NULL;
+    }
     return lam_node_output(g, node, lam_graph_activation(g), 3,
-                           (int64_t[]){x->shape[0], 1 + ids_restore->shape[1], x->shape[2]});
+                           (int64_t[]){1, position->shape[1] - 1, position->shape[2]});
+}
+
+/* ---- merge_tokens: visible, masked, ids_restore ---- */
+
+static lam_ranks visible_ranks(const lam_node *node) {
+    const lam_tensor *ids = node->inputs[2];
+    return (lam_ranks){
+        .ids_restore = ids->data, .tokens = ids->shape[1], .count = node->inputs[0]->shape[1] - 1};
+}
+
+static lam_status merge_tokens_forward(lam_node *node) {
+    const lam_tensor *visible = node->inputs[0];
+    lam_ranks ranks = visible_ranks(node);
+    node->kernels->merge_tokens(visible->data, node->inputs[1]->data, &ranks, node->outputs[0]->data,
+                                visible->shape[0], visible->shape[2]);
+    return LAM_OK;
+}
+
+static lam_status merge_tokens_backward(lam_node *node) {
+    lam_tensor *visible = node->inputs[0];
+    lam_ranks ranks = visible_ranks(node);
+    bool add_visible, add_masked;
+    void *d_visible = lam_gradient_target(visible, &add_visible),
+         *d_masked = lam_gradient_target(node->inputs[1], &add_masked);
+    node->kernels->merge_tokens_backward(node->outputs[0]->gradient, &ranks, d_visible, add_visible, d_masked,
+                                         add_masked, visible->shape[0], visible->shape[2]);
+    return LAM_OK;
+}
+
+static const lam_op merge_tokens_op = {.name = "merge_tokens",
+                                       .backward_reads_inputs = 4,
+                                       .forward = merge_tokens_forward,
+                                       .backward = merge_tokens_backward};
+
+lam_tensor *lam_merge_tokens(lam_graph *g, lam_tensor *visible, lam_tensor *masked, lam_tensor *ids_restore) {
+    lam_node *node = lam_node_add(g, &merge_tokens_op, 3, (lam_tensor *[]){visible, masked, ids_restore});
+    if (!node) return NULL;
+    if (visible->rank != 3 || masked->rank != 3 || ids_restore->rank != 2 || masked->shape[0] != 1 ||
+        masked->shape[1] != ids_restore->shape[1] || masked->shape[2] != visible->shape[2] ||
+        ids_restore->shape[0] != visible->shape[0] || visible->dtype != masked->dtype) {
+        lam_graph_fail(g, "merge_tokens: visible and masked tokens and ids_restore do not belong together");
+        return NULL;
+    }
+    return lam_node_output(g, node, lam_graph_activation(g), 3,
+                           (int64_t[]){visible->shape[0], 1 + ids_restore->shape[1], visible->shape[2]});
 }
 
 /* ---- drop_cls ---- */

@@ -356,7 +356,7 @@ static inline void check_hidden_alone(const lam_mae_config *config, int64_t batc
     all.predict_visible = true;
     net n = make(config, batch), m = make(&all, batch);
     assert_true(lam_mae_hidden_alone(config) && !lam_mae_hidden_alone(&all));
-    assert_true(lam_mae_kept_share(config) < lam_mae_kept_share(&all));
+    assert_true(lam_mae_kept_share(config, batch) < lam_mae_kept_share(&all, batch));
     stir(&n, 0.2);
     copy_weights(&m, &n);
     fill(&n);
@@ -442,7 +442,7 @@ static inline void check_bfloat16(const lam_mae_config *config, int64_t batch, v
 static inline void check_flops(const lam_mae_config *config) {
     net n = make(config, 2);
     lam_op_time times[64];
-    double flops = 0, expected = lam_mae_step_flops(config) * lam_mae_kept_share(config);
+    double flops = 0, expected = lam_mae_step_flops(config) * lam_mae_kept_share(config, 2);
     lam_graph_profile(n.graph, true);
     ok(lam_graph_forward(n.graph));
     int64_t count = lam_graph_op_times(n.graph, times, 64);

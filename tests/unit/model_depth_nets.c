@@ -395,9 +395,9 @@ static void work_falls(void **state) {
     enum { BATCH = 16, RUNS = 100 };
     lam_mae_config config = network(0.6), plain = network(0), shallow = network(0.6);
     plain.predict_visible = shallow.predict_visible = true;
-    assert_true(lam_mae_kept_share(&plain) == 1);
+    assert_true(lam_mae_kept_share(&plain, 1) == 1);
     shallow.depth = 1;
-    assert_true(lam_mae_kept_share(&shallow) == 1); /* the first block drops nothing */
+    assert_true(lam_mae_kept_share(&shallow, 1) == 1); /* the first block drops nothing */
     net n = make_net(0.6, BATCH, LAM_F32);
     lam_graph_profile(n.g, true);
     for (int64_t step = 0; step < RUNS; step++) run_net(&n, step, 0, 1);
@@ -406,8 +406,8 @@ static void work_falls(void **state) {
     double flops = 0, full = lam_mae_step_flops(&config) * BATCH * RUNS;
     for (int64_t i = 0; i < count; i++) flops += times[i].flops;
     /* 1600 draws of each branch: the share's deviation is below 0.003. */
-    assert_true(fabs(flops / full - lam_mae_kept_share(&config)) < 0.01);
-    assert_true(lam_mae_kept_share(&config) < 0.85);
+    assert_true(fabs(flops / full - lam_mae_kept_share(&config, BATCH)) < 0.01);
+    assert_true(lam_mae_kept_share(&config, BATCH) < 0.85);
     free_net(&n);
 }
 

@@ -383,7 +383,7 @@ static void times(void **state) {
     }
     assert_true(attention);
     /* Products of the nodes against the formula of the network, which counts 3 x forward as well. */
-    double formula = 3 * lam_mae_step_flops(&config) * lam_mae_kept_share(&config);
+    double formula = 3 * lam_mae_step_flops(&config) * lam_mae_kept_share(&config, 3);
     assert_true(fabs(flops - formula) < 1e-9 * formula);
     drop_net(&n);
 }
@@ -424,7 +424,7 @@ static void planned_together(void **state) {
         lam_memory_report report;
         lam_op_time t[64];
         double flops = 0, formula = 3 * lam_mae_step_flops(&configs[k % GRAPHS]) *
-                                    lam_mae_kept_share(&configs[k % GRAPHS]);
+                                    lam_mae_kept_share(&configs[k % GRAPHS], 3);
         ok(lam_graph_create(&g, base.p, LAM_BACKEND_CPU));
         ok(lam_mae_build(g, &configs[k % GRAPHS], 3, &alone));
         ok(lam_graph_differentiate(g, alone.loss));

@@ -32,16 +32,17 @@ static void oracle_embed_channels(double **a, const int64_t *s, double *y) {
 }
 
 static const int32_t restore_ids[] = {2, 0, 3, 1, 4, 1, 4, 0, 3, 2};
-static lam_tensor *build_unshuffle(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
-    return lam_unshuffle(g, a[0], a[1], a[2], ids);
+static lam_tensor *build_merge(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    lam_tensor *visible = lam_add(g, a[0], a[0]), *masked = lam_masked_tokens(g, a[1], a[2]);
+    return lam_add(g, lam_merge_tokens(g, visible, masked, ids), lam_merge_tokens(g, visible, masked, ids));
 }
-static void oracle_unshuffle(double **a, const int64_t *s, double *y) { /* 2 kept of 5 */
+static void oracle_merge(double **a, const int64_t *s, double *y) { /* 2 visible of 5 */
     for (int64_t b = 0; b < s[0]; b++)
         for (int64_t n = 0; n < 6; n++)
             for (int64_t i = 0; i < s[2]; i++) {
                 int64_t rank = n ? restore_ids[b * 5 + n - 1] : -1;
                 y[(b * 6 + n) * s[2] + i] =
-                    (rank < 2 ? a[0][(b * 3 + 1 + rank) * s[2] + i] : a[1][i]) + a[2][n * s[2] + i];
+                    rank < 2 ? 4 * a[0][(b * 3 + 1 + rank) * s[2] + i] : 2 * (a[1][i] + a[2][n * s[2] + i]);
             }
 }
 
@@ -167,12 +168,13 @@ static const op_case cases[] = {
      oracle_embed_ids,
      .id_shape = {2, 3},
      .ids = kept_ids},
-    {"unshuffle",
+    {"merge_tokens",
      {{"x", {2, 3, 5}, 1, 0}, {"mask_token", {1, 1, 5}, 1, 0}, {"position", {1, 6, 5}, 1, 0}},
      3,
      {2, 6, 5},
-     build_unshuffle,
-     oracle_unshuffle,
+     build_merge,
+     oracle_merge,
+     .more_stores = 1,
      .id_shape = {2, 5},
      .ids = restore_ids},
     {"unshuffle_channels",
@@ -229,12 +231,13 @@ static const op_case cases[] = {
      build_embed,
      oracle_embed,
      .ids = NULL},
-    {"unshuffle, learned positions",
-     {{"x", {2, 3, 5}, 1, 0}, {"mask_token", {1, 1, 5}, 1, 0}, {"learned", {1, 6, 5}, 1, 0}},
+    {"merge_tokens, learned positions",
+     {{"x", {2, 3, 67}, 1, 0}, {"mask_token", {1, 1, 67}, 1, 0}, {"learned", {1, 6, 67}, 1, 0}},
      3,
-     {2, 6, 5},
-     build_unshuffle,
-     oracle_unshuffle,
+     {2, 6, 67},
+     build_merge,
+     oracle_merge,
+     .more_stores = 1,
      .id_shape = {2, 5},
      .ids = restore_ids},
     {"append_masked",
