@@ -8,7 +8,7 @@
 #define FORWARD_QUERIES 32
 #define FORWARD_KEYS 128
 #define BACKWARD_QUERIES 64
-#define BACKWARD_KEYS 288
+#define BACKWARD_KEYS 160
 #define KEY_UNIT 32
 
 /* The largest scaled score of VF queries, of which `column` is the first key's. */

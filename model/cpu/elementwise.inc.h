@@ -1,4 +1,15 @@
 /* GELU, bias, addition, over the storage type `real`. */
+#ifndef GELU_BLOCK
+#include <immintrin.h>
+
+#define GELU_BLOCK 64
+
+/* Both aligned to 64 bytes, as `bytes` is. */
+static inline void stream_block(const void *from, void *to, size_t bytes) {
+    for (size_t i = 0; i < bytes / sizeof(__m128i); i++)
+        _mm_stream_si128((__m128i *)to + i, _mm_load_si128((const __m128i *)from + i));
+}
+#endif
 
 static void NAME(gelu)(const void *x_, void *y_, int64_t count) {
     const real *x = x_;
@@ -10,13 +21,24 @@ static void NAME(gelu)(const void *x_, void *y_, int64_t count) {
     }
 }
 
+/* gelu(x) past the caches, in blocks: a layer's worth is read after all of it was written, and lines that are not fetched first
+ * take a third off the traffic. */
 static void NAME(gelu_slope)(void *x_, void *y_, int64_t count) {
     real *x = x_, *y = y_;
-#pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < count; i++) {
-        float value = get(x[i]), e, cdf = normal_cdf_exp(value, &e);
-        y[i] = put(value * cdf);
-        x[i] = put(cdf + value * 0.39894228040143268f * e);
+#pragma omp parallel for schedule(static)
+    for (int64_t first = 0; first < count; first += GELU_BLOCK) {
+        int64_t block = count - first < GELU_BLOCK ? count - first : GELU_BLOCK;
+        _Alignas(64) real result[GELU_BLOCK];
+#pragma omp simd
+        for (int64_t i = 0; i < block; i++) {
+            float value = get(x[first + i]), e, cdf = normal_cdf_exp(value, &e);
+            result[i] = put(value * cdf);
+            x[first + i] = put(cdf + value * 0.39894228040143268f * e);
+        }
+        if (block < GELU_BLOCK)
+            memcpy(y + first, result, (size_t)block * sizeof *y);
+        else
+            stream_block(result, y + first, sizeof result);
     }
 }
 

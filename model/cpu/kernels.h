@@ -69,7 +69,7 @@ typedef struct lam_kernels {
     void (*add_bias)(void *y, const float *bias, int64_t rows, int64_t width, int64_t stride);
     /* y = gelu(x), erf form (Hendrycks & Gimpel 2016). */
     void (*gelu)(const void *x, void *y, int64_t count);
-    /* The same, and x becomes gelu'(x). */
+    /* The same, and x becomes gelu'(x). y is aligned to 64 bytes. */
     void (*gelu_slope)(void *x, void *y, int64_t count);
     void (*multiply)(const void *by, void *x, int64_t count);            /* x *= by */
     void (*accumulate)(void *to, const void *from, int64_t count);       /* to += from */
