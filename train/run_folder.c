@@ -187,6 +187,18 @@ static lam_status check_biases(const lam_trainer *t, const char *folder) {
     return LAM_OK;
 }
 
+/* Where a checkpoint does not fit: what the run was configured with, if that is why. */
+static lam_status explain(lam_trainer *t, const char *folder, lam_status unread) {
+    char reason[1024], differences[2048] = "";
+    snprintf(reason, sizeof reason, "%s", lam_last_error());
+    if (unread != LAM_ERROR_INPUT) return unread;
+    LAM_TRY(compare_config(t, differences, sizeof differences));
+    LAM_REQUIRE(!strstr(differences, "model."), LAM_ERROR_CONFIG,
+                "%s: holds another network (%s): resume with the model that the run began with", folder,
+                differences);
+    return lam_fail(unread, __FILE__, __LINE__, "%s", reason);
+}
+
 /* Rank 0. */
 static lam_status read_checkpoint(lam_trainer *t, const lam_start *start, int64_t *found) {
     const char *run = t->settings->out;
@@ -199,7 +211,11 @@ static lam_status read_checkpoint(lam_trainer *t, const lam_start *start, int64_
         LAM_TRY_GOTO(remove_run(run), done);
         goto done;
     }
-    LAM_TRY_GOTO(lam_checkpoint_read(folder, t->network, &t->optimizer, t->average, &before), done);
+    status = lam_checkpoint_read(folder, t->network, &t->optimizer, t->average, &before);
+    if (status != LAM_OK) {
+        status = explain(t, folder, status);
+        goto done;
+    }
     LAM_TRY_GOTO(check_biases(t, folder), done);
     LAM_TRY_GOTO(compare_config(t, differences, sizeof differences), done);
     compare_state(&before, &t->state, differences, sizeof differences);
@@ -306,7 +322,8 @@ static lam_status open_files(lam_trainer *t, const lam_start *start, bool resume
     LAM_TRY_GOTO(lam_path_join(&config, run, "config.yaml"), done);
     LAM_TRY_GOTO(lam_path_join(&path, run, "metrics.jsonl"), done);
     LAM_TRY_GOTO(lam_config_write(t->network->config, &text), done);
-    LAM_TRY_GOTO(lam_file_write(config, text, strlen(text)), done);
+    if (!resumed || t->state.step < t->steps) /* a complete run keeps what it was trained with */
+        LAM_TRY_GOTO(lam_file_write(config, text, strlen(text)), done);
     LAM_TRY_GOTO(lam_metrics_open(metrics, path, t->state.metrics_bytes), done);
     if (!resumed) LAM_TRY_GOTO(write_first_line(t, start, limit, *metrics), done);
     if (resumed) LAM_TRY_GOTO(lam_checkpoint_go_on_from(run, t->state.step), done);
