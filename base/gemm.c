@@ -1,7 +1,6 @@
 #include "base/gemm.h"
 
 #include <cpuid.h>
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,16 +74,6 @@ void lam_gemm_release(void) {
     lam_gemm_packed_release();
 }
 
-/* oneDNN's sgemm takes room for its panels at every call and gives it back. It stays with the heap: the system would clear its
- * pages anew each time. 32 MiB is the most that glibc takes. */
-static void keep_freed_memory(void) {
-    static bool done;
-    if (done) return;
-    mallopt(M_MMAP_THRESHOLD, 32 << 20);
-    mallopt(M_TRIM_THRESHOLD, 64 << 20);
-    done = true;
-}
-
 lam_status lam_gemm_f32(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const float *a,
                         int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc) {
     if (m <= 0 || n <= 0) return LAM_OK;
@@ -93,7 +82,6 @@ lam_status lam_gemm_f32(bool transpose_a, bool transpose_b, int64_t m, int64_t n
             for (int64_t j = 0; j < n; j++) c[i * ldc + j] = beta == 0.0f ? 0.0f : beta * c[i * ldc + j];
         return LAM_OK;
     }
-    keep_freed_memory();
     bool turns = lam_gemm_turns();
     if (turns && transpose_a && n >= TURNED_MINIMUM) {
         LAM_TRY(turned(&scratch_a, &a, &lda, k, m));

@@ -360,9 +360,9 @@ lam_status lam_gemm_pack(lam_gemm_type type, const lam_gemm_weights *weights, vo
 
 /* ---- products ---- */
 
-/* Whether copies of both operands of A^T B earn themselves: always in bfloat16, where the library's own way through a
- * transposed operand is slower; in float32 from so many rows on, and where A is wide, which sgemm turns with one cache line a row, each in the same few
- * sets of the cache. A narrow A it turns as fast as we do. */
+/* Whether copies of both operands of A^T B earn themselves: always in bfloat16, where the library's own way through a transposed
+ * operand is slower; in float32 from so many rows on, and where A is wide, which sgemm turns with one cache line a row, all in
+ * the same few sets of the cache. A narrow A it turns as fast as we do. */
 #define COPIED_ROWS 256
 
 static bool copies_pay(const lam_gemm_gradients *o, bool bf16) {

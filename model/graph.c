@@ -303,7 +303,7 @@ static lam_status call(const lam_graph *graph, lam_node *node, lam_pass pass) {
         return LAM_OK;
     }
     if (pass == LAM_PASS_BACKWARD) return node->op->backward(node);
-    if (node->op->prepare && !graph->hold_weights) LAM_TRY(node->op->prepare(node));
+    if (node->op->prepare && !graph->hold_weights && !node->packed_before) LAM_TRY(node->op->prepare(node));
     return node->op->forward(node);
 }
 

@@ -91,6 +91,7 @@ struct lam_node {
     void *forward_workspace, *backward_workspace; /* scratch of one step */
     void *workspace_places[2];                    /* of the forward workspace, as lam_tensor's */
     size_t packed_bytes[2]; /* of weights prepared for the forward and the backward pass */
+    bool packed_before;     /* by an earlier node of the graph, from the same weights into the same room */
     void *packed[2];
     lam_product products[2]; /* of linear maps, count 1; count 0: none */
     struct {

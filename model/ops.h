@@ -164,8 +164,9 @@ lam_tensor *lam_masked_tokens(lam_graph *g, lam_tensor *mask_token, lam_tensor *
  * share. visible [B, 1 + K, D], masked [1, N, D], ids_restore [B, N] -> [B, 1 + N, D]. */
 lam_tensor *lam_merge_tokens(lam_graph *g, lam_tensor *visible, lam_tensor *masked, lam_tensor *ids_restore);
 /* unshuffle_channels: row 0 = x[0] + position[0], then the tokens of K channels of N tokens each: row 1 + n, n = c N + p, is
- * (ids_restore[n] < K' ? x[1 + ids_restore[n]] : mask_token) + position[1 + p] + channel_tokens[channel_ids[c]]. x [B, 1 + K', D], mask_token [1, 1, D], position [1, 1 + N, D], ids_restore [B, K*N],
- * channel_tokens [1, C, D] F32, channel_ids [K] I32 (NULL: c) -> [B, cls + K*N, D]; without `cls` row 0 of x is left out. */
+ * (ids_restore[n] < K' ? x[1 + ids_restore[n]] : mask_token) + position[1 + p] + channel_tokens[channel_ids[c]]. x
+ * [B, 1 + K', D], mask_token [1, 1, D], position [1, 1 + N, D], ids_restore [B, K*N], channel_tokens [1, C, D] F32,
+ * channel_ids [K] I32 (NULL: c) -> [B, cls + K*N, D]; without `cls` row 0 of x is left out. */
 lam_tensor *lam_unshuffle_channels(lam_graph *g, lam_tensor *x, lam_tensor *mask_token, lam_tensor *position,
                                    lam_tensor *ids_restore, lam_tensor *channel_tokens,
                                    lam_tensor *channel_ids, bool cls);

@@ -131,6 +131,18 @@ static lam_status collect(lam_graph *graph, lam_recompute what, block **blocks, 
     return LAM_OK;
 }
 
+static bool packed_before(const lam_graph *graph, int64_t i) {
+    const lam_node *node = graph->nodes[i];
+    for (int64_t k = 0; k < i && node->packed_bytes[0]; k++) {
+        const lam_node *other = graph->nodes[k];
+        if (other->packed_bytes[0] == node->packed_bytes[0] &&
+            other->packed_bytes[1] == node->packed_bytes[1] &&
+            other->inputs[1]->data == node->inputs[1]->data)
+            return true;
+    }
+    return false;
+}
+
 static void report_memory(const lam_graph *graph, const block *blocks, int64_t count, size_t total,
                           lam_memory_report *report) {
     *report = (lam_memory_report){.total = total};
@@ -140,6 +152,7 @@ static void report_memory(const lam_graph *graph, const block *blocks, int64_t c
     report->weights = (size_t)graph->parameters->count * sizeof(float);
     for (int64_t i = 0; i < graph->node_count; i++) {
         const lam_node *node = graph->nodes[i];
+        if (packed_before(graph, i)) continue;
         report->packed +=
             node->packed_bytes[0] + (lam_runs_backward(graph, node) ? node->packed_bytes[1] : 0);
     }
@@ -172,6 +185,7 @@ void lam_graph_use_places(lam_graph *graph) {
 static lam_status reserve_packed(lam_graph *graph) {
     for (int64_t i = 0; i < graph->node_count; i++) {
         lam_node *node = graph->nodes[i];
+        node->packed_before = packed_before(graph, i);
         for (int backward = 0; backward < (lam_runs_backward(graph, node) ? 2 : 1); backward++) {
             if (!node->packed_bytes[backward]) continue;
             LAM_TRY(lam_parameters_reserve(graph->parameters, node->inputs[1]->data, backward,

@@ -32,7 +32,8 @@ typedef struct scaling {
 static void set_point(point *p, const char *model, const lam_mae_config *config, const lam_json *record) {
     size_t letters = strcspn(model, "0123456789");
     double crops = lam_json_float(lam_json_get(record, "crops_per_s"), 0),
-           work = lam_json_float(lam_json_get(record, "gflops_per_crop"), 0),
+           work = lam_json_float(lam_json_get(record, "gflops_per_crop"), 0) *
+                  lam_json_float(lam_json_get(record, "kept_share"), 0),
            limit = lam_json_float(lam_json_get(record, "limit_gflops_per_s"), 0);
     *p = (point){.model = model,
                  .tokens = lam_json_float(lam_json_get(record, "tokens"), 0),

@@ -64,9 +64,12 @@ static void print_step(const lam_json *record) {
         number(record, "threads"), number(record, "crops_per_s"), lam_json_float(lam_json_at(spread, 0), 0),
         lam_json_float(lam_json_at(spread, 1), 0), number(record, "step_ms"), number(record, "gflops_per_s"),
         100 * number(record, "share_of_limit"));
-    printf(
-        "%.1f %% of the products of the whole network are done: what counts in no loss is left out, what samples share is done once%s\n",
-        100 * number(record, "kept_share"), number(record, "drop_path") > 0 ? ", and dropped branches" : "");
+    if (number(record, "kept_share") < 1)
+        printf(
+            "%.1f %% of the products of the whole network are done: the others count in no loss or are the same "
+            "for all samples%s\n",
+            100 * number(record, "kept_share"),
+            number(record, "drop_path") > 0 ? ", or their branch is dropped" : "");
     print_limits(record);
     print_memory(record);
     print_operations(record);

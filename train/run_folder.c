@@ -188,14 +188,14 @@ static lam_status check_biases(const lam_trainer *t, const char *folder) {
 }
 
 /* Where a checkpoint does not fit: what the run was configured with, if that is why. */
-static lam_status explain(lam_trainer *t, const char *folder, lam_status unread) {
+static lam_status explain(lam_trainer *t, lam_status unread) {
     char reason[1024], differences[2048] = "";
     snprintf(reason, sizeof reason, "%s", lam_last_error());
     if (unread != LAM_ERROR_INPUT) return unread;
-    LAM_TRY(compare_config(t, differences, sizeof differences));
+    if (compare_config(t, differences, sizeof differences) != LAM_OK) differences[0] = 0;
     LAM_REQUIRE(!strstr(differences, "model."), LAM_ERROR_CONFIG,
-                "%s: holds another network (%s): resume with the model that the run began with", folder,
-                differences);
+                "%s; what differs from the run that wrote it: %s; resume with the model that it began with",
+                reason, differences);
     return lam_fail(unread, __FILE__, __LINE__, "%s", reason);
 }
 
@@ -213,7 +213,7 @@ static lam_status read_checkpoint(lam_trainer *t, const lam_start *start, int64_
     }
     status = lam_checkpoint_read(folder, t->network, &t->optimizer, t->average, &before);
     if (status != LAM_OK) {
-        status = explain(t, folder, status);
+        status = explain(t, status);
         goto done;
     }
     LAM_TRY_GOTO(check_biases(t, folder), done);

@@ -25,20 +25,24 @@ static void NAME(gelu)(const void *x_, void *y_, int64_t count) {
  * take a third off the traffic. */
 static void NAME(gelu_slope)(void *x_, void *y_, int64_t count) {
     real *x = x_, *y = y_;
-#pragma omp parallel for schedule(static)
-    for (int64_t first = 0; first < count; first += GELU_BLOCK) {
-        int64_t block = count - first < GELU_BLOCK ? count - first : GELU_BLOCK;
-        _Alignas(64) real result[GELU_BLOCK];
+#pragma omp parallel
+    {
+#pragma omp for schedule(static) nowait
+        for (int64_t first = 0; first < count; first += GELU_BLOCK) {
+            int64_t block = count - first < GELU_BLOCK ? count - first : GELU_BLOCK;
+            _Alignas(64) real result[GELU_BLOCK];
 #pragma omp simd
-        for (int64_t i = 0; i < block; i++) {
-            float value = get(x[first + i]), e, cdf = normal_cdf_exp(value, &e);
-            result[i] = put(value * cdf);
-            x[first + i] = put(cdf + value * 0.39894228040143268f * e);
+            for (int64_t i = 0; i < block; i++) {
+                float value = get(x[first + i]), e, cdf = normal_cdf_exp(value, &e);
+                result[i] = put(value * cdf);
+                x[first + i] = put(cdf + value * 0.39894228040143268f * e);
+            }
+            if (block < GELU_BLOCK)
+                memcpy(y + first, result, (size_t)block * sizeof *y);
+            else
+                stream_block(result, y + first, sizeof result);
         }
-        if (block < GELU_BLOCK)
-            memcpy(y + first, result, (size_t)block * sizeof *y);
-        else
-            stream_block(result, y + first, sizeof result);
+        _mm_sfence(); /* before others read */
     }
 }
 

@@ -46,15 +46,14 @@ typedef struct lam_unshuffle_sizes {
     int64_t cls; /* 1 or 0 */
     const int32_t *restore, *channel_ids;
 } lam_unshuffle_sizes;
-/* One sample of the Fourier loss: `images` planes of height x width out of `tokens` tokens of `length` values on a grid x grid
- * of places. by_channel: tokens are channel-major with P*P values, else they hold P*P*C, channel fastest. `cell` consecutive
- * coefficients share a weight. half = width / 2 + 1. */
 /* Tokens of rank first, ..., first + count - 1; by places `skipped` rows come before the tokens. */
 typedef struct lam_ranks {
     const int32_t *ids_restore; /* [batch, tokens]: the rank of each */
     int64_t tokens, first, count, skipped;
 } lam_ranks;
-
+/* One sample of the Fourier loss: `images` planes of height x width out of `tokens` tokens of `length` values on a grid x grid
+ * of places. by_channel: tokens are channel-major with P*P values, else they hold P*P*C, channel fastest. `cell` consecutive
+ * coefficients share a weight. half = width / 2 + 1. */
 typedef struct lam_fourier_shape {
     lam_fourier_form form;
     bool by_channel;
@@ -151,7 +150,7 @@ typedef struct lam_kernels {
     /* d_mask_token +=; partial: workspace of batch * width floats. */
     void (*append_masked_backward)(const void *dy, void *dx, bool add, float *d_mask_token, float *partial,
                                    int64_t batch, int64_t kept, int64_t decoded, int64_t width);
-    /* x in the order of ranks to y in that of places, and back; what has no such rank becomes 0, with `add` nothing changes. */
+    /* x by ranks to y by places: rows of no such rank become 0, with `add` they stay; and the way back. */
     void (*place_ranks)(const void *x, const lam_ranks *ranks, void *y, bool add, int64_t batch,
                         int64_t width);
     void (*take_ranks)(const void *x, const lam_ranks *ranks, void *y, bool add, int64_t batch,

@@ -72,11 +72,11 @@ static lam_tensor *qkv(lam_graph *g, lam_tensor *h, const char *prefix) {
 /* Attention over the normed tokens h with the hidden ones alone as queries. */
 static lam_tensor *attend_from_hidden(lam_graph *g, lam_tensor *h, const lam_mae_plan *plan,
                                       const char *prefix, int64_t heads) {
+    lam_tensor *q = lam_named_linear(g, lam_mae_hidden(g, plan, h), prefix, "attention.attention.query");
     lam_tensor *kv = lam_linear_kv(g, h, lam_named(g, prefix, "attention.attention.key.weight"),
                                    lam_named(g, prefix, "attention.attention.key.bias"),
                                    lam_named(g, prefix, "attention.attention.value.weight"),
                                    lam_named(g, prefix, "attention.attention.value.bias"));
-    lam_tensor *q = lam_named_linear(g, lam_mae_hidden(g, plan, h), prefix, "attention.attention.query");
     return lam_cross_attention(g, q, kv, heads, NULL);
 }
 

@@ -108,7 +108,8 @@ lam_tensor *lam_mae_loss(lam_graph *g, const lam_mae_config *c, lam_tensor *pred
                          lam_tensor *loss_mask, lam_tensor *sample_weight, lam_tensor **sample_loss);
 
 /* x [B, 1 + K, Dd] with mask tokens among them, as the decoder wants them: all tokens in their places, or by rank those that the
- * plan decodes. Sets plan->visible and plan->masked. */
+ * plan decodes. Sets plan->visible and plan->masked where
+ * working on them apart pays. */
 lam_tensor *lam_mae_decoder_tokens(lam_graph *g, lam_mae_plan *plan, lam_tensor *x, lam_tensor *mask_token,
                                    lam_tensor *position);
 /* Block `block` of a decoder of `depth` blocks may work on plan->visible and plan->masked before its attention. */

@@ -70,8 +70,8 @@ lam_tensor *lam_head_norm(lam_graph *g, lam_tensor *qkv, lam_tensor *qw, lam_ten
 
 /* ---- parallel_projection: a, wa, ba, m, wm, bm, gamma ----
  * gamma goes into the weights, so that no pass over the tokens is needed for it: y = a (gamma wa)^T + m (gamma wm)^T +
- * gamma (ba + bm). Prepared: [bias, gamma wa, gamma wm], packed for oneDNN as in linear.c where that pays, else plain; for
- * dx packed the other way round. */
+ * gamma (ba + bm). Prepared: [bias, gamma wa, gamma wm], packed for oneDNN where that pays, else plain; for dx packed the
+ * other way round, in float32 too: plain weights with gamma in them are nowhere. */
 #define PACKED_ROWS 256
 
 enum { A, WA, BA, M, WM, BM, GAMMA };

@@ -89,8 +89,11 @@ static const lam_op restore_op = {.name = "restore_tokens",
                                   .backward_reads_inputs = 2,
                                   .forward = restore_forward,
                                   .backward = restore_backward};
-static const lam_op rank_op = {
-    .name = "rank_tokens", .backward_reads_inputs = 2, .forward = rank_forward, .backward = rank_backward};
+static const lam_op rank_op = {.name = "rank_tokens",
+                               .picked_inputs = 1,
+                               .backward_reads_inputs = 2,
+                               .forward = rank_forward,
+                               .backward = rank_backward};
 
 /* `by_rank`, `by_place`: tokens of either side. */
 static lam_tensor *reordered(lam_graph *g, const lam_op *op, lam_tensor *x, lam_tensor *ids_restore,

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "base/fault.h"
+#include "base/gemm.h"
 #include "base/memory.h"
 #include "base/rng.h"
 #include "model/graph.h"
@@ -308,6 +309,35 @@ static void nothing_new_in_a_step(void **state) {
     }
 }
 
+/* Two maps by the same weights pack them once. */
+static void packed_once(void **state) {
+    (void)state;
+    lam_parameters *p;
+    lam_graph *g;
+    lam_memory_report report;
+    ok(lam_parameters_create(&p));
+    ok(lam_parameters_add(p, "w", 2, (int64_t[]){16, 16}, LAM_INIT_NORMAL, 1, true));
+    ok(lam_parameters_layout(p, 3));
+    ok(lam_graph_create(&g, p, LAM_BACKEND_CPU));
+    lam_tensor *x = lam_input(g, "x", LAM_F32, 2, (int64_t[]){300, 16}),
+               *y = lam_input(g, "y", LAM_F32, 2, (int64_t[]){260, 16}), *w = lam_parameter(g, "w");
+    lam_tensor *xw = lam_keep(g, lam_linear(g, x, w, NULL), "xw"),
+               *yw = lam_keep(g, lam_linear(g, y, w, NULL), "yw");
+    ok(lam_graph_plan(g));
+    lam_graph_memory(g, &report);
+    assert_true(report.packed > 0 && report.packed == lam_gemm_packed_bytes(LAM_GEMM_F32, 16, 16));
+    for (int i = 0; i < 260 * 16; i++)
+        ((float *)lam_tensor_data(x))[i] = ((float *)lam_tensor_data(y))[i] = (float)(i % 7) - 3;
+    for (int step = 0; step < 2; step++) {
+        p->weights[5] += 1;
+        ok(lam_graph_forward(g));
+        const float *a = lam_tensor_data(xw), *b = lam_tensor_data(yw);
+        for (int i = 0; i < 260 * 16; i++) assert_true(fabsf(a[i] - b[i]) <= 1e-5f * (1 + fabsf(a[i])));
+    }
+    lam_graph_free(g);
+    lam_parameters_free(p);
+}
+
 /* Rows of a parameter as two linears are the whole as one. */
 static void parameter_rows(void **state) {
     (void)state;
@@ -533,12 +563,13 @@ static void layout(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bounded_rows),    cmocka_unit_test(final_gradients),
-        cmocka_unit_test(poisoned_memory), cmocka_unit_test(recompute),
-        cmocka_unit_test(held_weights),    cmocka_unit_test(nothing_new_in_a_step),
-        cmocka_unit_test(parameter_rows),  cmocka_unit_test(forward_alone),
-        cmocka_unit_test(times),           cmocka_unit_test(errors),
-        cmocka_unit_test(layout),          cmocka_unit_test(planned_together),
+        cmocka_unit_test(bounded_rows),     cmocka_unit_test(final_gradients),
+        cmocka_unit_test(poisoned_memory),  cmocka_unit_test(recompute),
+        cmocka_unit_test(held_weights),     cmocka_unit_test(nothing_new_in_a_step),
+        cmocka_unit_test(packed_once),      cmocka_unit_test(parameter_rows),
+        cmocka_unit_test(forward_alone),    cmocka_unit_test(times),
+        cmocka_unit_test(errors),           cmocka_unit_test(layout),
+        cmocka_unit_test(planned_together),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

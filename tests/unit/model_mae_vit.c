@@ -254,12 +254,15 @@ static void hidden_alone(void **state) {
     (void)state;
     lam_mae_config config = odd;
     check_hidden_alone(&config, 3, fill_odd);
+    check_hidden_alone(&config, 1, fill_odd); /* shares nothing */
     config.decode_ratio = 0.5;
     check_hidden_alone(&config, 3, fill_odd);
     config.decode_ratio = 0;
-    config.fourier = LAM_FOURIER_IMAGE;
     config.fourier_alpha = 0.3;
-    check_hidden_alone(&config, 3, fill_odd);
+    for (int form = LAM_FOURIER_IMAGE; form <= LAM_FOURIER_PATCH; form++) {
+        config.fourier = (lam_fourier_form)form;
+        check_hidden_alone(&config, 3, fill_odd);
+    }
 }
 
 /* Where every hidden token is decoded, the order of ranks gives what the order of places gives; where half are, the logits are

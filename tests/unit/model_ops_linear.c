@@ -57,6 +57,15 @@ static void oracle_qkv(double **a, const int64_t *s, double *y) {
                    3 * s[2]);
 }
 
+static lam_tensor *build_kv(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    return (void)ids, lam_linear_kv(g, a[0], a[1], a[2], a[3], a[4]);
+}
+static void oracle_kv(double **a, const int64_t *s, double *y) {
+    for (int part = 0; part < 2; part++)
+        ref_linear(a[0], a[1 + 2 * part], a[2 + 2 * part], s[0] * s[1], s[2], s[2], y + part * s[2],
+                   2 * s[2]);
+}
+
 /* One tensor with two consumers: its gradient is a sum. */
 static lam_tensor *build_fan_out(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
     (void)ids;
@@ -146,6 +155,17 @@ static const op_case cases[] = {
      {2, 5, 48},
      build_qkv,
      oracle_qkv,
+     .ids = NULL},
+    {"linear_kv",
+     {{"x", {2, 131, 13}, 1, 0},
+      {"wk", {13, 13, 1}, 1, 0},
+      {"bk", {13, 1, 1}, 1, 0},
+      {"wv", {13, 13, 1}, 1, 0},
+      {"bv", {13, 1, 1}, 1, 0}},
+     5,
+     {2, 131, 26},
+     build_kv,
+     oracle_kv,
      .ids = NULL},
     {"fan_out",
      {{"x", {2, 3, 9}, 1, 0}, {"w", {9, 9, 1}, 1, 0}, {"b", {9, 1, 1}, 1, 0}},
