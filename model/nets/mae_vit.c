@@ -54,10 +54,9 @@ static void fill_positions(lam_parameters *p, const lam_mae_config *c) {
     lam_fill_sincos(p, c, "decoder.decoder_pos_embed", LAM_SINCOS_COLUMN_FIRST);
 }
 
-static lam_tensor *norm_before(lam_graph *g, const lam_mae_config *c, lam_tensor *x, const char *prefix) {
-    return lam_layernorm(g, x, lam_named(g, prefix, "layernorm_before.weight"),
-                         lam_named(g, prefix, "layernorm_before.bias"),
-                         c->layer_norm_eps > 0 ? c->layer_norm_eps : LAM_LAYERNORM_EPS);
+static lam_tensor *norm_before(lam_graph *g, lam_stream *s, lam_depth next, const char *prefix) {
+    return lam_stream_norm(g, s, next, lam_named(g, prefix, "layernorm_before.weight"),
+                           lam_named(g, prefix, "layernorm_before.bias"));
 }
 
 static lam_tensor *qkv(lam_graph *g, lam_tensor *h, const char *prefix) {
@@ -67,6 +66,12 @@ static lam_tensor *qkv(lam_graph *g, lam_tensor *h, const char *prefix) {
                           lam_named(g, prefix, "attention.attention.key.bias"),
                           lam_named(g, prefix, "attention.attention.value.weight"),
                           lam_named(g, prefix, "attention.attention.value.bias"));
+}
+
+/* What attention takes from tokens x, the first block's, by themselves. */
+static lam_tensor *first_qkv(lam_graph *g, const lam_mae_config *c, lam_tensor *x, const char *prefix) {
+    lam_stream s = {.x = x, .eps = c->layer_norm_eps};
+    return qkv(g, norm_before(g, &s, (lam_depth){0}, prefix), prefix);
 }
 
 /* Attention over the normed tokens h with the hidden ones alone as queries. */
@@ -92,20 +97,14 @@ static lam_tensor *blocks(lam_graph *g, const lam_mae_config *c, const lam_mae_i
     for (int64_t i = 0; i < depth; i++) {
         snprintf(prefix, sizeof prefix, "%s.%lld.", stack, (long long)i);
         lam_graph_block_begin(g);
-        lam_tensor *h;
-        if (lam_mae_begins_apart(plan, i, depth))
-            h = lam_merge_tokens(g, qkv(g, norm_before(g, c, plan->visible, prefix), prefix),
-                                 qkv(g, norm_before(g, c, plan->masked, prefix), prefix), plan->ids_restore);
-        else
-            h = lam_stream_norm(g, &s, lam_mae_depth(g, c, io, i, 2 * i),
-                                lam_named(g, prefix, "layernorm_before.weight"),
-                                lam_named(g, prefix, "layernorm_before.bias"));
+        bool apart = lam_mae_begins_apart(plan, i, depth), ends = lam_mae_ends_hidden(plan, i, depth);
+        lam_tensor *h = apart ? lam_merge_tokens(g, first_qkv(g, c, plan->visible, prefix),
+                                                 first_qkv(g, c, plan->masked, prefix), plan->ids_restore)
+                              : norm_before(g, &s, lam_mae_depth(g, c, io, i, 2 * i), prefix);
         if (every && !hidden && i) every[i - 1] = lam_keep(g, s.x, "block");
-        if (lam_mae_ends_hidden(plan, i, depth)) {
-            h = attend_from_hidden(g, h, plan, prefix, heads);
-            s.x = lam_mae_hidden(g, plan, s.x);
-        } else
-            h = lam_attention(g, lam_mae_begins_apart(plan, i, depth) ? h : qkv(g, h, prefix), heads, NULL);
+        h = ends ? attend_from_hidden(g, h, plan, prefix, heads)
+                 : lam_attention(g, apart ? h : qkv(g, h, prefix), heads, NULL);
+        if (ends) s.x = lam_mae_hidden(g, plan, s.x);
         s.r = lam_named_linear(g, h, prefix, "attention.output.dense");
         h = lam_stream_norm(g, &s, lam_mae_depth(g, c, io, i, 2 * i + 1),
                             lam_named(g, prefix, "layernorm_after.weight"),
