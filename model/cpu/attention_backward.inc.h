@@ -7,7 +7,7 @@ typedef struct NAME(backward_scratch) {
     float *turned, *d_turned;                   /* [words][queries] of q, dout */
     float *dk, *dv, *dq;                        /* [keys or queries][width] */
     float *keys_turned, *dq_turned;             /* [width][steps of keys], [width][queries], for tiles */
-    float *scores, *dp;                         /* [keys][queries] */
+    float *scores, *dp;                         /* [keys][queries], where p and ds need another pass */
     float *p, *ds, *ds_steps;                   /* of a block: rows, rows, steps */
     int32_t *positions;
 } NAME(backward_scratch);
@@ -40,8 +40,8 @@ static size_t NAME(backward_parts)(const lam_attention_shape *s, void *scratch, 
     f->key_steps = f->keys;
     f->row_steps = f->rows;
     f->d_row_steps = f->d_rows;
-    f->p = f->scores = part(&used, scratch, BACKWARD_KEYS * queries);
-    f->ds = f->ds_steps = f->dp = part(&used, scratch, BACKWARD_KEYS * queries);
+    f->p = part(&used, scratch, BACKWARD_KEYS * queries);
+    f->ds = f->ds_steps = part(&used, scratch, BACKWARD_KEYS * queries);
 #endif
     f->positions = (int32_t *)(void *)part(&used, scratch, s->keys);
     return used;
@@ -65,9 +65,8 @@ static void NAME(backward_scores)(const NAME(backward_scratch) * f, int64_t firs
                                f->ds_steps + start / 2 * q);
     }
 #else
-    PRODUCT_ROWS(k, words, keys, head_dim, f->turned, q, queries, f->scores, q, false, later);
-    PRODUCT_ROWS(v, words, keys, head_dim, f->d_turned, q, queries, f->dp, q, false, later);
-    softmax_backward_float(f->scores, f->dp, keys, queries, scale, lse, dot);
+    powers_of_product(k, words, keys, head_dim, f->turned, q, queries, f->p, q, scale, lse, later);
+    weighted_product(v, words, keys, head_dim, f->d_turned, q, queries, f->ds, q, f->p, dot, later);
 #endif
 }
 

@@ -33,18 +33,6 @@ static inline vector exponentials_float(float *column, int64_t keys, float scale
     return total;
 }
 
-/* Scores and dp become p = 2^(score * scale - normaliser) and ds = p (dp - dot). */
-static void softmax_backward_float(float *scores, float *dp, int64_t keys, int64_t queries, float scale,
-                                   const float *normaliser, const float *dot) {
-    for (int64_t j = 0; j < keys; j++)
-        for (int64_t i = 0; i < queries; i += VF) {
-            float *score = scores + j * BACKWARD_QUERIES + i, *d = dp + j * BACKWARD_QUERIES + i;
-            vector p = exp2_of(load(score) * scale - load(normaliser + i), false);
-            store(score, p);
-            store(d, p * (load(d) - load(dot + i)));
-        }
-}
-
 #ifdef __AVX512BF16__
 
 /* The same into steps of two keys, row j / 2 over row j; what a product reads beyond, up to a whole tile, is 0. */

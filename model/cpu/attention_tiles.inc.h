@@ -25,10 +25,25 @@ static inline vector larger(vector a, vector b) {
 #endif
 }
 
-/* 2^x for x <= 127, 1.2e-38 below -126: 2^n times a polynomial of the rest, of least relative error on [-1/2, 1/2] with p(0) =
- * 1. 1.7e-7 for float results; 1.0e-4 where the result is rounded to bfloat16 (a relative 2e-3). */
+/* 2^x for x <= 127, 1.2e-38 below -126 (products with smaller numbers are slow): 2^n times a polynomial of the rest r, of least
+ * relative error with p(0) = 1. 1.7e-7 for float results; 1.0e-4 where the result is rounded to bfloat16 (a relative 2e-3). */
 static inline __attribute__((always_inline)) vector exp2_of(vector x, bool coarse) {
     x = larger(x, all_of(-126.0f));
+#if VF ==                                                                                                    \
+    16 /* n is rounded down: the instruction that takes the rest off, and that which scales, leave n to each other */
+    vector r = (vector)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC), p;
+    if (coarse) {
+        p = 0.077067039907f * r + 0.22764499485f;
+        p = p * r + 0.69511675835f;
+    } else {
+        p = 0.0018671300495f * r + 0.0090170307085f;
+        p = p * r + 0.055799912661f;
+        p = p * r + 0.24016444385f;
+        p = p * r + 0.69315129519f;
+    }
+    p = p * r + 1.0f;
+    return (vector)_mm512_scalef_ps((__m512)p, (__m512)x);
+#else
     vector n = x + 12582912.0f, r = x - (n - 12582912.0f), p; /* n: the nearest integer, in the low bits */
     if (coarse) {
         p = 0.055008929222f * r + 0.24221095443f;
@@ -41,6 +56,7 @@ static inline __attribute__((always_inline)) vector exp2_of(vector x, bool coars
     }
     p = p * r + 1.0f;
     return (vector)((integers)p + ((integers)n << 23));
+#endif
 }
 
 /* ---- turning: to[j][i] = from[i][j] of 4-byte words, VF x VF at a time through registers ---- */
@@ -123,12 +139,27 @@ static inline __attribute__((always_inline)) vector multiply_add(bool pairs, flo
     return sum + a * b;
 }
 
+/* What becomes of a sum x on its way out of the registers: itself, 2^(x * scale - of_column), or p (x - of_column), where p lies
+ * as C does. */
+typedef struct finish {
+    enum { AS_IT_IS, POWERS, WEIGHTED } kind;
+    float scale;
+    const float *of_column, *p;
+} finish;
+
+static inline __attribute__((always_inline)) vector finished(const finish *f, vector x, int64_t at,
+                                                             int64_t column) {
+    if (f->kind == POWERS) return exp2_of(x * f->scale - load(f->of_column + column), false);
+    if (f->kind == WEIGHTED) return load(f->p + at) * (x - load(f->of_column + column));
+    return x;
+}
+
 /* One tile: C [rows, wide vectors] (+)= A B, where word i of row r of A is at a[r * row_stride + i * step] and B has rows of
  * ldb words. */
 static inline __attribute__((always_inline)) void tile(bool pairs, int rows, int wide, const float *a,
                                                        int64_t row_stride, int64_t step, int64_t k,
                                                        const float *b, int64_t ldb, float *c, int64_t ldc,
-                                                       bool add) {
+                                                       bool add, const finish *f) {
     vector sum[ROWS][2];
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
@@ -145,16 +176,17 @@ static inline __attribute__((always_inline)) void tile(bool pairs, int rows, int
     }
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
-        for (int w = 0; w < wide; w++) store(c + r * ldc + w * VF, sum[r][w]);
+        for (int w = 0; w < wide; w++)
+            store(c + r * ldc + w * VF, finished(f, sum[r][w], r * ldc + w * VF, w * VF));
 }
 
 static inline __attribute__((always_inline)) void tile_of(bool pairs, int64_t rows, int wide, const float *a,
                                                           int64_t row_stride, int64_t step, int64_t k,
                                                           const float *b, int64_t ldb, float *c, int64_t ldc,
-                                                          bool add) {
+                                                          bool add, const finish *f) {
     switch (rows) {
 #define TILE(n)                                                                                              \
-    case n: tile(pairs, n, wide, a, row_stride, step, k, b, ldb, c, ldc, add); break;
+    case n: tile(pairs, n, wide, a, row_stride, step, k, b, ldb, c, ldc, add, f); break;
         TILE(1)
         TILE(2)
         TILE(3)
@@ -180,7 +212,7 @@ static inline __attribute__((always_inline)) void tile_of(bool pairs, int64_t ro
 static inline __attribute__((always_inline)) void multiply(bool pairs, const float *a, int64_t row_stride,
                                                            int64_t step, int64_t m, int64_t k, const float *b,
                                                            int64_t ldb, int64_t n, float *c, int64_t ldc,
-                                                           bool add, upcoming *later) {
+                                                           bool add, const finish *f, upcoming *later) {
     int64_t tiles = (m + ROWS - 1) / ROWS, rows = m / tiles, more = m % tiles; /* tiles with one row more */
     for (int64_t j = 0; j < n; j += 2 * VF)
         for (int64_t t = 0, i = 0; t < tiles; t++) {
@@ -188,12 +220,26 @@ static inline __attribute__((always_inline)) void multiply(bool pairs, const flo
             ask_for(later, 4);
             const float *from = a + i * row_stride;
             float *to = c + i * ldc + j;
+            finish here = *f;
+            if (f->kind != AS_IT_IS) here.of_column += j;
+            if (f->kind == WEIGHTED) here.p += i * ldc + j;
             if (n - j > VF)
-                tile_of(pairs, some, 2, from, row_stride, step, k, b + j, ldb, to, ldc, add);
+                tile_of(pairs, some, 2, from, row_stride, step, k, b + j, ldb, to, ldc, add, &here);
             else
-                tile_of(pairs, some, 1, from, row_stride, step, k, b + j, ldb, to, ldc, add);
+                tile_of(pairs, some, 1, from, row_stride, step, k, b + j, ldb, to, ldc, add, &here);
             i += some;
         }
+}
+
+static inline __attribute__((always_inline)) void
+multiply_rows(bool pairs, const float *a, int64_t row_stride, int64_t m, int64_t k, const float *b,
+              int64_t ldb, int64_t n, float *c, int64_t ldc, bool add, const finish *f, upcoming *later) {
+    if (row_stride == 32) /* known strides need no registers */
+        multiply(pairs, a, 32, 1, m, k, b, ldb, n, c, ldc, add, f, later);
+    else if (row_stride == 64)
+        multiply(pairs, a, 64, 1, m, k, b, ldb, n, c, ldc, add, f, later);
+    else
+        multiply(pairs, a, row_stride, 1, m, k, b, ldb, n, c, ldc, add, f, later);
 }
 
 /* A stored by rows, and A stored turned (word i of row r at a[i * step + r]). */
@@ -201,18 +247,29 @@ static inline __attribute__((always_inline)) void multiply(bool pairs, const flo
     static void multiply_rows_##type(const float *a, int64_t row_stride, int64_t m, int64_t k,               \
                                      const float *b, int64_t ldb, int64_t n, float *c, int64_t ldc,          \
                                      bool add, upcoming *later) {                                            \
-        if (row_stride == 32) /* known strides need no registers */                                          \
-            multiply(pairs, a, 32, 1, m, k, b, ldb, n, c, ldc, add, later);                                  \
-        else if (row_stride == 64)                                                                           \
-            multiply(pairs, a, 64, 1, m, k, b, ldb, n, c, ldc, add, later);                                  \
-        else                                                                                                 \
-            multiply(pairs, a, row_stride, 1, m, k, b, ldb, n, c, ldc, add, later);                          \
+        multiply_rows(pairs, a, row_stride, m, k, b, ldb, n, c, ldc, add, &(finish){AS_IT_IS}, later);       \
     }                                                                                                        \
     static void multiply_turned_##type(const float *a, int64_t step, int64_t m, int64_t k, const float *b,   \
                                        int64_t ldb, int64_t n, float *c, int64_t ldc, bool add,              \
                                        upcoming *later) {                                                    \
-        multiply(pairs, a, 1, step, m, k, b, ldb, n, c, ldc, add, later);                                    \
+        multiply(pairs, a, 1, step, m, k, b, ldb, n, c, ldc, add, &(finish){AS_IT_IS}, later);               \
     }
 PRODUCTS(float, false)
+
+/* p [m, n] = 2^(A B * scale - of_column). */
+static void powers_of_product(const float *a, int64_t row_stride, int64_t m, int64_t k, const float *b,
+                              int64_t ldb, int64_t n, float *p, int64_t ldp, float scale,
+                              const float *of_column, upcoming *later) {
+    multiply_rows(false, a, row_stride, m, k, b, ldb, n, p, ldp, false,
+                  &(finish){POWERS, scale, of_column, NULL}, later);
+}
+
+/* C [m, n] = p (A B - of_column). */
+static void weighted_product(const float *a, int64_t row_stride, int64_t m, int64_t k, const float *b,
+                             int64_t ldb, int64_t n, float *c, int64_t ldc, const float *p,
+                             const float *of_column, upcoming *later) {
+    multiply_rows(false, a, row_stride, m, k, b, ldb, n, c, ldc, false, &(finish){WEIGHTED, 1, of_column, p},
+                  later);
+}
 
 #endif
