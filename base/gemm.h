@@ -46,6 +46,8 @@ void lam_gemm_openblas_threads(int threads);
 
 typedef enum lam_gemm_type { LAM_GEMM_F32, LAM_GEMM_BF16 } lam_gemm_type;
 
+/* Whether packing weights [out, in] anew earns itself in one product with so many rows. bfloat16 knows no other way. */
+bool lam_gemm_packing_pays(lam_gemm_type type, int64_t rows, int64_t in);
 /* Bytes that B [k, n] takes when packed; 0: oneDNN refuses it. */
 size_t lam_gemm_packed_bytes(lam_gemm_type type, int64_t k, int64_t n);
 /* Weights W [out, in] of a linear map y = x W^T, float32, in up to three parts that lie one below the other. */

@@ -243,6 +243,18 @@ size_t lam_gemm_packed_bytes(lam_gemm_type type, int64_t k, int64_t n) {
     return packed_format(stored_type(type), k, n, &format) == LAM_OK ? dnnl_memory_desc_get_size(&format) : 0;
 }
 
+/* sgemm packs on its way through the caches, and is slower where the rows of W lie a multiple of 2 KiB apart: they share sets of
+ * the cache. Where it turns operands by copies they cost what packing costs. */
+#define PACKED_ROWS 256
+#define PACKED_ROWS_ALIGNED 600
+#define PACKED_ROWS_BY_SGEMM 1024
+
+bool lam_gemm_packing_pays(lam_gemm_type type, int64_t rows, int64_t in) {
+    if (type == LAM_GEMM_BF16) return true;
+    if (lam_gemm_turns()) return rows >= PACKED_ROWS;
+    return rows >= (in % 512 ? PACKED_ROWS_BY_SGEMM : PACKED_ROWS_ALIGNED);
+}
+
 static _Thread_local struct lam_gemm_scratch joined, converted_a, converted_b, converted_c, turned_a,
     packed_b, column_sums;
 

@@ -20,12 +20,13 @@
 static size_t round_up(size_t bytes) { return (bytes + ALIGNMENT - 1) & ~(ALIGNMENT - 1); }
 
 /* Large blocks lie in pages of their own, which go back to the system with them; glibc would otherwise take them from the heap once
- * a few were freed, and keep its holes. Smaller ones that are freed stay with the heap: oneDNN's sgemm takes room for its panels at
- * every call, which the system would clear anew each time. */
+ * a few were freed, and keep its holes. Smaller ones that are freed stay with the heap: oneDNN's sgemm takes room for its panels
+ * (5 MB for those of ViT-B) at every call, which the system would clear anew each time. */
+#define MAPPED_BYTES (16 << 20)
 #define KEPT_BYTES (64 << 20)
 
 __attribute__((constructor)) static void set_heap(void) {
-    mallopt(M_MMAP_THRESHOLD, (int)HUGE_BLOCK);
+    mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES);
     mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
 }
 

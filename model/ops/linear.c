@@ -8,7 +8,6 @@
  * output. The weights of all parts are packed for oneDNN as one matrix: for y = x w^T (form 0) and for dx = dy w (form 1).
  * bfloat16 always multiplies packed weights, which is where the float32 masters are rounded. float32 packs form 0 where enough
  * rows earn it; dx, where no operand is turned, is as fast by sgemm, which packs on its way through the caches. */
-#define PACKED_ROWS 256
 
 static int64_t fan_in(const lam_tensor *w) { return w->count / w->shape[0]; }
 static int parts_of(const lam_node *node) { return node->input_count / 2; }
@@ -82,6 +81,7 @@ static void *row_of(const lam_node *node, const void *base, int64_t row, int64_t
     return (char *)(uintptr_t)base + (size_t)(row * width) * lam_dtype_bytes(node->inputs[0]->dtype);
 }
 
+/* x w^T; packed weights add the bias on their way. */
 static lam_status product(lam_node *node, stretch s, void *y) {
     const lam_tensor *x = node->inputs[0];
     int64_t in = lam_tensor_width(x), out = width_of(node);
@@ -101,12 +101,19 @@ static lam_status product(lam_node *node, stretch s, void *y) {
     }
     for (int64_t k = 1, at = 0; k < node->input_count; at += node->inputs[k]->shape[0], k += 2) {
         const lam_tensor *w = node->inputs[k];
-        float *part = (float *)to + at;
-        LAM_TRY(lam_gemm_f32(false, true, s.rows, w->shape[0], in, from, in, w->data, in, 0.0f, part, out));
-        if (has_bias(node))
-            node->kernels->add_bias(part, node->inputs[k + 1]->data, s.rows, w->shape[0], out);
+        LAM_TRY(lam_gemm_f32(false, true, s.rows, w->shape[0], in, from, in, w->data, in, 0.0f,
+                             (float *)to + at, out));
     }
     return LAM_OK;
+}
+
+/* What product leaves out. */
+static void add_biases(lam_node *node, stretch s, void *y) {
+    if (node->packed[0] || !has_bias(node)) return;
+    int64_t out = width_of(node);
+    float *to = row_of(node, y, s.first, out);
+    for (int64_t k = 1, at = 0; k < node->input_count; at += node->inputs[k]->shape[0], k += 2)
+        node->kernels->add_bias(to + at, node->inputs[k + 1]->data, s.rows, node->inputs[k]->shape[0], out);
 }
 
 static lam_status input_gradient(lam_node *node, stretch s, const void *dy, void *dx, bool add) {
@@ -212,9 +219,9 @@ static lam_tensor *build(lam_graph *g, const lam_op *op, int parts, lam_tensor *
         node->forward_workspace_bytes = (size_t)weights * sizeof(float);
     else if (parts > 1)
         node->forward_workspace_bytes = (size_t)width_of(node) * sizeof(float); /* the biases */
-    if (is_bf16(node) || rows >= PACKED_ROWS) {
-        lam_gemm_type type = gemm_type(node);
-        int64_t in = lam_tensor_width(inputs[0]), out = width_of(node);
+    lam_gemm_type type = gemm_type(node);
+    int64_t in = lam_tensor_width(inputs[0]), out = width_of(node);
+    if (lam_gemm_packing_pays(type, rows, in)) {
         node->packed_bytes[0] = lam_gemm_packed_bytes(type, in, out);
         if (inputs[0]->requires_gradient && is_bf16(node))
             node->packed_bytes[1] = lam_gemm_packed_bytes(type, out, in);
@@ -224,7 +231,9 @@ static lam_tensor *build(lam_graph *g, const lam_op *op, int parts, lam_tensor *
 }
 
 static lam_status linear_forward(lam_node *node) {
-    return product(node, all_rows(node), node->outputs[0]->data);
+    LAM_TRY(product(node, all_rows(node), node->outputs[0]->data));
+    add_biases(node, all_rows(node), node->outputs[0]->data);
+    return LAM_OK;
 }
 static lam_status linear_backward(lam_node *node) { return backward(node, NULL, node->outputs[0]->gradient); }
 static const lam_op linear_op = {.name = "linear",
@@ -272,11 +281,14 @@ static void gelu_again(lam_node *node) {
 static lam_status linear_gelu_forward(lam_node *node) {
     const lam_tensor *y = node->outputs[0];
     int64_t rows = lam_tensor_rows(node->inputs[0]), width = width_of(node);
-    bool again = y->recomputed && !node->recomputed;
+    bool again = y->recomputed && !node->recomputed,
+         whole = !node->packed[0]; /* sgemm would pack w for each stretch */
+    if (whole) LAM_TRY(product(node, all_rows(node), node->outputs[1]->data));
     for (stretch s = next_rows(node, (stretch){0, 0}, rows); s.rows > 0; s = next_rows(node, s, rows)) {
         void *h = row_of(node, node->outputs[1]->data, s.first, width),
              *after = row_of(node, y->data, s.first, width);
-        LAM_TRY(product(node, s, node->outputs[1]->data));
+        if (!whole) LAM_TRY(product(node, s, node->outputs[1]->data));
+        add_biases(node, s, node->outputs[1]->data);
         if (y->gradient && !again)
             node->kernels->gelu_slope(h, after, s.rows * width);
         else

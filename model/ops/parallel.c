@@ -72,14 +72,13 @@ lam_tensor *lam_head_norm(lam_graph *g, lam_tensor *qkv, lam_tensor *qw, lam_ten
  * gamma goes into the weights, so that no pass over the tokens is needed for it: y = a (gamma wa)^T + m (gamma wm)^T +
  * gamma (ba + bm). Prepared: [bias, gamma wa, gamma wm], packed for oneDNN where that pays, else plain; for dx packed the
  * other way round, in float32 too: plain weights with gamma in them are nowhere. */
-#define PACKED_ROWS 256
-
 enum { A, WA, BA, M, WM, BM, GAMMA };
 
 static bool is_bf16(const lam_node *node) { return node->inputs[A]->dtype == LAM_BF16; }
 static lam_gemm_type type_of(const lam_node *node) { return is_bf16(node) ? LAM_GEMM_BF16 : LAM_GEMM_F32; }
 static bool is_packed(const lam_node *node) {
-    return is_bf16(node) || node->inputs[A]->count / lam_tensor_width(node->inputs[A]) >= PACKED_ROWS;
+    int64_t width = lam_tensor_width(node->inputs[A]);
+    return lam_gemm_packing_pays(type_of(node), node->inputs[A]->count / width, width);
 }
 
 static size_t aligned(size_t bytes) { return (bytes + 63) & ~(size_t)63; }

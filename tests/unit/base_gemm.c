@@ -62,6 +62,22 @@ static void products(void **state) {
     lam_gemm_turn_operands(LAM_GEMM_TURN_AUTO);
 }
 
+/* Where sgemm turns operands by copies, packing is what it would do anyway. */
+static void packing(void **state) {
+    (void)state;
+    static const struct {
+        int64_t rows, in;
+        bool by_copies, pays;
+    } known[] = {{256, 384, true, true},   {255, 384, true, false},   {520, 768, false, false},
+                 {1024, 768, false, true}, {520, 2048, false, false}, {771, 512, false, true}};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        lam_gemm_turn_operands(known[i].by_copies ? LAM_GEMM_TURN_ALWAYS : LAM_GEMM_TURN_NEVER);
+        assert_int_equal(lam_gemm_packing_pays(LAM_GEMM_F32, known[i].rows, known[i].in), known[i].pays);
+        assert_true(lam_gemm_packing_pays(LAM_GEMM_BF16, known[i].rows, known[i].in));
+    }
+    lam_gemm_turn_operands(LAM_GEMM_TURN_AUTO);
+}
+
 static void openblas(void **state) {
     (void)state;
     static const int64_t sizes[][3] = {{1, 1, 1}, {5, 7, 3}, {131, 70, 45}, {3, 0, 2}, {35, 1, 90}};
@@ -280,6 +296,7 @@ int main(int argc, char **argv) {
         {"as the CPU likes it", products, NULL, NULL, &modes[0]},
         {"operands as they are", products, NULL, NULL, &modes[1]},
         {"operands copied", products, NULL, NULL, &modes[2]},
+        {"when packing pays", packing, NULL, NULL, NULL},
         {"OpenBLAS", openblas, NULL, NULL, NULL},
         {"packed, baseline", in_a_process, NULL, NULL, "baseline"},
         {"packed, AVX2", in_a_process, NULL, NULL, "avx2"},
