@@ -2,27 +2,20 @@
 #ifndef LAMELLA_MODEL_CPU_ELEMENTARY
 #define LAMELLA_MODEL_CPU_ELEMENTARY
 
-/* exp by 2^n * p(r), Cephes' coefficients; 1 ulp over the range that softmax and gelu use; below -87 it
- * gives 1.6e-38. */
-static inline float fast_exp(float x) {
-    x = x < -87.0f ? -87.0f : x;
-    x = x > 88.0f ? 88.0f : x;
-    float n = x * 1.44269504088896341f + 12582912.0f; /* rounds to an integer in the low bits */
-    uint32_t bits;
-    memcpy(&bits, &n, 4);
-    n -= 12582912.0f;
-    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    uint32_t scale = (bits + 127u) << 23;
-    float two_n;
-    memcpy(&two_n, &scale, 4);
-    return p * two_n;
+/* 2^x for x <= 0, 1.2e-38 below -126: 2^n times a polynomial of the rest; 1.7e-7. */
+static inline float exp2_negative(float x) {
+    x = x < -126.0f ? -126.0f : x;
+    float n = x + 12582912.0f, r = x - (n - 12582912.0f), p = 0.0013264727313f * r + 0.0096715129912f;
+    p = p * r + 0.055507335812f;
+    p = p * r + 0.24022242427f;
+    p = p * r + 0.69314700365f;
+    p = p * r + 1.0f;
+    uint32_t bits, exponent;
+    memcpy(&bits, &p, 4);
+    memcpy(&exponent, &n, 4); /* the nearest integer, in the low bits */
+    bits += exponent << 23;
+    memcpy(&p, &bits, 4);
+    return p;
 }
 
 /* The normal distribution function Phi(x), within 1.5e-7 of max(Phi, 1 - Phi), and exp(-x^2 / 2), which its density needs as
@@ -31,7 +24,7 @@ static inline float fast_exp(float x) {
 static inline float normal_cdf_exp(float x, float *exponential) {
     float t = fabsf(x) * 0.70710678118654752f;
     t = t < 20.0f ? t : 20.0f;
-    float e = fast_exp(-0.5f * x * x), inverse = 1.0f / ((t + 2.0f) * (1.0f + 2.0f * t));
+    float e = exp2_negative(-0.72134752044f * x * x), inverse = 1.0f / ((t + 2.0f) * (1.0f + 2.0f * t));
     float q = (t - 2.0f) * (1.0f + 2.0f * t) * inverse;
     float p = -2.050328039e-4f;
     p = p * q - 6.212294684e-4f;
