@@ -13,8 +13,8 @@
 
 /* Removes what `train` and `report` write, and nothing else that may lie in the folder. */
 static lam_status remove_run(const char *run) {
-    static const char *const ours[] = {"checkpoints", "reconstructions", "metrics.jsonl", "config.yaml",
-                                       "report.html", "report_data"};
+    static const char *const ours[] = {"checkpoints", "reconstructions", "metrics.jsonl",
+                                       "config.yaml", "report.html",     "report_data"};
     for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
         char *path = NULL;
         LAM_TRY(lam_path_join(&path, run, ours[i]));
