@@ -22,7 +22,7 @@ static size_t round_up(size_t bytes) { return (bytes + ALIGNMENT - 1) & ~(ALIGNM
 /* Large blocks lie in pages of their own, which go back to the system with them; glibc would otherwise take them from the heap once
  * a few were freed, and keep its holes. Smaller ones that are freed stay with the heap: oneDNN's sgemm takes room for its panels
  * (5 MB for those of ViT-B) at every call, which the system would clear anew each time. */
-#define MAPPED_BYTES (16 << 20)
+#define MAPPED_BYTES (8 << 20)
 #define KEPT_BYTES (64 << 20)
 
 __attribute__((constructor)) static void set_heap(void) {

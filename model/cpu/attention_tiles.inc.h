@@ -25,12 +25,23 @@ static inline vector larger(vector a, vector b) {
 #endif
 }
 
-/* 2^x for x <= 127, 1.2e-38 below -126 (products with smaller numbers are slow): 2^n times a polynomial of the rest r, of least
- * relative error with p(0) = 1. 1.7e-7 for float results; 1.0e-4 where the result is rounded to bfloat16 (a relative 2e-3). */
+static inline vector smaller(vector a, vector b) {
+#if VF == 16
+    return (vector)_mm512_min_ps((__m512)a, (__m512)b);
+#elif VF == 8
+    return (vector)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return (vector)_mm_min_ps((__m128)a, (__m128)b);
+#endif
+}
+
+/* 2^x for x <= 0; 1.2e-38 below -126 (products with smaller numbers are slow), 1 above 0, where the rounding of large scores may
+ * carry x; NaN of NaN, which minimum and maximum give where it comes second. 2^n times a polynomial of the rest r, of least
+ * relative error with p(0) = 1: 1.7e-7 for float results; 1.0e-4 where the result is rounded to bfloat16 (a relative 2e-3). */
 static inline __attribute__((always_inline)) vector exp2_of(vector x, bool coarse) {
-    x = larger(x, all_of(-126.0f));
-#if VF ==                                                                                                    \
-    16 /* n is rounded down: the instruction that takes the rest off, and that which scales, leave n to each other */
+    x = smaller(all_of(0.0f), larger(all_of(-126.0f), x));
+    /* Where it is rounded down, the instruction that takes n off and that which scales leave it to each other. */
+#if VF == 16
     vector r = (vector)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC), p;
     if (coarse) {
         p = 0.077067039907f * r + 0.22764499485f;

@@ -327,6 +327,36 @@ static void test_threads(void **state) {
     assert_int_equal(lam_isa_select(), LAM_OK);
 }
 
+/* Scores so large that their rounding is larger than the differences the softmax asks for give probabilities all the same; what is
+ * no number is not hidden. */
+static void test_extremes(void **state) {
+    const char *isa = *state;
+    if (!select_isa(isa)) skip();
+    static const double scales[] = {1e3, 3e4, 7e4, 1e6};
+    for (int bf16 = 0; bf16 < 2; bf16++)
+        for (size_t n = 0; n < sizeof scales / sizeof *scales; n++) {
+            const attention_case c = {"extremes", 1, 19, 37, 1, 20, 0, scales[n], NO_MASK, false};
+            int64_t stride = stride_of(&c), out = rows_of(&c, OUT) * stride, keys = rows_of(&c, V) * stride;
+            double most_v = 0, most_d = 0;
+            problem p = open_problem(&c, bf16);
+            for (int64_t i = 0; i < keys; i++) most_v = fmax(most_v, fabs(get(&p, V, i)));
+            for (int64_t i = 0; i < out; i++) most_d = fmax(most_d, fabs(get(&p, D_OUT, i)));
+            reset_outputs(&p);
+            run(&p, 2, true, true);
+            for (int64_t i = 0; i < out; i++) assert_true(fabs(get(&p, OUT, i)) <= 1.01 * most_v);
+            for (int64_t i = 0; i < out; i++) assert_true(isfinite(get(&p, DQ, i)));
+            for (int64_t i = 0; i < keys; i++) {
+                assert_true(isfinite(get(&p, DK, i)));
+                assert_true(fabs(get(&p, DV, i)) <= 1.01 * 19 * most_d);
+            }
+            put(&p, Q, 0, NAN);
+            run(&p, 2, true, true);
+            assert_true(isnan(get(&p, OUT, 0)) && isfinite(get(&p, OUT, stride)));
+            close_problem(&p);
+        }
+    assert_int_equal(lam_isa_select(), LAM_OK);
+}
+
 /* ---- the operations in a graph ---- */
 
 static lam_tensor *parameter_twice(lam_graph *g, const char *name, const char *zero) {
@@ -433,8 +463,9 @@ int main(void) {
     lam_threads_set(2);
 #define ON(isa)                                                                                              \
     {"f32 on " isa, test_f32, NULL, NULL, (void *)(uintptr_t)isa},                                           \
-        {"bf16 on " isa, test_bf16, NULL, NULL, (void *)(uintptr_t)isa}, {                                   \
-        "threads on " isa, test_threads, NULL, NULL, (void *)(uintptr_t)isa                                  \
+        {"bf16 on " isa, test_bf16, NULL, NULL, (void *)(uintptr_t)isa},                                     \
+        {"threads on " isa, test_threads, NULL, NULL, (void *)(uintptr_t)isa}, {                             \
+        "extremes on " isa, test_extremes, NULL, NULL, (void *)(uintptr_t)isa                                \
     }
     const struct CMUnitTest tests[] = {
         ON("baseline"),
