@@ -241,7 +241,7 @@ static const lam_option options[] = {
     {"seed", LAM_OPTION_INT, "N", "0", "of the crops that are drawn", .minimum = 0,
      .maximum = 9007199254740991.0},
     {"crop-size", LAM_OPTION_INT, "PIXELS", "64",
-     "side of a crop; a network's own (model.image_size) where it is left out", .minimum = 8,
+     "side of a crop; left out: a network's own (model.image_size), of plain features", .minimum = 8,
      .maximum = 8192},
     {"channels", LAM_OPTION_TEXT, "A,B", NULL,
      "channels that the network takes, in its order (weights of other programs name none)",

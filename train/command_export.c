@@ -76,7 +76,7 @@ done:
 
 static const lam_option options[] = {
     {"to", LAM_OPTION_CHOICE, "huggingface|openphenom", NULL,
-     "whose program reads it; openphenom takes runs with model.bias_layout legacy or fixed",
+     "whose program reads it; huggingface takes mae_vit; openphenom mae_vit_parallel and mae_channel_agnostic with model.bias_layout legacy or fixed",
      .required = true},
     {"out", LAM_OPTION_TEXT, "DIR", NULL, "folder for weights and configuration", .required = true},
     {"ema", LAM_OPTION_FLAG, NULL, NULL,
