@@ -230,7 +230,8 @@ lam_status lam_graph_plan_together(lam_graph *const *graphs, int64_t count) {
     status = lam_alloc(&graphs[0]->arena, total);
     if (status != LAM_OK) {
         lam_fail_context(
-            status, "the step needs %.1f MiB of activations: a smaller batch (train.micro_batch, of bench --batch) needs less",
+            status,
+            "the step needs %.1f MiB of activations: a smaller batch (train.micro_batch, of bench --batch) needs less",
             (double)total / 1048576.0);
         goto done;
     }
