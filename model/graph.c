@@ -28,11 +28,12 @@ static void remember(lam_graph *graph, lam_status status) {
     graph->status = status;
 }
 
-lam_status lam_graph_create(lam_graph **out, lam_parameters *parameters, lam_backend_kind backend) {
-    LAM_REQUIRE(backend == LAM_BACKEND_CPU, LAM_ERROR_INTERNAL, "unknown backend %d", (int)backend);
+lam_status lam_graph_create(lam_graph **out, lam_parameters *parameters, const lam_backend *backend) {
     LAM_TRY(lam_isa_select());
+    LAM_TRY(lam_parameters_place(parameters, backend));
     LAM_TRY(lam_alloc((void **)out, sizeof **out));
     (*out)->parameters = parameters;
+    (*out)->backend = backend;
     (*out)->activation = LAM_F32;
     const char *poison = getenv("LAMELLA_POISON");
     (*out)->poison = poison && *poison == '1';
@@ -41,10 +42,14 @@ lam_status lam_graph_create(lam_graph **out, lam_parameters *parameters, lam_bac
 
 void lam_graph_free(lam_graph *graph) {
     if (!graph) return;
+    for (int64_t i = 0; i < graph->tensor_count; i++)
+        if (!graph->tensors[i]->is_input) lam_free(graph->tensors[i]->host);
     lam_arena_free(&graph->memory);
     lam_free(graph->tensors);
     lam_free(graph->nodes);
-    lam_free(graph->arena);
+    if (graph->arena) graph->backend->release(graph->arena);
+    if (graph->staging) graph->backend->release_pinned(graph->staging);
+    if (graph->incoming) graph->backend->release(graph->incoming);
     lam_free(graph->final_at);
     lam_free(graph);
 }
@@ -65,9 +70,12 @@ void lam_graph_set_activation(lam_graph *graph, lam_dtype type) {
 lam_dtype lam_graph_activation(const lam_graph *graph) { return graph->activation; }
 
 void lam_graph_set_stochastic_rounding(lam_graph *graph, uint64_t seed) {
-    graph->rounding = (lam_rounding){.on = true, .seed = seed, .weights = graph->parameters->weights};
+    graph->rounding = (lam_rounding){.on = true, .seed = seed, .weights = graph->parameters->device_weights};
 }
-void lam_graph_set_step(lam_graph *graph, int64_t step) { graph->rounding.step = (uint32_t)step; }
+void lam_graph_set_step(lam_graph *graph, int64_t step) {
+    graph->rounding.step = (uint32_t)step;
+    if (graph->backend->set_step) graph->backend->set_step(step);
+}
 
 void lam_graph_set_recompute(lam_graph *graph, lam_recompute what) { graph->recompute = what; }
 
@@ -90,6 +98,7 @@ static lam_tensor *new_tensor(lam_graph *graph, const char *name, lam_dtype dtyp
     if (graph->status != LAM_OK) return NULL;
     lam_tensor *t = memory;
     snprintf(t->name, sizeof t->name, "%s", name);
+    t->backend = graph->backend;
     t->dtype = dtype;
     t->rank = rank;
     t->count = 1;
@@ -124,10 +133,10 @@ lam_tensor *lam_parameter(lam_graph *graph, const char *name) {
     if (!t) return NULL;
     t->parameter = entry;
     t->parameters = graph->parameters;
-    t->data = graph->parameters->weights + entry->offset;
+    t->data = graph->parameters->device_weights + entry->offset;
     if (entry->init != LAM_INIT_FROZEN) {
         t->requires_gradient = true;
-        t->gradient = graph->parameters->gradients + entry->offset;
+        t->gradient = graph->parameters->device_gradients + entry->offset;
     }
     return t;
 }
@@ -185,7 +194,11 @@ lam_node *lam_node_add(lam_graph *graph, const lam_op *op, int inputs, lam_tenso
     if (graph->status != LAM_OK) return NULL;
     lam_node *node = memory;
     node->op = op;
-    node->kernels = lam_kernels_current(graph->activation == LAM_BF16);
+    node->backend = graph->backend;
+    const lam_op_functions *own = graph->backend->find ? graph->backend->find(op->name) : NULL;
+    node->run = own ? *own
+                    : (lam_op_functions){op->name, NULL, op->forward, op->backward, op->again, op->prepare};
+    node->kernels = lam_kernels_of(graph->backend, graph->activation == LAM_BF16);
     node->rounding = &graph->rounding;
     node->block = graph->open_block;
     node->input_count = inputs;
@@ -219,13 +232,25 @@ int64_t lam_tensor_width(const lam_tensor *t) { return t->shape[t->rank - 1]; }
 
 int64_t lam_tensor_rows(const lam_tensor *t) {
     int64_t rows = t->count / lam_tensor_width(t);
-    if (!t->bound) return rows;
+    if (!t->bound || !t->backend->on_host) return rows;
     int64_t actual = *(const int64_t *)t->bound->data, inner = rows / t->shape[0];
     actual = actual < 0 ? 0 : actual > t->shape[0] ? t->shape[0] : actual;
     return actual * inner;
 }
 
-void *lam_tensor_data(const lam_tensor *t) { return t->data; }
+/* A copy of device memory on the host, which `room` keeps. */
+static void *copied(const lam_tensor *t, const void *data, void **room) {
+    size_t bytes = (size_t)t->count * lam_dtype_bytes(t->dtype);
+    if (!*room && lam_alloc(room, bytes) != LAM_OK) return NULL;
+    if (t->backend->read(*room, data, bytes) != LAM_OK) memset(*room, 0xff, bytes);
+    return *room;
+}
+
+void *lam_tensor_data(const lam_tensor *t) {
+    if (t->backend->on_host) return t->data;
+    if (!t->is_input) return copied(t, t->data, (void **)(uintptr_t)&t->host);
+    return t->backend->sent() == LAM_OK ? t->host : NULL;
+}
 lam_dtype lam_tensor_dtype(const lam_tensor *t) { return t->dtype; }
 int lam_tensor_rank(const lam_tensor *t) { return t->rank; }
 int64_t lam_tensor_dim(const lam_tensor *t, int axis) { return t->shape[axis]; }
@@ -236,16 +261,23 @@ static void read_values(const void *data, lam_dtype dtype, int64_t count, float 
         values[i] =
             dtype == LAM_BF16 ? lam_bf16_to_float(((const uint16_t *)data)[i]) : ((const float *)data)[i];
 }
-void lam_tensor_read(const lam_tensor *t, float *values) { read_values(t->data, t->dtype, t->count, values); }
-void lam_tensor_read_gradient(const lam_tensor *t, float *values) {
-    read_values(t->gradient, t->dtype, t->count, values);
+static void read_from(const lam_tensor *t, const void *data, float *values) {
+    void *copy = NULL;
+    if (!t->backend->on_host) data = copied(t, data, &copy);
+    if (data)
+        read_values(data, t->dtype, t->count, values);
+    else
+        memset(values, 0xff, (size_t)t->count * sizeof *values);
+    lam_free(copy);
 }
+void lam_tensor_read(const lam_tensor *t, float *values) { read_from(t, t->data, values); }
+void lam_tensor_read_gradient(const lam_tensor *t, float *values) { read_from(t, t->gradient, values); }
 
 void lam_gradient_pass(const lam_node *node, lam_tensor *to, const void *gradient, int64_t count) {
     bool add;
     void *d = lam_gradient_target(to, &add);
     if (d && add) node->kernels->accumulate(d, gradient, count);
-    if (d && !add) memcpy(d, gradient, (size_t)count * lam_dtype_bytes(to->dtype));
+    if (d && !add) node->kernels->copy(d, gradient, (size_t)count * lam_dtype_bytes(to->dtype));
 }
 
 void *lam_gradient_target(lam_tensor *t, bool *add) {
@@ -274,45 +306,50 @@ lam_status lam_graph_differentiate(lam_graph *graph, lam_tensor *loss) {
 
 /* ---- running ---- */
 
-static void fill(void *memory, size_t bytes) {
-    if (memory) memset(memory, 0xff, bytes); /* a NaN in every floating-point type, -1 in integers */
+static void poison_bytes(const lam_backend *backend, void *memory, size_t bytes) {
+    if (memory) lam_kernels_of(backend, false)->fill(memory, 0xff, bytes); /* NaN in real types, -1 in integers */
 }
 
 /* Marks what the node is to write and nobody has written yet. */
 static void poison(lam_node *node, bool backward) {
+    const lam_backend *on = node->backend;
     if (backward) {
-        fill(node->backward_workspace, node->backward_workspace_bytes);
+        poison_bytes(on, node->backward_workspace, node->backward_workspace_bytes);
         for (int k = 0; k < node->input_count; k++) {
             lam_tensor *t = node->inputs[k];
             if (!t->parameter && !t->gradient_written && !t->gradient_in_place)
-                fill(t->gradient, (size_t)t->count * lam_dtype_bytes(t->dtype));
+                poison_bytes(on, t->gradient, (size_t)t->count * lam_dtype_bytes(t->dtype));
         }
         return;
     }
-    fill(node->forward_workspace, node->forward_workspace_bytes);
-    fill(node->saved, node->saved_bytes);
+    poison_bytes(on, node->forward_workspace, node->forward_workspace_bytes);
+    poison_bytes(on, node->saved, node->saved_bytes);
     for (int k = 0; k < node->output_count; k++)
-        fill(node->outputs[k]->data,
+        poison_bytes(on, node->outputs[k]->data,
              (size_t)node->outputs[k]->count * lam_dtype_bytes(node->outputs[k]->dtype));
 }
 
 static lam_status call(const lam_graph *graph, lam_node *node, lam_pass pass) {
     if (pass == LAM_PASS_AGAIN) {
-        if (node->recomputed) return node->op->forward(node);
-        node->op->again(node);
+        if (node->recomputed) return node->run.forward(node);
+        node->run.again(node);
         return LAM_OK;
     }
-    if (pass == LAM_PASS_BACKWARD) return node->op->backward(node);
-    if (node->op->prepare && !graph->hold_weights && !node->packed_before) LAM_TRY(node->op->prepare(node));
-    return node->op->forward(node);
+    if (pass == LAM_PASS_BACKWARD) return node->run.backward(node);
+    if (node->run.prepare && !graph->hold_weights && !node->packed_before) LAM_TRY(node->run.prepare(node));
+    return node->run.forward(node);
 }
 
 static lam_status run_node(lam_graph *graph, lam_node *node, lam_pass pass) {
     if (graph->poison && (pass != LAM_PASS_AGAIN || node->recomputed))
         poison(node, pass == LAM_PASS_BACKWARD);
-    if (!graph->profile) return call(graph, node, pass);
+    bool profile = graph->profile && !graph->recording;
+    if (profile) LAM_TRY(graph->backend->synchronise());
     double start = lam_now();
     LAM_TRY(call(graph, node, pass));
+    LAM_TRY(graph->backend->error());
+    if (!profile) return LAM_OK;
+    LAM_TRY(graph->backend->synchronise());
     lam_profile_add(node, pass, lam_now() - start);
     return LAM_OK;
 }
@@ -321,7 +358,7 @@ static lam_status run_node(lam_graph *graph, lam_node *node, lam_pass pass) {
 static lam_status compute_again(lam_graph *graph, lam_tensor *t, int64_t time) {
     if (!t->recomputed || t->producer->recomputed || t->first_backward_use != time) return LAM_OK;
     t->data = t->places[1];
-    if (graph->poison) fill(t->data, (size_t)t->count * lam_dtype_bytes(t->dtype));
+    if (graph->poison) poison_bytes(graph->backend, t->data, (size_t)t->count * lam_dtype_bytes(t->dtype));
     return run_node(graph, t->producer, LAM_PASS_AGAIN);
 }
 
@@ -362,6 +399,10 @@ lam_status lam_graph_forward(lam_graph *graph) {
     LAM_REQUIRE(graph->planned, LAM_ERROR_INTERNAL, "the graph is not planned");
     LAM_TRY(check_threads());
     lam_graph_use_places(graph);
+    if (!graph->recording) {
+        if (!graph->hold_weights) LAM_TRY(lam_parameters_push(graph->parameters));
+        LAM_TRY(lam_graph_send(graph));
+    }
     for (int64_t i = 0; i < graph->node_count; i++)
         LAM_TRY(run_node(graph, graph->nodes[i], LAM_PASS_FORWARD));
     return LAM_OK;
@@ -389,12 +430,13 @@ lam_status lam_graph_backward(lam_graph *graph) {
     LAM_REQUIRE(graph->planned && graph->loss, LAM_ERROR_INTERNAL, "the graph is not differentiated");
     LAM_TRY(check_threads());
     for (int64_t i = 0; i < graph->tensor_count; i++) graph->tensors[i]->gradient_written = false;
-    *(float *)graph->loss->gradient = 1;
+    lam_kernels_of(graph->backend, false)->set(graph->loss->gradient, 1);
     graph->loss->gradient_written = true;
     lam_parameters *p = graph->parameters;
     for (int64_t i = 0; i < p->entries && graph->poison; i++)
         if (p->unwritten[i])
-            fill(p->gradients + p->entry[i].offset, (size_t)p->entry[i].count * sizeof(float));
+            poison_bytes(graph->backend, p->device_gradients + p->entry[i].offset,
+                         (size_t)p->entry[i].count * sizeof(float));
     int64_t sent = 0;
     for (int64_t i = graph->node_count - 1; i >= 0; i--) {
         lam_node *node = graph->nodes[i];
@@ -407,7 +449,22 @@ lam_status lam_graph_backward(lam_graph *graph) {
         if (graph->hook) send_final(graph, i, &sent, i == 0);
     }
     lam_parameters_settle_gradients(p, 0, p->trainable);
-    return LAM_OK;
+    return graph->recording ? LAM_OK : lam_parameters_pull_gradients(p);
+}
+
+void lam_graph_set_recording(lam_graph *graph, bool recording) { graph->recording = recording; }
+
+lam_status lam_graph_send(lam_graph *graph) {
+    if (graph->backend->on_host) return LAM_OK;
+    LAM_TRY(graph->backend->send(graph->incoming, graph->staging, graph->staging_bytes));
+    for (int64_t i = 0; i < graph->tensor_count; i++) {
+        const lam_tensor *t = graph->tensors[i];
+        if (!t->is_input) continue;
+        size_t at = (size_t)((const char *)t->host - (const char *)graph->staging);
+        lam_kernels_of(graph->backend, false)
+            ->copy(t->places[0], (const char *)graph->incoming + at, (size_t)t->count * lam_dtype_bytes(t->dtype));
+    }
+    return graph->backend->error();
 }
 
 void lam_graph_hold_weights(lam_graph *graph, bool hold) { graph->hold_weights = hold; }

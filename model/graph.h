@@ -2,7 +2,7 @@
  * times.
  *
  *     lam_graph *g;
- *     LAM_TRY(lam_graph_create(&g, parameters, LAM_BACKEND_CPU));
+ *     LAM_TRY(lam_graph_create(&g, parameters, lam_backend_cpu()));
  *     lam_tensor *x = lam_input(g, "pixels", LAM_F32, 2, (int64_t[]){8, 16});
  *     lam_tensor *y = lam_linear(g, x, weight, bias, LAM_ACTIVATION_GELU);      // model/ops.h
  *     lam_tensor *loss = ...;                                                    // one F32 element
@@ -25,6 +25,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "model/backend.h"
 #include "model/parameters.h"
 
 #ifdef __cplusplus
@@ -34,12 +35,12 @@ extern "C" {
 #define LAM_MAX_RANK 4
 
 typedef enum lam_dtype { LAM_F32 = 1, LAM_U8, LAM_U16, LAM_I32, LAM_I64, LAM_BF16 } lam_dtype;
-typedef enum lam_backend_kind { LAM_BACKEND_CPU } lam_backend_kind;
 
 typedef struct lam_tensor lam_tensor;
 typedef struct lam_graph lam_graph;
 
-lam_status lam_graph_create(lam_graph **out, lam_parameters *parameters, lam_backend_kind backend);
+/* Puts the parameters where the backend works (lam_parameters_place). */
+lam_status lam_graph_create(lam_graph **out, lam_parameters *parameters, const lam_backend *backend);
 void lam_graph_free(lam_graph *graph);
 
 /* Type of the activations and of their gradients: LAM_F32 (the start) or LAM_BF16. Weights, gradients of weights, statistics,
@@ -63,7 +64,9 @@ lam_tensor *lam_parameter_rows(lam_graph *graph, const char *name, int64_t first
  * pass begins, for what is large. */
 lam_tensor *lam_keep(lam_graph *graph, lam_tensor *tensor, const char *name);
 lam_tensor *lam_keep_forward(lam_graph *graph, lam_tensor *tensor, const char *name);
-void *lam_tensor_data(const lam_tensor *tensor); /* valid after lam_graph_plan */
+/* Valid after lam_graph_plan. On another device: of an input the host memory that the next forward pass sends; of anything else
+ * a copy on the host, which waits for the device and is good until the next call for this tensor. NULL: no memory for it. */
+void *lam_tensor_data(const lam_tensor *tensor);
 lam_dtype lam_tensor_dtype(const lam_tensor *tensor);
 int lam_tensor_rank(const lam_tensor *tensor);
 int64_t lam_tensor_dim(const lam_tensor *tensor, int axis);
@@ -73,7 +76,7 @@ int64_t lam_tensor_count(const lam_tensor *tensor);
  * count[0] (I64, 0..maximum) at run time. */
 void lam_graph_bound_rows(lam_graph *graph, lam_tensor *tensor, lam_tensor *count);
 
-/* Copies the values of an activation or parameter as float32, whatever its type: F32 or BF16. */
+/* Copies the values of an activation or parameter as float32, whatever its type: F32 or BF16. NaN where a device fails. */
 void lam_tensor_read(const lam_tensor *tensor, float *values);
 void lam_tensor_read_gradient(const lam_tensor *tensor, float *values);
 
@@ -94,8 +97,14 @@ lam_status lam_graph_plan(lam_graph *graph);
 /* Plans graphs that are run in turn (one a shape) into one arena, as large as the largest needs, which the first owns. A
  * forward pass of one overwrites inputs, activations and results of all others. */
 lam_status lam_graph_plan_together(lam_graph *const *graphs, int64_t count);
+/* On another device, forward begins with a copy of the parameters' host weights (unless they are held) and backward ends with one
+ * of the gradients to the host, so that both lie where they do on the CPU; not while a graph is recorded. */
 lam_status lam_graph_forward(lam_graph *graph);
 lam_status lam_graph_backward(lam_graph *graph); /* at most once after each forward pass */
+/* From here on passes are recorded by the caller for later replay on the device: they give it their work and nothing else. */
+void lam_graph_set_recording(lam_graph *graph, bool recording);
+/* Sends the inputs as they are now; forward does it where nothing is recorded. */
+lam_status lam_graph_send(lam_graph *graph);
 
 /* Called during backward when the gradients of the parameters in [begin, end) of the gradient arena are final
  * (buckets of at least bucket_elements, in arena order). `train` connects it to the collectives. */

@@ -16,6 +16,7 @@ extern "C" {
 
 struct lam_graph {
     lam_parameters *parameters;
+    const lam_backend *backend;
     lam_arena memory; /* tensors and nodes */
     lam_tensor **tensors;
     lam_node **nodes;
@@ -32,7 +33,10 @@ struct lam_graph {
     int64_t bucket;
     int64_t *final_at; /* [entries] backward node index after which the parameter's gradient is final; -1:
                           unused */
-    bool planned, profile, poison, hold_weights;
+    void *staging; /* pinned: what the inputs' `host` point into; NULL on the CPU */
+    void *incoming; /* on the device: where the inputs arrive */
+    size_t staging_bytes;
+    bool planned, profile, poison, hold_weights, recording;
     lam_dtype activation;
     lam_rounding rounding;
     lam_recompute recompute;

@@ -5,6 +5,7 @@
 #ifndef LAMELLA_MODEL_INTERNAL_H
 #define LAMELLA_MODEL_INTERNAL_H
 
+#include "model/backend.h"
 #include "model/cpu/kernels.h"
 #include "model/graph.h"
 
@@ -33,6 +34,9 @@ struct lam_tensor {
     bool
         gradient_in_place; /* the gradient overwrites the data, whose last reader is the gradient's first writer */
     bool is_part;          /* rows of a parameter */
+    const lam_backend *backend; /* whose memory `data` and `gradient` are in */
+    /* Not on the host: what callers of lam_tensor_data write (inputs, in the staging memory of the graph) or get to read. */
+    void *host;
     int64_t last_forward_use, last_backward_use, first_gradient_use; /* times; -1: never */
     /* Recomputed tensors live twice, at two addresses: from birth to the last forward use, and from the recomputation to the
      * last backward use. */
@@ -72,11 +76,53 @@ typedef struct lam_op {
     uint32_t picked_inputs; /* bit i: of input i forward reads as much as it writes (counts of bytes) */
 } lam_op;
 
+/* What a node runs: the functions of its operation, or those that the backend has for an operation of that name. */
+typedef struct lam_op_functions {
+    const char *name;
+    /* Sets the bytes that the node needs on this backend; called before the plan. NULL: those of the operation. */
+    void (*sizes)(lam_node *node);
+    lam_status (*forward)(lam_node *node);
+    lam_status (*backward)(lam_node *node);
+    void (*again)(lam_node *node);
+    lam_status (*prepare)(lam_node *node);
+} lam_op_functions;
+
+/* Memory and work of a device. Work is done in the order in which it is given; only `read` and `synchronise` wait for it. */
+struct lam_backend {
+    const char *name;
+    bool on_host; /* device memory is host memory */
+    size_t alignment; /* of what the plan places */
+    const lam_kernels *(*kernels)(bool bf16);
+    const lam_op_functions *(*find)(const char *op); /* NULL, or returns NULL: the operation's own */
+    lam_status (*allocate)(void **out, size_t bytes); /* LAM_ERROR_MEMORY */
+    void (*release)(void *memory);
+    lam_status (*allocate_pinned)(void **out, size_t bytes); /* host memory that the device copies from by itself */
+    void (*release_pinned)(void *memory);
+    lam_status (*read)(void *host, const void *device, size_t bytes);
+    lam_status (*write)(void *device, const void *host, size_t bytes); /* the host's bytes as they are now */
+    lam_status (*synchronise)(void);
+    lam_status (*error)(void); /* the first that has occurred since the last call */
+    /* Sends a graph's inputs behind what is running: they arrive before what is given next. The pinned bytes must not change
+     * until sent() returns. */
+    lam_status (*send)(void *device, const void *pinned, size_t bytes);
+    lam_status (*sent)(void);
+    void (*set_step)(int64_t step); /* for stochastic rounding: read by kernels from device memory */
+    const char *(*device)(void);
+    void (*memory)(size_t *free, size_t *total);
+    const struct lam_cuda_interface *cuda; /* model/cuda/interface.h; NULL: another backend */
+};
+static inline const lam_kernels *lam_kernels_of(const lam_backend *backend, bool bf16) {
+    return backend->kernels(bf16);
+}
+typedef lam_status lam_cuda_open_function(const lam_backend **out, int device);
+
 /* What is timed apart: an operation forward, backward, and forward once more for the backward pass. */
 typedef enum lam_pass { LAM_PASS_FORWARD, LAM_PASS_BACKWARD, LAM_PASS_AGAIN, LAM_PASSES } lam_pass;
 
 struct lam_node {
     const lam_op *op;
+    lam_op_functions run;
+    const lam_backend *backend;
     const lam_kernels *kernels;
     const lam_rounding *rounding; /* of the graph */
     lam_tensor *inputs[LAM_MAX_INPUTS], *outputs[LAM_MAX_OUTPUTS];

@@ -5,6 +5,7 @@
 
 #include "base/memory.h"
 #include "base/rng.h"
+#include "model/internal.h"
 
 #define ALIGN_ELEMENTS 16
 
@@ -99,6 +100,11 @@ bool lam_parameters_claim_gradient(lam_parameters *p, const lam_parameter_entry 
 void lam_parameters_settle_gradient(lam_parameters *p, const lam_parameter_entry *entry) {
     enum { PART = 1 << 16 };
     if (!lam_parameters_claim_gradient(p, entry)) return;
+    if (p->backend && !p->backend->on_host) {
+        lam_kernels_of(p->backend, false)->fill(p->device_gradients + entry->offset, 0,
+                                                (size_t)entry->count * sizeof(float));
+        return;
+    }
     float *gradient = p->gradients + entry->offset;
     if (entry->count <= PART) { /* a clause `if` would make OpenMP replace its team of threads by one of one */
         memset(gradient, 0, (size_t)entry->count * sizeof(float));
@@ -136,16 +142,51 @@ lam_status lam_parameters_reserve(lam_parameters *p, const void *key, int form, 
     LAM_TRY(lam_alloc((void **)&made, sizeof *made));
     *made = (lam_packed){key, form, bytes, NULL, p->packed};
     p->packed = made;
-    LAM_TRY(lam_alloc(&made->room, bytes));
+    LAM_TRY(p->backend->allocate(&made->room, bytes));
     *room = made->room;
     return LAM_OK;
 }
 
+lam_status lam_parameters_place(lam_parameters *p, const lam_backend *backend) {
+    LAM_REQUIRE(!p->backend || p->backend == backend, LAM_ERROR_INTERNAL,
+                "the parameters are in use on another device");
+    if (p->backend) return LAM_OK;
+    p->backend = backend;
+    p->device_weights = p->weights;
+    p->device_gradients = p->gradients;
+    if (backend->on_host) return LAM_OK;
+    p->device_weights = p->device_gradients = NULL;
+    LAM_TRY(backend->allocate((void **)&p->device_weights, (size_t)p->count * sizeof(float)));
+    LAM_TRY(backend->allocate((void **)&p->device_gradients, (size_t)p->trainable * sizeof(float)));
+    return lam_parameters_push(p);
+}
+
+static bool is_away(const lam_parameters *p) { return p->backend && !p->backend->on_host; }
+
+lam_status lam_parameters_push(lam_parameters *p) {
+    if (!is_away(p)) return LAM_OK;
+    return p->backend->write(p->device_weights, p->weights, (size_t)p->count * sizeof(float));
+}
+
+lam_status lam_parameters_pull(lam_parameters *p) {
+    if (!is_away(p)) return LAM_OK;
+    return p->backend->read(p->weights, p->device_weights, (size_t)p->count * sizeof(float));
+}
+
+lam_status lam_parameters_pull_gradients(lam_parameters *p) {
+    if (!is_away(p)) return LAM_OK;
+    return p->backend->read(p->gradients, p->device_gradients, (size_t)p->trainable * sizeof(float));
+}
+
 void lam_parameters_free(lam_parameters *p) {
     if (!p) return;
+    if (is_away(p)) {
+        p->backend->release(p->device_weights);
+        p->backend->release(p->device_gradients);
+    }
     while (p->packed) {
         lam_packed *next = p->packed->next;
-        lam_free(p->packed->room);
+        p->backend->release(p->packed->room);
         lam_free(p->packed);
         p->packed = next;
     }

@@ -48,7 +48,9 @@ typedef struct lam_parameters {
     lam_parameter_entry *entry; /* in order of registration */
     int64_t count;              /* elements of the weight arena, padded */
     int64_t trainable;          /* elements of the gradient arena: [0, trainable) of the weights */
-    float *weights, *gradients;
+    float *weights, *gradients; /* on the host */
+    const struct lam_backend *backend; /* where graphs work with them; NULL: no graph yet */
+    float *device_weights, *device_gradients; /* there; on the CPU the same memory */
     bool *unwritten;           /* of each entry: its gradient counts as zero, whatever the arena holds */
     struct lam_packed *packed; /* copies of weights in forms that products want */
 } lam_parameters;
@@ -72,6 +74,12 @@ void lam_parameters_settle_gradients(lam_parameters *parameters, int64_t begin, 
  * registry. The caller fills it. */
 lam_status lam_parameters_reserve(lam_parameters *parameters, const void *key, int form, size_t bytes,
                                   void **room);
+/* Arenas on another device, if it is one. One registry works on one backend. */
+lam_status lam_parameters_place(lam_parameters *parameters, const struct lam_backend *backend);
+/* Weights from the host to the device; weights, or gradients, back. Nothing to do on the CPU. */
+lam_status lam_parameters_push(lam_parameters *parameters);
+lam_status lam_parameters_pull(lam_parameters *parameters);
+lam_status lam_parameters_pull_gradients(lam_parameters *parameters);
 void lam_parameters_free(lam_parameters *parameters);
 
 #ifdef __cplusplus

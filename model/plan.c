@@ -2,10 +2,10 @@
 #include "model/graph_state.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/memory.h"
 
-#define ALIGNMENT ((size_t)64)
 #define FOREVER INT64_MAX
 
 typedef enum owner { OWNER_ACTIVATION, OWNER_GRADIENT, OWNER_WORKSPACE, OWNER_INPUT } owner;
@@ -60,10 +60,13 @@ done:
     return status;
 }
 
+static size_t aligned(const lam_backend *backend, size_t bytes) {
+    return (bytes + backend->alignment - 1) & ~(backend->alignment - 1);
+}
+
 static void add_block(block *blocks, int64_t *count, size_t bytes, int64_t first, int64_t last, owner who,
                       void **where) {
-    if (!bytes) return;
-    blocks[(*count)++] = (block){(bytes + ALIGNMENT - 1) & ~(ALIGNMENT - 1), 0, first, last, who, where};
+    if (bytes) blocks[(*count)++] = (block){bytes, 0, first, last, who, where};
 }
 
 static int64_t later(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -125,9 +128,12 @@ static lam_status collect(lam_graph *graph, lam_recompute what, block **blocks, 
     LAM_TRY(
         lam_alloc_array((void **)blocks, 3 * graph->tensor_count + 5 * graph->node_count, sizeof **blocks));
     lam_graph_find_lifetimes(graph, what);
+    for (int64_t i = 0; i < graph->node_count; i++)
+        if (graph->nodes[i]->run.sizes) graph->nodes[i]->run.sizes(graph->nodes[i]);
     for (int64_t i = 0; i < graph->tensor_count; i++)
         if (!graph->tensors[i]->parameter) collect_tensor(graph, graph->tensors[i], *blocks, count);
     for (int64_t i = 0; i < graph->node_count; i++) collect_node(graph, i, *blocks, count);
+    for (int64_t i = 0; i < *count; i++) (*blocks)[i].bytes = aligned(graph->backend, (*blocks)[i].bytes);
     return LAM_OK;
 }
 
@@ -203,6 +209,28 @@ static lam_status lay_out(lam_graph *graph) {
     return place(graph->planned_blocks, graph->planned_count, &graph->report.total);
 }
 
+/* Where callers write the inputs, and where these arrive on the device. */
+static lam_status reserve_staging(lam_graph *graph) {
+    const lam_backend *on = graph->backend;
+    if (on->on_host) return LAM_OK;
+    for (int64_t i = 0; i < graph->tensor_count; i++)
+        if (graph->tensors[i]->is_input)
+            graph->staging_bytes +=
+                aligned(on, (size_t)graph->tensors[i]->count * lam_dtype_bytes(graph->tensors[i]->dtype));
+    if (!graph->staging_bytes) return LAM_OK;
+    LAM_TRY(on->allocate_pinned(&graph->staging, graph->staging_bytes));
+    memset(graph->staging, 0, graph->staging_bytes);
+    LAM_TRY(on->allocate(&graph->incoming, graph->staging_bytes));
+    size_t at = 0;
+    for (int64_t i = 0; i < graph->tensor_count; i++) {
+        lam_tensor *t = graph->tensors[i];
+        if (!t->is_input) continue;
+        t->host = (char *)graph->staging + at;
+        at += aligned(on, (size_t)t->count * lam_dtype_bytes(t->dtype));
+    }
+    return LAM_OK;
+}
+
 static lam_status settle(lam_graph *graph, void *arena, size_t total) {
     for (int64_t i = 0; i < graph->planned_count; i++)
         *graph->planned_blocks[i].where = (char *)arena + graph->planned_blocks[i].offset;
@@ -213,6 +241,7 @@ static lam_status settle(lam_graph *graph, void *arena, size_t total) {
     report_memory(graph, graph->planned_blocks, graph->planned_count, total, &graph->report);
     LAM_TRY(lam_graph_find_final_gradients(graph));
     LAM_TRY(reserve_packed(graph));
+    LAM_TRY(reserve_staging(graph));
     lam_graph_use_places(graph);
     graph->planned = true;
     return LAM_OK;
@@ -227,7 +256,7 @@ lam_status lam_graph_plan_together(lam_graph *const *graphs, int64_t count) {
         LAM_TRY_GOTO(lay_out(graphs[i]), done);
         if (graphs[i]->report.total > total) total = graphs[i]->report.total;
     }
-    status = lam_alloc(&graphs[0]->arena, total);
+    status = graphs[0]->backend->allocate(&graphs[0]->arena, total);
     if (status != LAM_OK) {
         lam_fail_context(
             status,

@@ -87,7 +87,7 @@ lam_status lam_bench_network_open(lam_bench_network *n, const char *name, int64_
     LAM_TRY(lam_parameters_layout(n->parameters, 1));
     lam_mae_fill_positions(n->parameters, &n->model);
     LAM_TRY(lam_optimizer_open(&n->optimizer, lam_optimizer_find("adamw"), n->parameters));
-    LAM_TRY(lam_graph_create(&n->graph, n->parameters, LAM_BACKEND_CPU));
+    LAM_TRY(lam_graph_create(&n->graph, n->parameters, lam_backend_cpu()));
     lam_graph_set_activation(n->graph, activation);
     lam_graph_set_recompute(n->graph, recompute);
     LAM_TRY(lam_mae_build(n->graph, &n->model, n->batch, &n->io));

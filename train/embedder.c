@@ -18,7 +18,7 @@ static lam_status open_network(lam_embedder *e, int64_t block) {
                 "--block %" PRId64 ": the network has %" PRId64 " blocks", block, model->depth);
     LAM_TRY(lam_network_match(e->network, e->shards, e->channel_map));
     LAM_TRY(lam_feeder_create(&e->feeder, e->network, e->shards, e->channel_map));
-    LAM_TRY(lam_graph_create(&e->graph, e->network->parameters, LAM_BACKEND_CPU));
+    LAM_TRY(lam_graph_create(&e->graph, e->network->parameters, lam_backend_cpu()));
     bool hidden = e->pool == LAM_POOL_HIDDEN;
     if (block == LAM_EVERY_BLOCK) {
         e->blocks = model->depth;

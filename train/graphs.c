@@ -17,7 +17,7 @@ double lam_mask_level_ratio(double first, double last, int64_t level) {
 static lam_status add(lam_graphs *graphs, lam_parameters *parameters, const lam_settings *settings,
                       const lam_mae_config *model, int64_t batch, int64_t *index) {
     int64_t k = graphs->count;
-    LAM_TRY(lam_graph_create(&graphs->graph[k], parameters, LAM_BACKEND_CPU));
+    LAM_TRY(lam_graph_create(&graphs->graph[k], parameters, lam_backend_cpu()));
     graphs->count++;
     graphs->model[k] = *model;
     lam_step_plan_start(graphs->graph[k], settings);

@@ -151,14 +151,18 @@ static upcoming NAME(next_head)(const lam_attention_shape *s, const lam_attentio
 #include "model/cpu/attention_backward.inc.h"
 #include "model/cpu/attention_forward.inc.h"
 
-static size_t NAME(attention_workspace)(const lam_attention_shape *s, bool backward) {
+static size_t NAME(thread_workspace)(const lam_attention_shape *s, bool backward) {
     return backward ? NAME(backward_parts)(s, NULL, &(NAME(backward_scratch)){0})
                     : NAME(forward_parts)(s, NULL, &(NAME(forward_scratch)){0});
 }
 
+static size_t NAME(attention_workspace)(const lam_attention_shape *s, bool backward) {
+    return (size_t)lam_threads() * NAME(thread_workspace)(s, backward);
+}
+
 static void NAME(attention)(const lam_attention_shape *s, const void *q, const void *k, const void *v,
                             void *out, float *lse, void *workspace) {
-    size_t per_thread = NAME(attention_workspace)(s, false);
+    size_t per_thread = NAME(thread_workspace)(s, false);
 #pragma omp parallel
     {
         void *scratch = (char *)workspace + (size_t)omp_get_thread_num() * per_thread;
@@ -175,7 +179,7 @@ static void NAME(attention)(const lam_attention_shape *s, const void *q, const v
 
 static void NAME(attention_backward)(const lam_attention_shape *s, const lam_attention_tensors *t,
                                      void *workspace) {
-    size_t per_thread = NAME(attention_workspace)(s, true);
+    size_t per_thread = NAME(thread_workspace)(s, true);
 #pragma omp parallel
     {
         void *scratch = (char *)workspace + (size_t)omp_get_thread_num() * per_thread;

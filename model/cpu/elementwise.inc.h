@@ -53,6 +53,10 @@ static void NAME(multiply)(const void *by_, void *x_, int64_t count) {
     for (int64_t i = 0; i < count; i++) x[i] = put(get(x[i]) * get(by[i]));
 }
 
+static void NAME(fill)(void *to, int byte, size_t bytes) { memset(to, byte, bytes); }
+static void NAME(copy)(void *to, const void *from, size_t bytes) { memcpy(to, from, bytes); }
+static void NAME(set)(float *to, float value) { *to = value; }
+
 static void NAME(accumulate)(void *to_, const void *from_, int64_t count) {
     real *to = to_;
     const real *from = from_;
@@ -79,7 +83,7 @@ static void NAME(add_bias)(void *y_, const float *bias, int64_t rows, int64_t wi
 
 static void NAME(depth_add)(const void *x, const void *r, void *sum, int64_t rows, int64_t width,
                             const lam_sample_places *places) {
-    float scale = places->r_scale;
+    float scale = places->r_scale ? *places->r_scale : 1.0f;
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; row++) {
         const real *from = (const real *)x + row * width;
@@ -97,7 +101,7 @@ static void NAME(depth_add)(const void *x, const void *r, void *sum, int64_t row
 
 static void NAME(depth_add_backward)(const void *d, void *dr, bool add, int64_t rows, int64_t width,
                                      const lam_sample_places *places) {
-    float scale = places->r_scale;
+    float scale = places->r_scale ? *places->r_scale : 1.0f;
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; row++) {
         int64_t at = lam_placed_row(places->r, places->tokens, row);

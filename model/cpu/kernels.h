@@ -21,7 +21,9 @@ extern "C" {
 typedef struct lam_sample_places {
     int64_t tokens;
     const int32_t *r, *y;
-    float r_scale; /* s = x + r_scale r */
+    const float *r_scale; /* s = x + r_scale[0] r; NULL: 1 */
+    /* Rows of r and y that lie behind those of the placed samples and are to be zero, counted with them; 0: none are written. */
+    int64_t r_rows, y_rows;
 } lam_sample_places;
 
 /* Where `row` lies in what holds the placed samples; -1: it is not there. */
@@ -64,6 +66,9 @@ typedef struct lam_kernels {
     const char *name;
 
     /* elementwise.inc.h */
+    void (*fill)(void *to, int byte, size_t bytes);
+    void (*copy)(void *to, const void *from, size_t bytes);
+    void (*set)(float *to, float value); /* one element */
     /* y[r] += bias for each of `rows` rows of width `width`. */
     void (*add_bias)(void *y, const float *bias, int64_t rows, int64_t width, int64_t stride);
     /* y = gelu(x), erf form (Hendrycks & Gimpel 2016). */
@@ -161,13 +166,13 @@ typedef struct lam_kernels {
                               int64_t tokens, int64_t places, int64_t width);
 
     /* attention.inc.h */
-    /* model/cpu/attention.h; lse [batch, heads, queries] is for the backward pass, workspace one piece a thread. Backward
+    /* model/cpu/attention.h; lse [batch, heads, queries] is for the backward pass. Backward
      * reads `out` as well: sum_j p_j dp_j = d_out . out (Dao 2023, FlashAttention-2, section 3). */
     void (*attention)(const lam_attention_shape *shape, const void *q, const void *k, const void *v,
                       void *out, float *lse, void *workspace);
     void (*attention_backward)(const lam_attention_shape *shape, const lam_attention_tensors *tensors,
                                void *workspace);
-    /* Bytes of a piece; of the shape without batch and mask. */
+    /* Bytes, for the largest batch. */
     size_t (*attention_workspace)(const lam_attention_shape *shape, bool backward);
 
     /* parallel.inc.h */

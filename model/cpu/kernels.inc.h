@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/bf16.h"
+#include "base/threads.h"
 #include "model/cpu/elementary.inc.h"
 #include "model/cpu/kernels.h"
 
@@ -41,6 +42,8 @@ typedef float vector __attribute__((vector_size(VF * 4), aligned(4), may_alias))
 #define TABLE(type)                                                                                          \
     {                                                                                                        \
         .name = LAM_ISA_TEXT, .add_bias = JOIN(add_bias, LAM_SUFFIX, type),                                  \
+        .fill = JOIN(fill, LAM_SUFFIX, type),                                                                \
+        .copy = JOIN(copy, LAM_SUFFIX, type), .set = JOIN(set, LAM_SUFFIX, type),                            \
         .gelu = JOIN(gelu, LAM_SUFFIX, type), .gelu_slope = JOIN(gelu_slope, LAM_SUFFIX, type),              \
         .multiply = JOIN(multiply, LAM_SUFFIX, type), .layernorm = JOIN(layernorm, LAM_SUFFIX, type),        \
         .layernorm_again = JOIN(layernorm_again, LAM_SUFFIX, type),                                          \

@@ -39,7 +39,7 @@ static void NAME(layernorm)(const void *x, const void *r, const float *w, const 
                             const lam_sample_places *places) {
     const int32_t *r_place = places ? places->r : NULL, *y_place = places ? places->y : NULL;
     int64_t tokens = places ? places->tokens : 1;
-    float r_scale = places ? places->r_scale : 1.0f;
+    float r_scale = places && places->r_scale ? *places->r_scale : 1.0f;
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; row++) {
         const real *from = (const real *)x + row * width;
@@ -89,7 +89,7 @@ static void NAME(layernorm_backward)(const void *s, const float *w, const float 
                                      int64_t width, const lam_sample_places *places) {
     const int32_t *r_place = places ? places->r : NULL, *y_place = places ? places->y : NULL;
     int64_t tokens = places ? places->tokens : 1;
-    float r_scale = places ? places->r_scale : 1.0f;
+    float r_scale = places && places->r_scale ? *places->r_scale : 1.0f;
     int64_t blocks = lam_column_blocks(rows);
     float *partial_w = partial, *partial_b = partial + blocks * width;
 #pragma omp parallel for schedule(static)

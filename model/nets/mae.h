@@ -3,7 +3,7 @@
  *
  *     lam_parameters_create(&p); lam_mae_parameters(p, &config); lam_parameters_layout(p, seed);
  *     lam_mae_fill_positions(p, &config);
- *     lam_graph_create(&g, p, LAM_BACKEND_CPU);
+ *     lam_graph_create(&g, p, lam_backend_cpu());
  *     lam_mae_io io;
  *     lam_mae_build(g, &config, batch, &io); lam_graph_differentiate(g, io.loss); lam_graph_plan(g);
  *

@@ -1,4 +1,3 @@
-#include "base/threads.h"
 #include "model/internal.h"
 #include "model/ops.h"
 
@@ -112,10 +111,10 @@ static lam_tensor *build(lam_graph *g, const lam_op *op, int inputs, lam_tensor 
     if (!y) return NULL;
     y->bound = q->bound ? q->bound : kv->bound;
     lam_attention_shape s = planned_shape(node);
-    size_t threads = (size_t)lam_threads();
+    s.batch = q->shape[0];
     node->saved_bytes = (size_t)(q->shape[0] * heads * q->shape[1]) * sizeof(float);
-    node->forward_workspace_bytes = threads * node->kernels->attention_workspace(&s, false);
-    node->backward_workspace_bytes = threads * node->kernels->attention_workspace(&s, true);
+    node->forward_workspace_bytes = node->kernels->attention_workspace(&s, false);
+    node->backward_workspace_bytes = node->kernels->attention_workspace(&s, true);
     return y;
 }
 

@@ -1,5 +1,3 @@
-#include <string.h>
-
 #include "model/internal.h"
 #include "model/ops.h"
 
@@ -31,7 +29,8 @@ static lam_status unshuffle_backward(lam_node *node) {
     void *dx = lam_gradient_target(node->inputs[0], &add);
     float *d_mask = lam_gradient_target(node->inputs[1], &add_mask),
           *d_channels = lam_gradient_target(node->inputs[4], &add_channels);
-    if (d_channels && !add_channels) memset(d_channels, 0, (size_t)node->inputs[4]->count * sizeof(float));
+    if (d_channels && !add_channels)
+        node->kernels->fill(d_channels, 0, (size_t)node->inputs[4]->count * sizeof(float));
     node->kernels->unshuffle_channels_backward(&sizes, node->outputs[0]->gradient, dx, add, d_mask,
                                                d_channels, node->backward_workspace);
     return LAM_OK;
@@ -79,7 +78,7 @@ static lam_status token_rows_backward(lam_node *node) {
     int64_t width = x->shape[2];
     bool add;
     void *dx = lam_gradient_target(x, &add);
-    if (!add) memset(dx, 0, (size_t)x->count * lam_dtype_bytes(x->dtype));
+    if (!add) node->kernels->fill(dx, 0, (size_t)x->count * lam_dtype_bytes(x->dtype));
     node->kernels->copy_rows(y->gradient, y->shape[1] * width, 0, dx, x->shape[1] * width,
                              node->integers[0] * width, x->shape[0], y->shape[1] * width, true);
     return LAM_OK;
@@ -103,7 +102,7 @@ lam_tensor *lam_token_rows(lam_graph *g, lam_tensor *x, int64_t first, int64_t c
 /* ---- concat_tokens: activations, or parameters, which are float32 in every graph ---- */
 
 static const lam_kernels *kernels_of(const lam_node *node) {
-    return lam_kernels_current(node->outputs[0]->dtype == LAM_BF16);
+    return lam_kernels_of(node->backend, node->outputs[0]->dtype == LAM_BF16);
 }
 
 static lam_status concat_tokens_forward(lam_node *node) {

@@ -43,13 +43,18 @@ lam_depth lam_depth_plan(lam_graph *g, lam_tensor *step, lam_tensor *sample_ids,
 
 enum { R_IS_PLACED, Y_IS_PLACED }; /* integers of the node */
 
+/* On the host a bounded tensor ends with its last sample. */
+static int64_t padded_rows(const lam_tensor *t) { return t->backend->on_host ? 0 : lam_tensor_rows(t); }
+
 static lam_sample_places places(const lam_node *node) {
     const lam_tensor *x = node->inputs[0];
     bool r = node->integers[R_IS_PLACED], y = node->integers[Y_IS_PLACED];
     return (lam_sample_places){.tokens = x->count / lam_tensor_width(x) / x->shape[0],
                                .r = r ? node->inputs[4]->data : NULL,
                                .y = y ? node->inputs[r ? 6 : 4]->data : NULL,
-                               .r_scale = r ? *(const float *)node->inputs[5]->data : 1.0f};
+                               .r_scale = r ? node->inputs[5]->data : NULL,
+                               .r_rows = r ? padded_rows(node->inputs[1]) : 0,
+                               .y_rows = y ? padded_rows(node->outputs[0]) : 0};
 }
 
 static lam_status depth_layernorm_forward(lam_node *node) {
@@ -137,7 +142,8 @@ static lam_sample_places places_of_r(const lam_node *node) {
     const lam_tensor *x = node->inputs[0];
     return (lam_sample_places){.tokens = x->count / lam_tensor_width(x) / x->shape[0],
                                .r = node->inputs[2]->data,
-                               .r_scale = *(const float *)node->inputs[3]->data};
+                               .r_scale = node->inputs[3]->data,
+                               .r_rows = padded_rows(node->inputs[1])};
 }
 
 static lam_status depth_add_forward(lam_node *node) {

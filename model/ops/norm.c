@@ -1,5 +1,3 @@
-#include <string.h>
-
 #include "model/internal.h"
 #include "model/ops.h"
 
@@ -30,7 +28,8 @@ static lam_status layernorm_backward(lam_node *node) {
          *dr = more ? lam_gradient_target(node->inputs[1], &add_r) : NULL;
     const void *ds = sum && sum->gradient_written ? sum->gradient : NULL;
     /* The normalised output may have no consumer on the way to the loss. */
-    if (!y->gradient_written) memset(y->gradient, 0, (size_t)y->count * lam_dtype_bytes(y->dtype));
+    if (!y->gradient_written)
+        node->kernels->fill(y->gradient, 0, (size_t)y->count * lam_dtype_bytes(y->dtype));
     node->kernels->layernorm_backward(more ? sum->data : x->data, w->data, mean, mean + rows, y->gradient, ds,
                                       dx, add_x, dr, add_r, lam_gradient_target(w, &ignored),
                                       lam_gradient_target(b, &ignored), node->backward_workspace,

@@ -1,5 +1,3 @@
-#include <string.h>
-
 #include "model/internal.h"
 #include "model/ops.h"
 
@@ -14,27 +12,13 @@ static lam_status embed_tokens_forward(lam_node *node) {
     return LAM_OK;
 }
 
-/* The rows of each sample without its first `skipped` elements: to (+)= from. */
-static void pass_rows(const lam_node *node, const void *from, int64_t from_stride, int64_t from_at, void *to,
-                      int64_t to_stride, int64_t to_at, int64_t count, int64_t batch, bool add) {
-    size_t size = lam_dtype_bytes(node->outputs[0]->dtype);
-    for (int64_t b = 0; b < batch; b++) {
-        const char *source = (const char *)from + (size_t)(b * from_stride + from_at) * size;
-        char *target = (char *)to + (size_t)(b * to_stride + to_at) * size;
-        if (add)
-            node->kernels->accumulate(target, source, count);
-        else
-            memcpy(target, source, (size_t)count * size);
-    }
-}
-
 static lam_status embed_tokens_backward(lam_node *node) {
     lam_tensor *x = node->inputs[0];
     int64_t batch = x->shape[0], kept = x->shape[1], d = x->shape[2];
     const void *dy = node->outputs[0]->gradient;
     bool add;
     void *dx = lam_gradient_target(x, &add);
-    if (dx) pass_rows(node, dy, (kept + 1) * d, d, dx, kept * d, 0, kept * d, batch, add);
+    if (dx) node->kernels->copy_rows(dy, (kept + 1) * d, d, dx, kept * d, 0, batch, kept * d, add);
     float *dcls = lam_gradient_target(node->inputs[1], &add);
     if (dcls) node->kernels->batch_sums(dy, batch, (kept + 1) * d, d, dcls);
     float *dposition = lam_gradient_target(node->inputs[2], &add);
@@ -142,20 +126,18 @@ lam_tensor *lam_merge_tokens(lam_graph *g, lam_tensor *visible, lam_tensor *mask
 static lam_status drop_cls_forward(lam_node *node) {
     const lam_tensor *x = node->inputs[0];
     int64_t row = x->shape[1] * x->shape[2], d = x->shape[2];
-    pass_rows(node, x->data, row, d, node->outputs[0]->data, row - d, 0, row - d, x->shape[0], false);
+    node->kernels->copy_rows(x->data, row, d, node->outputs[0]->data, row - d, 0, x->shape[0], row - d, false);
     return LAM_OK;
 }
 
 static lam_status drop_cls_backward(lam_node *node) {
     lam_tensor *x = node->inputs[0];
     int64_t row = x->shape[1] * x->shape[2], d = x->shape[2];
-    size_t size = lam_dtype_bytes(x->dtype);
     bool add;
-    char *dx = lam_gradient_target(x, &add);
+    void *dx = lam_gradient_target(x, &add);
     if (!dx) return LAM_OK;
-    for (int64_t b = 0; b < x->shape[0] && !add; b++)
-        memset(dx + (size_t)(b * row) * size, 0, (size_t)d * size);
-    pass_rows(node, node->outputs[0]->gradient, row - d, 0, dx, row, d, row - d, x->shape[0], add);
+    if (!add) node->kernels->fill(dx, 0, (size_t)x->count * lam_dtype_bytes(x->dtype));
+    node->kernels->copy_rows(node->outputs[0]->gradient, row - d, 0, dx, row, d, x->shape[0], row - d, true);
     return LAM_OK;
 }
 

@@ -35,7 +35,7 @@ static inline net make_parameters(const lam_mae_config *config, int64_t batch) {
     ok(lam_mae_parameters(n.parameters, config));
     ok(lam_parameters_layout(n.parameters, 1));
     lam_mae_fill_positions(n.parameters, config);
-    ok(lam_graph_create(&n.graph, n.parameters, LAM_BACKEND_CPU));
+    ok(lam_graph_create(&n.graph, n.parameters, lam_backend_cpu()));
     return n;
 }
 

@@ -71,7 +71,7 @@ static stack make_stack(int64_t crops, double rate, lam_recompute recompute) {
     stack s = {0};
     ok(lam_parameters_create(&s.p));
     add_parameters(s.p, crops);
-    ok(lam_graph_create(&s.g, s.p, LAM_BACKEND_CPU));
+    ok(lam_graph_create(&s.g, s.p, lam_backend_cpu()));
     lam_graph *g = s.g;
     s.step = lam_input(g, "step", LAM_I64, 1, (int64_t[]){1});
     s.ids = lam_input(g, "ids", LAM_I64, 1, &crops);
@@ -261,7 +261,7 @@ static net make_net(double drop_path, int64_t batch, lam_dtype activation) {
     ok(lam_mae_parameters(n.p, &config));
     ok(lam_parameters_layout(n.p, 8));
     lam_mae_fill_positions(n.p, &config);
-    ok(lam_graph_create(&n.g, n.p, LAM_BACKEND_CPU));
+    ok(lam_graph_create(&n.g, n.p, lam_backend_cpu()));
     lam_graph_set_activation(n.g, activation);
     ok(lam_mae_build(n.g, &config, batch, &n.io));
     ok(lam_graph_differentiate(n.g, n.io.loss));

@@ -50,7 +50,7 @@ static void open_setting(setting *s) {
     ok(lam_parameters_create(&s->parameters));
     ok(lam_parameters_add(s->parameters, "prediction", 3, shape, LAM_INIT_ZERO, 0, false));
     ok(lam_parameters_layout(s->parameters, 1));
-    ok(lam_graph_create(&s->graph, s->parameters, LAM_BACKEND_CPU));
+    ok(lam_graph_create(&s->graph, s->parameters, lam_backend_cpu()));
     lam_graph *g = s->graph;
     if (s->bf16) lam_graph_set_activation(g, LAM_BF16);
     lam_tensor *x = cast(g, lam_parameter(g, "prediction")), *sample_squares;
@@ -364,7 +364,7 @@ static void refusals(void **state) {
         ok(lam_parameters_create(&p));
         ok(lam_parameters_add(p, "x", 3, shape, LAM_INIT_ZERO, 0, false));
         ok(lam_parameters_layout(p, 1));
-        ok(lam_graph_create(&g, p, LAM_BACKEND_CPU));
+        ok(lam_graph_create(&g, p, lam_backend_cpu()));
         lam_fourier how = {LAM_FOURIER_PATCH, false, false, bad[i].patch, bad[i].channels};
         lam_tensor *sample_loss;
         assert_null(lam_fourier_loss(g, lam_parameter(g, "x"), lam_input(g, "t", LAM_F32, 3, shape),

@@ -31,7 +31,7 @@ static masks open_masks(const lam_mask *how, int64_t batch, int64_t decoded) {
     ok(lam_parameters_create(&m.parameters));
     ok(lam_parameters_add(m.parameters, "unused", 1, (int64_t[]){1}, LAM_INIT_ZERO, 0, false));
     ok(lam_parameters_layout(m.parameters, 0));
-    ok(lam_graph_create(&m.graph, m.parameters, LAM_BACKEND_CPU));
+    ok(lam_graph_create(&m.graph, m.parameters, lam_backend_cpu()));
     lam_graph *g = m.graph;
     m.step = lam_input(g, "step", LAM_I64, 1, (int64_t[]){1});
     m.ids = lam_input(g, "ids", LAM_I64, 1, (int64_t[]){batch});
@@ -235,7 +235,7 @@ static void refusals(void **state) {
         lam_graph *g;
         ok(lam_parameters_create(&p));
         ok(lam_parameters_layout(p, 0));
-        ok(lam_graph_create(&g, p, LAM_BACKEND_CPU));
+        ok(lam_graph_create(&g, p, lam_backend_cpu()));
         assert_null(lam_mask_noise(g, lam_input(g, "step", LAM_I64, 1, (int64_t[]){1}),
                                    lam_input(g, "ids", LAM_I64, 1, (int64_t[]){1}), &bad[i]));
         assert_int_equal(lam_graph_plan(g), LAM_ERROR_INTERNAL);

@@ -135,7 +135,7 @@ static inline void check_case(const op_case *c, const char *isa, bool bf16) {
             values[k][i] = (double)w[i];
         }
     }
-    assert_int_equal(lam_graph_create(&g, p, LAM_BACKEND_CPU), LAM_OK);
+    assert_int_equal(lam_graph_create(&g, p, lam_backend_cpu()), LAM_OK);
     if (bf16) lam_graph_set_activation(g, LAM_BF16);
     lam_tensor *arguments[MAX_ARGUMENTS], *ids = c->ids ? lam_input(g, "ids", LAM_I32, 2, c->id_shape) : NULL;
     for (int k = 0; k < c->count; k++) arguments[k] = lam_parameter(g, c->arguments[k].name);

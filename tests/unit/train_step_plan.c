@@ -57,7 +57,7 @@ static size_t planned(int64_t budget, lam_recompute at_least) {
     assert_int_equal(lam_parameters_create(&p), LAM_OK);
     assert_int_equal(lam_mae_parameters(p, &net), LAM_OK);
     assert_int_equal(lam_parameters_layout(p, 1), LAM_OK);
-    assert_int_equal(lam_graph_create(&g, p, LAM_BACKEND_CPU), LAM_OK);
+    assert_int_equal(lam_graph_create(&g, p, lam_backend_cpu()), LAM_OK);
     lam_step_plan_start(g, &settings);
     assert_int_equal(lam_mae_build(g, &net, 8, &io), LAM_OK);
     assert_int_equal(lam_graph_differentiate(g, io.loss), LAM_OK);

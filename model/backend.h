@@ -1,0 +1,36 @@
+/* Where a graph runs, chosen by name at run time.
+ *
+ *     const lam_backend *backend;
+ *     LAM_TRY(lam_backend_open(&backend, "cuda", local_rank));      // or "cpu"
+ *     LAM_TRY(lam_graph_create(&graph, parameters, backend));
+ *
+ * "cpu" is always there. "cuda" is a module of its own, liblamella_cuda.so beside the executable or in ../lib/lamella, or the
+ * file that LAMELLA_CUDA_MODULE names: the same binary starts where there is no driver. LAM_ERROR_USAGE: no such name;
+ * LAM_ERROR_EXTERNAL, with what to do: no module, no driver, no device, a device that the module has no kernels for. */
+#ifndef LAMELLA_MODEL_BACKEND_H
+#define LAMELLA_MODEL_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct lam_backend lam_backend;
+
+const lam_backend *lam_backend_cpu(void);
+/* device: which of several, counted from 0; taken modulo their number. A second call returns the one that is open. */
+lam_status lam_backend_open(const lam_backend **out, const char *name, int device);
+const char *lam_backend_name(const lam_backend *backend);
+/* What it runs on, for people: "NVIDIA H200, CUDA 13.0". */
+const char *lam_backend_device(const lam_backend *backend);
+/* Free and all bytes of the device's memory; 0, 0 on the CPU. */
+void lam_backend_memory(const lam_backend *backend, size_t *free, size_t *total);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
