@@ -464,6 +464,7 @@ lam_status lam_graph_send(lam_graph *graph) {
         lam_kernels_of(graph->backend, false)
             ->copy(t->places[0], (const char *)graph->incoming + at, (size_t)t->count * lam_dtype_bytes(t->dtype));
     }
+    LAM_TRY(graph->backend->taken());
     return graph->backend->error();
 }
 

@@ -105,6 +105,7 @@ struct lam_backend {
     /* Sends a graph's inputs behind what is running: they arrive before what is given next. The pinned bytes must not change
      * until sent() returns. */
     lam_status (*send)(void *device, const void *pinned, size_t bytes);
+    lam_status (*taken)(void); /* what has been sent was copied from where it arrives */
     lam_status (*sent)(void);
     void (*set_step)(int64_t step); /* for stochastic rounding: read by kernels from device memory */
     const char *(*device)(void);

@@ -14,4 +14,14 @@ lam_cuda_fill lam_cuda_fill_elementwise, lam_cuda_fill_norm, lam_cuda_fill_token
 extern const lam_op_functions lam_cuda_linear_ops[], lam_cuda_patches_ops[], lam_cuda_mask_ops[], lam_cuda_loss_ops[],
     lam_cuda_fourier_ops[], lam_cuda_depth_ops[];
 
+/* The step that the graph was told (lam_graph_set_step), in device memory: what is captured reads it there. */
+const int64_t *lam_cuda_step(void);
+/* Scratch of products on lam_cuda_stream(), device memory. */
+void *lam_cuda_workspace(size_t *bytes);
+const cudaDeviceProp *lam_cuda_properties(void);
+
+/* c = op(a) op(b) + beta c, float32, row-major, m x n and inner dimension k, as lam_gemm_f32 (base/gemm.h) on device memory. */
+lam_status lam_cuda_product_f32(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const float *a,
+                                int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+
 #endif

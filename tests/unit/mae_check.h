@@ -15,6 +15,7 @@
 #include "base/safetensors.h"
 #include "model/nets/mae.h"
 #include "model/nets/parts.h"
+#include "tests/unit/device.h"
 
 static inline void ok(lam_status status) {
     if (status != LAM_OK) fail_msg("%s", lam_last_error());
@@ -35,7 +36,7 @@ static inline net make_parameters(const lam_mae_config *config, int64_t batch) {
     ok(lam_mae_parameters(n.parameters, config));
     ok(lam_parameters_layout(n.parameters, 1));
     lam_mae_fill_positions(n.parameters, config);
-    ok(lam_graph_create(&n.graph, n.parameters, lam_backend_cpu()));
+    ok(lam_graph_create(&n.graph, n.parameters, test_backend()));
     return n;
 }
 

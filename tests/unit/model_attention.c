@@ -15,6 +15,7 @@
 #include "base/threads.h"
 #include "model/internal.h"
 #include "model/ops.h"
+#include "tests/unit/device.h"
 
 #define GUARD 7.0f /* what lies between the rows and must stay */
 
@@ -388,7 +389,7 @@ static void test_graph(void **state) {
             kv[(r * 2 + 1) * w + e] = (float)p.exact[V][r * w + e];
         }
     setenv("LAMELLA_POISON", "1", 1);
-    assert_int_equal(lam_graph_create(&g, parameters, lam_backend_cpu()), LAM_OK);
+    assert_int_equal(lam_graph_create(&g, parameters, test_backend()), LAM_OK);
     unsetenv("LAMELLA_POISON");
     lam_tensor *count = lam_input(g, "count", LAM_I64, 1, (int64_t[]){1}),
                *mask = lam_input(g, "mask", LAM_F32, 2, (int64_t[]){c.batch, c.keys}),
@@ -436,7 +437,7 @@ static void expect_failure(lam_dtype activation, const int64_t *q, const int64_t
     lam_parameters *parameters;
     lam_graph *g;
     assert_int_equal(lam_parameters_create(&parameters), LAM_OK);
-    assert_int_equal(lam_graph_create(&g, parameters, lam_backend_cpu()), LAM_OK);
+    assert_int_equal(lam_graph_create(&g, parameters, test_backend()), LAM_OK);
     lam_graph_set_activation(g, activation);
     lam_tensor *a = lam_input(g, "q", LAM_F32, 3, q), *b = kv ? lam_input(g, "kv", LAM_F32, 3, kv) : NULL,
                *m = mask ? lam_input(g, "mask", LAM_F32, 2, mask) : NULL;

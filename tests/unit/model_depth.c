@@ -14,6 +14,7 @@
 #include "base/rng.h"
 #include "base/threads.h"
 #include "model/ops.h"
+#include "tests/unit/device.h"
 
 static void ok(lam_status status) {
     if (status != LAM_OK) fail_msg("%s", lam_last_error());
@@ -33,7 +34,7 @@ typedef struct planner {
 static planner make_planner(int64_t batch, double rate, uint64_t seed) {
     planner n = {0};
     ok(lam_parameters_create(&n.p));
-    ok(lam_graph_create(&n.g, n.p, lam_backend_cpu()));
+    ok(lam_graph_create(&n.g, n.p, test_backend()));
     n.step = lam_input(n.g, "step", LAM_I64, 1, (int64_t[]){1});
     n.ids = lam_input(n.g, "ids", LAM_I64, 1, &batch);
     n.drop_scale = lam_input(n.g, "drop_scale", LAM_F32, 1, (int64_t[]){1});
@@ -224,7 +225,7 @@ static chain make_chain(bool with_linear) {
     for (int k = 0; k < ARGUMENTS; k++)
         ok(lam_parameters_add(n.p, names[k], ranks[k], shapes[k], LAM_INIT_NORMAL, 0.7, true));
     ok(lam_parameters_layout(n.p, 6));
-    ok(lam_graph_create(&n.g, n.p, lam_backend_cpu()));
+    ok(lam_graph_create(&n.g, n.p, test_backend()));
     n.first = depth_input(n.g);
     n.second = depth_input(n.g);
     for (int k = 0; k < ARGUMENTS; k++) a[k] = lam_parameter(n.g, names[k]);
@@ -386,7 +387,7 @@ static void gathered_samples(void **state) {
     lam_parameters *p;
     lam_graph *g;
     ok(lam_parameters_create(&p));
-    ok(lam_graph_create(&g, p, lam_backend_cpu()));
+    ok(lam_graph_create(&g, p, test_backend()));
     lam_depth depth = depth_input(g);
     lam_tensor *x = lam_input(g, "x", LAM_F32, 2, (int64_t[]){B, 2});
     assert_ptr_equal(lam_depth_gather(g, x, (lam_depth){0}), x);
@@ -405,7 +406,7 @@ static void errors(void **state) {
     lam_parameters *p;
     lam_graph *g;
     ok(lam_parameters_create(&p));
-    ok(lam_graph_create(&g, p, lam_backend_cpu()));
+    ok(lam_graph_create(&g, p, test_backend()));
     lam_depth depth = depth_input(g);
     lam_tensor *sum, *x = lam_input(g, "x", LAM_F32, 3, (int64_t[]){B, N, D}),
                      *w = lam_input(g, "w", LAM_F32, 1, (int64_t[]){D});

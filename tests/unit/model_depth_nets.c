@@ -12,6 +12,7 @@
 #include "base/memory.h"
 #include "model/nets/mae.h"
 #include "model/ops.h"
+#include "tests/unit/device.h"
 
 static void ok(lam_status status) {
     if (status != LAM_OK) fail_msg("%s", lam_last_error());
@@ -71,7 +72,7 @@ static stack make_stack(int64_t crops, double rate, lam_recompute recompute) {
     stack s = {0};
     ok(lam_parameters_create(&s.p));
     add_parameters(s.p, crops);
-    ok(lam_graph_create(&s.g, s.p, lam_backend_cpu()));
+    ok(lam_graph_create(&s.g, s.p, test_backend()));
     lam_graph *g = s.g;
     s.step = lam_input(g, "step", LAM_I64, 1, (int64_t[]){1});
     s.ids = lam_input(g, "ids", LAM_I64, 1, &crops);
@@ -261,7 +262,7 @@ static net make_net(double drop_path, int64_t batch, lam_dtype activation) {
     ok(lam_mae_parameters(n.p, &config));
     ok(lam_parameters_layout(n.p, 8));
     lam_mae_fill_positions(n.p, &config);
-    ok(lam_graph_create(&n.g, n.p, lam_backend_cpu()));
+    ok(lam_graph_create(&n.g, n.p, test_backend()));
     lam_graph_set_activation(n.g, activation);
     ok(lam_mae_build(n.g, &config, batch, &n.io));
     ok(lam_graph_differentiate(n.g, n.io.loss));

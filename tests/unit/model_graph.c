@@ -18,6 +18,7 @@
 #include "model/nets/mae.h"
 #include "model/ops.h"
 #include "model/optimizer.h"
+#include "tests/unit/device.h"
 
 enum { ROWS = 6, WIDTH = 9, HIDDEN = 13 };
 
@@ -43,7 +44,7 @@ static small make_small(bool bounded) {
     ok(lam_parameters_add(s.p, "fc2.w", 2, (int64_t[]){WIDTH, HIDDEN}, LAM_INIT_NORMAL, 1, true));
     ok(lam_parameters_add(s.p, "fc2.b", 1, (int64_t[]){WIDTH}, LAM_INIT_NORMAL, 1, false));
     ok(lam_parameters_layout(s.p, 4));
-    ok(lam_graph_create(&s.g, s.p, lam_backend_cpu()));
+    ok(lam_graph_create(&s.g, s.p, test_backend()));
     s.x = lam_input(s.g, "x", LAM_F32, 3, (int64_t[]){ROWS, 1, WIDTH});
     s.count = lam_input(s.g, "count", LAM_I64, 1, (int64_t[]){1});
     if (bounded) lam_graph_bound_rows(s.g, s.x, s.count);
@@ -131,7 +132,7 @@ static net make_net_as(bool backward, lam_dtype activation, lam_recompute recomp
     ok(lam_mae_parameters(n.p, &config));
     ok(lam_parameters_layout(n.p, 8));
     lam_mae_fill_positions(n.p, &config);
-    ok(lam_graph_create(&n.g, n.p, lam_backend_cpu()));
+    ok(lam_graph_create(&n.g, n.p, test_backend()));
     lam_graph_set_activation(n.g, activation);
     lam_graph_set_recompute(n.g, recompute);
     ok(lam_mae_build(n.g, &config, 3, &n.io));
@@ -239,7 +240,7 @@ static void recompute(void **state) {
             last = report.total;
             lam_graph *measured;
             lam_mae_io io;
-            ok(lam_graph_create(&measured, again.p, lam_backend_cpu()));
+            ok(lam_graph_create(&measured, again.p, test_backend()));
             lam_graph_set_activation(measured, types[t]);
             ok(lam_mae_build(measured, &config, 3, &io));
             ok(lam_graph_differentiate(measured, io.loss));
@@ -318,7 +319,7 @@ static void packed_once(void **state) {
     ok(lam_parameters_create(&p));
     ok(lam_parameters_add(p, "w", 2, (int64_t[]){16, 16}, LAM_INIT_NORMAL, 1, true));
     ok(lam_parameters_layout(p, 3));
-    ok(lam_graph_create(&g, p, lam_backend_cpu()));
+    ok(lam_graph_create(&g, p, test_backend()));
     lam_tensor *x = lam_input(g, "x", LAM_F32, 2, (int64_t[]){1100, 16}),
                *y = lam_input(g, "y", LAM_F32, 2, (int64_t[]){1060, 16}), *w = lam_parameter(g, "w");
     lam_tensor *xw = lam_keep(g, lam_linear(g, x, w, NULL), "xw"),
@@ -347,7 +348,7 @@ static void parameter_rows(void **state) {
     ok(lam_parameters_add(p, "w", 2, (int64_t[]){5, 3}, LAM_INIT_NORMAL, 1, true));
     ok(lam_parameters_add(p, "b", 1, (int64_t[]){5}, LAM_INIT_NORMAL, 1, false));
     ok(lam_parameters_layout(p, 3));
-    ok(lam_graph_create(&g, p, lam_backend_cpu()));
+    ok(lam_graph_create(&g, p, test_backend()));
     lam_tensor *x = lam_input(g, "x", LAM_F32, 3, (int64_t[]){1, 2, 3});
     lam_tensor *low = lam_linear(g, x, lam_parameter_rows(g, "w", 0, 2), lam_parameter_rows(g, "b", 0, 2)),
                *high = lam_linear(g, x, lam_parameter_rows(g, "w", 2, 3), lam_parameter_rows(g, "b", 2, 3)),
@@ -363,7 +364,7 @@ static void parameter_rows(void **state) {
         for (int i = 0; i < 5; i++)
             assert_true(fabsf((i < 2 ? a[r * 2 + i] : b[r * 3 + i - 2]) - c[r * 5 + i]) < 1e-5f);
     lam_graph_free(g);
-    ok(lam_graph_create(&g, p, lam_backend_cpu()));
+    ok(lam_graph_create(&g, p, test_backend()));
     lam_parameter_rows(g, "w", 3, 3);
     assert_int_equal(lam_graph_plan(g), LAM_ERROR_INTERNAL);
     assert_non_null(strstr(lam_last_error(), "rows 3 to 6"));
@@ -442,7 +443,7 @@ static void planned_together(void **state) {
         configs[k] = config;
         configs[k].mask_ratio = ratio[k];
         configs[k].decode_ratio = decoded[k];
-        ok(lam_graph_create(&shared[k], base.p, lam_backend_cpu()));
+        ok(lam_graph_create(&shared[k], base.p, test_backend()));
         ok(lam_mae_build(shared[k], &configs[k], 3, &io[k]));
         ok(lam_graph_differentiate(shared[k], io[k].loss));
     }
@@ -455,7 +456,7 @@ static void planned_together(void **state) {
         lam_op_time t[64];
         double flops = 0, formula = 3 * lam_mae_step_flops(&configs[k % GRAPHS]) *
                                     lam_mae_kept_share(&configs[k % GRAPHS], 3);
-        ok(lam_graph_create(&g, base.p, lam_backend_cpu()));
+        ok(lam_graph_create(&g, base.p, test_backend()));
         ok(lam_mae_build(g, &configs[k % GRAPHS], 3, &alone));
         ok(lam_graph_differentiate(g, alone.loss));
         ok(lam_graph_plan(g));
@@ -490,9 +491,9 @@ static void planned_together(void **state) {
     free(first);
 
     /* One that cannot be built says so. */
-    ok(lam_graph_create(&shared[0], base.p, lam_backend_cpu()));
+    ok(lam_graph_create(&shared[0], base.p, test_backend()));
     ok(lam_mae_build(shared[0], &config, 3, &io[0]));
-    ok(lam_graph_create(&shared[1], base.p, lam_backend_cpu()));
+    ok(lam_graph_create(&shared[1], base.p, test_backend()));
     assert_null(lam_parameter(shared[1], "absent"));
     assert_int_equal(lam_graph_plan_together(shared, 2), LAM_ERROR_INTERNAL);
     assert_non_null(strstr(lam_last_error(), "absent"));
@@ -513,7 +514,7 @@ static void errors(void **state) {
                      LAM_ERROR_INTERNAL);
     ok(lam_parameters_layout(p, 1));
     lam_graph *g;
-    ok(lam_graph_create(&g, p, lam_backend_cpu()));
+    ok(lam_graph_create(&g, p, test_backend()));
     lam_tensor *x = lam_input(g, "x", LAM_F32, 2, (int64_t[]){3, 6}); /* 6 features where w takes 5 */
     lam_tensor *y = lam_linear(g, x, lam_parameter(g, "w"), lam_parameter(g, "b"));
     assert_null(y);
@@ -522,7 +523,7 @@ static void errors(void **state) {
     assert_non_null(strstr(lam_last_error(), "x has 6 features, w takes 5"));
     assert_int_equal(lam_graph_forward(g), LAM_ERROR_INTERNAL);
     lam_graph_free(g);
-    ok(lam_graph_create(&g, p, lam_backend_cpu()));
+    ok(lam_graph_create(&g, p, test_backend()));
     assert_null(lam_parameter(g, "absent"));
     assert_int_equal(lam_graph_plan(g), LAM_ERROR_INTERNAL);
     assert_non_null(strstr(lam_last_error(), "absent"));

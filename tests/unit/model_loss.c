@@ -14,6 +14,7 @@
 #include "model/graph.h"
 #include "model/ops.h"
 #include "tests/unit/activation.h"
+#include "tests/unit/device.h"
 
 static void ok(lam_status status) {
     if (status != LAM_OK) fail_msg("%s", lam_last_error());
@@ -50,7 +51,7 @@ static void open_setting(setting *s) {
     ok(lam_parameters_create(&s->parameters));
     ok(lam_parameters_add(s->parameters, "prediction", 3, shape, LAM_INIT_ZERO, 0, false));
     ok(lam_parameters_layout(s->parameters, 1));
-    ok(lam_graph_create(&s->graph, s->parameters, lam_backend_cpu()));
+    ok(lam_graph_create(&s->graph, s->parameters, test_backend()));
     lam_graph *g = s->graph;
     if (s->bf16) lam_graph_set_activation(g, LAM_BF16);
     lam_tensor *x = cast(g, lam_parameter(g, "prediction")), *sample_squares;
@@ -364,7 +365,7 @@ static void refusals(void **state) {
         ok(lam_parameters_create(&p));
         ok(lam_parameters_add(p, "x", 3, shape, LAM_INIT_ZERO, 0, false));
         ok(lam_parameters_layout(p, 1));
-        ok(lam_graph_create(&g, p, lam_backend_cpu()));
+        ok(lam_graph_create(&g, p, test_backend()));
         lam_fourier how = {LAM_FOURIER_PATCH, false, false, bad[i].patch, bad[i].channels};
         lam_tensor *sample_loss;
         assert_null(lam_fourier_loss(g, lam_parameter(g, "x"), lam_input(g, "t", LAM_F32, 3, shape),

@@ -10,6 +10,7 @@
 #include "mae_check.h"
 #include "model/nets/parts.h"
 #include "model/ops.h"
+#include "tests/unit/device.h"
 
 /* ---- published numbers ---- */
 
@@ -143,7 +144,7 @@ static void golden_loss(void **state) {
     lam_graph *g;
     ok(lam_parameters_create(&p));
     ok(lam_parameters_layout(p, 0));
-    ok(lam_graph_create(&g, p, lam_backend_cpu()));
+    ok(lam_graph_create(&g, p, test_backend()));
     lam_standardise how = {.patch_size = 4, .by_channel = true};
     lam_tensor *a = lam_input(g, "a", LAM_F32, 4, (int64_t[]){1, 2, 16, 16}),
                *b = lam_input(g, "b", LAM_F32, 4, (int64_t[]){1, 2, 16, 16}),

@@ -11,6 +11,7 @@
 #include "base/memory.h"
 #include "model/graph.h"
 #include "model/ops.h"
+#include "tests/unit/device.h"
 
 static void ok(lam_status status) {
     if (status != LAM_OK) fail_msg("%s", lam_last_error());
@@ -31,7 +32,7 @@ static masks open_masks(const lam_mask *how, int64_t batch, int64_t decoded) {
     ok(lam_parameters_create(&m.parameters));
     ok(lam_parameters_add(m.parameters, "unused", 1, (int64_t[]){1}, LAM_INIT_ZERO, 0, false));
     ok(lam_parameters_layout(m.parameters, 0));
-    ok(lam_graph_create(&m.graph, m.parameters, lam_backend_cpu()));
+    ok(lam_graph_create(&m.graph, m.parameters, test_backend()));
     lam_graph *g = m.graph;
     m.step = lam_input(g, "step", LAM_I64, 1, (int64_t[]){1});
     m.ids = lam_input(g, "ids", LAM_I64, 1, (int64_t[]){batch});
@@ -235,7 +236,7 @@ static void refusals(void **state) {
         lam_graph *g;
         ok(lam_parameters_create(&p));
         ok(lam_parameters_layout(p, 0));
-        ok(lam_graph_create(&g, p, lam_backend_cpu()));
+        ok(lam_graph_create(&g, p, test_backend()));
         assert_null(lam_mask_noise(g, lam_input(g, "step", LAM_I64, 1, (int64_t[]){1}),
                                    lam_input(g, "ids", LAM_I64, 1, (int64_t[]){1}), &bad[i]));
         assert_int_equal(lam_graph_plan(g), LAM_ERROR_INTERNAL);

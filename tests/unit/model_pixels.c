@@ -15,6 +15,7 @@
 #include "base/rng.h"
 #include "model/nets/mae.h"
 #include "model/ops.h"
+#include "tests/unit/device.h"
 
 static void ok(lam_status status) {
     if (status != LAM_OK) fail_msg("%s", lam_last_error());
@@ -48,7 +49,7 @@ static void golden_standardisation(void **state) {
     assert_int_equal(lam_json_size(out), 32);
     lam_parameters *p = no_parameters();
     lam_graph *g;
-    ok(lam_graph_create(&g, p, lam_backend_cpu()));
+    ok(lam_graph_create(&g, p, test_backend()));
     lam_tensor *x = lam_input(g, "x", LAM_U8, 4, (int64_t[]){1, 2, 4, 4}),
                *scale = lam_input(g, "scale", LAM_F32, 1, (int64_t[]){2}),
                *present = lam_input(g, "present", LAM_F32, 2, (int64_t[]){1, 2});
@@ -81,7 +82,7 @@ static void golden_mask(void **state) {
     int64_t tokens = (int64_t)lam_json_size(noise), keep = lam_json_int(lam_json_get(part, "len_keep"), 0);
     lam_parameters *p = no_parameters();
     lam_graph *g;
-    ok(lam_graph_create(&g, p, lam_backend_cpu()));
+    ok(lam_graph_create(&g, p, test_backend()));
     lam_tensor *x = lam_input(g, "noise", LAM_F32, 2, (int64_t[]){2, tokens}), *kept, *restore, *mask;
     lam_mask_plan(g, x, keep, &kept, &restore, &mask);
     lam_keep(g, kept, "kept");
@@ -151,7 +152,7 @@ enum { B = 2, C = 3, S = 6, P = 3, N = 4 };
 static void check_patches(lam_dtype type, int transform, bool by_crop, int64_t only) {
     lam_parameters *p = no_parameters();
     lam_graph *g;
-    ok(lam_graph_create(&g, p, lam_backend_cpu()));
+    ok(lam_graph_create(&g, p, test_backend()));
     lam_standardise how = {.patch_size = P, .transform = transform, .by_crop = by_crop};
     lam_tensor *x = lam_input(g, "x", type, 4, (int64_t[]){B, C, S, S});
     how.scale = lam_input(g, "scale", LAM_F32, 1, (int64_t[]){C});
@@ -221,7 +222,7 @@ static void noise(void **state) {
     (void)state;
     lam_parameters *p = no_parameters();
     lam_graph *g;
-    ok(lam_graph_create(&g, p, lam_backend_cpu()));
+    ok(lam_graph_create(&g, p, test_backend()));
     lam_tensor *step = lam_input(g, "step", LAM_I64, 1, (int64_t[]){1}),
                *ids = lam_input(g, "ids", LAM_I64, 1, (int64_t[]){3});
     lam_mask how = {LAM_MASKING_RANDOM, 7, 1, 3, 42};
@@ -246,7 +247,7 @@ static float *encode(lam_parameters *p, const lam_mae_config *config, int64_t bl
                      int64_t width) {
     lam_graph *g;
     lam_mae_encoder_io io;
-    ok(lam_graph_create(&g, p, lam_backend_cpu()));
+    ok(lam_graph_create(&g, p, test_backend()));
     ok(lam_mae_build_encoder(g, config, 1, block, hidden, &io));
     ok(lam_graph_plan(g));
     for (int i = 0; i < 288; i++) ((uint8_t *)lam_tensor_data(io.input.pixels))[i] = (uint8_t)(i * 97 % 256);
@@ -311,8 +312,8 @@ static void encoder(void **state) {
     lam_graph *g, *h;
     lam_mae_io io;
     lam_mae_encoder_io encoder_io;
-    ok(lam_graph_create(&g, p, lam_backend_cpu()));
-    ok(lam_graph_create(&h, p, lam_backend_cpu()));
+    ok(lam_graph_create(&g, p, test_backend()));
+    ok(lam_graph_create(&h, p, test_backend()));
     ok(lam_mae_build(g, &config, 1, &io));
     ok(lam_mae_build_encoder(h, &config, 1, 3, false, &encoder_io));
     ok(lam_graph_plan(g));
@@ -345,8 +346,8 @@ static void encoder(void **state) {
     assert_true(tokens[16] != all);
     lam_graph_free(g);
     lam_graph_free(h);
-    ok(lam_graph_create(&h, p, lam_backend_cpu()));
-    ok(lam_graph_create(&h, p, lam_backend_cpu()));
+    ok(lam_graph_create(&h, p, test_backend()));
+    ok(lam_graph_create(&h, p, test_backend()));
     assert_int_equal(lam_mae_build_encoder(h, &config, 1, 4, false, &encoder_io), LAM_ERROR_USAGE);
     lam_graph_free(h);
     hidden_units(p, &config);

@@ -1,0 +1,235 @@
+/* The CUDA backend: memory, streams, errors, and the tables of kernels and operations (model/internal.h, lam_backend).
+ *
+ * One process drives one device. Work goes to one stream; what is sent from pinned memory has a stream of its own, so that the
+ * inputs of the next step arrive behind the running one. */
+#include <string.h>
+
+#include <cstdio>
+
+#include "model/cuda/backend.cuh"
+
+namespace {
+
+struct state {
+    int device;
+    cudaDeviceProp properties;
+    cudaStream_t stream, copies;
+    cudaEvent_t sent, taken; /* inputs have left the host; have been taken from where they arrive */
+    int64_t *step;
+    void *workspace;
+    cudaError_t error;
+    char failed[256];
+    char name[320];
+} the;
+
+const size_t WORKSPACE_BYTES = (size_t)32 << 20; /* what NVIDIA recommends for cuBLAS on Hopper */
+
+lam_status failed(cudaError_t error, const char *what) {
+    cudaGetLastError();
+    LAM_FAIL(error == cudaErrorMemoryAllocation ? LAM_ERROR_MEMORY : LAM_ERROR_EXTERNAL, "CUDA: %s: %s", what,
+             cudaGetErrorString(error));
+}
+
+#define TRY_CUDA(call)                                                                                       \
+    do {                                                                                                     \
+        cudaError_t try_error = (call);                                                                      \
+        if (try_error != cudaSuccess) return failed(try_error, #call);                                       \
+    } while (0)
+
+/* ---- memory ---- */
+
+lam_status allocate(void **out, size_t bytes) {
+    *out = NULL;
+    cudaError_t error = cudaMalloc(out, bytes ? bytes : 1);
+    if (error == cudaSuccess) return LAM_OK;
+    size_t free = 0, total = 0;
+    cudaGetLastError();
+    if (error != cudaErrorMemoryAllocation) return failed(error, "cudaMalloc");
+    cudaMemGetInfo(&free, &total);
+    LAM_FAIL(LAM_ERROR_MEMORY, "%s has %.1f MiB of %.1f MiB free, %.1f MiB are asked for", the.properties.name,
+             (double)free / 1048576, (double)total / 1048576, (double)bytes / 1048576);
+}
+
+void release(void *memory) { cudaFree(memory); }
+
+lam_status allocate_pinned(void **out, size_t bytes) {
+    TRY_CUDA(cudaMallocHost(out, bytes));
+    return LAM_OK;
+}
+
+void release_pinned(void *memory) { cudaFreeHost(memory); }
+
+lam_status read(void *host, const void *device, size_t bytes) {
+    TRY_CUDA(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, the.stream));
+    TRY_CUDA(cudaStreamSynchronize(the.stream));
+    return LAM_OK;
+}
+
+lam_status write(void *device, const void *host, size_t bytes) {
+    TRY_CUDA(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, the.stream));
+    TRY_CUDA(cudaStreamSynchronize(the.stream)); /* pinned bytes would be read later */
+    return LAM_OK;
+}
+
+lam_status send(void *device, const void *pinned, size_t bytes) {
+    TRY_CUDA(cudaStreamWaitEvent(the.copies, the.taken, 0));
+    TRY_CUDA(cudaMemcpyAsync(device, pinned, bytes, cudaMemcpyHostToDevice, the.copies));
+    TRY_CUDA(cudaEventRecord(the.sent, the.copies));
+    TRY_CUDA(cudaStreamWaitEvent(the.stream, the.sent, 0));
+    return LAM_OK;
+}
+
+lam_status taken(void) {
+    TRY_CUDA(cudaEventRecord(the.taken, the.stream));
+    return LAM_OK;
+}
+
+lam_status sent(void) {
+    TRY_CUDA(cudaEventSynchronize(the.sent));
+    return LAM_OK;
+}
+
+void set_step(int64_t step) {
+    /* From pageable memory: the value is taken before the call returns. */
+    lam_cuda_launched(cudaMemcpyAsync(the.step, &step, sizeof step, cudaMemcpyHostToDevice, the.stream), "step");
+}
+
+/* ---- errors ---- */
+
+lam_status synchronise(void) {
+    TRY_CUDA(cudaStreamSynchronize(the.stream));
+    return LAM_OK;
+}
+
+lam_status take_error(void) {
+    if (the.error == cudaSuccess) return LAM_OK;
+    cudaError_t error = the.error;
+    the.error = cudaSuccess;
+    return failed(error, the.failed);
+}
+
+/* ---- kernels ---- */
+
+void fill(void *to, int byte, size_t bytes) {
+    lam_cuda_launched(cudaMemsetAsync(to, byte, bytes, the.stream), "memset");
+}
+void copy(void *to, const void *from, size_t bytes) {
+    lam_cuda_launched(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, the.stream), "memcpy");
+}
+
+__global__ void set_one(float *to, float value) { *to = value; }
+void set(float *to, float value) { LAM_LAUNCH((set_one), 1, 1, 0, the.stream, to, value); }
+
+lam_kernels tables[2];
+
+const lam_kernels *kernels(bool bf16) { return &tables[bf16]; }
+
+void fill_tables(void) {
+    static lam_cuda_fill *const fills[] = {NULL};
+    for (lam_kernels &table : tables) {
+        table.name = "cuda";
+        table.fill = fill;
+        table.copy = copy;
+        table.set = set;
+    }
+    for (int i = 0; fills[i]; i++) fills[i](&tables[0], &tables[1]);
+}
+
+const lam_op_functions *find(const char *op) {
+    static const lam_op_functions *const lists[] = {NULL};
+    for (int i = 0; lists[i]; i++)
+        for (const lam_op_functions *one = lists[i]; one->name; one++)
+            if (!strcmp(one->name, op)) return one;
+    return NULL;
+}
+
+/* ---- the device ---- */
+
+const char *device_name(void) { return the.name; }
+void memory(size_t *free, size_t *total) { cudaMemGetInfo(free, total); }
+
+lam_status choose(int device) {
+    int count = 0, driver = 0, runtime = 0;
+    cudaError_t error = cudaGetDeviceCount(&count);
+    if (error != cudaSuccess || count == 0) {
+        cudaGetLastError();
+        LAM_FAIL(LAM_ERROR_EXTERNAL, "--device cuda: no GPU can be used here: %s; use --device cpu",
+                 error == cudaSuccess ? "there is none" : cudaGetErrorString(error));
+    }
+    the.device = device % count;
+    TRY_CUDA(cudaSetDevice(the.device));
+    TRY_CUDA(cudaGetDeviceProperties(&the.properties, the.device));
+    TRY_CUDA(cudaDriverGetVersion(&driver));
+    TRY_CUDA(cudaRuntimeGetVersion(&runtime));
+    if (driver < runtime)
+        LAM_FAIL(LAM_ERROR_EXTERNAL,
+                 "--device cuda: the driver knows CUDA %d.%d, this build needs %d.%d; update the driver or use --device cpu",
+                 driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    cudaFuncAttributes attributes;
+    error = cudaFuncGetAttributes(&attributes, (const void *)set_one);
+    if (error != cudaSuccess) {
+        cudaGetLastError();
+        LAM_FAIL(LAM_ERROR_EXTERNAL,
+                 "--device cuda: this build has no kernels for %s (compute capability %d.%d); build it with "
+                 "-DLAM_CUDA_ARCHITECTURES=%d%d or use --device cpu",
+                 the.properties.name, the.properties.major, the.properties.minor, the.properties.major,
+                 the.properties.minor);
+    }
+    snprintf(the.name, sizeof the.name, "%s, CUDA %d.%d", the.properties.name, runtime / 1000,
+             runtime % 1000 / 10);
+    return LAM_OK;
+}
+
+lam_status open(void) {
+    TRY_CUDA(cudaStreamCreateWithFlags(&the.stream, cudaStreamNonBlocking));
+    TRY_CUDA(cudaStreamCreateWithFlags(&the.copies, cudaStreamNonBlocking));
+    TRY_CUDA(cudaEventCreateWithFlags(&the.sent, cudaEventDisableTiming));
+    TRY_CUDA(cudaEventCreateWithFlags(&the.taken, cudaEventDisableTiming));
+    TRY_CUDA(cudaMalloc((void **)&the.step, sizeof *the.step));
+    TRY_CUDA(cudaMemset(the.step, 0, sizeof *the.step));
+    TRY_CUDA(cudaMalloc(&the.workspace, WORKSPACE_BYTES));
+    fill_tables();
+    return LAM_OK;
+}
+
+} // namespace
+
+void lam_cuda_launched(cudaError_t error, const char *what) {
+    if (error == cudaSuccess || the.error != cudaSuccess) return;
+    the.error = error;
+    snprintf(the.failed, sizeof the.failed, "%s", what);
+}
+
+cudaStream_t lam_cuda_stream(void) { return the.stream; }
+const int64_t *lam_cuda_step(void) { return the.step; }
+const cudaDeviceProp *lam_cuda_properties(void) { return &the.properties; }
+void *lam_cuda_workspace(size_t *bytes) {
+    *bytes = WORKSPACE_BYTES;
+    return the.workspace;
+}
+
+extern "C" lam_status lam_cuda_open(const lam_backend **out, int device) {
+    static lam_backend backend;
+    LAM_TRY(choose(device));
+    LAM_TRY(open());
+    backend.name = "cuda";
+    backend.alignment = 256;
+    backend.kernels = kernels;
+    backend.find = find;
+    backend.allocate = allocate;
+    backend.release = release;
+    backend.allocate_pinned = allocate_pinned;
+    backend.release_pinned = release_pinned;
+    backend.read = read;
+    backend.write = write;
+    backend.synchronise = synchronise;
+    backend.error = take_error;
+    backend.send = send;
+    backend.taken = taken;
+    backend.sent = sent;
+    backend.set_step = set_step;
+    backend.device = device_name;
+    backend.memory = memory;
+    *out = &backend;
+    return LAM_OK;
+}
