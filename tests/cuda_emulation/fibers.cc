@@ -1,0 +1,602 @@
+/* The threads of a block as fibers: barriers, exchanges between lanes, shared memory.
+ *
+ * A fiber is a stack and the place where it was left. It takes threads that have not started one after another, so a
+ * kernel without barriers runs on one fiber as a plain loop; a thread that must wait keeps its fiber, and another one goes
+ * on. Each warp has the mask of its threads that may run, the block the mask of warps that have any. */
+#include "emulator.h"
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unordered_map>
+
+enum {
+    THREADS_MOST = 1024,
+    WARPS_MOST = THREADS_MOST / 32,
+    STACK_BYTES = 64 << 10,
+    GUARD_BYTES = 4 << 10,
+    EXCHANGE_BYTES = 128,
+    GROUPS = 34, /* of a warp: each lane may still read one and wait in another's */
+    COPIES = 256,
+};
+
+/* Lanes that meet at one operation. */
+struct group {
+    unsigned mask, arrived, reading;
+    const char *what, *file;
+    size_t bytes;
+    int line;
+    group *next;
+    alignas(64) unsigned char given[32 * EXCHANGE_BYTES];
+};
+struct warp {
+    unsigned present, ended, runnable;
+    int fresh; /* groups not used yet in this block */
+    group *open, *free;
+    group groups[GROUPS];
+};
+struct fiber {
+    void *stack_pointer;
+    unsigned char *stack;
+};
+struct later {
+    void *target;
+    const void *source;
+    size_t bytes, source_bytes;
+    unsigned committed; /* the number of the group */
+};
+struct thread {
+    fiber *on; /* NULL before the thread starts */
+    group *held;
+    const char *waits_at, *file;
+    int line;
+    unsigned index[3];
+    unsigned copies, commits;
+};
+
+static thread threads[THREADS_MOST];
+static warp warps[WARPS_MOST];
+static fiber fibers[THREADS_MOST];
+static fiber *idle[THREADS_MOST];
+static later copies[THREADS_MOST][COPIES];
+static int idle_count;
+static unsigned char *stacks;
+
+/* The block that runs. */
+static const lam_emulated_call *call;
+static const void *call_arguments;
+static unsigned block_index[3];
+static int thread_count, warp_count, alive, current;
+static unsigned runnable_warps;
+static int at_barrier, barrier_sum;
+static int barrier_result[2];
+static unsigned barrier_phase;
+static const char *barrier_file;
+static int barrier_line;
+static fiber *running;
+static void *host_stack_pointer;
+static bool failed;
+static lam_emulated_order order;
+static uint64_t random_state;
+
+/* Shared memory. */
+static unsigned char *arena;
+static uint64_t block_serial;
+static size_t shared_used, shared_static;
+struct limit {
+    int dynamic;
+    size_t static_bytes;
+};
+static std::unordered_map<const void *, limit> &limits() {
+    static std::unordered_map<const void *, limit> all;
+    return all;
+}
+
+const char *lam_emulated_work;
+
+/* Saves the callee's registers of the System V convention on the stack, and goes on where `load` was saved. */
+extern "C" void lam_emulated_switch(void **save, void *load);
+asm(R"(
+.text
+.p2align 4
+.globl lam_emulated_switch
+.hidden lam_emulated_switch
+.type lam_emulated_switch, @function
+lam_emulated_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    popq %rcx
+    jmp *%rcx
+.size lam_emulated_switch, .-lam_emulated_switch
+)");
+
+/* ---- findings ---- */
+
+static void describe(char *text, size_t bytes, int t) {
+    snprintf(text, bytes, "thread (%u,%u,%u) of block (%u,%u,%u)", threads[t].index[0], threads[t].index[1],
+             threads[t].index[2], block_index[0], block_index[1], block_index[2]);
+}
+
+static void print_finding(const char *format, va_list arguments) {
+    char text[1024], where[128] = "";
+    vsnprintf(text, sizeof text, format, arguments);
+    if (lam_emulated_on_fiber()) describe(where, sizeof where, current);
+    fprintf(stderr, "cuda emulation: %s: %s%s%s\n", lam_emulated_work ? lam_emulated_work : "host", text,
+            *where ? ", " : "", where);
+    if (!lam_emulated_setting().keep_going) abort();
+    failed = true;
+}
+
+void lam_emulated_report(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    print_finding(format, arguments);
+    va_end(arguments);
+    if (lam_emulated_on_fiber()) lam_emulated_abandon();
+}
+
+bool lam_emulated_on_fiber(void) {
+    const unsigned char *here = static_cast<const unsigned char *>(__builtin_frame_address(0));
+    return stacks && here >= stacks && here < stacks + static_cast<size_t>(THREADS_MOST) * (STACK_BYTES + GUARD_BYTES);
+}
+
+/* ---- the turns ---- */
+
+static int pick_bit(unsigned mask) {
+    switch (order) {
+    case LAM_FORWARD: return __builtin_ctz(mask);
+    case LAM_REVERSED: return 31 - __builtin_clz(mask);
+    default: {
+        unsigned by = lam_emulated_random(&random_state) & 31u, turned = mask >> by | mask << ((32 - by) & 31u);
+        return static_cast<int>((static_cast<unsigned>(__builtin_ctz(turned)) + by) & 31u);
+    }
+    }
+}
+
+/* The next thread that may run: of the same warp while there is one, unless turns are shuffled. -1: none. */
+static int pick(void) {
+    int w = current >> 5;
+    if (!warps[w].runnable || order == LAM_SHUFFLED) {
+        if (!runnable_warps) return -1;
+        w = pick_bit(runnable_warps);
+    }
+    return w * 32 + pick_bit(warps[w].runnable);
+}
+
+static void set_runnable(int w, unsigned lanes) {
+    warps[w].runnable |= lanes;
+    if (warps[w].runnable) runnable_warps |= 1u << w;
+}
+
+static void set_waiting(int t) {
+    warp &w = warps[t >> 5];
+    w.runnable &= ~(1u << (t & 31));
+    if (!w.runnable) runnable_warps &= ~(1u << (t >> 5));
+}
+
+static void switch_to(fiber *next) {
+    fiber *from = running;
+    running = next;
+    lam_emulated_switch(&from->stack_pointer, next->stack_pointer);
+}
+
+[[noreturn]] static void to_host(void) {
+    void *unused;
+    lam_emulated_switch(&unused, host_stack_pointer);
+    __builtin_unreachable();
+}
+
+/* Nobody can run: says who waits for what. */
+static void explain_standstill(void) {
+    char text[160];
+    int waits = -1, elsewhere = -1;
+    for (int t = 0; t < thread_count; t++) {
+        if (!threads[t].waits_at) continue;
+        bool barrier = strcmp(threads[t].waits_at, "__syncthreads") == 0;
+        if (barrier && waits < 0) waits = t;
+        if (!barrier && elsewhere < 0) elsewhere = t;
+    }
+    if (elsewhere >= 0) {
+        const thread &other = threads[elsewhere];
+        group *g = other.held;
+        describe(text, sizeof text, elsewhere);
+        unsigned missing = g->mask & ~g->arrived;
+        int absent = (elsewhere & ~31) + __builtin_ctz(missing ? missing : 1u);
+        const char *state = warps[elsewhere >> 5].ended >> (absent & 31) & 1u ? "has ended"
+                            : threads[absent].waits_at                        ? threads[absent].waits_at
+                                                                              : "does not come";
+        lam_emulated_report("%s: not met by all lanes of mask 0x%08x: lanes 0x%08x are missing (lane %d: %s), %s waits at %s:%d",
+                            other.waits_at, g->mask, missing, absent & 31, state, text, other.file, other.line);
+    } else if (waits >= 0) {
+        describe(text, sizeof text, waits);
+        lam_emulated_report("barrier not met by all threads: %d of %d came, %s waits at %s:%d", at_barrier, alive, text,
+                            threads[waits].file, threads[waits].line);
+    }
+}
+
+static fiber *fiber_for(int t) {
+    if (threads[t].on) return threads[t].on;
+    return threads[t].on = idle[--idle_count];
+}
+
+/* The current thread waits until it is made runnable. */
+static void wait_turn(const char *at, const char *file, int line) {
+    thread &me = threads[current];
+    int mine = current;
+    me.waits_at = at, me.file = file, me.line = line;
+    set_waiting(mine);
+    int next = pick();
+    if (next < 0) {
+        explain_standstill();
+        lam_emulated_abandon();
+    }
+    current = next;
+    switch_to(fiber_for(next));
+    current = mine;
+    me.waits_at = nullptr;
+}
+
+static void release_group(int t) {
+    thread &me = threads[t];
+    if (!me.held) return;
+    group *g = me.held;
+    me.held = nullptr;
+    g->reading &= ~(1u << (t & 31));
+    if (!g->reading) {
+        warp &w = warps[t >> 5];
+        g->next = w.free;
+        w.free = g;
+    }
+}
+
+static void open_barrier(void) {
+    barrier_result[barrier_phase & 1u] = barrier_sum;
+    barrier_phase++;
+    barrier_sum = at_barrier = 0;
+    for (int w = 0; w < warp_count; w++) set_runnable(w, warps[w].present & ~warps[w].ended);
+}
+
+static void finish_group(int w, group *g) {
+    for (group **link = &warps[w].open; *link; link = &(*link)->next)
+        if (*link == g) {
+            *link = g->next;
+            break;
+        }
+    set_runnable(w, g->arrived);
+}
+
+static void thread_ends(int t) {
+    warp &w = warps[t >> 5];
+    if (threads[t].copies) lam_emulated_copies_wait(-1);
+    release_group(t);
+    set_waiting(t);
+    w.ended |= 1u << (t & 31);
+    alive--;
+    for (group *g = w.open, *next; g; g = next) {
+        next = g->next;
+        if (strcmp(g->what, "__syncwarp") == 0 && !(g->mask & ~g->arrived & ~w.ended)) finish_group(t >> 5, g);
+    }
+    if (alive && at_barrier == alive) open_barrier();
+}
+
+static void fiber_main(void) {
+    for (;;) {
+        fiber *self = running;
+        int t = current;
+        threads[t].on = self;
+        call->run(call->function, call_arguments);
+        current = t;
+        thread_ends(t);
+        int next = pick();
+        if (next < 0) {
+            if (alive) explain_standstill();
+            idle[idle_count++] = self;
+            if (alive) lam_emulated_abandon();
+            lam_emulated_switch(&self->stack_pointer, host_stack_pointer);
+            continue;
+        }
+        current = next;
+        if (threads[next].on) {
+            idle[idle_count++] = self;
+            switch_to(threads[next].on);
+        }
+    }
+}
+
+/* Every fiber at its beginning. The tops of the stacks are apart by a few lines, or they would share the same lines of
+ * the cache. */
+static void reset_fibers(void) {
+    idle_count = 0;
+    for (int i = THREADS_MOST; i-- > 0;) {
+        fiber &f = fibers[i];
+        f.stack = stacks + static_cast<size_t>(i) * (STACK_BYTES + GUARD_BYTES) + GUARD_BYTES;
+        unsigned char *top = f.stack + STACK_BYTES - (i * 5 % 32) * 128;
+        void **frame = reinterpret_cast<void **>(top) - 1; /* a return address would make it 16 bytes apart */
+        *frame = nullptr;
+        *--frame = reinterpret_cast<void *>(fiber_main);
+        frame -= 6;
+        memset(frame, 0, 6 * sizeof(void *));
+        f.stack_pointer = frame;
+        idle[idle_count++] = &f;
+    }
+}
+
+void lam_emulated_abandon(void) {
+    failed = true;
+    to_host();
+}
+
+static void start(void) {
+    size_t bytes = static_cast<size_t>(THREADS_MOST) * (STACK_BYTES + GUARD_BYTES);
+    void *memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    arena = static_cast<unsigned char *>(mmap(nullptr, LAM_SHARED_ARENA, PROT_READ | PROT_WRITE,
+                                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    if (memory == MAP_FAILED || arena == MAP_FAILED) {
+        fprintf(stderr, "cuda emulation: no memory for stacks\n");
+        abort();
+    }
+    stacks = static_cast<unsigned char *>(memory);
+    for (int i = 0; i < THREADS_MOST; i++)
+        mprotect(stacks + static_cast<size_t>(i) * (STACK_BYTES + GUARD_BYTES), GUARD_BYTES, PROT_NONE);
+    order = lam_emulated_setting().order;
+    random_state = lam_emulated_setting().seed;
+    reset_fibers();
+}
+
+static void run_block(void) {
+    block_serial++;
+    shared_used = shared_static = 0;
+    if (call->shared_bytes) {
+        memset(arena, 0xff, call->shared_bytes);
+        shared_used = (call->shared_bytes + 127) / 128 * 128 + 128;
+    }
+    alive = thread_count;
+    at_barrier = barrier_sum = 0;
+    runnable_warps = 0;
+    for (int w = 0; w < warp_count; w++) {
+        int lanes = thread_count - w * 32;
+        warp &each = warps[w];
+        each.present = lanes >= 32 ? 0xffffffffu : (1u << lanes) - 1u;
+        each.ended = each.runnable = 0;
+        each.open = nullptr;
+        each.free = nullptr;
+        each.fresh = 0;
+        set_runnable(w, each.present);
+    }
+    for (int t = 0; t < thread_count; t++) {
+        thread &each = threads[t];
+        each.on = nullptr;
+        each.held = nullptr;
+        each.waits_at = nullptr;
+        each.copies = each.commits = 0;
+    }
+    current = 0;
+    current = pick();
+    running = fiber_for(current);
+    lam_emulated_switch(&host_stack_pointer, running->stack_pointer);
+    if (failed) reset_fibers();
+}
+
+bool lam_emulated_run(const lam_emulated_call *launch, const void *arguments) {
+    if (!stacks) start();
+    call = launch;
+    call_arguments = arguments;
+    failed = false;
+    thread_count = static_cast<int>(call->block[0] * call->block[1] * call->block[2]);
+    warp_count = (thread_count + 31) / 32;
+    for (int t = 0; t < thread_count; t++) {
+        int x = static_cast<int>(call->block[0]), y = static_cast<int>(call->block[1]);
+        threads[t].index[0] = static_cast<unsigned>(t % x);
+        threads[t].index[1] = static_cast<unsigned>(t / x % y);
+        threads[t].index[2] = static_cast<unsigned>(t / x / y);
+    }
+    const char *before = lam_emulated_work;
+    lam_emulated_work = call->name;
+    int64_t blocks = call->grid[0] * call->grid[1] * call->grid[2];
+    /* Shuffled: steps that have no factor in common with the count visit every block once. */
+    int64_t step = 1, first = 0;
+    if (order == LAM_SHUFFLED) {
+        auto common = [](int64_t a, int64_t b) {
+            while (b) {
+                int64_t rest = a % b;
+                a = b, b = rest;
+            }
+            return a;
+        };
+        first = lam_emulated_random(&random_state) % blocks;
+        step = lam_emulated_random(&random_state) % blocks + 1;
+        while (common(step, blocks) != 1) step++;
+    }
+    for (int64_t i = 0; i < blocks && !failed; i++) {
+        int64_t b = order == LAM_REVERSED ? blocks - 1 - i : (first + i * step) % blocks;
+        block_index[0] = static_cast<unsigned>(b % call->grid[0]);
+        block_index[1] = static_cast<unsigned>(b / call->grid[0] % call->grid[1]);
+        block_index[2] = static_cast<unsigned>(b / call->grid[0] / call->grid[1]);
+        run_block();
+    }
+    lam_emulated_work = before;
+    return !failed;
+}
+
+/* ---- what kernels call ---- */
+
+unsigned lam_emulated_thread_index(int axis) { return threads[current].index[axis]; }
+unsigned lam_emulated_block_index(int axis) { return block_index[axis]; }
+unsigned lam_emulated_block_size(int axis) { return static_cast<unsigned>(call->block[axis]); }
+unsigned lam_emulated_grid_size(int axis) { return static_cast<unsigned>(call->grid[axis]); }
+unsigned lam_emulated_lane(void) { return static_cast<unsigned>(current) & 31u; }
+
+static int barrier(int value, const char *file, int line) {
+    release_group(current);
+    if (!at_barrier) {
+        barrier_file = file, barrier_line = line;
+    } else if (barrier_line != line || strcmp(barrier_file, file) != 0) {
+        lam_emulated_report("barrier not met by all threads: some wait at %s:%d, others at %s:%d", barrier_file,
+                            barrier_line, file, line);
+    }
+    at_barrier++;
+    barrier_sum += value;
+    unsigned phase = barrier_phase;
+    if (at_barrier == alive) open_barrier();
+    else wait_turn("__syncthreads", file, line);
+    return barrier_result[phase & 1u];
+}
+
+void __syncthreads(const char *file, int line) { barrier(0, file, line); }
+int __syncthreads_count(int predicate, const char *file, int line) { return barrier(predicate != 0, file, line); }
+int __syncthreads_and(int predicate, const char *file, int line) { return barrier(predicate == 0, file, line) == 0; }
+int __syncthreads_or(int predicate, const char *file, int line) { return barrier(predicate != 0, file, line) != 0; }
+
+const void *lam_emulated_exchange(unsigned mask, const void *mine, size_t bytes, const char *what, const char *file,
+                                  int line) {
+    int t = current;
+    unsigned bit = 1u << (t & 31);
+    warp &w = warps[t >> 5];
+    bool forgives = strcmp(what, "__syncwarp") == 0; /* threads that have ended need not come to it */
+    release_group(t);
+    if (bytes > EXCHANGE_BYTES) lam_emulated_report("%s: %zu bytes a lane are too many", what, bytes);
+    if (!(mask & bit)) lam_emulated_report("%s: mask 0x%08x does not name the lane itself, %s:%d", what, mask, file, line);
+    if (!forgives && mask & (w.ended | ~w.present))
+        lam_emulated_report("%s: not met by all lanes of mask 0x%08x: lanes 0x%08x have ended or are not there, %s:%d",
+                            what, mask, mask & (w.ended | ~w.present), file, line);
+    group *g = w.open;
+    for (; g; g = g->next) {
+        if (!(g->mask & mask)) continue;
+        if (g->mask != mask)
+            lam_emulated_report("%s: lanes give different masks, 0x%08x at %s:%d and 0x%08x at %s:%d", what, g->mask,
+                                g->file, g->line, mask, file, line);
+        if (g->bytes != bytes || (g->what != what && strcmp(g->what, what) != 0))
+            lam_emulated_report("%s at %s:%d: other lanes of mask 0x%08x are at %s, %s:%d", what, file, line, mask,
+                                g->what, g->file, g->line);
+        break;
+    }
+    if (!g) {
+        g = w.free ? w.free : &w.groups[w.fresh++];
+        w.free = w.free ? w.free->next : nullptr;
+        g->mask = mask, g->arrived = 0, g->reading = 0, g->what = what, g->bytes = bytes, g->file = file, g->line = line;
+        g->next = w.open;
+        w.open = g;
+    }
+    memcpy(g->given + static_cast<size_t>(t & 31) * bytes, mine, bytes);
+    g->arrived |= bit;
+    g->reading |= bit;
+    threads[t].held = g;
+    unsigned expected = forgives ? mask & w.present & ~w.ended : mask;
+    if (!(expected & ~g->arrived)) finish_group(t >> 5, g);
+    else wait_turn(what, file, line);
+    return g->given;
+}
+
+void __syncwarp(unsigned mask, const char *file, int line) {
+    char nothing = 0;
+    lam_emulated_exchange(mask, &nothing, 0, "__syncwarp", file, line);
+}
+
+unsigned __ballot_sync(unsigned mask, int predicate, const char *file, int line) {
+    unsigned char mine = predicate != 0;
+    const unsigned char *all =
+        static_cast<const unsigned char *>(lam_emulated_exchange(mask, &mine, 1, "vote", file, line));
+    unsigned result = 0;
+    for (unsigned lane = 0; lane < 32; lane++)
+        if (mask >> lane & 1u && all[lane]) result |= 1u << lane;
+    return result;
+}
+
+uint64_t lam_emulated_shuffle(unsigned mask, uint64_t value, unsigned bytes, int kind, unsigned other, int width,
+                              const char *file, int line) {
+    static const char *const names[] = {"__shfl_sync", "__shfl_up_sync", "__shfl_down_sync", "__shfl_xor_sync"};
+    (void)bytes;
+    if (width < 1 || width > 32 || (width & (width - 1)))
+        lam_emulated_report("%s: width %d is not a power of two up to 32, %s:%d", names[kind], width, file, line);
+    const uint64_t *all =
+        static_cast<const uint64_t *>(lam_emulated_exchange(mask, &value, sizeof value, names[kind], file, line));
+    unsigned lane = lam_emulated_lane(), w = static_cast<unsigned>(width), first = lane & ~(w - 1u), source = lane;
+    switch (kind) {
+    case 0: source = first + (other & (w - 1u)); break;
+    case 1: source = lane - first >= other ? lane - other : lane; break;
+    case 2: source = other < w && lane + other < first + w ? lane + other : lane; break;
+    default: source = (lane ^ other) < first + w ? lane ^ other : lane; break;
+    }
+    if (source > 31 || !(mask >> source & 1u))
+        lam_emulated_report("%s: reads lane %u, which mask 0x%08x does not name, %s:%d", names[kind], source, mask, file, line);
+    return all[source];
+}
+
+void *lam_emulated_shared(lam_emulated_shared_site *site, const char *name) {
+    if (site->block == block_serial) return site->address;
+    size_t room = (site->bytes + 127) / 128 * 128 + 128; /* 128 bytes of guard between arrays */
+    shared_static += site->bytes;
+    limit &known = limits()[call->function];
+    if (shared_static > known.static_bytes) known.static_bytes = shared_static;
+    if (shared_static > LAM_SHARED_DEFAULT)
+        lam_emulated_report("%zu bytes of static shared memory with %s, more than 48 KiB", shared_static, name);
+    if (shared_static + call->shared_bytes > LAM_SHARED_MOST ||
+        (!known.dynamic && shared_static + call->shared_bytes > LAM_SHARED_DEFAULT))
+        lam_emulated_report("too much shared memory: %zu bytes static with %s and %zu dynamic", shared_static, name,
+                            call->shared_bytes);
+    site->block = block_serial;
+    site->address = arena + shared_used;
+    memset(site->address, 0xff, room);
+    shared_used += room;
+    return site->address;
+}
+
+void *lam_emulated_dynamic_shared(void) { return arena; }
+
+void lam_emulated_set_shared_limit(const void *function, int bytes) { limits()[function].dynamic = bytes; }
+int lam_emulated_shared_limit(const void *function) { return limits()[function].dynamic; }
+size_t lam_emulated_static_shared(const void *function) { return limits()[function].static_bytes; }
+
+void __threadfence(void) {}
+void __threadfence_block(void) {}
+void __threadfence_system(void) {}
+void __trap(void) { lam_emulated_report("trap"); }
+void lam_emulated_atomic(const void *address, size_t bytes) {
+    if (reinterpret_cast<uintptr_t>(address) % bytes) lam_emulated_report("misaligned atomic at %p", address);
+}
+void lam_emulated_access(const void *address, size_t bytes, bool) {
+    bool power = bytes <= 16 && !(bytes & (bytes - 1));
+    if (power && reinterpret_cast<uintptr_t>(address) % bytes)
+        lam_emulated_report("misaligned access of %zu bytes at %p", bytes, address);
+}
+
+/* ---- cp.async ---- */
+
+void lam_emulated_copy_later(void *target, const void *source, size_t bytes, size_t source_bytes) {
+    thread &me = threads[current];
+    if (reinterpret_cast<uintptr_t>(target) % bytes || reinterpret_cast<uintptr_t>(source) % bytes)
+        lam_emulated_report("misaligned asynchronous copy of %zu bytes from %p to %p", bytes, source, target);
+    if (me.copies == COPIES) lam_emulated_report("more than %d asynchronous copies under way", COPIES);
+    memset(target, 0xff, bytes);
+    copies[current][me.copies++] = {target, source, bytes, source_bytes, me.commits};
+}
+
+void lam_emulated_copies_commit(void) { threads[current].commits++; }
+
+void lam_emulated_copies_wait(int groups) {
+    thread &me = threads[current];
+    later *mine = copies[current];
+    unsigned kept = 0;
+    for (unsigned i = 0; i < me.copies; i++) {
+        const later each = mine[i];
+        if (groups >= 0 && each.committed + static_cast<unsigned>(groups) >= me.commits) {
+            mine[kept++] = each;
+            continue;
+        }
+        memcpy(each.target, each.source, each.source_bytes);
+        memset(static_cast<unsigned char *>(each.target) + each.source_bytes, 0, each.bytes - each.source_bytes);
+    }
+    me.copies = kept;
+}
