@@ -102,4 +102,11 @@ cudaError_t cudaFuncSetAttribute(const void *function, cudaFuncAttribute attribu
     }
     return cudaSuccess;
 }
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, const void *function) {
+    memset(attributes, 0, sizeof *attributes);
+    attributes->sharedSizeBytes = lam_emulated_static_shared(function);
+    attributes->maxThreadsPerBlock = 1024;
+    attributes->binaryVersion = attributes->ptxVersion = 90;
+    return cudaSuccess;
+}
 }
