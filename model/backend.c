@@ -86,3 +86,14 @@ void lam_backend_memory(const lam_backend *backend, size_t *free, size_t *total)
     *free = *total = 0;
     if (backend->memory) backend->memory(free, total);
 }
+
+lam_status lam_backend_record(const lam_backend *backend) { return backend->record(); }
+lam_status lam_backend_recorded(const lam_backend *backend, lam_recording **out) {
+    return backend->recorded(out);
+}
+lam_status lam_backend_replay(const lam_backend *backend, lam_recording *recording) {
+    return backend->replay(recording);
+}
+void lam_backend_forget(const lam_backend *backend, lam_recording *recording) {
+    if (recording) backend->forget(recording);
+}

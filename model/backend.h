@@ -20,6 +20,7 @@ extern "C" {
 #endif
 
 typedef struct lam_backend lam_backend;
+typedef struct lam_recording lam_recording; /* work of a device that is done again at each replay, without the host */
 
 const lam_backend *lam_backend_cpu(void);
 /* device: which of several, counted from 0; taken modulo their number. A second call returns the one that is open. */
@@ -29,6 +30,13 @@ const char *lam_backend_name(const lam_backend *backend);
 const char *lam_backend_device(const lam_backend *backend);
 /* Free and all bytes of the device's memory; 0, 0 on the CPU. */
 void lam_backend_memory(const lam_backend *backend, size_t *free, size_t *total);
+
+/* Between the two calls, work that is given to the device is recorded, not done (model/graph.h, lam_graph_set_recording; nothing
+ * may wait for the device meanwhile). A replay is given like any other work: in order, without waiting. Not for the CPU. */
+lam_status lam_backend_record(const lam_backend *backend);
+lam_status lam_backend_recorded(const lam_backend *backend, lam_recording **out);
+lam_status lam_backend_replay(const lam_backend *backend, lam_recording *recording);
+void lam_backend_forget(const lam_backend *backend, lam_recording *recording); /* NULL allowed */
 
 #ifdef __cplusplus
 }

@@ -232,8 +232,10 @@ int64_t lam_tensor_width(const lam_tensor *t) { return t->shape[t->rank - 1]; }
 
 int64_t lam_tensor_rows(const lam_tensor *t) {
     int64_t rows = t->count / lam_tensor_width(t);
-    if (!t->bound || !t->backend->on_host) return rows;
-    int64_t actual = *(const int64_t *)t->bound->data, inner = rows / t->shape[0];
+    if (!t->bound) return rows;
+    int64_t inner = rows / t->shape[0];
+    if (!t->backend->on_host) return t->bound->bucket ? t->bound->bucket * inner : rows;
+    int64_t actual = *(const int64_t *)t->bound->data;
     actual = actual < 0 ? 0 : actual > t->shape[0] ? t->shape[0] : actual;
     return actual * inner;
 }
@@ -395,6 +397,11 @@ static lam_status check_threads(void) {
     return LAM_OK;
 }
 
+static lam_status run_forward(lam_graph *graph, int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) LAM_TRY(run_node(graph, graph->nodes[i], LAM_PASS_FORWARD));
+    return LAM_OK;
+}
+
 lam_status lam_graph_forward(lam_graph *graph) {
     LAM_REQUIRE(graph->planned, LAM_ERROR_INTERNAL, "the graph is not planned");
     LAM_TRY(check_threads());
@@ -403,8 +410,16 @@ lam_status lam_graph_forward(lam_graph *graph) {
         if (!graph->hold_weights) LAM_TRY(lam_parameters_push(graph->parameters));
         LAM_TRY(lam_graph_send(graph));
     }
-    for (int64_t i = 0; i < graph->node_count; i++)
-        LAM_TRY(run_node(graph, graph->nodes[i], LAM_PASS_FORWARD));
+    for (int64_t i = 0, end; i < graph->node_count; i = end) {
+        lam_tensor *count = NULL;
+        end = graph->recording ? lam_same_rows_end(graph, i, &count) : i;
+        if (end > i) {
+            LAM_TRY(lam_run_in_buckets(graph, count, run_forward, i, end));
+        } else {
+            end = i + 1;
+            LAM_TRY(run_forward(graph, i, end));
+        }
+    }
     return LAM_OK;
 }
 
@@ -426,6 +441,18 @@ static void send_final(lam_graph *graph, int64_t node, int64_t *sent, bool last)
     }
 }
 
+static lam_status run_backward(lam_graph *graph, int64_t begin, int64_t end) {
+    for (int64_t i = end - 1; i >= begin; i--) {
+        lam_node *node = graph->nodes[i];
+        bool wanted = false;
+        for (int k = 0; k < node->output_count; k++) wanted |= node->outputs[k]->gradient_written;
+        if (!wanted || !lam_runs_backward(graph, node)) continue;
+        LAM_TRY(prepare_backward(graph, i));
+        LAM_TRY(run_node(graph, node, LAM_PASS_BACKWARD));
+    }
+    return LAM_OK;
+}
+
 lam_status lam_graph_backward(lam_graph *graph) {
     LAM_REQUIRE(graph->planned && graph->loss, LAM_ERROR_INTERNAL, "the graph is not differentiated");
     LAM_TRY(check_threads());
@@ -438,15 +465,15 @@ lam_status lam_graph_backward(lam_graph *graph) {
             poison_bytes(graph->backend, p->device_gradients + p->entry[i].offset,
                          (size_t)p->entry[i].count * sizeof(float));
     int64_t sent = 0;
-    for (int64_t i = graph->node_count - 1; i >= 0; i--) {
-        lam_node *node = graph->nodes[i];
-        bool wanted = false;
-        for (int k = 0; k < node->output_count; k++) wanted |= node->outputs[k]->gradient_written;
-        if (wanted && lam_runs_backward(graph, node)) {
-            LAM_TRY(prepare_backward(graph, i));
-            LAM_TRY(run_node(graph, node, LAM_PASS_BACKWARD));
-        }
-        if (graph->hook) send_final(graph, i, &sent, i == 0);
+    for (int64_t end = graph->node_count, begin; end > 0; end = begin) {
+        lam_tensor *count = NULL;
+        begin = end - 1;
+        while (graph->recording && begin > 0 && lam_same_rows_end(graph, begin - 1, &count) >= end) begin--;
+        if (graph->recording && lam_same_rows_end(graph, begin, &count) >= end)
+            LAM_TRY(lam_run_in_buckets(graph, count, run_backward, begin, end));
+        else
+            LAM_TRY(run_backward(graph, begin, end));
+        if (graph->hook) send_final(graph, begin, &sent, begin == 0);
     }
     lam_parameters_settle_gradients(p, 0, p->trainable);
     return graph->recording ? LAM_OK : lam_parameters_pull_gradients(p);

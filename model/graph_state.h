@@ -51,6 +51,12 @@ void lam_graph_find_lifetimes(lam_graph *graph, lam_recompute what);
 int64_t lam_again_time(const lam_graph *graph, int64_t number);
 /* Fills final_at, which the graph owns. LAM_ERROR_MEMORY. */
 lam_status lam_graph_find_final_gradients(lam_graph *graph);
+/* Of node i, the end (exclusive) of the run of nodes from i on that work on rows of the same varying count; i: it has none. */
+int64_t lam_same_rows_end(const lam_graph *graph, int64_t i, lam_tensor **count);
+/* Records what `run` gives to the device for each bucket of rows of `count`, as alternatives of one of which a replay does. The
+ * graph's notes of who has written which gradient begin and end the same in each. */
+lam_status lam_run_in_buckets(lam_graph *graph, lam_tensor *count, lam_status (*run)(lam_graph *, int64_t, int64_t),
+                              int64_t begin, int64_t end);
 /* Everything at its place of the forward pass. */
 void lam_graph_use_places(lam_graph *graph);
 

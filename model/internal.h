@@ -34,6 +34,9 @@ struct lam_tensor {
     bool
         gradient_in_place; /* the gradient overwrites the data, whose last reader is the gradient's first writer */
     bool is_part;          /* rows of a parameter */
+    /* Of a row count: what is expected of it, for the choice of buckets; the one that is being recorded, 0: the maximum. */
+    double likely, spread;
+    int64_t bucket;
     const lam_backend *backend; /* whose memory `data` and `gradient` are in */
     /* Not on the host: what callers of lam_tensor_data write (inputs, in the staging memory of the graph) or get to read. */
     void *host;
@@ -107,6 +110,16 @@ struct lam_backend {
     lam_status (*send)(void *device, const void *pinned, size_t bytes);
     lam_status (*taken)(void); /* what has been sent was copied from where it arrives */
     lam_status (*sent)(void);
+    /* What is given from here on is recorded instead of done, and done at each replay. */
+    lam_status (*record)(void);
+    lam_status (*recorded)(lam_recording **out);
+    lam_status (*replay)(lam_recording *recording);
+    void (*forget)(lam_recording *recording); /* NULL allowed */
+    /* In a recording: of `count` alternatives, each begun by choice(k), the replay does the first whose limits[k] is at least
+     * value[0] in device memory; chosen() ends the last. */
+    lam_status (*choose)(const int64_t *value, const int64_t *limits, int count);
+    lam_status (*choice)(int k);
+    lam_status (*chosen)(void);
     void (*set_step)(int64_t step); /* for stochastic rounding: read by kernels from device memory */
     const char *(*device)(void);
     void (*memory)(size_t *free, size_t *total);

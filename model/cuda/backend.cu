@@ -8,12 +8,21 @@
 
 #include "model/cuda/backend.cuh"
 
+struct lam_recording {
+    cudaGraphExec_t executable;
+};
+
 namespace {
+
+enum { MOST_CHOICES = 8 };
 
 struct state {
     int device;
     cudaDeviceProp properties;
-    cudaStream_t stream, copies;
+    cudaStream_t stream, copies, alternative;
+    cudaStream_t current; /* stream, or while an alternative of a recording is given, that */
+    cudaGraph_t bodies[MOST_CHOICES];
+    bool in_body;
     cudaEvent_t sent, taken; /* inputs have left the host; have been taken from where they arrive */
     int64_t *step;
     void *workspace;
@@ -111,14 +120,103 @@ lam_status take_error(void) {
 /* ---- kernels ---- */
 
 void fill(void *to, int byte, size_t bytes) {
-    lam_cuda_launched(cudaMemsetAsync(to, byte, bytes, the.stream), "memset");
+    lam_cuda_launched(cudaMemsetAsync(to, byte, bytes, the.current), "memset");
 }
 void copy(void *to, const void *from, size_t bytes) {
-    lam_cuda_launched(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, the.stream), "memcpy");
+    lam_cuda_launched(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, the.current), "memcpy");
 }
 
 __global__ void set_one(float *to, float value) { *to = value; }
-void set(float *to, float value) { LAM_LAUNCH((set_one), 1, 1, 0, the.stream, to, value); }
+void set(float *to, float value) { LAM_LAUNCH((set_one), 1, 1, 0, the.current, to, value); }
+
+/* ---- recordings ---- */
+
+lam_status record(void) {
+    TRY_CUDA(cudaStreamBeginCapture(the.stream, cudaStreamCaptureModeThreadLocal));
+    return LAM_OK;
+}
+
+lam_status recorded(lam_recording **out) {
+    cudaGraph_t graph;
+    *out = NULL;
+    TRY_CUDA(cudaStreamEndCapture(the.stream, &graph));
+    lam_recording *made = new lam_recording();
+    cudaError_t error = cudaGraphInstantiate(&made->executable, graph, 0);
+    cudaGraphDestroy(graph);
+    if (error == cudaSuccess) error = cudaGraphUpload(made->executable, the.stream);
+    if (error != cudaSuccess) {
+        delete made;
+        return failed(error, "cudaGraphInstantiate");
+    }
+    *out = made;
+    return take_error();
+}
+
+lam_status replay(lam_recording *recording) {
+    TRY_CUDA(cudaGraphLaunch(recording->executable, the.stream));
+    return LAM_OK;
+}
+
+void forget(lam_recording *recording) {
+    cudaStreamSynchronize(the.stream);
+    cudaGraphExecDestroy(recording->executable);
+    delete recording;
+}
+
+struct limits_of_choices {
+    int64_t limit[MOST_CHOICES];
+    int count;
+};
+
+__global__ void choose_alternative(const int64_t *value, limits_of_choices limits,
+                                   cudaGraphConditionalHandle handle) {
+    int k = 0;
+    while (k < limits.count - 1 && limits.limit[k] < *value) k++;
+    cudaGraphSetConditional(handle, (unsigned)k);
+}
+
+lam_status choose(const int64_t *value, const int64_t *limits, int count) {
+    cudaStreamCaptureStatus status;
+    cudaGraph_t graph;
+    const cudaGraphNode_t *before;
+    size_t how_many;
+    cudaGraphConditionalHandle handle;
+    cudaGraphNode_t node;
+    limits_of_choices all = {{0}, count};
+    memcpy(all.limit, limits, (size_t)count * sizeof *limits);
+    TRY_CUDA(cudaStreamGetCaptureInfo(the.stream, &status, NULL, &graph, NULL, NULL, NULL));
+    TRY_CUDA(cudaGraphConditionalHandleCreate(&handle, graph, 0, 0));
+    LAM_LAUNCH((choose_alternative), 1, 1, 0, the.stream, value, all, handle);
+    TRY_CUDA(cudaStreamGetCaptureInfo(the.stream, &status, NULL, &graph, &before, NULL, &how_many));
+    cudaGraphNodeParams conditional = {};
+    conditional.type = cudaGraphNodeTypeConditional;
+    conditional.conditional.handle = handle;
+    conditional.conditional.type = cudaGraphCondTypeSwitch;
+    conditional.conditional.size = (unsigned)count;
+    TRY_CUDA(cudaGraphAddNode(&node, graph, before, NULL, how_many, &conditional));
+    for (int k = 0; k < count; k++) the.bodies[k] = conditional.conditional.phGraph_out[k];
+    TRY_CUDA(cudaStreamUpdateCaptureDependencies(the.stream, &node, NULL, 1, cudaStreamSetCaptureDependencies));
+    return LAM_OK;
+}
+
+lam_status chosen(void) {
+    cudaGraph_t body;
+    the.current = the.stream;
+    if (the.in_body) TRY_CUDA(cudaStreamEndCapture(the.alternative, &body));
+    the.in_body = false;
+    return LAM_OK;
+}
+
+lam_status choice(int k) {
+    LAM_TRY(chosen());
+    TRY_CUDA(cudaStreamBeginCaptureToGraph(the.alternative, the.bodies[k], NULL, NULL, 0,
+                                           cudaStreamCaptureModeThreadLocal));
+    the.in_body = true;
+    the.current = the.alternative;
+    return LAM_OK;
+}
+
+/* ---- tables ---- */
 
 lam_kernels tables[2];
 
@@ -183,6 +281,8 @@ lam_status choose(int device) {
 lam_status open(void) {
     TRY_CUDA(cudaStreamCreateWithFlags(&the.stream, cudaStreamNonBlocking));
     TRY_CUDA(cudaStreamCreateWithFlags(&the.copies, cudaStreamNonBlocking));
+    TRY_CUDA(cudaStreamCreateWithFlags(&the.alternative, cudaStreamNonBlocking));
+    the.current = the.stream;
     TRY_CUDA(cudaEventCreateWithFlags(&the.sent, cudaEventDisableTiming));
     TRY_CUDA(cudaEventCreateWithFlags(&the.taken, cudaEventDisableTiming));
     TRY_CUDA(cudaMalloc((void **)&the.step, sizeof *the.step));
@@ -200,7 +300,7 @@ void lam_cuda_launched(cudaError_t error, const char *what) {
     snprintf(the.failed, sizeof the.failed, "%s", what);
 }
 
-cudaStream_t lam_cuda_stream(void) { return the.stream; }
+cudaStream_t lam_cuda_stream(void) { return the.current; }
 const int64_t *lam_cuda_step(void) { return the.step; }
 const cudaDeviceProp *lam_cuda_properties(void) { return &the.properties; }
 void *lam_cuda_workspace(size_t *bytes) {
@@ -227,6 +327,13 @@ extern "C" lam_status lam_cuda_open(const lam_backend **out, int device) {
     backend.send = send;
     backend.taken = taken;
     backend.sent = sent;
+    backend.record = record;
+    backend.recorded = recorded;
+    backend.replay = replay;
+    backend.forget = forget;
+    backend.choose = choose;
+    backend.choice = choice;
+    backend.chosen = chosen;
     backend.set_step = set_step;
     backend.device = device_name;
     backend.memory = memory;

@@ -1,3 +1,4 @@
+#include <math.h>
 #include <string.h>
 
 #include "base/rng.h"
@@ -34,6 +35,11 @@ lam_depth lam_depth_plan(lam_graph *g, lam_tensor *step, lam_tensor *sample_ids,
     node->numbers[0] = rate;
     plan.place = lam_node_output(g, node, LAM_I32, 1, sample_ids->shape);
     plan.count = lam_node_output(g, node, LAM_I64, 1, (int64_t[]){1});
+    if (plan.count) {
+        double samples = (double)sample_ids->shape[0];
+        plan.count->likely = samples * (1 - rate);
+        plan.count->spread = sqrt(samples * rate * (1 - rate));
+    }
     plan.scale = lam_node_output(g, node, LAM_F32, 1, (int64_t[]){1});
     return plan;
 }
