@@ -62,13 +62,16 @@ void close(void) {
     the = state();
 }
 
-lam_status start_sum_f32(float *values, int64_t count) {
+lam_status start_sum(void *values, int64_t count, ncclDataType_t type) {
     TRY_CUDA(cudaEventRecord(the.given, lam_cuda_stream()));
     TRY_CUDA(cudaStreamWaitEvent(the.stream, the.given, 0));
-    TRY_NCCL(ncclAllReduce(values, values, (size_t)count, ncclFloat32, ncclSum, the.communicator, the.stream));
+    TRY_NCCL(ncclAllReduce(values, values, (size_t)count, type, ncclSum, the.communicator, the.stream));
     the.waiting = true;
     return LAM_OK;
 }
+
+lam_status start_sum_f32(float *values, int64_t count) { return start_sum(values, count, ncclFloat32); }
+lam_status start_sum_f64(double *values, int64_t count) { return start_sum(values, count, ncclFloat64); }
 
 lam_status wait(void) {
     if (!the.waiting) return LAM_OK;
@@ -95,6 +98,6 @@ const char *library(void) {
 } // namespace
 
 extern "C" const lam_nccl *lam_nccl_table(void) {
-    static const lam_nccl table = {make_id, open, close, start_sum_f32, wait, check, library};
+    static const lam_nccl table = {make_id, open, close, start_sum_f32, start_sum_f64, wait, check, library};
     return &table;
 }

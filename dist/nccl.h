@@ -29,11 +29,15 @@ typedef struct lam_nccl {
     lam_status (*make_id)(lam_nccl_id *id);
     lam_status (*open)(const lam_nccl_id *id, int rank, int world_size);
     void (*close)(void);
-    lam_status (*start_sum_f32)(float *values, int64_t count); /* in place, float32, the same bits on every rank */
+    /* In place, the same bits on every rank. */
+    lam_status (*start_sum_f32)(float *values, int64_t count);
+    lam_status (*start_sum_f64)(double *values, int64_t count);
     lam_status (*wait)(void);
     lam_status (*check)(void);
     const char *(*library)(void); /* "NCCL 2.28.3" */
 } lam_nccl;
+
+typedef const lam_nccl *lam_nccl_table_function(void); /* the module exports it as lam_nccl_table */
 
 #ifdef __cplusplus
 }

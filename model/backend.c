@@ -53,6 +53,8 @@ static void find_module(char *path, size_t size) {
     if (!is_file(path)) snprintf(path, size, "%s/liblamella_cuda.so", program);
 }
 
+static void *module;
+
 static lam_status open_cuda(const lam_backend **out, int device) {
     static const lam_backend *opened;
     char path[2200];
@@ -61,7 +63,7 @@ static lam_status open_cuda(const lam_backend **out, int device) {
         LAM_REQUIRE(is_file(path), LAM_ERROR_EXTERNAL,
                     "--device cuda: there is no %s; build where CMake finds a CUDA toolkit, or use --device cpu",
                     path);
-        void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
         LAM_REQUIRE(module, LAM_ERROR_EXTERNAL, "--device cuda: %s", dlerror());
         lam_cuda_open_function *open = (lam_cuda_open_function *)(uintptr_t)dlsym(module, "lam_cuda_open");
         LAM_REQUIRE(open, LAM_ERROR_EXTERNAL, "--device cuda: %s is not a module of this program", path);
@@ -96,4 +98,8 @@ lam_status lam_backend_replay(const lam_backend *backend, lam_recording *recordi
 }
 void lam_backend_forget(const lam_backend *backend, lam_recording *recording) {
     if (recording) backend->forget(recording);
+}
+
+void (*lam_backend_function(const lam_backend *backend, const char *name))(void) {
+    return backend->on_host ? NULL : (void (*)(void))(uintptr_t)dlsym(module, name);
 }

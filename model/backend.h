@@ -38,6 +38,9 @@ lam_status lam_backend_recorded(const lam_backend *backend, lam_recording **out)
 lam_status lam_backend_replay(const lam_backend *backend, lam_recording *recording);
 void lam_backend_forget(const lam_backend *backend, lam_recording *recording); /* NULL allowed */
 
+/* A function that the module exports, by name (model/cuda/update.h, dist/nccl.h); NULL: it has none. */
+void (*lam_backend_function(const lam_backend *backend, const char *name))(void);
+
 #ifdef __cplusplus
 }
 #endif

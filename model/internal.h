@@ -123,8 +123,6 @@ struct lam_backend {
     void (*set_step)(int64_t step); /* for stochastic rounding: read by kernels from device memory */
     const char *(*device)(void);
     void (*memory)(size_t *free, size_t *total);
-    const struct lam_update_interface *update; /* model/cuda/update.h */
-    const struct lam_nccl *(*collectives)(void); /* dist/nccl.h */
 };
 static inline const lam_kernels *lam_kernels_of(const lam_backend *backend, bool bf16) {
     return backend->kernels(bf16);
