@@ -202,7 +202,10 @@ lam_node *lam_node_add(lam_graph *graph, const lam_op *op, int inputs, lam_tenso
     node->rounding = &graph->rounding;
     node->block = graph->open_block;
     node->input_count = inputs;
-    for (int i = 0; i < inputs; i++) node->inputs[i] = input[i];
+    for (int i = 0; i < inputs; i++) {
+        node->inputs[i] = input[i];
+        input[i]->consumers++;
+    }
     graph->nodes[graph->node_count++] = node;
     return node;
 }

@@ -141,10 +141,12 @@ static bool packed_before(const lam_graph *graph, int64_t i) {
     const lam_node *node = graph->nodes[i];
     for (int64_t k = 0; k < i && node->packed_bytes[0]; k++) {
         const lam_node *other = graph->nodes[k];
-        if (other->packed_bytes[0] == node->packed_bytes[0] &&
-            other->packed_bytes[1] == node->packed_bytes[1] &&
-            other->inputs[1]->data == node->inputs[1]->data)
-            return true;
+        bool same = other->input_count == node->input_count &&
+                    other->packed_bytes[0] == node->packed_bytes[0] &&
+                    other->packed_bytes[1] == node->packed_bytes[1];
+        for (int input = 1; same && input < node->input_count; input++) /* activations differ between two nodes */
+            same = other->inputs[input]->data == node->inputs[input]->data || !node->inputs[input]->parameter;
+        if (same) return true;
     }
     return false;
 }
