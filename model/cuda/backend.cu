@@ -234,7 +234,7 @@ void fill_tables(void) {
 }
 
 const lam_op_functions *find(const char *op) {
-    static const lam_op_functions *const lists[] = {NULL};
+    static const lam_op_functions *const lists[] = {lam_cuda_linear_ops, NULL};
     for (int i = 0; lists[i]; i++)
         for (const lam_op_functions *one = lists[i]; one->name; one++)
             if (!strcmp(one->name, op)) return one;

@@ -1,0 +1,478 @@
+/* linear, linear_qkv, linear_kv, linear_gelu, parallel_projection on products.cu; inputs and rules as in model/ops/linear.c and
+ * model/ops/parallel.c.
+ *
+ * bfloat16: the float32 weights of all parts are rounded into one matrix [sum of out, in] by one kernel, which forward and dx read
+ * alike, with the biases side by side behind it, in bfloat16 because cuBLASLt wants them of the result's type. float32 multiplies
+ * the weights where they are, in as few products as they lie in stretches of memory (one where they are rows of one parameter).
+ *
+ * linear_gelu keeps h, never gelu'(h). In bfloat16 its y is made from h before h is rounded where the GELU is fused, so that what
+ * is recomputed from h (lam_graph_set_recompute) differs from what forward saw by the rounding of h; in float32 the bits are the
+ * same. Where a linear map alone takes y, dy is multiplied by gelu'(h) in the epilogue of that map's dx, and linear_gelu's backward
+ * rule begins with dh.
+ *
+ * Of the kernels here, `prepare` is bound by bytes (4 read, 2 written an element; 40 registers, no shared memory), with random
+ * rounding by the Philox rounds (about 100 integer operations for 8 elements); scale_rows_backward by bytes (16 an element; 256
+ * threads a row, 32 bytes of shared memory, 32 registers). */
+#include "model/cuda/products.cuh"
+
+#include <string.h>
+
+#include "base/rng.h"
+
+namespace {
+
+constexpr int threads = 256, most_parts = 3;
+
+/* ---- weights and biases as products want them ---- */
+
+/* Rows of `width` weights, times scale[row] (NULL: as they are); the first is number `first` of the arena. */
+struct weights_part {
+    const float *from, *scale;
+    int64_t count, width, first, to;
+};
+/* scale (from + also); scale, also NULL: 1 and 0. */
+struct bias_part {
+    const float *from, *also, *scale;
+    int64_t count, to;
+};
+struct preparation {
+    weights_part weights[most_parts];
+    bias_part biases[most_parts];
+    int parts, bias_parts;
+    void *weights_to, *bias_to;
+    lam_rng_key_t key;
+    const int64_t *step;
+};
+
+enum { DRAWS = 8 }; /* of 16 bits, in one block of Philox (model/rounding.c) */
+
+__device__ __forceinline__ float round_by(float value, uint32_t random) {
+    uint32_t bits = __float_as_uint(value);
+    return (bits & 0x7f800000u) == 0x7f800000u ? value : __uint_as_float((bits + random) & 0xffff0000u);
+}
+
+template <typename T> __device__ __forceinline__ void prepare_biases(const preparation &p) {
+    for (int k = 0; k < p.bias_parts; k++) {
+        const bias_part &b = p.biases[k];
+        for (int64_t i = (int64_t)blockIdx.x * threads + threadIdx.x; i < b.count;
+             i += (int64_t)gridDim.x * threads) {
+            float value = b.from[i] + (b.also ? b.also[i] : 0.0f);
+            lam_store((T *)p.bias_to + b.to + i, b.scale ? b.scale[i] * value : value);
+        }
+    }
+}
+
+/* A thread has the eight weights of one draw; blockIdx.y is the part, the last one the biases. */
+template <typename T, bool at_random> __global__ void __launch_bounds__(threads) prepare(preparation p) {
+    if ((int)blockIdx.y == p.parts) {
+        prepare_biases<T>(p);
+        return;
+    }
+    const weights_part &w = p.weights[blockIdx.y];
+    int64_t group = w.first / DRAWS + (int64_t)blockIdx.x * threads + threadIdx.x,
+            first = group * DRAWS - w.first;
+    if (first >= w.count) return;
+    uint32_t words[4] = {0, 0, 0, 0};
+    if (at_random) lam_rng_words4(p.key, (uint32_t)*p.step, (uint64_t)group, 0, words);
+    float values[DRAWS];
+    const float *from = w.from + first;
+    T *to = (T *)p.weights_to + w.to + first;
+    bool whole = first >= 0 && first + DRAWS <= w.count;
+    if (whole && (uintptr_t)from % 16 == 0) {
+        *(float4 *)values = *(const float4 *)from;
+        *(float4 *)(values + 4) = *(const float4 *)(from + 4);
+    } else {
+        for (int k = 0; k < DRAWS; k++) values[k] = first + k >= 0 && first + k < w.count ? from[k] : 0.0f;
+    }
+    __align__(16) T rounded[DRAWS];
+#pragma unroll
+    for (int k = 0; k < DRAWS; k++) {
+        float value = values[k];
+        if (w.scale && first + k >= 0 && first + k < w.count) value *= w.scale[(first + k) / w.width];
+        if (at_random) value = round_by(value, words[k / 2] >> (k % 2 * 16) & 0xffffu);
+        lam_store(&rounded[k], value);
+    }
+    if (whole && (uintptr_t)to % 16 == 0) {
+#pragma unroll
+        for (size_t k = 0; k < sizeof rounded / 16; k++) ((uint4 *)to)[k] = ((const uint4 *)rounded)[k];
+    } else {
+        for (int k = 0; k < DRAWS; k++)
+            if (first + k >= 0 && first + k < w.count) to[k] = rounded[k];
+    }
+}
+
+void launch_prepare(const lam_node *node, preparation &p) {
+    int64_t most = 1;
+    for (int k = 0; k < p.parts; k++) {
+        weights_part &w = p.weights[k];
+        w.first = node->rounding->on ? w.from - node->rounding->weights : 0;
+        int64_t groups = (w.first + w.count - 1) / DRAWS - w.first / DRAWS + 1;
+        most = groups > most ? groups : most;
+    }
+    p.key = lam_rng_key(node->rounding->seed, LAM_RNG_ROUNDING);
+    p.step = lam_cuda_step();
+    dim3 grid((unsigned)lam_blocks(most, threads), (unsigned)(p.parts + (p.bias_parts > 0)));
+    if (node->inputs[0]->dtype != LAM_BF16)
+        LAM_LAUNCH((prepare<float, false>), grid, threads, 0, lam_cuda_stream(), p);
+    else if (node->rounding->on)
+        LAM_LAUNCH((prepare<__nv_bfloat16, true>), grid, threads, 0, lam_cuda_stream(), p);
+    else
+        LAM_LAUNCH((prepare<__nv_bfloat16, false>), grid, threads, 0, lam_cuda_stream(), p);
+}
+
+size_t padded(size_t bytes) { return (bytes + 255) & ~(size_t)255; }
+
+/* ---- what linear maps share ---- */
+
+enum {
+    SLOPE_FUSED = 0,
+    FUSES_SLOPE = 1
+}; /* integers: of linear_gelu; of a map, bit k: for the gradient of input k */
+
+bool has_bias(const lam_node *node) { return node->input_count > 2; }
+bool is_bf16(const lam_node *node) { return node->inputs[0]->dtype == LAM_BF16; }
+
+int64_t width_of(const lam_node *node) {
+    int64_t width = 0;
+    for (int k = 1; k < node->input_count; k += 2) width += node->inputs[k]->shape[0];
+    return width;
+}
+
+const void *elements(const void *base, int64_t count, lam_dtype type) {
+    return (const char *)base + (size_t)count * lam_dtype_bytes(type);
+}
+void *elements(void *base, int64_t count, lam_dtype type) {
+    return (char *)base + (size_t)count * lam_dtype_bytes(type);
+}
+
+/* The map that makes y = gelu(h) whose only use is input k of this node: the node's dx can be dh at once. A map that runs again
+ * in the backward pass has h only when its own block has. */
+lam_node *gelu_before(const lam_node *node, int k) {
+    lam_tensor *y = node->inputs[k];
+    lam_node *gelu = y->producer;
+    bool alone = gelu && !strcmp(gelu->op->name, "linear_gelu") && y == gelu->outputs[0] &&
+                 y->consumers == 1 && !y->kept && !y->kept_forward && y->requires_gradient &&
+                 y->dtype == LAM_BF16;
+    return alone && (!gelu->recomputed || gelu->block == node->block) ? gelu : NULL;
+}
+
+void decide_slope(lam_node *node, int k) {
+    lam_node *gelu = gelu_before(node, k);
+    if (gelu) {
+        gelu->integers[SLOPE_FUSED] = 1;
+        node->integers[FUSES_SLOPE] |= (int64_t)1 << k;
+    }
+}
+
+/* The gradient of input k, dx = dy w, w [out, in] one matrix. */
+lam_status input_gradient(lam_node *node, int k, const void *w) {
+    lam_tensor *x = node->inputs[k], *y = node->outputs[0];
+    int64_t rows = lam_tensor_rows(x), in = lam_tensor_width(x), out = lam_tensor_width(y);
+    bool add;
+    void *dx = lam_gradient_target(x, &add);
+    if (!dx) return LAM_OK;
+    lam_cuda_product p = lam_cuda_product_of(x->dtype, x->dtype, rows, in, out);
+    p.a = y->gradient, p.lda = out, p.b = w, p.ldb = in, p.c = dx, p.ldc = in;
+    p.accumulate = add;
+    if (node->integers[FUSES_SLOPE] >> k & 1) {
+        p.epilogue = LAM_CUDA_GELU_SLOPE;
+        p.h = x->producer->outputs[1]->data;
+    }
+    return lam_cuda_multiply(&p);
+}
+
+/* ---- linear, linear_qkv, linear_kv, linear_gelu: x, then (w, b) for each part ---- */
+
+size_t matrix_bytes(const lam_node *node) {
+    return padded((size_t)(width_of(node) * lam_tensor_width(node->inputs[0])) * sizeof(__nv_bfloat16));
+}
+
+void linear_sizes(lam_node *node) {
+    node->integers[SLOPE_FUSED] = node->integers[FUSES_SLOPE] = 0;
+    node->saved_bytes = node->forward_workspace_bytes = node->packed_bytes[0] = node->packed_bytes[1] = 0;
+    node->backward_workspace_bytes = has_bias(node) ? (size_t)width_of(node) * sizeof(float) : 0;
+    if (!is_bf16(node)) return;
+    decide_slope(node, 0);
+    node->packed_bytes[0] =
+        matrix_bytes(node) + (has_bias(node) ? padded((size_t)width_of(node) * sizeof(__nv_bfloat16)) : 0);
+}
+
+lam_status linear_prepare(lam_node *node) {
+    if (!node->packed[0]) return LAM_OK;
+    preparation p = {};
+    int64_t in = lam_tensor_width(node->inputs[0]), at = 0;
+    for (int k = 1; k < node->input_count; k += 2) {
+        const lam_tensor *w = node->inputs[k];
+        p.weights[p.parts++] = {(const float *)w->data, NULL, w->count, in, 0, at * in};
+        if (has_bias(node))
+            p.biases[p.bias_parts++] = {(const float *)node->inputs[k + 1]->data, NULL, NULL, w->shape[0],
+                                        at};
+        at += w->shape[0];
+    }
+    p.weights_to = node->packed[0];
+    p.bias_to = (char *)node->packed[0] + matrix_bytes(node);
+    launch_prepare(node, p);
+    return LAM_OK;
+}
+
+/* Parts that one product can take: of `out` rows of w, columns of y from `at` on. */
+struct stretch {
+    int64_t at, out;
+    const float *w, *b;
+    float *dw, *db;
+    bool add_w, add_b;
+};
+
+bool continues(const stretch &before, const stretch &next, int64_t in) {
+    return next.w == before.w + before.out * in && (!next.b || next.b == before.b + before.out) &&
+           !next.dw == !before.dw && (!next.dw || next.dw == before.dw + before.out * in) &&
+           !next.db == !before.db && (!next.db || next.db == before.db + before.out) &&
+           next.add_w == before.add_w && next.add_b == before.add_b;
+}
+
+/* With gradients: theirs, where they are wanted. */
+int stretches_of(lam_node *node, bool gradients, stretch *stretches) {
+    int64_t in = lam_tensor_width(node->inputs[0]), at = 0;
+    int count = 0;
+    for (int k = 1; k < node->input_count; k += 2) {
+        lam_tensor *w = node->inputs[k], *b = has_bias(node) ? node->inputs[k + 1] : NULL;
+        stretch s = {
+            at,    w->shape[0], (const float *)w->data, b ? (const float *)b->data : NULL, NULL, NULL,
+            false, false};
+        if (gradients) {
+            s.dw = lam_weight_gradient_target(w, &s.add_w);
+            if (b) s.db = lam_weight_gradient_target(b, &s.add_b);
+        }
+        if (count > 0 && continues(stretches[count - 1], s, in))
+            stretches[count - 1].out += s.out;
+        else
+            stretches[count++] = s;
+        at += s.out;
+    }
+    return count;
+}
+
+/* x w^T + bias into y, with GELU from h to y where there is an h. */
+lam_status linear_product(lam_node *node, void *h, void *y) {
+    const lam_tensor *x = node->inputs[0];
+    int64_t rows = lam_tensor_rows(x), in = lam_tensor_width(x), width = width_of(node);
+    stretch stretches[most_parts];
+    int count = stretches_of(node, false, stretches);
+    if (is_bf16(node)) count = 1, stretches[0].at = 0, stretches[0].out = width;
+    for (int i = 0; i < count; i++) {
+        const stretch &s = stretches[i];
+        lam_cuda_product p = lam_cuda_product_of(x->dtype, x->dtype, rows, s.out, in);
+        p.a = x->data, p.lda = in, p.turn_b = true, p.ldb = in, p.ldc = width;
+        p.b = is_bf16(node) ? node->packed[0] : s.w;
+        p.bias = is_bf16(node) ? (const char *)node->packed[0] + matrix_bytes(node) : (const void *)s.b;
+        p.c = elements(y, s.at, x->dtype);
+        p.h = h;
+        p.epilogue = h ? LAM_CUDA_GELU : has_bias(node) ? LAM_CUDA_BIAS : LAM_CUDA_PLAIN;
+        LAM_TRY(lam_cuda_multiply(&p));
+    }
+    return LAM_OK;
+}
+
+lam_status linear_forward(lam_node *node) { return linear_product(node, NULL, node->outputs[0]->data); }
+
+lam_status stretch_gradients(lam_node *node, const stretch &s) {
+    const lam_tensor *x = node->inputs[0], *y = node->outputs[0];
+    int64_t rows = lam_tensor_rows(x), in = lam_tensor_width(x), width = width_of(node);
+    const void *dy = elements((const void *)y->gradient, s.at, x->dtype);
+    if (!s.dw) {
+        if (s.db) lam_cuda_column_sums(dy, rows, s.out, width, s.db, s.add_b, x->dtype);
+        return LAM_OK;
+    }
+    lam_cuda_product p = lam_cuda_product_of(x->dtype, LAM_F32, s.out, in, rows);
+    p.turn_a = true, p.a = dy, p.lda = width, p.b = x->data, p.ldb = in, p.c = s.dw, p.ldc = in;
+    p.accumulate = s.add_w;
+    p.epilogue = s.db ? LAM_CUDA_SUMS : LAM_CUDA_PLAIN;
+    p.sums = s.db;
+    p.add_sums = s.add_b;
+    p.scratch = (float *)node->backward_workspace;
+    return lam_cuda_multiply(&p);
+}
+
+/* dx may lie over x: it comes last. */
+lam_status linear_backward(lam_node *node) {
+    stretch stretches[most_parts];
+    lam_tensor *x = node->inputs[0], *y = node->outputs[0];
+    int count = stretches_of(node, true, stretches);
+    for (int i = 0; i < count; i++) LAM_TRY(stretch_gradients(node, stretches[i]));
+    if (is_bf16(node)) return input_gradient(node, 0, node->packed[0]);
+    bool add;
+    void *dx = lam_gradient_target(x, &add);
+    int64_t rows = lam_tensor_rows(x), in = lam_tensor_width(x), width = width_of(node);
+    count = dx ? stretches_of(node, false, stretches) : 0;
+    for (int i = 0; i < count; i++) {
+        const stretch &s = stretches[i];
+        lam_cuda_product p = lam_cuda_product_of(x->dtype, x->dtype, rows, in, s.out);
+        p.a = elements((const void *)y->gradient, s.at, x->dtype), p.lda = width;
+        p.b = s.w, p.ldb = in, p.c = dx, p.ldc = in;
+        p.accumulate = add || i > 0;
+        LAM_TRY(lam_cuda_multiply(&p));
+    }
+    return LAM_OK;
+}
+
+int64_t elements_of(const lam_tensor *y) { return lam_tensor_rows(y) * lam_tensor_width(y); }
+
+lam_status gelu_forward(lam_node *node) {
+    return linear_product(node, node->outputs[1]->data, node->outputs[0]->data);
+}
+
+lam_status gelu_backward(lam_node *node) {
+    const lam_tensor *y = node->outputs[0];
+    if (!node->integers[SLOPE_FUSED])
+        lam_cuda_gelu_slope(node->outputs[1]->data, y->gradient, elements_of(y), y->dtype);
+    return linear_backward(node);
+}
+
+void gelu_again(lam_node *node) {
+    const lam_tensor *y = node->outputs[0];
+    lam_cuda_gelu(node->outputs[1]->data, y->data, elements_of(y), y->dtype);
+}
+
+/* ---- parallel_projection: a, wa, ba, m, wm, bm, gamma; gamma in the prepared weights ---- */
+
+enum { A, WA, BA, M, WM, BM, GAMMA };
+
+/* dw (+)= scale product, d_scale (+)= w . product, row by row; with `sums` also what the biases' add: db (+)= scale sums,
+ * d_scale += (ba + bm) sums. Gradients NULL: not wanted. */
+struct projection_biases {
+    const float *sums, *b[2];
+    float *db[2];
+    bool add[2];
+};
+
+__global__ void __launch_bounds__(threads)
+    scale_rows_backward(const float *w, const float *scale, const float *product, float *dw, bool add_w,
+                        float *d_scale, bool add_scale, projection_biases biases, int64_t width) {
+    LAM_SHARED(float, fold, [threads / 32]);
+    int64_t row = blockIdx.x;
+    float factor = scale[row], sum = 0;
+    const float *from = product + row * width, *weight = w + row * width;
+    for (int64_t i = threadIdx.x; i < width; i += threads) {
+        float value = from[i];
+        sum += weight[i] * value;
+        if (dw) dw[row * width + i] = (add_w ? dw[row * width + i] : 0.0f) + factor * value;
+    }
+    for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+    if (threadIdx.x % 32 == 0) fold[threadIdx.x / 32] = sum;
+    __syncthreads();
+    if (threadIdx.x > 0) return;
+    sum = 0;
+    for (int i = 0; i < threads / 32; i++) sum += fold[i];
+    if (biases.sums) {
+        float d = biases.sums[row];
+        sum += (biases.b[0][row] + biases.b[1][row]) * d;
+        for (int k = 0; k < 2; k++)
+            if (biases.db[k]) biases.db[k][row] = (biases.add[k] ? biases.db[k][row] : 0.0f) + factor * d;
+    }
+    if (d_scale) d_scale[row] = (add_scale ? d_scale[row] : 0.0f) + sum;
+}
+
+size_t branch_bytes(const lam_node *node, int branch) {
+    return padded((size_t)node->inputs[branch + 1]->count * lam_dtype_bytes(node->inputs[A]->dtype));
+}
+
+/* Prepared: gamma wa, gamma wm, gamma (ba + bm). */
+void *branch_weights(const lam_node *node, int branch) {
+    return (char *)node->packed[0] + (branch == A ? 0 : branch_bytes(node, A));
+}
+void *projection_bias(const lam_node *node) {
+    return (char *)node->packed[0] + branch_bytes(node, A) + branch_bytes(node, M);
+}
+
+void projection_sizes(lam_node *node) {
+    const lam_tensor *wa = node->inputs[WA], *wm = node->inputs[WM];
+    int64_t out = node->inputs[GAMMA]->count, larger = wa->count > wm->count ? wa->count : wm->count;
+    node->integers[FUSES_SLOPE] = 0;
+    if (is_bf16(node)) {
+        decide_slope(node, A);
+        decide_slope(node, M);
+    }
+    node->saved_bytes = node->forward_workspace_bytes = node->packed_bytes[1] = 0;
+    node->backward_workspace_bytes = padded((size_t)out * sizeof(float)) + (size_t)larger * sizeof(float);
+    node->packed_bytes[0] = branch_bytes(node, A) + branch_bytes(node, M) +
+                            padded((size_t)out * lam_dtype_bytes(node->inputs[A]->dtype));
+}
+
+lam_status projection_prepare(lam_node *node) {
+    lam_tensor **in = node->inputs;
+    const float *gamma = (const float *)in[GAMMA]->data;
+    preparation p = {};
+    p.weights_to = node->packed[0];
+    p.bias_to = projection_bias(node);
+    p.parts = 2;
+    p.weights[0] = {(const float *)in[WA]->data, gamma, in[WA]->count, lam_tensor_width(in[A]), 0, 0};
+    p.weights[1] = {
+        (const float *)in[WM]->data, gamma, in[WM]->count,
+        lam_tensor_width(in[M]),     0,     (int64_t)(branch_bytes(node, A) / lam_dtype_bytes(in[A]->dtype))};
+    p.bias_parts = 1;
+    p.biases[0] = {(const float *)in[BA]->data, (const float *)in[BM]->data, gamma, in[GAMMA]->count, 0};
+    launch_prepare(node, p);
+    return LAM_OK;
+}
+
+lam_status projection_forward(lam_node *node) {
+    lam_tensor *y = node->outputs[0];
+    int64_t rows = lam_tensor_rows(y), out = lam_tensor_width(y);
+    for (int k = A; k <= M; k += M) {
+        const lam_tensor *x = node->inputs[k];
+        int64_t width = lam_tensor_width(x);
+        lam_cuda_product p = lam_cuda_product_of(x->dtype, x->dtype, rows, out, width);
+        p.a = x->data, p.lda = width, p.b = branch_weights(node, k), p.turn_b = true, p.ldb = width;
+        p.c = y->data, p.ldc = out;
+        p.epilogue = k == A ? LAM_CUDA_BIAS : LAM_CUDA_PLAIN;
+        p.bias = projection_bias(node);
+        p.accumulate = k != A;
+        LAM_TRY(lam_cuda_multiply(&p));
+    }
+    return LAM_OK;
+}
+
+lam_status projection_backward(lam_node *node) {
+    lam_tensor *y = node->outputs[0], **in = node->inputs;
+    int64_t rows = lam_tensor_rows(y), out = lam_tensor_width(y);
+    bool add_scale;
+    float *d_scale = lam_weight_gradient_target(in[GAMMA], &add_scale),
+          *sums = (float *)node->backward_workspace,
+          *product = (float *)((char *)node->backward_workspace + padded((size_t)out * sizeof(float)));
+    for (int k = A; k <= M; k += M) {
+        const lam_tensor *x = in[k];
+        int64_t width = lam_tensor_width(x);
+        lam_cuda_product p = lam_cuda_product_of(x->dtype, LAM_F32, out, width, rows);
+        p.turn_a = true, p.a = y->gradient, p.lda = out, p.b = x->data, p.ldb = width, p.c = product,
+        p.ldc = width;
+        projection_biases biases = {};
+        if (k == A) {
+            p.epilogue = LAM_CUDA_SUMS;
+            p.sums = sums;
+            biases.sums = sums;
+            for (int i = 0; i < 2; i++) {
+                biases.b[i] = (const float *)in[i ? BM : BA]->data;
+                biases.db[i] = lam_weight_gradient_target(in[i ? BM : BA], &biases.add[i]);
+            }
+        }
+        LAM_TRY(lam_cuda_multiply(&p));
+        bool add;
+        float *dw = lam_weight_gradient_target(in[k + 1], &add);
+        LAM_LAUNCH((scale_rows_backward), (unsigned)out, threads, 0, lam_cuda_stream(),
+                   (const float *)in[k + 1]->data, (const float *)in[GAMMA]->data, product, dw, add, d_scale,
+                   add_scale || k != A, biases, width);
+        LAM_TRY(input_gradient(node, k, branch_weights(node, k)));
+    }
+    return LAM_OK;
+}
+
+} // namespace
+
+const lam_op_functions lam_cuda_linear_ops[] = {
+    {"linear", linear_sizes, linear_forward, linear_backward, NULL, linear_prepare},
+    {"linear_qkv", linear_sizes, linear_forward, linear_backward, NULL, linear_prepare},
+    {"linear_kv", linear_sizes, linear_forward, linear_backward, NULL, linear_prepare},
+    {"linear_gelu", linear_sizes, gelu_forward, gelu_backward, gelu_again, linear_prepare},
+    {"parallel_projection", projection_sizes, projection_forward, projection_backward, NULL,
+     projection_prepare},
+    {NULL, NULL, NULL, NULL, NULL, NULL}};
