@@ -3,6 +3,7 @@
 #define LAMELLA_CUDA_EMULATION_EMULATOR_H
 
 #include "emulation.h"
+#include <stddef.h>
 
 /* ---- settings.cc ---- */
 
@@ -34,9 +35,22 @@ size_t lam_emulated_static_shared(const void *function);
 
 /* Name of the work under way, for messages; NULL on the host. */
 extern const char *lam_emulated_work;
-/* Whether the caller runs on the stack of a kernel's thread. */
+/* Whether the caller, or the code that a signal came from, runs on the stack of a kernel's thread. */
 bool lam_emulated_on_fiber(void);
+bool lam_emulated_fault_on_fiber(const void *context);
+bool lam_emulated_in_stack_guard(const void *address);
+/* "thread (0,0,0) of block (0,0,0)" */
+void lam_emulated_describe_thread(char *text, size_t bytes);
+/* Whether something was reported since the last question. */
+bool lam_emulated_take_finding(void);
 /* Leaves the block that the caller is a thread of; the launch has failed. */
 [[noreturn]] void lam_emulated_abandon(void);
+
+/* ---- check.cc ---- */
+
+void lam_emulated_memory_allocated(void *address, size_t bytes);
+void lam_emulated_memory_freed(void *address, size_t bytes);
+/* By a copy or a library. */
+void lam_emulated_memory_used(const void *address, size_t bytes, bool write);
 
 #endif

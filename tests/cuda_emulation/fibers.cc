@@ -5,9 +5,11 @@
  * on. Each warp has the mask of its threads that may run, the block the mask of warps that have any. */
 #include "emulator.h"
 #include <stdarg.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <ucontext.h>
 #include <unordered_map>
 
 enum {
@@ -75,7 +77,7 @@ static const char *barrier_file;
 static int barrier_line;
 static fiber *running;
 static void *host_stack_pointer;
-static bool failed;
+static bool failed, found;
 static lam_emulated_order order;
 static uint64_t random_state;
 
@@ -91,6 +93,8 @@ static std::unordered_map<const void *, limit> &limits() {
     static std::unordered_map<const void *, limit> all;
     return all;
 }
+
+static const char syncwarp[] = "__syncwarp";
 
 const char *lam_emulated_work;
 
@@ -136,7 +140,7 @@ static void print_finding(const char *format, va_list arguments) {
     fprintf(stderr, "cuda emulation: %s: %s%s%s\n", lam_emulated_work ? lam_emulated_work : "host", text,
             *where ? ", " : "", where);
     if (!lam_emulated_setting().keep_going) abort();
-    failed = true;
+    failed = found = true;
 }
 
 void lam_emulated_report(const char *format, ...) {
@@ -147,10 +151,27 @@ void lam_emulated_report(const char *format, ...) {
     if (lam_emulated_on_fiber()) lam_emulated_abandon();
 }
 
-bool lam_emulated_on_fiber(void) {
-    const unsigned char *here = static_cast<const unsigned char *>(__builtin_frame_address(0));
-    return stacks && here >= stacks && here < stacks + static_cast<size_t>(THREADS_MOST) * (STACK_BYTES + GUARD_BYTES);
+bool lam_emulated_take_finding(void) {
+    bool was = found;
+    found = false;
+    return was;
 }
+
+static bool in_stacks(uintptr_t address) {
+    return address - reinterpret_cast<uintptr_t>(stacks) < static_cast<size_t>(THREADS_MOST) * (STACK_BYTES + GUARD_BYTES);
+}
+bool lam_emulated_on_fiber(void) {
+    return stacks && in_stacks(reinterpret_cast<uintptr_t>(__builtin_frame_address(0)));
+}
+bool lam_emulated_fault_on_fiber(const void *context) {
+    const ucontext_t *at = static_cast<const ucontext_t *>(context);
+    return stacks && in_stacks(static_cast<uintptr_t>(at->uc_mcontext.gregs[REG_RSP]));
+}
+bool lam_emulated_in_stack_guard(const void *address) {
+    uintptr_t a = reinterpret_cast<uintptr_t>(address);
+    return in_stacks(a) && (a - reinterpret_cast<uintptr_t>(stacks)) % (STACK_BYTES + GUARD_BYTES) < GUARD_BYTES;
+}
+void lam_emulated_describe_thread(char *text, size_t bytes) { describe(text, bytes, current); }
 
 /* ---- the turns ---- */
 
@@ -286,7 +307,7 @@ static void thread_ends(int t) {
     alive--;
     for (group *g = w.open, *next; g; g = next) {
         next = g->next;
-        if (strcmp(g->what, "__syncwarp") == 0 && !(g->mask & ~g->arrived & ~w.ended)) finish_group(t >> 5, g);
+        if (g->what == syncwarp && !(g->mask & ~g->arrived & ~w.ended)) finish_group(t >> 5, g);
     }
     if (alive && at_barrier == alive) open_barrier();
 }
@@ -389,8 +410,20 @@ static void run_block(void) {
     if (failed) reset_fibers();
 }
 
+/* Signals need a stack of their own: that of a fiber is small, and may be what has run out. */
+static void set_signal_stack(void) {
+    static thread_local bool done;
+    if (done) return;
+    done = true;
+    stack_t stack = {};
+    stack.ss_size = 64 << 10;
+    stack.ss_sp = malloc(stack.ss_size);
+    sigaltstack(&stack, nullptr);
+}
+
 bool lam_emulated_run(const lam_emulated_call *launch, const void *arguments) {
     if (!stacks) start();
+    set_signal_stack();
     call = launch;
     call_arguments = arguments;
     failed = false;
@@ -442,7 +475,7 @@ static int barrier(int value, const char *file, int line) {
     release_group(current);
     if (!at_barrier) {
         barrier_file = file, barrier_line = line;
-    } else if (barrier_line != line || strcmp(barrier_file, file) != 0) {
+    } else if (barrier_line != line || (barrier_file != file && strcmp(barrier_file, file) != 0)) {
         lam_emulated_report("barrier not met by all threads: some wait at %s:%d, others at %s:%d", barrier_file,
                             barrier_line, file, line);
     }
@@ -464,7 +497,7 @@ const void *lam_emulated_exchange(unsigned mask, const void *mine, size_t bytes,
     int t = current;
     unsigned bit = 1u << (t & 31);
     warp &w = warps[t >> 5];
-    bool forgives = strcmp(what, "__syncwarp") == 0; /* threads that have ended need not come to it */
+    bool forgives = what == syncwarp; /* threads that have ended need not come to it */
     release_group(t);
     if (bytes > EXCHANGE_BYTES) lam_emulated_report("%s: %zu bytes a lane are too many", what, bytes);
     if (!(mask & bit)) lam_emulated_report("%s: mask 0x%08x does not name the lane itself, %s:%d", what, mask, file, line);
@@ -501,7 +534,7 @@ const void *lam_emulated_exchange(unsigned mask, const void *mine, size_t bytes,
 
 void __syncwarp(unsigned mask, const char *file, int line) {
     char nothing = 0;
-    lam_emulated_exchange(mask, &nothing, 0, "__syncwarp", file, line);
+    lam_emulated_exchange(mask, &nothing, 0, syncwarp, file, line);
 }
 
 unsigned __ballot_sync(unsigned mask, int predicate, const char *file, int line) {
