@@ -158,6 +158,7 @@ lam_status lam_parameters_place(lam_parameters *p, const lam_backend *backend) {
     p->device_weights = p->device_gradients = NULL;
     LAM_TRY(backend->allocate((void **)&p->device_weights, (size_t)p->count * sizeof(float)));
     LAM_TRY(backend->allocate((void **)&p->device_gradients, (size_t)p->trainable * sizeof(float)));
+    LAM_TRY(backend->write(p->device_gradients, p->gradients, (size_t)p->trainable * sizeof(float))); /* padding */
     return lam_parameters_push(p);
 }
 
