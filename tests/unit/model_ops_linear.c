@@ -48,6 +48,33 @@ static void oracle_gelu(double **a, const int64_t *s, double *y) {
     for (int64_t i = 0; i < s[0] * s[1] * 19; i++) y[i] *= 0.5 * (1 + erf(y[i] / sqrt(2.0)));
 }
 
+static void oracle_gelu_of_16(double **a, const int64_t *s, double *y) {
+    ref_linear(a[0], a[1], a[2], s[0] * s[1], s[2], 16, y, 16);
+    for (int64_t i = 0; i < s[0] * s[1] * 16; i++) y[i] *= 0.5 * (1 + erf(y[i] / sqrt(2.0)));
+}
+
+/* Two linear maps with a GELU between them, which only the second reads. */
+static lam_tensor *build_perceptron(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    return (void)ids, lam_linear(g, lam_linear_gelu(g, a[0], a[1], a[2]), a[3], a[4]);
+}
+static double *hidden_of(double **a, const int64_t *s, int64_t width) {
+    int64_t rows = s[0] * s[1];
+    double *hidden = calloc((size_t)(rows * width), sizeof *hidden);
+    ref_linear(a[0], a[1], a[2], rows, s[2], width, hidden, width);
+    for (int64_t i = 0; i < rows * width; i++) hidden[i] *= 0.5 * (1 + erf(hidden[i] / sqrt(2.0)));
+    return hidden;
+}
+static void oracle_perceptron(double **a, const int64_t *s, double *y) {
+    double *hidden = hidden_of(a, s, 24);
+    ref_linear(hidden, a[3], a[4], s[0] * s[1], 24, s[2], y, s[2]);
+    free(hidden);
+}
+static void oracle_odd_perceptron(double **a, const int64_t *s, double *y) {
+    double *hidden = hidden_of(a, s, 19);
+    ref_linear(hidden, a[3], a[4], s[0] * s[1], 19, s[2], y, s[2]);
+    free(hidden);
+}
+
 static lam_tensor *build_qkv(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
     return (void)ids, lam_linear_qkv(g, a[0], a[1], a[2], a[3], a[4], a[5], a[6]);
 }
@@ -90,6 +117,21 @@ static void oracle_projection(double **a, const int64_t *s, double *y) {
     ref_linear(a[0], a[2], a[3], rows, s[2], 11, y, 11);
     ref_linear(a[1], a[4], a[5], rows, 19, 11, other, 11);
     for (int64_t i = 0; i < rows * 11; i++) y[i] = a[6][i % 11] * (y[i] + other[i]);
+    free(other);
+}
+
+/* The parallel block's: x and a hidden layer of it. */
+static lam_tensor *build_block(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    return (void)ids, lam_parallel_projection(g, a[0], a[3], a[4], lam_linear_gelu(g, a[0], a[1], a[2]), a[5],
+                                              a[6], a[7]);
+}
+static void oracle_block(double **a, const int64_t *s, double *y) {
+    int64_t rows = s[0] * s[1];
+    double *hidden = hidden_of(a, s, 24), *other = calloc((size_t)(rows * 8), sizeof *other);
+    ref_linear(a[0], a[3], a[4], rows, s[2], 8, y, 8);
+    ref_linear(hidden, a[5], a[6], rows, 24, 8, other, 8);
+    for (int64_t i = 0; i < rows * 8; i++) y[i] = a[7][i % 8] * (y[i] + other[i]);
+    free(hidden);
     free(other);
 }
 
@@ -137,6 +179,53 @@ static const op_case cases[] = {
      build_gelu,
      oracle_gelu,
      .more_stores = 1,
+     .ids = NULL},
+    {"linear_gelu of 16",
+     {{"x", {3, 47, 16}, 2, 0}, {"w", {16, 16, 1}, 1, 0}, {"b", {16, 1, 1}, 1, 0}},
+     3,
+     {3, 47, 16},
+     build_gelu,
+     oracle_gelu_of_16,
+     .more_stores = 1,
+     .ids = NULL},
+    {"linear_gelu before linear",
+     {{"x", {3, 47, 16}, 1, 0},
+      {"w1", {24, 16, 1}, 1, 0},
+      {"b1", {24, 1, 1}, 1, 0},
+      {"w2", {16, 24, 1}, 1, 0},
+      {"b2", {16, 1, 1}, 1, 0}},
+     5,
+     {3, 47, 16},
+     build_perceptron,
+     oracle_perceptron,
+     .more_stores = 2,
+     .ids = NULL},
+    {"linear_gelu before linear of odd widths",
+     {{"x", {3, 47, 17}, 1, 0},
+      {"w1", {19, 17, 1}, 1, 0},
+      {"b1", {19, 1, 1}, 1, 0},
+      {"w2", {17, 19, 1}, 1, 0},
+      {"b2", {17, 1, 1}, 1, 0}},
+     5,
+     {3, 47, 17},
+     build_perceptron,
+     oracle_odd_perceptron,
+     .more_stores = 2,
+     .ids = NULL},
+    {"linear_gelu before parallel_projection",
+     {{"x", {3, 47, 16}, 1, 0},
+      {"w1", {24, 16, 1}, 1, 0},
+      {"b1", {24, 1, 1}, 1, 0},
+      {"wa", {8, 16, 1}, 1, 0},
+      {"ba", {8, 1, 1}, 1, 0},
+      {"wm", {8, 24, 1}, 1, 0},
+      {"bm", {8, 1, 1}, 1, 0},
+      {"gamma", {8, 1, 1}, 1, 0.5}},
+     8,
+     {3, 47, 8},
+     build_block,
+     oracle_block,
+     .more_stores = 3,
      .ids = NULL},
     {"linear_qkv",
      {{"x", {2, 5, 13}, 1, 0},

@@ -20,7 +20,7 @@
 #include "tests/unit/activation.h"
 #include "tests/unit/device.h"
 
-#define MAX_ARGUMENTS 7
+#define MAX_ARGUMENTS 8
 #define SAMPLES 60 /* elements of an argument that are differenced */
 #define EPS 1e-6
 
