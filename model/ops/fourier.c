@@ -3,13 +3,13 @@
 #include "base/gemm.h"
 #include "model/internal.h"
 #include "model/ops.h"
+#include "model/ops/attributes.h"
 
 /* Attributes: form, squared, norm_pix, patch size, channels. Saved: the two DFT matrices, then for each sample the gradient of
  * its loss with respect to the half spectrum of its prediction, [images, half, (re | im), height].
  *
  * A real image has conjugate halves, so half = width / 2 + 1 columns are computed. Rows first: [images * height, width] times
  * [width, 2 half]; then, turned so that a column lies in a row, [images * half, 2 height] times [2 height, 2 height]. */
-enum { FORM, SQUARED, NORM_PIX, PATCH_SIZE, CHANNELS };
 
 static int64_t square_root(int64_t n) {
     int64_t root = 1;
@@ -19,9 +19,9 @@ static int64_t square_root(int64_t n) {
 
 static lam_fourier_shape shape_of(const lam_node *node) {
     const lam_tensor *x = node->inputs[0];
-    lam_fourier_shape s = {.form = (lam_fourier_form)node->integers[FORM],
-                           .channels = node->integers[CHANNELS],
-                           .patch_size = node->integers[PATCH_SIZE],
+    lam_fourier_shape s = {.form = (lam_fourier_form)node->integers[LAM_FOURIER_AT_FORM],
+                           .channels = node->integers[LAM_FOURIER_AT_CHANNELS],
+                           .patch_size = node->integers[LAM_FOURIER_AT_PATCH_SIZE],
                            .tokens = x->shape[1],
                            .length = x->shape[2]};
     int64_t area = s.patch_size * s.patch_size;
@@ -74,7 +74,7 @@ static void fill_cells(const lam_fourier_shape *s, const float *mask, float *cel
 
 static void fill_scales(const lam_node *node, const lam_fourier_shape *s, const float *target, float *mean,
                         float *rstd) {
-    if (node->integers[NORM_PIX]) {
+    if (node->integers[LAM_FOURIER_AT_NORM_PIX]) {
         lam_target_scales(target, s->tokens, s->length, mean, rstd);
         return;
     }
@@ -95,6 +95,7 @@ static lam_status fourier_forward(lam_node *node) {
           *wanted = turned + spectrum, *mean = wanted + spectrum, *rstd = mean + s.tokens,
           *cells = rstd + s.tokens;
     float *sample_loss = node->outputs[1]->data, *loss = node->outputs[0]->data;
+    bool squared = node->integers[LAM_FOURIER_AT_SQUARED] != 0;
     node->kernels->fourier_matrices(node->saved, column_matrix(node, &s), &s);
     for (int64_t b = 0; b < x->shape[0]; b++) {
         const float *truth = target + b * sample, *hidden = mask + b * s.tokens;
@@ -106,7 +107,7 @@ static lam_status fourier_forward(lam_node *node) {
         node->kernels->fourier_planes(NULL, 0, truth, hidden, mean, rstd, planes, &s);
         LAM_TRY(transform(node, &s, planes, rows, turned, wanted));
         double error =
-            node->kernels->fourier_error(guess, wanted, cells, errors, &s, node->integers[SQUARED]);
+            node->kernels->fourier_error(guess, wanted, cells, errors, &s, squared);
         sample_loss[b] = (float)error;
         /* As in masked_loss: a row of weight 0 does not count, even where it is a NaN. */
         if (weight[b] != 0.0f) total += (double)weight[b] * error;
@@ -159,8 +160,8 @@ static const lam_op fourier_op = {.name = "fourier_loss",
 static bool fits(lam_graph *g, const lam_node *node, const lam_tensor *target, const lam_tensor *mask,
                  const lam_tensor *weight) {
     const lam_tensor *x = node->inputs[0];
-    int64_t area = node->integers[PATCH_SIZE] * node->integers[PATCH_SIZE],
-            channels = node->integers[CHANNELS];
+    int64_t area = node->integers[LAM_FOURIER_AT_PATCH_SIZE] * node->integers[LAM_FOURIER_AT_PATCH_SIZE],
+            channels = node->integers[LAM_FOURIER_AT_CHANNELS];
     bool layout = x->rank == 3 &&
                   (x->shape[2] == area * channels || (x->shape[2] == area && x->shape[1] % channels == 0));
     lam_fourier_shape s = layout ? shape_of(node) : (lam_fourier_shape){0};
@@ -170,7 +171,7 @@ static bool fits(lam_graph *g, const lam_node *node, const lam_tensor *target, c
         return true;
     lam_graph_fail(
         g, "fourier_loss: prediction, target, mask, weight and patches of %lld pixels do not belong together",
-        (long long)node->integers[PATCH_SIZE]);
+        (long long)node->integers[LAM_FOURIER_AT_PATCH_SIZE]);
     return false;
 }
 
@@ -179,11 +180,11 @@ lam_tensor *lam_fourier_loss(lam_graph *g, lam_tensor *prediction, lam_tensor *t
     *sample_loss = NULL;
     lam_node *node = lam_node_add(g, &fourier_op, 4, (lam_tensor *[]){prediction, target, mask, weight});
     if (!node) return NULL;
-    node->integers[FORM] = how->form;
-    node->integers[SQUARED] = how->squared;
-    node->integers[NORM_PIX] = how->norm_pix;
-    node->integers[PATCH_SIZE] = how->patch_size;
-    node->integers[CHANNELS] = how->channels;
+    node->integers[LAM_FOURIER_AT_FORM] = how->form;
+    node->integers[LAM_FOURIER_AT_SQUARED] = how->squared;
+    node->integers[LAM_FOURIER_AT_NORM_PIX] = how->norm_pix;
+    node->integers[LAM_FOURIER_AT_PATCH_SIZE] = how->patch_size;
+    node->integers[LAM_FOURIER_AT_CHANNELS] = how->channels;
     if (!fits(g, node, target, mask, weight)) return NULL;
     lam_fourier_shape s = shape_of(node);
     int64_t batch = prediction->shape[0];

@@ -2,8 +2,7 @@
 
 #include "model/internal.h"
 #include "model/ops.h"
-
-#define NORM_PIX_EPS 1e-6
+#include "model/ops/attributes.h"
 
 static void target_scale(const float *target, int64_t length, float *mean, float *rstd) {
     double sum = 0, squares = 0;
@@ -12,7 +11,7 @@ static void target_scale(const float *target, int64_t length, float *mean, float
     for (int64_t i = 0; i < length; i++)
         squares += ((double)target[i] - centre) * ((double)target[i] - centre);
     *mean = (float)centre;
-    *rstd = (float)(1.0 / sqrt(squares / (double)(length - 1) + NORM_PIX_EPS));
+    *rstd = (float)(1.0 / sqrt(squares / (double)(length - 1) + LAM_NORM_PIX_EPS));
 }
 
 void lam_target_scales(const float *target, int64_t rows, int64_t length, float *mean, float *rstd) {

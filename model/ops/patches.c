@@ -5,9 +5,7 @@
 #include "base/threads.h"
 #include "model/internal.h"
 #include "model/ops.h"
-
-enum { PATCH_SIZE, TRANSFORM, BY_CROP, AT_SCALE, AT_MEAN, AT_PRESENT, AT_ONLY, AT_IDS };
-#define CROP_EPS 1e-5 /* InstanceNorm2d's, of Kraus et al. */
+#include "model/ops/attributes.h"
 
 enum { LANES = 8 }; /* sums that do not wait for each other */
 static double total(const double *sums) {
@@ -31,10 +29,10 @@ static void standardise(const lam_node *node, int64_t b, int64_t c, int64_t chan
         memcpy(values, (const float *)pixels->data + from, (size_t)count * sizeof(float));
         return;
     }
-    float scale = ((const float *)node->inputs[a[AT_SCALE]]->data)[c],
-          present = ((const float *)node->inputs[a[AT_PRESENT]]->data)[b * channels + c];
-    if (a[AT_ONLY]) {
-        int64_t only = *(const int64_t *)node->inputs[a[AT_ONLY]]->data;
+    float scale = ((const float *)node->inputs[a[LAM_PATCHES_AT_SCALE]]->data)[c],
+          present = ((const float *)node->inputs[a[LAM_PATCHES_AT_PRESENT]]->data)[b * channels + c];
+    if (a[LAM_PATCHES_AT_ONLY]) {
+        int64_t only = *(const int64_t *)node->inputs[a[LAM_PATCHES_AT_ONLY]]->data;
         if (only >= 0 && only != c) present = 0;
     }
     double sums[LANES] = {0}, squares[LANES] = {0};
@@ -43,12 +41,12 @@ static void standardise(const lam_node *node, int64_t b, int64_t c, int64_t chan
         for (int64_t i = first; i < end; i++) {
             float pixel = pixels->dtype == LAM_U8 ? (float)((const uint8_t *)pixels->data)[from + i]
                                                   : (float)((const uint16_t *)pixels->data)[from + i];
-            values[i] = transformed(pixel * scale, a[TRANSFORM]);
+            values[i] = transformed(pixel * scale, a[LAM_PATCHES_TRANSFORM]);
             sums[i - first] += (double)values[i];
         }
     }
     float mean, rstd;
-    if (a[BY_CROP]) {
+    if (a[LAM_PATCHES_BY_CROP]) {
         double centre = total(sums) / (double)count;
         for (int64_t first = 0; first < count; first += LANES) {
             int64_t end = first + LANES < count ? first + LANES : count;
@@ -56,10 +54,10 @@ static void standardise(const lam_node *node, int64_t b, int64_t c, int64_t chan
                 squares[i - first] += ((double)values[i] - centre) * ((double)values[i] - centre);
         }
         mean = (float)centre;
-        rstd = (float)(1.0 / sqrt(total(squares) / (double)count + CROP_EPS));
+        rstd = (float)(1.0 / sqrt(total(squares) / (double)count + LAM_PATCHES_CROP_EPS));
     } else {
-        mean = ((const float *)node->inputs[a[AT_MEAN]]->data)[b * channels + c];
-        rstd = ((const float *)node->inputs[a[AT_MEAN] + 1]->data)[b * channels + c];
+        mean = ((const float *)node->inputs[a[LAM_PATCHES_AT_MEAN]]->data)[b * channels + c];
+        rstd = ((const float *)node->inputs[a[LAM_PATCHES_AT_MEAN] + 1]->data)[b * channels + c];
     }
     for (int64_t i = 0; i < count; i++) values[i] = present != 0.0f ? (values[i] - mean) * rstd : 0.0f;
 }
@@ -67,7 +65,8 @@ static void standardise(const lam_node *node, int64_t b, int64_t c, int64_t chan
 static lam_status patches_forward(lam_node *node) {
     const lam_tensor *pixels = node->inputs[0];
     int64_t batch = pixels->shape[0], channels = pixels->shape[1], size = pixels->shape[2],
-            patch = node->integers[PATCH_SIZE], grid = size / patch, at_ids = node->integers[AT_IDS];
+            patch = node->integers[LAM_PATCHES_SIZE], grid = size / patch,
+            at_ids = node->integers[LAM_PATCHES_AT_IDS];
     const int32_t *ids = at_ids ? node->inputs[at_ids]->data : NULL;
     int64_t used = ids ? node->inputs[at_ids]->count : channels;
     bool by_channel = node->outputs[0]->shape[2] == patch * patch;
@@ -97,22 +96,22 @@ lam_tensor *lam_patches(lam_graph *g, lam_tensor *pixels, const lam_standardise 
     int64_t attributes[8] = {how->patch_size, how->transform, how->by_crop};
     int inputs = 1;
     if (pixels && pixels->dtype != LAM_F32) {
-        attributes[AT_SCALE] = inputs;
+        attributes[LAM_PATCHES_AT_SCALE] = inputs;
         input[inputs++] = how->scale;
-        attributes[AT_PRESENT] = inputs;
+        attributes[LAM_PATCHES_AT_PRESENT] = inputs;
         input[inputs++] = how->present;
         if (!how->by_crop) {
-            attributes[AT_MEAN] = inputs;
+            attributes[LAM_PATCHES_AT_MEAN] = inputs;
             input[inputs++] = how->mean;
             input[inputs++] = how->rstd;
         }
         if (how->only_channel) {
-            attributes[AT_ONLY] = inputs;
+            attributes[LAM_PATCHES_AT_ONLY] = inputs;
             input[inputs++] = how->only_channel;
         }
     }
     if (how->channel_ids) {
-        attributes[AT_IDS] = inputs;
+        attributes[LAM_PATCHES_AT_IDS] = inputs;
         input[inputs++] = how->channel_ids;
     }
     lam_node *node = lam_node_add(g, &patches_op, inputs, input);
