@@ -5,12 +5,6 @@
 #include "model/optimizers/rules.h"
 #include "model/places.h"
 
-/* Of the quintic: chosen by its authors so that small singular values grow fastest, not for convergence to 1. */
-#define A 3.4445f
-#define B (-4.7750f)
-#define C 2.0315f
-enum { STEPS = 5 };
-
 int64_t lam_newton_schulz_workspace(int64_t rows, int64_t columns) {
     int64_t side = rows < columns ? rows : columns;
     return rows * columns + 3 * side * side;
@@ -23,10 +17,10 @@ static lam_status quintic(float *x, float *next, int64_t rows, int64_t columns, 
     int64_t side = tall ? columns : rows, length = tall ? rows : columns, square = side * side;
     float *gram = workspace, *scaled = gram + square, *polynomial = scaled + square;
     LAM_TRY(lam_gemm_f32(tall, !tall, side, side, length, x, columns, x, columns, 0, gram, side));
-    kernels->scale(scaled, gram, square, C);
-    kernels->scale(polynomial, gram, square, B);
+    kernels->scale(scaled, gram, square, LAM_MUON_C);
+    kernels->scale(polynomial, gram, square, LAM_MUON_B);
     LAM_TRY(lam_gemm_f32(false, false, side, side, side, scaled, side, gram, side, 1, polynomial, side));
-    kernels->scale(next, x, rows * columns, A);
+    kernels->scale(next, x, rows * columns, LAM_MUON_A);
     return tall ? lam_gemm_f32(false, false, rows, columns, columns, x, columns, polynomial, columns, 1, next,
                                columns)
                 : lam_gemm_f32(false, false, rows, columns, rows, polynomial, rows, x, columns, 1, next,
@@ -39,7 +33,7 @@ lam_status lam_newton_schulz(float *x, int64_t rows, int64_t columns, float *wor
     float *from = x, *to = workspace;
     double norm = sqrt(lam_sum_of_squares(x, 0, count));
     kernels->scale(x, x, count, norm > 0 ? (float)(1 / norm) : 0);
-    for (int i = 0; i < STEPS; i++) {
+    for (int i = 0; i < LAM_MUON_STEPS; i++) {
         LAM_TRY(quintic(from, to, rows, columns, workspace + count));
         float *swap = from;
         from = to;

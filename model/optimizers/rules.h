@@ -25,6 +25,10 @@ lam_status lam_adamw_step(const lam_update *update, const lam_update_range *rang
  * s -> 3.4445 s - 4.7750 s^3 + 2.0315 s^5 (Jordan et al. 2024: a Newton-Schulz step whose coefficients favour the slope at 0
  * over convergence to 1). Singular values above 0.0016 |x| come to lie between 0.68 and 1.21, smaller ones grow up to
  * 485-fold; zeros stay zeros. `workspace`: lam_newton_schulz_workspace floats. */
+#define LAM_MUON_A 3.4445f
+#define LAM_MUON_B (-4.7750f)
+#define LAM_MUON_C 2.0315f
+#define LAM_MUON_STEPS 5
 lam_status lam_newton_schulz(float *x, int64_t rows, int64_t columns, float *workspace);
 int64_t lam_newton_schulz_workspace(int64_t rows, int64_t columns);
 
