@@ -94,8 +94,8 @@ typedef struct lam_kernels {
     /* y of the above from s, mean and rstd: the same bits. */
     void (*layernorm_again)(const void *s, const float *w, const float *b, void *y, const float *mean,
                             const float *rstd, int64_t rows, int64_t width, const lam_sample_places *places);
-    /* dx (and dr, where not NULL) (+)= d of layernorm + ds (NULL: none); dw, db += ; partial: 2 * blocks *
-     * width floats. */
+    /* dx (and dr, where not NULL) (+)= d of layernorm + ds (NULL: none); dw, db += ; partial: 2 *
+     * lam_column_partials(rows) * width floats. */
     void (*layernorm_backward)(const void *s, const float *w, const float *mean, const float *rstd,
                                const void *dy, const void *ds, void *dx, bool add_x, void *dr, bool add_r,
                                float *dw, float *db, float *partial, int64_t rows, int64_t width,
@@ -177,7 +177,7 @@ typedef struct lam_kernels {
 
     /* parallel.inc.h */
     /* LayerNorm of each head of q and k in x [rows, 3 heads head_dim], v as it is; mean, rstd [rows, 2, heads].
-     * Backward: dx (+)=, gradients += ; partial: 4 * lam_column_blocks(rows) * head_dim floats. */
+     * Backward: dx (+)=, gradients += ; partial: 4 * lam_column_partials(rows) * head_dim floats. */
     void (*head_norm)(const void *x, const lam_head_norm_weights *weights, void *y, float *mean, float *rstd,
                       int64_t rows, int64_t heads, int64_t head_dim, float eps);
     void (*head_norm_backward)(const void *x, const lam_head_norm_weights *weights, const float *mean,
@@ -208,6 +208,16 @@ typedef struct lam_kernels {
 #define LAM_COLUMN_BLOCK_ROWS 128
 static inline int64_t lam_column_blocks(int64_t rows) {
     return (rows + LAM_COLUMN_BLOCK_ROWS - 1) / LAM_COLUMN_BLOCK_ROWS;
+}
+/* A GPU takes blocks of 8 rows and more, 512 of them at most, so that few rows fill it as well. */
+#define LAM_COLUMN_PARTIALS 512
+#define LAM_COLUMN_PARTIAL_ROWS 8
+/* Rows of partial sums that either needs. */
+static inline int64_t lam_column_partials(int64_t rows) {
+    int64_t blocks = lam_column_blocks(rows),
+            device = (rows + LAM_COLUMN_PARTIAL_ROWS - 1) / LAM_COLUMN_PARTIAL_ROWS;
+    if (device > LAM_COLUMN_PARTIALS) device = LAM_COLUMN_PARTIALS;
+    return blocks > device ? blocks : device;
 }
 
 /* Masks do not depend on the instruction set: model/cpu/mask.c. Workspace: bytes. */

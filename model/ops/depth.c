@@ -135,7 +135,7 @@ lam_tensor *lam_depth_layernorm(lam_graph *g, lam_tensor *x, lam_tensor *r, lam_
     node->integers[Y_IS_PLACED] = of_y.place != NULL;
     node->numbers[0] = eps;
     node->saved_bytes = (size_t)(2 * rows) * sizeof(float);
-    node->backward_workspace_bytes = (size_t)(2 * lam_column_blocks(rows) * width) * sizeof(float);
+    node->backward_workspace_bytes = (size_t)(2 * lam_column_partials(rows) * width) * sizeof(float);
     lam_tensor *y = lam_node_output(g, node, lam_graph_activation(g), x->rank, x->shape);
     if (y) y->bound = of_y.count;
     *sum = lam_node_output(g, node, lam_graph_activation(g), x->rank, x->shape);

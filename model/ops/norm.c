@@ -73,7 +73,7 @@ static lam_tensor *build(lam_graph *g, const lam_op *op, int inputs, lam_tensor 
     }
     node->numbers[0] = eps;
     node->saved_bytes = (size_t)(2 * rows) * sizeof(float);
-    node->backward_workspace_bytes = (size_t)(2 * lam_column_blocks(rows) * width) * sizeof(float);
+    node->backward_workspace_bytes = (size_t)(2 * lam_column_partials(rows) * width) * sizeof(float);
     lam_tensor *y = lam_node_output(g, node, lam_graph_activation(g), x->rank, x->shape);
     if (y) y->bound = x->bound;
     if (sum) {

@@ -62,7 +62,7 @@ lam_tensor *lam_head_norm(lam_graph *g, lam_tensor *qkv, lam_tensor *qw, lam_ten
     node->integers[0] = heads;
     node->numbers[0] = eps;
     node->saved_bytes = (size_t)(4 * rows * heads) * sizeof(float);
-    node->backward_workspace_bytes = (size_t)(4 * lam_column_blocks(rows) * qw->count) * sizeof(float);
+    node->backward_workspace_bytes = (size_t)(4 * lam_column_partials(rows) * qw->count) * sizeof(float);
     lam_tensor *y = lam_node_output(g, node, lam_graph_activation(g), qkv->rank, qkv->shape);
     if (y) y->bound = qkv->bound;
     return y;
