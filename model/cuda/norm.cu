@@ -1,0 +1,443 @@
+/* LayerNorm with the addition before it, and its gradient: the CUDA versions of model/cpu/norm.inc.h.
+ *
+ * Bound by bytes, each read or written once: forward x, r, s, y (4 a element and storage byte; 2 without r); backward s, dy,
+ * ds, dx, dr (5; 3 without the sum), and two rows of float32 partial sums for each block of rows.
+ *
+ * Forward: a warp a row, 4 rows a block, the row in registers: up to 64 floats a lane, so widths to 2,048, odd ones to 512; at
+ * most 128 registers, 168 for float32 rows over 1,024. Mean first, then squares about it: no cancellation (Chan, Golub & LeVeque
+ * 1983). Wider rows: a block of 256 threads a row, which is read again from the caches; at most 128 registers.
+ * Backward: a block has all columns of 8 rows and more, a thread 16 bytes of each row and the sums of its columns in registers;
+ * ROWS rows at once pay one barrier and keep enough loads under way. Up to 256 threads and 128 registers, or 1,024 and 64; 2
+ * KiB of shared memory. Beyond the columns of 1,024 threads a loop, with the column sums in memory. */
+#include "model/cuda/placed.cuh"
+#include "model/cuda/vector.cuh"
+
+namespace {
+
+enum { FORWARD_WARPS = 4, WIDE_THREADS = 256 };
+
+template <typename T> struct forward_pass {
+    const T *x, *r;
+    const float *w, *b;
+    T *s, *y;
+    float *mean, *rstd;
+    int64_t rows, width;
+    float eps;
+    lam_sample_places places;
+};
+
+/* The one formula of the output, so that what is computed again has the same bits. */
+__device__ __forceinline__ float normalised(float value, float mean, float rstd, float w, float b) {
+    return fmaf((value - mean) * rstd, w, b);
+}
+
+/* N vectors a lane. */
+template <typename T, int V, int N>
+__global__ void __launch_bounds__(32 * FORWARD_WARPS, N *V > 32 ? 3 : 4)
+    layernorm_rows(const forward_pass<T> n) {
+    int lane = (int)threadIdx.x % 32;
+    int64_t row = (int64_t)blockIdx.x * FORWARD_WARPS + threadIdx.x / 32, width = n.width;
+    if (row >= n.rows) return;
+    lam_raw<T, V> raw[N] = {};
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+        int64_t i = (k * 32 + lane) * V;
+        if (i < width) raw[k] = lam_read<T, V>(n.x + row * width + i);
+    }
+    if (n.r) {
+        int64_t r_row = lam_place_of_row(n.places.r, n.places.tokens, row);
+        if (r_row >= 0) {
+            lam_raw<T, V> other[N] = {};
+#pragma unroll
+            for (int k = 0; k < N; k++) {
+                int64_t i = (k * 32 + lane) * V;
+                if (i < width) other[k] = lam_read<T, V>(n.r + r_row * width + i);
+            }
+            float scale = lam_scale_of(n.places);
+#pragma unroll
+            for (int k = 0; k < N; k++) raw[k] = lam_scaled_sum<T, V>(raw[k], other[k], scale);
+        }
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            int64_t i = (k * 32 + lane) * V;
+            if (i < width) raw[k].write(n.s + row * width + i);
+        }
+    }
+    int64_t y_row = lam_place_of_row(n.places.y, n.places.tokens, row);
+    if (y_row < 0) return;
+    float value[N][V], sum = 0, squares = 0;
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+        raw[k].unpack(value[k]); /* zeros beyond the row */
+#pragma unroll
+        for (int j = 0; j < V; j++) sum += value[k][j];
+    }
+    float mean = lam_warp_sum(sum) / (float)width;
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+        if ((k * 32 + lane) * V >= width) continue;
+#pragma unroll
+        for (int j = 0; j < V; j++) squares = fmaf(value[k][j] - mean, value[k][j] - mean, squares);
+    }
+    float rstd = 1.0f / sqrtf(lam_warp_sum(squares) / (float)width + n.eps);
+    if (lane == 0) {
+        n.mean[row] = mean;
+        n.rstd[row] = rstd;
+    }
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+        int64_t i = (k * 32 + lane) * V;
+        if (i >= width) continue;
+        float w[V], b[V];
+        lam_read_floats<V>(n.w + i, w);
+        lam_read_floats<V>(n.b + i, b);
+#pragma unroll
+        for (int j = 0; j < V; j++) value[k][j] = normalised(value[k][j], mean, rstd, w[j], b[j]);
+        lam_pack<T, V>(value[k]).write(n.y + y_row * width + i);
+    }
+}
+
+/* Every thread reads what it has written itself. */
+template <typename T, int V>
+__global__ void __launch_bounds__(WIDE_THREADS, 2) layernorm_wide(const forward_pass<T> n) {
+    LAM_SHARED(float, partial, [32]);
+    int64_t row = blockIdx.x, width = n.width, first = (int64_t)threadIdx.x * V, step = WIDE_THREADS * V;
+    const T *from = n.x + row * width;
+    if (n.r) {
+        int64_t r_row = lam_place_of_row(n.places.r, n.places.tokens, row);
+        T *to = n.s + row * width;
+        float scale = lam_scale_of(n.places);
+        for (int64_t i = first; i < width; i += step) {
+            lam_raw<T, V> raw = lam_read<T, V>(from + i);
+            if (r_row >= 0) raw = lam_scaled_sum<T, V>(raw, lam_read<T, V>(n.r + r_row * width + i), scale);
+            raw.write(to + i);
+        }
+        from = to;
+    }
+    int64_t y_row = lam_place_of_row(n.places.y, n.places.tokens, row);
+    if (y_row < 0) return; /* the whole block */
+    float value[V], sum = 0, squares = 0;
+    for (int64_t i = first; i < width; i += step) {
+        lam_read<T, V>(from + i).unpack(value);
+#pragma unroll
+        for (int j = 0; j < V; j++) sum += value[j];
+    }
+    float mean = lam_block_sum(sum, partial) / (float)width;
+    for (int64_t i = first; i < width; i += step) {
+        lam_read<T, V>(from + i).unpack(value);
+#pragma unroll
+        for (int j = 0; j < V; j++) squares = fmaf(value[j] - mean, value[j] - mean, squares);
+    }
+    float rstd = 1.0f / sqrtf(lam_block_sum(squares, partial) / (float)width + n.eps);
+    if (threadIdx.x == 0) {
+        n.mean[row] = mean;
+        n.rstd[row] = rstd;
+    }
+    for (int64_t i = first; i < width; i += step) {
+        float w[V], b[V];
+        lam_read<T, V>(from + i).unpack(value);
+        lam_read_floats<V>(n.w + i, w);
+        lam_read_floats<V>(n.b + i, b);
+#pragma unroll
+        for (int j = 0; j < V; j++) value[j] = normalised(value[j], mean, rstd, w[j], b[j]);
+        lam_pack<T, V>(value).write(n.y + y_row * width + i);
+    }
+}
+
+/* y from x, the sum, and mean and rstd. */
+template <typename T, int V>
+__global__ void __launch_bounds__(LAM_ROW_THREADS, 4) layernorm_again_kernel(const forward_pass<T> n) {
+    int64_t row = lam_row_of_warp(), width = n.width;
+    if (row >= n.rows) return;
+    int64_t y_row = lam_place_of_row(n.places.y, n.places.tokens, row);
+    if (y_row < 0) return;
+    float mean = n.mean[row], rstd = n.rstd[row];
+    for (int64_t i = threadIdx.x % 32 * V; i < width; i += 32 * V) {
+        float value[V], w[V], b[V];
+        lam_read<T, V>(n.x + row * width + i).unpack(value);
+        lam_read_floats<V>(n.w + i, w);
+        lam_read_floats<V>(n.b + i, b);
+#pragma unroll
+        for (int j = 0; j < V; j++) value[j] = normalised(value[j], mean, rstd, w[j], b[j]);
+        lam_pack<T, V>(value).write(n.y + y_row * width + i);
+    }
+}
+
+/* ---- backward ---- */
+
+template <typename T> struct backward_pass {
+    const T *s, *dy, *ds;
+    const float *w, *mean, *rstd;
+    T *dx, *dr;
+    bool add_x, add_r;
+    float *partial_w, *partial_b; /* [blocks, width] */
+    int64_t rows, width, each;    /* rows a block */
+    lam_sample_places places;
+};
+
+/* V columns of a row: dx and dr from what reaches the sum, which it may change. */
+template <typename T, int V>
+__device__ __forceinline__ void pass_on(const backward_pass<T> &n, int64_t row, int64_t width, int64_t column,
+                                        float scale, float (&value)[V]) {
+    if (n.dr) {
+        int64_t r_row = lam_place_of_row(n.places.r, n.places.tokens, row);
+        if (r_row >= 0) {
+            float scaled[V];
+#pragma unroll
+            for (int j = 0; j < V; j++) scaled[j] = scale * value[j];
+            lam_write_or_add<T, V>(n.dr + r_row * width + column, scaled, n.add_r);
+        }
+    }
+    if (n.dx) lam_write_or_add<T, V>(n.dx + row * width + column, value, n.add_x);
+}
+
+template <typename T, int V, int ROWS, int THREADS, int BLOCKS>
+__global__ void __launch_bounds__(THREADS, BLOCKS) layernorm_backward_rows(const backward_pass<T> n) {
+    LAM_SHARED(float2, sums, [2][32][ROWS]);
+    int64_t width = n.width, column = (int64_t)threadIdx.x * V, first = blockIdx.x * n.each,
+            end = first + n.each < n.rows ? first + n.each : n.rows;
+    bool inside = column < width;
+    int warp = (int)threadIdx.x / 32, warps = (int)blockDim.x / 32;
+    float w[V] = {0}, sum_w[V] = {0}, sum_b[V] = {0}, r_scale = lam_scale_of(n.places),
+          share = 1.0f / (float)width;
+    if (inside) lam_read_floats<V>(n.w + column, w);
+    int buffer = 0;
+    for (int64_t row = first; row < end; row += ROWS, buffer ^= 1) {
+        lam_raw<T, V> x[ROWS] = {}, d[ROWS] = {}, extra[ROWS] = {};
+        float mean[ROWS] = {0}, rstd[ROWS] = {0}; /* rstd 0: not normalised */
+#pragma unroll
+        for (int k = 0; k < ROWS; k++) {
+            if (row + k >= end) continue;
+            int64_t y_row = lam_place_of_row(n.places.y, n.places.tokens, row + k);
+            if (y_row >= 0) {
+                mean[k] = n.mean[row + k];
+                rstd[k] = n.rstd[row + k];
+            }
+            if (!inside) continue;
+            if (y_row >= 0) {
+                x[k] = lam_read<T, V>(n.s + (row + k) * width + column);
+                d[k] = lam_read<T, V>(n.dy + y_row * width + column);
+            }
+            if (n.ds) extra[k] = lam_read<T, V>(n.ds + (row + k) * width + column);
+        }
+        float2 total[ROWS];
+#pragma unroll
+        for (int k = 0; k < ROWS; k++) {
+            float value[V], up[V];
+            x[k].unpack(value);
+            d[k].unpack(up); /* zeros outside */
+            total[k] = make_float2(0, 0);
+#pragma unroll
+            for (int j = 0; j < V; j++) {
+                float hat = (value[j] - mean[k]) * rstd[k], g = up[j] * w[j];
+                total[k].x += g;
+                total[k].y = fmaf(g, hat, total[k].y);
+                sum_w[j] = fmaf(up[j], hat, sum_w[j]);
+                sum_b[j] += up[j];
+            }
+            total[k].x = lam_warp_sum(total[k].x);
+            total[k].y = lam_warp_sum(total[k].y);
+        }
+        if (warps > 1) { /* the other buffer may still be read */
+            if (threadIdx.x % 32 == 0)
+#pragma unroll
+                for (int k = 0; k < ROWS; k++) sums[buffer][warp][k] = total[k];
+            __syncthreads();
+#pragma unroll
+            for (int k = 0; k < ROWS; k++) total[k] = sums[buffer][0][k];
+            for (int other = 1; other < warps; other++)
+#pragma unroll
+                for (int k = 0; k < ROWS; k++) {
+                    total[k].x += sums[buffer][other][k].x;
+                    total[k].y += sums[buffer][other][k].y;
+                }
+        }
+#pragma unroll
+        for (int k = 0; k < ROWS; k++) {
+            if (!inside || row + k >= end) continue;
+            float value[V], up[V], more[V], a = total[k].x * share, b = total[k].y * share;
+            x[k].unpack(value);
+            d[k].unpack(up);
+            extra[k].unpack(more);
+#pragma unroll
+            for (int j = 0; j < V; j++)
+                value[j] = fmaf(up[j] * w[j] - a - (value[j] - mean[k]) * rstd[k] * b, rstd[k], more[j]);
+            pass_on<T, V>(n, row + k, width, column, r_scale, value);
+        }
+    }
+    if (!inside) return;
+    lam_write_floats<V>(n.partial_w + blockIdx.x * width + column, sum_w);
+    lam_write_floats<V>(n.partial_b + blockIdx.x * width + column, sum_b);
+}
+
+/* A thread has the same columns of every row, and their sums in memory. */
+template <typename T, int V>
+__global__ void __launch_bounds__(WIDE_THREADS, 2) layernorm_backward_wide(const backward_pass<T> n) {
+    LAM_SHARED(float, partial, [32]);
+    int64_t width = n.width, begin = (int64_t)threadIdx.x * V, step = WIDE_THREADS * V,
+            first = blockIdx.x * n.each, end = first + n.each < n.rows ? first + n.each : n.rows;
+    float *sums_w = n.partial_w + blockIdx.x * width, *sums_b = n.partial_b + blockIdx.x * width;
+    float r_scale = lam_scale_of(n.places), share = 1.0f / (float)width;
+#pragma unroll 1
+    for (int64_t i = begin; i < width; i += step) {
+        const float zeros[V] = {0};
+        lam_write_floats<V>(sums_w + i, zeros);
+        lam_write_floats<V>(sums_b + i, zeros);
+    }
+    for (int64_t row = first; row < end; row++) {
+        int64_t y_row = lam_place_of_row(n.places.y, n.places.tokens, row);
+        const T *s = n.s + row * width, *dy = n.dy + y_row * width;
+        float mean = 0, rstd = 0, a = 0, b = 0, value[V] = {0}, up[V] = {0}, w[V] = {0}, more[V] = {0};
+        if (y_row >= 0) {
+            mean = n.mean[row];
+            rstd = n.rstd[row];
+#pragma unroll 1
+            for (int64_t i = begin; i < width; i += step) {
+                float sum_w[V], sum_b[V];
+                lam_read<T, V>(s + i).unpack(value);
+                lam_read<T, V>(dy + i).unpack(up);
+                lam_read_floats<V>(n.w + i, w);
+                lam_read_floats<V>(sums_w + i, sum_w);
+                lam_read_floats<V>(sums_b + i, sum_b);
+#pragma unroll
+                for (int j = 0; j < V; j++) {
+                    float hat = (value[j] - mean) * rstd, g = up[j] * w[j];
+                    a += g;
+                    b = fmaf(g, hat, b);
+                    sum_w[j] = fmaf(up[j], hat, sum_w[j]);
+                    sum_b[j] += up[j];
+                }
+                lam_write_floats<V>(sums_w + i, sum_w);
+                lam_write_floats<V>(sums_b + i, sum_b);
+            }
+            a = lam_block_sum(a, partial) * share;
+            b = lam_block_sum(b, partial) * share;
+        }
+#pragma unroll 1
+        for (int64_t i = begin; i < width; i += step) {
+            if (y_row >= 0) {
+                lam_read<T, V>(s + i).unpack(value);
+                lam_read<T, V>(dy + i).unpack(up);
+                lam_read_floats<V>(n.w + i, w);
+            }
+            if (n.ds) lam_read<T, V>(n.ds + row * width + i).unpack(more);
+            float sum[V];
+#pragma unroll
+            for (int j = 0; j < V; j++)
+                sum[j] = fmaf(up[j] * w[j] - a - (value[j] - mean) * rstd * b, rstd, more[j]);
+            pass_on<T, V>(n, row, width, i, r_scale, sum);
+        }
+    }
+}
+
+/* ---- on the host ---- */
+
+lam_sample_places or_all(const lam_sample_places *places) {
+    if (places) return *places;
+    lam_sample_places all = {};
+    all.tokens = 1;
+    return all;
+}
+
+template <typename T, int V, int N> void launch_rows(const forward_pass<T> &n) {
+    LAM_LAUNCH((layernorm_rows<T, V, N>), (unsigned)lam_blocks(n.rows, FORWARD_WARPS), 32 * FORWARD_WARPS, 0,
+               lam_cuda_stream(), n);
+}
+
+template <typename T, int V> void launch_forward(const forward_pass<T> &n) {
+    if (n.width <= 256) return launch_rows<T, V, 8 / V>(n);
+    if (n.width <= 512) return launch_rows<T, V, 16 / V>(n);
+    if constexpr (V > 1) {
+        if (n.width <= 1024) return launch_rows<T, V, 32 / V>(n);
+        if (n.width <= 2048) return launch_rows<T, V, 64 / V>(n);
+    }
+    LAM_LAUNCH((layernorm_wide<T, V>), (unsigned)n.rows, WIDE_THREADS, 0, lam_cuda_stream(), n);
+}
+
+template <typename T>
+void layernorm(const void *x, const void *r, const float *w, const float *b, void *s, void *y, float *mean,
+               float *rstd, int64_t rows, int64_t width, float eps, const lam_sample_places *places) {
+    lam_sample_places kept = or_all(places);
+    forward_pass<T> n = {(const T *)x, (const T *)r, w,    b,     (T *)s, (T *)y,
+                         mean,         rstd,         rows, width, eps,    kept};
+    if (rows > 0) {
+        if (lam_fits<T>(width, x, r, w, b, s, y))
+            launch_forward<T, lam_vector<T>>(n);
+        else
+            launch_forward<T, 1>(n);
+    }
+    lam_zero_unplaced(n.y, kept.y, kept.y_rows, rows / kept.tokens, kept.tokens, width);
+}
+
+template <typename T>
+void layernorm_again(const void *s, const float *w, const float *b, void *y, const float *mean,
+                     const float *rstd, int64_t rows, int64_t width, const lam_sample_places *places) {
+    lam_sample_places kept = or_all(places);
+    forward_pass<T> n = {};
+    n.x = (const T *)s;
+    n.w = w;
+    n.b = b;
+    n.y = (T *)y;
+    n.mean = const_cast<float *>(mean);
+    n.rstd = const_cast<float *>(rstd);
+    n.rows = rows;
+    n.width = width;
+    n.places = kept;
+    constexpr int V = lam_vector<T>;
+    if (rows > 0) {
+        if (lam_fits<T>(width, s, w, b, y))
+            LAM_LAUNCH((layernorm_again_kernel<T, V>), lam_row_blocks(rows), LAM_ROW_THREADS, 0,
+                       lam_cuda_stream(), n);
+        else
+            LAM_LAUNCH((layernorm_again_kernel<T, 1>), lam_row_blocks(rows), LAM_ROW_THREADS, 0,
+                       lam_cuda_stream(), n);
+    }
+    lam_zero_unplaced(n.y, kept.y, kept.y_rows, rows / kept.tokens, kept.tokens, width);
+}
+
+template <typename T, int V> void launch_backward(const backward_pass<T> &n) {
+    unsigned blocks = (unsigned)lam_blocks(n.rows, n.each);
+    int64_t threads = lam_blocks(lam_blocks(n.width, V), 32) * 32;
+    if (threads <= 256)
+        LAM_LAUNCH((layernorm_backward_rows<T, V, 4, 256, 2>), blocks, (unsigned)threads, 0,
+                   lam_cuda_stream(), n);
+    else if (threads <= 1024)
+        LAM_LAUNCH((layernorm_backward_rows<T, V, 1, 1024, 1>), blocks, (unsigned)threads, 0,
+                   lam_cuda_stream(), n);
+    else
+        LAM_LAUNCH((layernorm_backward_wide<T, V>), blocks, WIDE_THREADS, 0, lam_cuda_stream(), n);
+}
+
+template <typename T>
+void layernorm_backward(const void *s, const float *w, const float *mean, const float *rstd, const void *dy,
+                        const void *ds, void *dx, bool add_x, void *dr, bool add_r, float *dw, float *db,
+                        float *partial, int64_t rows, int64_t width, const lam_sample_places *places) {
+    lam_sample_places kept = or_all(places);
+    int64_t each = lam_rows_a_block(rows), blocks = lam_blocks(rows, each);
+    backward_pass<T> n = {(const T *)s, (const T *)dy, (const T *)ds, w,
+                          mean,         rstd,          (T *)dx,       (T *)dr,
+                          add_x,        add_r,         partial,       partial + blocks * width,
+                          rows,         width,         each,          kept};
+    if (rows > 0) {
+        if (lam_fits<T>(width, s, dy, ds, dx, dr, w, n.partial_w, n.partial_b))
+            launch_backward<T, lam_vector<T>>(n);
+        else
+            launch_backward<T, 1>(n);
+    }
+    if (dw) lam_sum_rows(n.partial_w, blocks, width, width, dw);
+    if (db) lam_sum_rows(n.partial_b, blocks, width, width, db);
+    if (dr && !add_r) lam_zero_unplaced(n.dr, kept.r, kept.r_rows, rows / kept.tokens, kept.tokens, width);
+}
+
+template <typename T> void fill(lam_kernels *table) {
+    table->layernorm = layernorm<T>;
+    table->layernorm_again = layernorm_again<T>;
+    table->layernorm_backward = layernorm_backward<T>;
+}
+
+} // namespace
+
+void lam_cuda_fill_norm(lam_kernels *f32, lam_kernels *bf16) {
+    fill<float>(f32);
+    fill<__nv_bfloat16>(bf16);
+}
