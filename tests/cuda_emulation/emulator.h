@@ -43,11 +43,13 @@ bool lam_emulated_in_stack_guard(const void *address);
 void lam_emulated_describe_thread(char *text, size_t bytes);
 /* Whether something was reported since the last question. */
 bool lam_emulated_take_finding(void);
+bool lam_emulated_has_finding(void);
 /* Leaves the block that the caller is a thread of; the launch has failed. */
 [[noreturn]] void lam_emulated_abandon(void);
 
 /* ---- check.cc ---- */
 
+void lam_emulated_heap_made(void *first, size_t bytes);
 void lam_emulated_memory_allocated(void *address, size_t bytes);
 void lam_emulated_memory_freed(void *address, size_t bytes);
 /* By a copy or a library. */

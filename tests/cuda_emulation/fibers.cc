@@ -3,7 +3,8 @@
  * A fiber is a stack and the place where it was left. It takes threads that have not started one after another, so a
  * kernel without barriers runs on one fiber as a plain loop; a thread that must wait keeps its fiber, and another one goes
  * on. Each warp has the mask of its threads that may run, the block the mask of warps that have any. */
-#include "emulator.h"
+#include "check.h"
+#include <dlfcn.h>
 #include <stdarg.h>
 #include <signal.h>
 #include <stdio.h>
@@ -15,7 +16,7 @@
 enum {
     THREADS_MOST = 1024,
     WARPS_MOST = THREADS_MOST / 32,
-    STACK_BYTES = 64 << 10,
+    STACK_BYTES = LAM_STACK_BYTES,
     GUARD_BYTES = 4 << 10,
     EXCHANGE_BYTES = 128,
     GROUPS = 34, /* of a warp: each lane may still read one and wait in another's */
@@ -68,7 +69,7 @@ static unsigned char *stacks;
 static const lam_emulated_call *call;
 static const void *call_arguments;
 static unsigned block_index[3];
-static int thread_count, warp_count, alive, current;
+static int thread_count, warp_count, alive;
 static unsigned runnable_warps;
 static int at_barrier, barrier_sum;
 static int barrier_result[2];
@@ -83,7 +84,6 @@ static uint64_t random_state;
 
 /* Shared memory. */
 static unsigned char *arena;
-static uint64_t block_serial;
 static size_t shared_used, shared_static;
 struct limit {
     int dynamic;
@@ -94,11 +94,16 @@ static std::unordered_map<const void *, limit> &limits() {
     return all;
 }
 
+/* When lanes of a warp last met at a __syncwarp that was not for all of them. */
+static uint32_t lanes_met[WARPS_MOST][32][32];
+static bool some_lanes_met;
+
 static const char syncwarp[] = "__syncwarp";
 
 const char *lam_emulated_work;
 
-/* Saves the callee's registers of the System V convention on the stack, and goes on where `load` was saved. */
+/* Saves the callee's registers of the System V convention on the stack, and goes on where `load` was saved. It returns
+ * with `ret`, as it was called: fibers wait at the same place mostly, so the processor foresees that and the returns after it. */
 extern "C" void lam_emulated_switch(void **save, void *load);
 asm(R"(
 .text
@@ -121,8 +126,7 @@ lam_emulated_switch:
     popq %r12
     popq %rbx
     popq %rbp
-    popq %rcx
-    jmp *%rcx
+    ret
 .size lam_emulated_switch, .-lam_emulated_switch
 )");
 
@@ -133,12 +137,32 @@ static void describe(char *text, size_t bytes, int t) {
              threads[t].index[2], block_index[0], block_index[1], block_index[2]);
 }
 
+/* " at file:line" of the access that is being checked, where addr2line can tell. */
+static void find_line(char *text, size_t bytes) {
+    Dl_info in;
+    if (!lam_now.code || !dladdr(lam_now.code, &in) || !in.dli_fname) return;
+    char command[600], line[400] = "";
+    ptrdiff_t offset = static_cast<char *>(lam_now.code) - static_cast<char *>(in.dli_fbase) - 1;
+    snprintf(command, sizeof command, "addr2line -e '%s' 0x%tx 2>/dev/null", in.dli_fname, offset);
+    FILE *answer = popen(command, "r");
+    if (answer) {
+        if (!fgets(line, sizeof line, answer)) *line = 0;
+        pclose(answer);
+    }
+    line[strcspn(line, "\n")] = 0;
+    if (*line && *line != '?') snprintf(text, bytes, " at %s", line);
+    lam_now.code = nullptr;
+}
+
 static void print_finding(const char *format, va_list arguments) {
-    char text[1024], where[128] = "";
+    char text[1024], where[128] = "", line[400] = "";
     vsnprintf(text, sizeof text, format, arguments);
-    if (lam_emulated_on_fiber()) describe(where, sizeof where, current);
-    fprintf(stderr, "cuda emulation: %s: %s%s%s\n", lam_emulated_work ? lam_emulated_work : "host", text,
-            *where ? ", " : "", where);
+    if (lam_emulated_on_fiber()) {
+        describe(where, sizeof where, lam_now.thread);
+        find_line(line, sizeof line);
+    }
+    fprintf(stderr, "cuda emulation: %s: %s%s%s%s\n", lam_emulated_work ? lam_emulated_work : "host", text,
+            *where ? ", " : "", where, line);
     if (!lam_emulated_setting().keep_going) abort();
     failed = found = true;
 }
@@ -151,6 +175,7 @@ void lam_emulated_report(const char *format, ...) {
     if (lam_emulated_on_fiber()) lam_emulated_abandon();
 }
 
+bool lam_emulated_has_finding(void) { return found; }
 bool lam_emulated_take_finding(void) {
     bool was = found;
     found = false;
@@ -171,7 +196,10 @@ bool lam_emulated_in_stack_guard(const void *address) {
     uintptr_t a = reinterpret_cast<uintptr_t>(address);
     return in_stacks(a) && (a - reinterpret_cast<uintptr_t>(stacks)) % (STACK_BYTES + GUARD_BYTES) < GUARD_BYTES;
 }
-void lam_emulated_describe_thread(char *text, size_t bytes) { describe(text, bytes, current); }
+void lam_emulated_describe_thread(char *text, size_t bytes) { describe(text, bytes, lam_now.thread); }
+void lam_emulated_describe_thread_of(char *text, size_t bytes, int thread) {
+    snprintf(text, bytes, "thread (%u,%u,%u)", threads[thread].index[0], threads[thread].index[1], threads[thread].index[2]);
+}
 
 /* ---- the turns ---- */
 
@@ -188,7 +216,7 @@ static int pick_bit(unsigned mask) {
 
 /* The next thread that may run: of the same warp while there is one, unless turns are shuffled. -1: none. */
 static int pick(void) {
-    int w = current >> 5;
+    int w = lam_now.thread >> 5;
     if (!warps[w].runnable || order == LAM_SHUFFLED) {
         if (!runnable_warps) return -1;
         w = pick_bit(runnable_warps);
@@ -210,6 +238,7 @@ static void set_waiting(int t) {
 static void switch_to(fiber *next) {
     fiber *from = running;
     running = next;
+    lam_now.stack = next->stack;
     lam_emulated_switch(&from->stack_pointer, next->stack_pointer);
 }
 
@@ -254,8 +283,8 @@ static fiber *fiber_for(int t) {
 
 /* The current thread waits until it is made runnable. */
 static void wait_turn(const char *at, const char *file, int line) {
-    thread &me = threads[current];
-    int mine = current;
+    thread &me = threads[lam_now.thread];
+    int mine = lam_now.thread;
     me.waits_at = at, me.file = file, me.line = line;
     set_waiting(mine);
     int next = pick();
@@ -263,9 +292,9 @@ static void wait_turn(const char *at, const char *file, int line) {
         explain_standstill();
         lam_emulated_abandon();
     }
-    current = next;
+    lam_now.thread = next;
     switch_to(fiber_for(next));
-    current = mine;
+    lam_now.thread = mine;
     me.waits_at = nullptr;
 }
 
@@ -286,10 +315,31 @@ static void open_barrier(void) {
     barrier_result[barrier_phase & 1u] = barrier_sum;
     barrier_phase++;
     barrier_sum = at_barrier = 0;
+    lam_now.barrier_time = ++lam_now.time;
     for (int w = 0; w < warp_count; w++) set_runnable(w, warps[w].present & ~warps[w].ended);
 }
 
+/* __syncwarp orders the memory accesses of its lanes. */
+static void order_lanes(int w, unsigned mask) {
+    lam_now.time++;
+    if (!(warps[w].present & ~mask)) {
+        lam_now.warp_time[w] = lam_now.time;
+        return;
+    }
+    if (!some_lanes_met) memset(lanes_met, 0, sizeof lanes_met);
+    some_lanes_met = true;
+    for (unsigned i = 0; i < 32; i++)
+        for (unsigned j = 0; j < 32; j++)
+            if (mask >> i & mask >> j & 1u) lanes_met[w][i][j] = lam_now.time;
+}
+
+bool lam_emulated_warp_orders(int lane, uint32_t time) {
+    int w = lam_now.thread >> 5;
+    return lam_now.warp_time[w] > time || (some_lanes_met && lanes_met[w][lane][lam_now.thread & 31] > time);
+}
+
 static void finish_group(int w, group *g) {
+    if (g->what == syncwarp) order_lanes(w, g->mask);
     for (group **link = &warps[w].open; *link; link = &(*link)->next)
         if (*link == g) {
             *link = g->next;
@@ -315,10 +365,10 @@ static void thread_ends(int t) {
 static void fiber_main(void) {
     for (;;) {
         fiber *self = running;
-        int t = current;
+        int t = lam_now.thread;
         threads[t].on = self;
         call->run(call->function, call_arguments);
-        current = t;
+        lam_now.thread = t;
         thread_ends(t);
         int next = pick();
         if (next < 0) {
@@ -328,7 +378,7 @@ static void fiber_main(void) {
             lam_emulated_switch(&self->stack_pointer, host_stack_pointer);
             continue;
         }
-        current = next;
+        lam_now.thread = next;
         if (threads[next].on) {
             idle[idle_count++] = self;
             switch_to(threads[next].on);
@@ -377,9 +427,14 @@ static void start(void) {
 }
 
 static void run_block(void) {
-    block_serial++;
+    lam_now.block++;
+    lam_now.time = lam_now.barrier_time = 1;
+    memset(lam_now.warp_time, 0, sizeof lam_now.warp_time);
+    some_lanes_met = false;
+    lam_now.array_count = 0;
     shared_used = shared_static = 0;
     if (call->shared_bytes) {
+        lam_now.arrays[lam_now.array_count++] = {arena, arena + call->shared_bytes, "of dynamic size"};
         memset(arena, 0xff, call->shared_bytes);
         shared_used = (call->shared_bytes + 127) / 128 * 128 + 128;
     }
@@ -403,9 +458,10 @@ static void run_block(void) {
         each.waits_at = nullptr;
         each.copies = each.commits = 0;
     }
-    current = 0;
-    current = pick();
-    running = fiber_for(current);
+    lam_now.thread = 0;
+    lam_now.thread = pick();
+    running = fiber_for(lam_now.thread);
+    lam_now.stack = running->stack;
     lam_emulated_switch(&host_stack_pointer, running->stack_pointer);
     if (failed) reset_fibers();
 }
@@ -426,6 +482,9 @@ bool lam_emulated_run(const lam_emulated_call *launch, const void *arguments) {
     set_signal_stack();
     call = launch;
     call_arguments = arguments;
+    lam_now.arguments = reinterpret_cast<uintptr_t>(arguments);
+    lam_now.arena = arena;
+    lam_now.is_library = false;
     failed = false;
     thread_count = static_cast<int>(call->block[0] * call->block[1] * call->block[2]);
     warp_count = (thread_count + 31) / 32;
@@ -465,14 +524,14 @@ bool lam_emulated_run(const lam_emulated_call *launch, const void *arguments) {
 
 /* ---- what kernels call ---- */
 
-unsigned lam_emulated_thread_index(int axis) { return threads[current].index[axis]; }
+unsigned lam_emulated_thread_index(int axis) { return threads[lam_now.thread].index[axis]; }
 unsigned lam_emulated_block_index(int axis) { return block_index[axis]; }
 unsigned lam_emulated_block_size(int axis) { return static_cast<unsigned>(call->block[axis]); }
 unsigned lam_emulated_grid_size(int axis) { return static_cast<unsigned>(call->grid[axis]); }
-unsigned lam_emulated_lane(void) { return static_cast<unsigned>(current) & 31u; }
+unsigned lam_emulated_lane(void) { return static_cast<unsigned>(lam_now.thread) & 31u; }
 
 static int barrier(int value, const char *file, int line) {
-    release_group(current);
+    release_group(lam_now.thread);
     if (!at_barrier) {
         barrier_file = file, barrier_line = line;
     } else if (barrier_line != line || (barrier_file != file && strcmp(barrier_file, file) != 0)) {
@@ -494,7 +553,7 @@ int __syncthreads_or(int predicate, const char *file, int line) { return barrier
 
 const void *lam_emulated_exchange(unsigned mask, const void *mine, size_t bytes, const char *what, const char *file,
                                   int line) {
-    int t = current;
+    int t = lam_now.thread;
     unsigned bit = 1u << (t & 31);
     warp &w = warps[t >> 5];
     bool forgives = what == syncwarp; /* threads that have ended need not come to it */
@@ -568,7 +627,7 @@ uint64_t lam_emulated_shuffle(unsigned mask, uint64_t value, unsigned bytes, int
 }
 
 void *lam_emulated_shared(lam_emulated_shared_site *site, const char *name) {
-    if (site->block == block_serial) return site->address;
+    if (site->block == lam_now.block) return site->address;
     size_t room = (site->bytes + 127) / 128 * 128 + 128; /* 128 bytes of guard between arrays */
     shared_static += site->bytes;
     limit &known = limits()[call->function];
@@ -579,9 +638,11 @@ void *lam_emulated_shared(lam_emulated_shared_site *site, const char *name) {
         (!known.dynamic && shared_static + call->shared_bytes > LAM_SHARED_DEFAULT))
         lam_emulated_report("too much shared memory: %zu bytes static with %s and %zu dynamic", shared_static, name,
                             call->shared_bytes);
-    site->block = block_serial;
+    site->block = lam_now.block;
     site->address = arena + shared_used;
     memset(site->address, 0xff, room);
+    if (lam_now.array_count == LAM_ARRAYS_MOST) lam_emulated_report("more than %d shared arrays", LAM_ARRAYS_MOST);
+    lam_now.arrays[lam_now.array_count++] = {arena + shared_used, arena + shared_used + site->bytes, name};
     shared_used += room;
     return site->address;
 }
@@ -596,31 +657,24 @@ void __threadfence(void) {}
 void __threadfence_block(void) {}
 void __threadfence_system(void) {}
 void __trap(void) { lam_emulated_report("trap"); }
-void lam_emulated_atomic(const void *address, size_t bytes) {
-    if (reinterpret_cast<uintptr_t>(address) % bytes) lam_emulated_report("misaligned atomic at %p", address);
-}
-void lam_emulated_access(const void *address, size_t bytes, bool) {
-    bool power = bytes <= 16 && !(bytes & (bytes - 1));
-    if (power && reinterpret_cast<uintptr_t>(address) % bytes)
-        lam_emulated_report("misaligned access of %zu bytes at %p", bytes, address);
-}
 
 /* ---- cp.async ---- */
 
 void lam_emulated_copy_later(void *target, const void *source, size_t bytes, size_t source_bytes) {
-    thread &me = threads[current];
+    thread &me = threads[lam_now.thread];
     if (reinterpret_cast<uintptr_t>(target) % bytes || reinterpret_cast<uintptr_t>(source) % bytes)
         lam_emulated_report("misaligned asynchronous copy of %zu bytes from %p to %p", bytes, source, target);
     if (me.copies == COPIES) lam_emulated_report("more than %d asynchronous copies under way", COPIES);
+    lam_emulated_copy_begins(target, bytes, source, source_bytes);
     memset(target, 0xff, bytes);
-    copies[current][me.copies++] = {target, source, bytes, source_bytes, me.commits};
+    copies[lam_now.thread][me.copies++] = {target, source, bytes, source_bytes, me.commits};
 }
 
-void lam_emulated_copies_commit(void) { threads[current].commits++; }
+void lam_emulated_copies_commit(void) { threads[lam_now.thread].commits++; }
 
 void lam_emulated_copies_wait(int groups) {
-    thread &me = threads[current];
-    later *mine = copies[current];
+    thread &me = threads[lam_now.thread];
+    later *mine = copies[lam_now.thread];
     unsigned kept = 0;
     for (unsigned i = 0; i < me.copies; i++) {
         const later each = mine[i];
@@ -628,6 +682,7 @@ void lam_emulated_copies_wait(int groups) {
             mine[kept++] = each;
             continue;
         }
+        lam_emulated_copy_arrives(each.target, each.bytes);
         memcpy(each.target, each.source, each.source_bytes);
         memset(static_cast<unsigned char *>(each.target) + each.source_bytes, 0, each.bytes - each.source_bytes);
     }

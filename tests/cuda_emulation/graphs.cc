@@ -1,5 +1,5 @@
 /* Graphs: what a capture has recorded, instantiated as a plan and run in an order that only its edges restrain. */
-#include "runtime.h"
+#include "order.h"
 #include <algorithm>
 #include <unordered_map>
 
@@ -79,6 +79,14 @@ static cudaError_t make_plan(const CUgraph_st *graph, bool is_body, std::shared_
             }
         }
     }
+    plan->before.assign(plan->steps.size(), std::vector<bool>(plan->steps.size()));
+    for (size_t i = 0; i < plan->steps.size(); i++)
+        for (int before : plan->steps[i].dependencies) {
+            size_t b = static_cast<size_t>(before);
+            for (size_t k = 0; k < b; k++)
+                if (plan->before[b][k]) plan->before[i][k] = true;
+            plan->before[i][b] = true;
+        }
     *out = std::move(plan);
     return cudaSuccess;
 }
@@ -123,6 +131,7 @@ static void run_step(lam_step &step) {
 }
 
 static void run_steps(lam_plan *plan) {
+    lam_order_enter(plan);
     plan->waits_for.clear();
     plan->ready.clear();
     for (size_t i = 0; i < plan->steps.size(); i++) {
@@ -139,10 +148,12 @@ static void run_steps(lam_plan *plan) {
         int now = *chosen;
         *chosen = plan->ready.back();
         plan->ready.pop_back();
+        lam_order_step(now);
         run_step(plan->steps[static_cast<size_t>(now)]);
         for (int next : plan->steps[static_cast<size_t>(now)].followers)
             if (--plan->waits_for[static_cast<size_t>(next)] == 0) plan->ready.push_back(next);
     }
+    lam_order_leave();
 }
 
 void lam_plan_run(lam_plan *plan) {

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 enum { ALIGNMENT = 256, GUARD = 256, GUARD_CHECKED = 64, GUARD_BYTE = 0xa5 };
+static const size_t HUGE = static_cast<size_t>(2) << 20; /* a page */
 static const size_t POISON_MOST = static_cast<size_t>(256) << 20;
 
 static unsigned char *heap;
@@ -23,7 +24,6 @@ static std::map<uintptr_t, lam_pinned> &pinned(void) {
 }
 static unsigned allocation_count;
 static int open_count;
-static size_t opened_bytes;
 static struct sigaction before_fault;
 
 static size_t round_up(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
@@ -83,34 +83,30 @@ static void explain_fault(int signal, siginfo_t *info, void *context) {
 }
 
 static void start(void) {
-    heap_bytes = round_up(lam_emulated_setting().memory, 4096) * 4 + (static_cast<size_t>(64) << 20);
-    void *memory = mmap(nullptr, heap_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    heap_bytes = round_up(lam_emulated_setting().memory, HUGE) * 2 + 32 * HUGE;
+    void *memory = mmap(nullptr, heap_bytes + HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) {
         fprintf(stderr, "cuda emulation: no addresses for device memory\n");
         abort();
     }
-    heap = static_cast<unsigned char *>(memory);
+    heap = reinterpret_cast<unsigned char *>(round_up(reinterpret_cast<uintptr_t>(memory), HUGE));
     madvise(heap, heap_bytes, MADV_HUGEPAGE);
+    lam_emulated_heap_made(heap, heap_bytes);
     struct sigaction action = {};
     action.sa_sigaction = explain_fault;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     sigaction(SIGSEGV, &action, &before_fault);
 }
 
-static void protect(int protection, size_t from, size_t to) {
-    size_t first = from / 4096 * 4096, last = round_up(to, 4096);
-    if (last > first) mprotect(heap + first, last - first, protection);
-}
+/* The whole range that was ever used, to whole huge pages: then each call is short. */
+static void protect(int protection) { mprotect(heap, round_up(heap_high, HUGE), protection); }
 
 void lam_device_open(void) {
-    if (open_count++ || !heap) return;
-    opened_bytes = heap_high;
-    protect(PROT_READ | PROT_WRITE, 0, opened_bytes);
+    if (!open_count++ && heap_high) protect(PROT_READ | PROT_WRITE);
 }
 
 void lam_device_close(void) {
-    if (--open_count || !heap) return;
-    protect(PROT_NONE, 0, opened_bytes);
+    if (!--open_count && heap_high) protect(PROT_NONE);
 }
 
 cudaError_t lam_device_allocate(void **pointer, size_t bytes) {
@@ -138,11 +134,12 @@ cudaError_t lam_device_allocate(void **pointer, size_t bytes) {
     heap_next = at + room;
     unsigned char *memory = heap + at + GUARD;
     if (at + room > heap_high) heap_high = at + room;
-    protect(PROT_READ | PROT_WRITE, at, at + room);
+    lam_device_open();
+    protect(PROT_READ | PROT_WRITE);
     memset(heap + at, GUARD_BYTE, GUARD);
     memset(memory, 0xff, bytes < POISON_MOST ? bytes : POISON_MOST);
     memset(memory + bytes, GUARD_BYTE, payload - bytes + GUARD);
-    if (!open_count) protect(PROT_NONE, at, at + room);
+    lam_device_close();
     lam_allocation one = {reinterpret_cast<uintptr_t>(memory), bytes, ++allocation_count};
     allocations()[one.address] = one;
     heap_used += payload;
@@ -158,8 +155,8 @@ bool lam_device_free(void *pointer) {
     lam_emulated_memory_freed(pointer, found->second.bytes);
     heap_used -= payload;
     allocations().erase(found);
-    size_t first = round_up(static_cast<size_t>(static_cast<unsigned char *>(pointer) - heap), 4096);
-    size_t last = (static_cast<size_t>(static_cast<unsigned char *>(pointer) - heap) + payload) / 4096 * 4096;
+    size_t first = round_up(static_cast<size_t>(static_cast<unsigned char *>(pointer) - heap), HUGE);
+    size_t last = (static_cast<size_t>(static_cast<unsigned char *>(pointer) - heap) + payload) / HUGE * HUGE;
     if (last > first) madvise(heap + first, last - first, MADV_DONTNEED);
     return true;
 }

@@ -1,5 +1,6 @@
 /* The rest of the runtime: errors, the device, memory calls, launches, and how one piece of work is run. */
-#include "runtime.h"
+#include "check.h"
+#include "order.h"
 #include <algorithm>
 #include <stdio.h>
 
@@ -114,6 +115,13 @@ static void copy_rows(lam_work *work) {
 void lam_work_run(lam_work *work) {
     const char *before = lam_emulated_work;
     lam_emulated_work = work->name;
+    if (lam_emulated_is_checked()) lam_order_begin_work(work->name);
+    if (work->kind != LAM_KERNEL) { /* one thread of one block */
+        lam_now.block++;
+        lam_now.thread = 0;
+        lam_now.time = lam_now.barrier_time = 1;
+        lam_now.is_library = true;
+    }
     switch (work->kind) {
     case LAM_KERNEL:
         if (!lam_emulated_run(&work->call, work->arguments)) lam_set_device_error(cudaErrorLaunchFailure);

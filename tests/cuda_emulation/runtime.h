@@ -112,7 +112,8 @@ struct lam_step {
 struct lam_plan {
     std::vector<lam_step> steps;
     std::vector<cudaGraphConditionalHandle> handles;
-    std::vector<int> waits_for, ready; /* while it runs */
+    std::vector<int> waits_for, ready;     /* while it runs */
+    std::vector<std::vector<bool>> before; /* [step][other]: `other` is done when `step` begins */
     ~lam_plan();
 };
 struct CUgraphExec_st {

@@ -8,7 +8,8 @@
  *     lazy        only what the stream that is waited for needs: shows work that should have waited for other streams
  *     shuffled    any of it
  *     eager       everything at once, in the order of the calls: shows nothing */
-#include "runtime.h"
+#include "check.h"
+#include "order.h"
 #include <algorithm>
 #include <thread>
 #include <time.h>
@@ -18,12 +19,14 @@ struct record {
     uint64_t position; /* done when the stream has executed so many items */
     double seconds;
     bool done;
+    lam_clock clock;
 };
 struct item {
     lam_work *work;
     std::shared_ptr<lam_plan> plan;
     std::shared_ptr<record> mark;
     bool waits; /* for the mark, else it sets it */
+    std::shared_ptr<const lam_clock> host; /* what was done for the host at the call; NULL where nothing is checked */
 };
 struct capture {
     CUgraph_st *graph;
@@ -40,6 +43,7 @@ struct CUstream_st {
     uint64_t enqueued, executed;
     std::shared_ptr<capture> session;
     std::vector<cudaGraphNode_t> dependencies;
+    lam_clock clock;
 };
 struct CUevent_st {
     unsigned flags;
@@ -70,6 +74,15 @@ bool lam_stream_is_valid(cudaStream_t stream) {
 }
 bool lam_is_captured(cudaStream_t stream) { return object(stream)->session != nullptr; }
 
+/* What the host knows to be done. */
+static std::shared_ptr<lam_clock> host_clock;
+static void host_learns(const lam_clock &clock) {
+    if (!lam_emulated_is_checked()) return;
+    auto learned = std::make_shared<lam_clock>(clock); /* a new one: items hold the old */
+    if (host_clock) lam_clock_join(learned.get(), *host_clock);
+    host_clock = std::move(learned);
+}
+
 static double seconds(void) {
     timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -85,6 +98,9 @@ static bool is_blocked(const CUstream_st *s) {
 static void run_head(CUstream_st *s) {
     item head = std::move(s->queue.front());
     s->queue.pop_front();
+    if (head.host) lam_clock_join(&s->clock, *head.host);
+    if (head.waits) lam_clock_join(&s->clock, head.mark->clock);
+    if (lam_emulated_is_checked() && (head.work || head.plan)) lam_order_begin_item(s->number, &s->clock);
     if (lam_device_error() == cudaSuccess) {
         if (head.work) lam_work_run(head.work);
         if (head.plan) lam_plan_run(head.plan.get());
@@ -96,6 +112,7 @@ static void run_head(CUstream_st *s) {
     s->executed++;
     if (head.mark && !head.waits) {
         head.mark->done = true;
+        head.mark->clock = s->clock;
         head.mark->seconds = seconds();
     }
 }
@@ -147,19 +164,24 @@ static void run_to(CUstream_st *s, uint64_t position) {
     lam_device_close();
 }
 
-void lam_run_stream(cudaStream_t stream) { run_to(object(stream), object(stream)->enqueued); }
+void lam_run_stream(cudaStream_t stream) {
+    CUstream_st *s = object(stream);
+    run_to(s, s->enqueued);
+    host_learns(s->clock);
+}
 void lam_run_everything(void) {
-    for (size_t i = streams().size(); i-- > 0;) run_to(streams()[i], streams()[i]->enqueued);
+    for (size_t i = streams().size(); i-- > 0;) lam_run_stream(streams()[i]);
 }
 
 static void push(CUstream_st *s, item &&one) {
     s->queue.push_back(std::move(one));
+    s->queue.back().host = host_clock;
     s->enqueued++;
 }
 
 static std::shared_ptr<record> push_record(CUstream_st *s) {
-    auto mark = std::make_shared<record>(record{s, s->enqueued + 1, 0.0, false});
-    push(s, {nullptr, nullptr, mark, false});
+    auto mark = std::make_shared<record>(record{s, s->enqueued + 1, 0.0, false, {}});
+    push(s, {nullptr, nullptr, mark, false, nullptr});
     return mark;
 }
 
@@ -168,9 +190,9 @@ static void order_with_legacy(CUstream_st *s) {
     if (is_legacy(s)) {
         for (CUstream_st *other : streams())
             if (is_blocking(other) && !other->queue.empty() && !other->session)
-                push(s, {nullptr, nullptr, push_record(other), true});
+                push(s, {nullptr, nullptr, push_record(other), true, nullptr});
     } else if (is_blocking(s) && !streams()[0]->queue.empty()) {
-        push(s, {nullptr, nullptr, push_record(streams()[0]), true});
+        push(s, {nullptr, nullptr, push_record(streams()[0]), true, nullptr});
     }
 }
 
@@ -256,7 +278,7 @@ cudaError_t lam_submit(cudaStream_t stream, lam_work *work) {
         if (error != cudaSuccess) return lam_work_free(work), error;
     }
     lam_work_enqueued(work, false);
-    enqueue(s, {work, nullptr, nullptr, false});
+    enqueue(s, {work, nullptr, nullptr, false, nullptr});
     return lam_device_error();
 }
 
@@ -264,7 +286,7 @@ cudaError_t lam_submit_plan(cudaStream_t stream, const std::shared_ptr<lam_plan>
     CUstream_st *s = object(stream);
     if (s->session) return add_captured(s, cudaGraphNodeTypeGraph, nullptr, plan);
     lam_plan_enqueued(plan.get());
-    enqueue(s, {nullptr, plan, nullptr, false});
+    enqueue(s, {nullptr, plan, nullptr, false, nullptr});
     return lam_device_error();
 }
 
@@ -445,7 +467,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
     CUstream_st *s = object(stream);
     cudaError_t error = lam_waiting_call(stream);
     if (error != cudaSuccess) return lam_remember(error);
-    if (s->queue.empty()) return cudaSuccess;
+    if (s->queue.empty()) return host_learns(s->clock), cudaSuccess;
     run_to(s, s->executed + 1);
     return lam_device_error() != cudaSuccess ? lam_remember(lam_device_error()) : cudaErrorNotReady;
 }
@@ -474,7 +496,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
         invalidate(s->session);
         return lam_remember(cudaErrorStreamCaptureIsolation);
     }
-    if (event->last && !event->last->done) enqueue(s, {nullptr, nullptr, event->last, true});
+    if (event->last && (!event->last->done || lam_emulated_is_checked())) enqueue(s, {nullptr, nullptr, event->last, true, nullptr});
     return cudaSuccess;
 }
 
@@ -519,7 +541,8 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
     LAM_ENTER;
     if (!event) return lam_remember(cudaErrorInvalidResourceHandle);
     if (event->session) return lam_remember(cudaErrorCapturedEvent);
-    if (!event->last || event->last->done) return cudaSuccess;
+    if (!event->last) return cudaSuccess;
+    if (event->last->done) return host_learns(event->last->clock), cudaSuccess;
     cudaError_t error = lam_unsafe_call();
     if (error != cudaSuccess) return lam_remember(error);
     CUstream_st *s = event->last->stream;
@@ -534,6 +557,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     cudaError_t error = lam_unsafe_call();
     if (error != cudaSuccess) return lam_remember(error);
     if (event->last && !event->last->done) run_to(event->last->stream, event->last->position);
+    if (event->last) host_learns(event->last->clock);
     return lam_remember(lam_device_error());
 }
 
