@@ -179,6 +179,8 @@ void lam_gradient_pass(const lam_node *node, lam_tensor *to, const void *gradien
 /* Mean and reciprocal deviation that each row of a target is standardised with: unbiased variance + 1e-6. */
 void lam_target_scales(const float *target, int64_t rows, int64_t length, float *mean, float *rstd);
 int64_t lam_masked_count(const float *mask, int64_t tokens);
+/* Of a node of fourier_loss. */
+lam_fourier_shape lam_fourier_shape_of(const lam_node *node);
 lam_node *const *lam_graph_nodes(const lam_graph *graph,
                                  int64_t *count); /* in the order of the forward pass */
 /* Adds a run of an operation that took `seconds` to what it has done (model/profile.c). */

@@ -17,7 +17,7 @@ static int64_t square_root(int64_t n) {
     return root;
 }
 
-static lam_fourier_shape shape_of(const lam_node *node) {
+lam_fourier_shape lam_fourier_shape_of(const lam_node *node) {
     const lam_tensor *x = node->inputs[0];
     lam_fourier_shape s = {.form = (lam_fourier_form)node->integers[LAM_FOURIER_AT_FORM],
                            .channels = node->integers[LAM_FOURIER_AT_CHANNELS],
@@ -85,7 +85,7 @@ static void fill_scales(const lam_node *node, const lam_fourier_shape *s, const 
 }
 
 static lam_status fourier_forward(lam_node *node) {
-    lam_fourier_shape s = shape_of(node);
+    lam_fourier_shape s = lam_fourier_shape_of(node);
     const lam_tensor *x = node->inputs[0];
     const float *target = node->inputs[1]->data, *mask = node->inputs[2]->data,
                 *weight = node->inputs[3]->data;
@@ -117,7 +117,7 @@ static lam_status fourier_forward(lam_node *node) {
 }
 
 static lam_status fourier_backward(lam_node *node) {
-    lam_fourier_shape s = shape_of(node);
+    lam_fourier_shape s = lam_fourier_shape_of(node);
     lam_tensor *x = node->inputs[0];
     const float *mask = node->inputs[2]->data, *weight = node->inputs[3]->data;
     int64_t h = s.height, w = s.width, half = s.half, sample = s.tokens * s.length;
@@ -145,7 +145,7 @@ static lam_status fourier_backward(lam_node *node) {
 
 /* One transform: forward does two and backward one, and the graph counts backward as twice forward. */
 static double fourier_flops(const lam_node *node) {
-    lam_fourier_shape s = shape_of(node);
+    lam_fourier_shape s = lam_fourier_shape_of(node);
     double rows = 2.0 * (double)(s.images * s.height * s.width * 2 * s.half),
            columns = 2.0 * (double)(s.images * s.half * 4 * s.height * s.height);
     return (rows + columns) * (double)node->inputs[0]->shape[0];
@@ -164,7 +164,7 @@ static bool fits(lam_graph *g, const lam_node *node, const lam_tensor *target, c
             channels = node->integers[LAM_FOURIER_AT_CHANNELS];
     bool layout = x->rank == 3 &&
                   (x->shape[2] == area * channels || (x->shape[2] == area && x->shape[1] % channels == 0));
-    lam_fourier_shape s = layout ? shape_of(node) : (lam_fourier_shape){0};
+    lam_fourier_shape s = layout ? lam_fourier_shape_of(node) : (lam_fourier_shape){0};
     int64_t places = s.grid * s.grid * (s.by_channel ? channels : 1);
     if (layout && s.tokens == places && target->count == x->count &&
         mask->count == x->shape[0] * x->shape[1] && weight->count == x->shape[0])
@@ -186,7 +186,7 @@ lam_tensor *lam_fourier_loss(lam_graph *g, lam_tensor *prediction, lam_tensor *t
     node->integers[LAM_FOURIER_AT_PATCH_SIZE] = how->patch_size;
     node->integers[LAM_FOURIER_AT_CHANNELS] = how->channels;
     if (!fits(g, node, target, mask, weight)) return NULL;
-    lam_fourier_shape s = shape_of(node);
+    lam_fourier_shape s = lam_fourier_shape_of(node);
     int64_t batch = prediction->shape[0];
     size_t planes = (size_t)plane_count(&s) * sizeof(float),
            spectrum = (size_t)spectrum_count(&s) * sizeof(float);
