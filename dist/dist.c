@@ -8,7 +8,7 @@
 #include "dist/internal.h"
 
 struct lam_dist {
-    int rank, world_size;
+    int rank, world_size, local_rank;
     const char *library;
     bool mpi;
 };
@@ -29,7 +29,8 @@ lam_status lam_dist_open(lam_dist **out) {
     dist->library = "self";
     lam_status status = LAM_OK;
     if (launcher_seen()) {
-        LAM_TRY_GOTO(lam_mpi_open(&dist->rank, &dist->world_size, &dist->library), done);
+        LAM_TRY_GOTO(lam_mpi_open(&dist->rank, &dist->world_size, &dist->local_rank,
+                                  &dist->library), done);
         dist->mpi = true;
         if (dist->world_size > 1) LAM_TRY_GOTO(lam_watchdog_start(dist->rank), done);
     } else {
@@ -60,7 +61,15 @@ void lam_dist_close(lam_dist **dist) {
 
 int lam_dist_rank(const lam_dist *dist) { return dist->rank; }
 int lam_dist_world_size(const lam_dist *dist) { return dist->world_size; }
+int lam_dist_local_rank(const lam_dist *dist) { return dist->local_rank; }
 const char *lam_dist_library(const lam_dist *dist) { return dist->library; }
+
+void lam_dist_begin_wait(lam_dist *dist, const char *what) {
+    if (dist->world_size > 1) lam_watchdog_enter(what);
+}
+void lam_dist_end_wait(lam_dist *dist) {
+    if (dist->world_size > 1) lam_watchdog_leave();
+}
 
 static lam_status all_reduce(lam_dist *dist, lam_mpi_operation operation, void *values, int64_t count,
                              const char *name) {

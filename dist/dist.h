@@ -40,6 +40,11 @@ lam_status lam_dist_broadcast(lam_dist *dist, void *bytes, size_t size, int root
 /* Rank r's part of `sizes[r]` bytes goes to rank 0's `all` (concatenated; NULL on other ranks). sizes known to all. */
 lam_status lam_dist_gather(lam_dist *dist, const void *bytes, const int64_t *sizes, void *all);
 lam_status lam_dist_barrier(lam_dist *dist);
+/* Around a wait of another kind for other ranks, so that the watchdog sees it. */
+void lam_dist_begin_wait(lam_dist *dist, const char *what);
+void lam_dist_end_wait(lam_dist *dist);
+/* Which of the ranks on this host, from 0 on. */
+int lam_dist_local_rank(const lam_dist *dist);
 /* Every rank gives its status and returns the first failing rank's (by rank), with its message. A rank never stays
  * behind in a collective because another failed. */
 lam_status lam_dist_agree(lam_dist *dist, lam_status status);

@@ -10,7 +10,7 @@ extern "C" {
 
 typedef enum lam_mpi_operation { LAM_MPI_SUM_F64, LAM_MPI_MAX_I64 } lam_mpi_operation;
 
-lam_status lam_mpi_open(int *rank, int *world_size, const char **library);
+lam_status lam_mpi_open(int *rank, int *world_size, int *local_rank, const char **library);
 void lam_mpi_close(void);
 lam_status lam_mpi_all_reduce(lam_mpi_operation operation, void *values, int64_t count);
 lam_status lam_mpi_start_sum_f32(float *values, int64_t count);

@@ -17,7 +17,7 @@ static lam_status check(int code, const char *call) {
     LAM_FAIL(LAM_ERROR_EXTERNAL, "%s failed: %s", call, text);
 }
 
-lam_status lam_mpi_open(int *rank, int *world_size, const char **library) {
+lam_status lam_mpi_open(int *rank, int *world_size, int *local_rank, const char **library) {
     static char version[MPI_MAX_LIBRARY_VERSION_STRING + 1];
     int initialized = 0, provided = 0, length = 0;
     MPI_Initialized(&initialized);
@@ -27,6 +27,11 @@ lam_status lam_mpi_open(int *rank, int *world_size, const char **library) {
     LAM_TRY(check(MPI_Comm_rank(MPI_COMM_WORLD, rank), "MPI_Comm_rank"));
     LAM_TRY(check(MPI_Comm_size(MPI_COMM_WORLD, world_size), "MPI_Comm_size"));
     LAM_TRY(check(MPI_Get_library_version(version, &length), "MPI_Get_library_version"));
+    MPI_Comm host;
+    LAM_TRY(check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host),
+                  "MPI_Comm_split_type"));
+    LAM_TRY(check(MPI_Comm_rank(host, local_rank), "MPI_Comm_rank"));
+    LAM_TRY(check(MPI_Comm_free(&host), "MPI_Comm_free"));
     version[strcspn(version, ",\n")] = 0; /* Open MPI adds who packed it */
     *library = version;
     return LAM_OK;

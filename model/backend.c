@@ -100,6 +100,18 @@ void lam_backend_forget(const lam_backend *backend, lam_recording *recording) {
     if (recording) backend->forget(recording);
 }
 
+lam_status lam_backend_allocate_pinned(const lam_backend *backend, void **out, size_t bytes) {
+    return backend->allocate_pinned(out, bytes);
+}
+void lam_backend_release_pinned(const lam_backend *backend, void *memory) {
+    if (memory) backend->release_pinned(memory);
+}
+lam_status lam_backend_mark(const lam_backend *backend, int slot) { return backend->mark(slot); }
+lam_status lam_backend_reached(const lam_backend *backend, int slot, bool *yes) {
+    return backend->reached(slot, yes);
+}
+lam_status lam_backend_await(const lam_backend *backend, int slot) { return backend->await(slot); }
+
 void (*lam_backend_function(const lam_backend *backend, const char *name))(void) {
     return backend->on_host ? NULL : (void (*)(void))(uintptr_t)dlsym(module, name);
 }

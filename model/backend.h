@@ -38,6 +38,16 @@ lam_status lam_backend_recorded(const lam_backend *backend, lam_recording **out)
 lam_status lam_backend_replay(const lam_backend *backend, lam_recording *recording);
 void lam_backend_forget(const lam_backend *backend, lam_recording *recording); /* NULL allowed */
 
+/* Host memory that the device copies from and to by itself. */
+lam_status lam_backend_allocate_pinned(const lam_backend *backend, void **out, size_t bytes);
+void lam_backend_release_pinned(const lam_backend *backend, void *memory); /* NULL allowed */
+
+/* A place in the work given so far, and whether the device has come to it. Slots 0 to LAM_BACKEND_MARKS - 1. */
+enum { LAM_BACKEND_MARKS = 4 };
+lam_status lam_backend_mark(const lam_backend *backend, int slot);
+lam_status lam_backend_reached(const lam_backend *backend, int slot, bool *yes);
+lam_status lam_backend_await(const lam_backend *backend, int slot);
+
 /* A function that the module exports, by name (model/cuda/update.h, dist/nccl.h); NULL: it has none. */
 void (*lam_backend_function(const lam_backend *backend, const char *name))(void);
 

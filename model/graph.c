@@ -256,6 +256,7 @@ void *lam_tensor_data(const lam_tensor *t) {
     if (!t->is_input) return copied(t, t->data, (void **)(uintptr_t)&t->host);
     return t->backend->sent() == LAM_OK ? t->host : NULL;
 }
+void *lam_tensor_device(const lam_tensor *t) { return t->data; }
 lam_dtype lam_tensor_dtype(const lam_tensor *t) { return t->dtype; }
 int lam_tensor_rank(const lam_tensor *t) { return t->rank; }
 int64_t lam_tensor_dim(const lam_tensor *t, int axis) { return t->shape[axis]; }

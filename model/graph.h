@@ -67,6 +67,8 @@ lam_tensor *lam_keep_forward(lam_graph *graph, lam_tensor *tensor, const char *n
 /* Valid after lam_graph_plan. On another device: of an input the host memory that the next forward pass sends; of anything else
  * a copy on the host, which waits for the device and is good until the next call for this tensor. NULL: no memory for it. */
 void *lam_tensor_data(const lam_tensor *tensor);
+/* Where it lies on the device, valid after lam_graph_plan: for what is given to the device with the graph's own work. */
+void *lam_tensor_device(const lam_tensor *tensor);
 lam_dtype lam_tensor_dtype(const lam_tensor *tensor);
 int lam_tensor_rank(const lam_tensor *tensor);
 int64_t lam_tensor_dim(const lam_tensor *tensor, int axis);

@@ -121,6 +121,9 @@ struct lam_backend {
     lam_status (*choose)(const int64_t *value, const int64_t *limits, int count);
     lam_status (*choice)(int k);
     lam_status (*chosen)(void);
+    lam_status (*mark)(int slot); /* as in model/backend.h */
+    lam_status (*reached)(int slot, bool *yes);
+    lam_status (*await)(int slot);
     void (*set_step)(int64_t step); /* for stochastic rounding: read by kernels from device memory */
     const char *(*device)(void);
     void (*memory)(size_t *free, size_t *total);

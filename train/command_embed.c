@@ -12,6 +12,7 @@
 #include "base/provenance.h"
 #include "base/records.h"
 #include "train/checkpoint.h"
+#include "train/device.h"
 #include "train/embedder.h"
 #include "train/import.h"
 #include "train/levels.h"
@@ -172,8 +173,9 @@ done:
     return status;
 }
 
-static lam_status open_all(const lam_arguments *a, lam_shards **shards, source *s, lam_embedder *e,
-                           lam_crop **crops, int64_t *count) {
+static lam_status open_all(const lam_arguments *a, int local_rank, lam_shards **shards, source *s,
+                           lam_embedder *e, lam_crop **crops, int64_t *count) {
+    const lam_backend *backend = lam_backend_cpu();
     const char *pool_name = lam_option_text(a, "pool");
     lam_pool pool = !strcmp(pool_name, "cls")       ? LAM_POOL_CLS
                     : !strcmp(pool_name, "channel") ? LAM_POOL_CHANNEL
@@ -190,7 +192,13 @@ static lam_status open_all(const lam_arguments *a, lam_shards **shards, source *
     int64_t size = crop_size(s, a);
     LAM_TRY(lam_crops_list(*shards, size, lam_option_int(a, "crops"), (uint64_t)lam_option_int(a, "seed"),
                            crops, count));
-    return lam_embedder_open(e, *shards, s->network, s->handmade, size, block, pool,
+    if (s->network) {
+        char device[160];
+        LAM_TRY(lam_device_open(a, local_rank, &backend));
+        lam_device_describe(backend, device, sizeof device);
+        lam_log_info("embedding on %s", device);
+    }
+    return lam_embedder_open(e, *shards, s->network, backend, s->handmade, size, block, pool,
                              lam_option_int(a, "batch"), lam_option_int(a, "views"),
                              lam_option_flag(a, "strict"));
 }
@@ -207,7 +215,7 @@ static lam_status run(const lam_arguments *a) {
     bool first = lam_dist_rank(dist) == 0;
     if (!first) lam_log_set_silent(true);
     lam_status status = LAM_OK;
-    LAM_TRY_GOTO(lam_dist_agree(dist, open_all(a, &shards, &s, &embedder, &crops, &count)), done);
+    LAM_TRY_GOTO(lam_dist_agree(dist, open_all(a, lam_dist_local_rank(dist), &shards, &s, &embedder, &crops, &count)), done);
     LAM_TRY_GOTO(lam_embed_crops(&embedder, dist, crops, count, &vectors), done);
     if (first) status = write_rows(&s, a, shards, crops, count, vectors, &embedder);
     status = lam_dist_agree(dist, status);
@@ -252,6 +260,7 @@ static const lam_option options[] = {
      "the moving average of the weights (optim.ema) instead of the last ones", .required = false},
     {"batch", LAM_OPTION_INT, "N", "32", "crops that go through the network at once", .minimum = 1,
      .maximum = 65536},
+    LAM_DEVICE_OPTION,
     {"strict", LAM_OPTION_FLAG, NULL, NULL, "a damaged image ends the command instead of being left out",
      .required = false},
     {.name = NULL}};

@@ -1,4 +1,5 @@
 #include "train/commands.h"
+#include "train/device.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -197,20 +198,23 @@ static lam_status train(lam_trainer *t, const lam_start *start, bool json) {
     lam_metrics *metrics = NULL;
     lam_gemm_limit products = {0};
     double limit = 0;
+    char device[160], speed[48] = "";
     totals sum = {0};
     lam_status status = LAM_OK;
     const lam_settings *s = t->settings;
     /* Small enough to be quick, large enough to be a product like the step's. */
     double part = t->micro_batch < 4 ? 1 : 4 / (double)t->micro_batch;
-    LAM_TRY_GOTO(lam_dist_agree(t->dist, lam_gemm_limit_measure(t->graphs.graph[0], part, 0.3, &products)),
-                 done);
+    if (!t->device) /* the limit of a GPU is not measured here */
+        LAM_TRY_GOTO(lam_dist_agree(t->dist, lam_gemm_limit_measure(t->graphs.graph[0], part, 0.3, &products)),
+                     done);
     limit = products.flops_per_s;
+    lam_device_describe(t->backend, device, sizeof device);
+    if (limit > 0) snprintf(speed, sizeof speed, ", products at %.1f GFLOP/s", limit / 1e9);
     lam_log_info("%s: %" PRId64 " parameters, %" PRId64 " steps of %" PRId64 " crops (%" PRId64
                  " an epoch), %" PRId64 " images to train, %" PRId64
-                 " to validate; cpu, %s, %d threads, %d ranks (%s), products at %.1f GFLOP/s",
+                 " to validate; %s, %d ranks (%s)%s",
                  s->out, lam_network_elements(t->network), t->steps, s->global_batch, t->steps_per_epoch,
-                 t->split.train_count, t->split.validation_count, t->state.isa, t->state.threads,
-                 t->world_size, t->state.mpi, limit / 1e9);
+                 t->split.train_count, t->split.validation_count, device, t->world_size, t->state.mpi, speed);
     print_memory(t);
     LAM_TRY_GOTO(stopped_before_the_first_step(t), done);
     LAM_TRY_GOTO(lam_run_begin(t, start, limit, &metrics), done);
@@ -268,8 +272,10 @@ static lam_status run(const lam_arguments *a) {
     if (status == LAM_OK && lam_dist_rank(dist) == 0)
         status = lam_run_look(lam_config_text(config, "train.out"), &start);
     status = lam_dist_agree(dist, status);
+    const lam_backend *backend = lam_backend_cpu();
+    if (status == LAM_OK) status = lam_dist_agree(dist, lam_device_open(a, lam_dist_local_rank(dist), &backend));
     if (status == LAM_OK) {
-        status = lam_trainer_open(&trainer, dist, config, !start.resume);
+        status = lam_trainer_open(&trainer, dist, backend, config, !start.resume);
         if (status == LAM_OK) {
             status = train(&trainer, &start, lam_option_json(a));
             lam_trainer_close(&trainer);
@@ -288,6 +294,7 @@ static const lam_option options[] = {
     {.name = "strict-resume",
      .kind = LAM_OPTION_FLAG,
      .help = "as --resume, but refuse where the resume would not be bit-exact"},
+    LAM_DEVICE_OPTION,
     {.name = "help-config", .kind = LAM_OPTION_FLAG, .help = "print every key of the configuration and end"},
     {.name = NULL}};
 

@@ -10,7 +10,7 @@
 #include "data/sample.h"
 #include "train/features.h"
 
-static lam_status open_network(lam_embedder *e, int64_t block) {
+static lam_status open_network(lam_embedder *e, const lam_backend *backend, int64_t block) {
     lam_mae_config *model = &e->network->settings.model;
     LAM_TRY(lam_isa_select());
     model->pixel_type = lam_shards_pixel_type(e->shards) == LAM_PIXEL_U8 ? LAM_U8 : LAM_U16;
@@ -18,7 +18,7 @@ static lam_status open_network(lam_embedder *e, int64_t block) {
                 "--block %" PRId64 ": the network has %" PRId64 " blocks", block, model->depth);
     LAM_TRY(lam_network_match(e->network, e->shards, e->channel_map));
     LAM_TRY(lam_feeder_create(&e->feeder, e->network, e->shards, e->channel_map));
-    LAM_TRY(lam_graph_create(&e->graph, e->network->parameters, lam_backend_cpu()));
+    LAM_TRY(lam_graph_create(&e->graph, e->network->parameters, backend));
     bool hidden = e->pool == LAM_POOL_HIDDEN;
     if (block == LAM_EVERY_BLOCK) {
         e->blocks = model->depth;
@@ -33,14 +33,14 @@ static lam_status open_network(lam_embedder *e, int64_t block) {
     return LAM_OK;
 }
 
-static lam_status open_all(lam_embedder *e, int64_t block) {
+static lam_status open_all(lam_embedder *e, const lam_backend *backend, int64_t block) {
     LAM_TRY(lam_alloc_array((void **)&e->channel_map, e->channels, sizeof(int64_t)));
     LAM_TRY(lam_alloc_array((void **)&e->present, e->batch * e->channels, 1));
     LAM_TRY(lam_alloc_array(&e->pixels, e->batch * e->channels,
                             (size_t)(e->crop_size * e->crop_size) * sizeof(uint16_t)));
     for (int64_t c = 0; c < e->channels; c++) e->channel_map[c] = c;
     if (e->network)
-        LAM_TRY(open_network(e, block));
+        LAM_TRY(open_network(e, backend, block));
     else
         e->width = lam_feature_count(e->handmade, e->channels);
     if (e->views == 1) return LAM_OK;
@@ -49,7 +49,8 @@ static lam_status open_all(lam_embedder *e, int64_t block) {
     return lam_alloc_array((void **)&e->view, e->batch * e->width, sizeof(float));
 }
 
-lam_status lam_embedder_open(lam_embedder *e, lam_shards *shards, lam_network *network, bool handmade,
+lam_status lam_embedder_open(lam_embedder *e, lam_shards *shards, lam_network *network,
+                             const lam_backend *backend, bool handmade,
                              int64_t crop_size, int64_t block, lam_pool pool, int64_t batch, int64_t views,
                              bool strict) {
     memset(e, 0, sizeof *e);
@@ -64,7 +65,7 @@ lam_status lam_embedder_open(lam_embedder *e, lam_shards *shards, lam_network *n
     lam_status status = network ? lam_network_take_channels(network, shards) : LAM_OK;
     e->channels = network ? network->channels : lam_shards_channels(shards);
     if (status == LAM_OK && !strict) status = lam_alloc_array((void **)&e->damaged, batch, 1);
-    if (status == LAM_OK) status = open_all(e, block);
+    if (status == LAM_OK) status = open_all(e, backend, block);
     if (status != LAM_OK) lam_embedder_close(e);
     return status;
 }

@@ -41,7 +41,8 @@ enum { LAM_EVERY_BLOCK = -1 };
 /* Set network or handmade, pool, batch and views by the arguments. block 0: the last; LAM_EVERY_BLOCK: all,
  * side by side. strict: a damaged frame is
  * LAM_ERROR_FORMAT; else the crop's vector is NaN. */
-lam_status lam_embedder_open(lam_embedder *embedder, lam_shards *shards, lam_network *network, bool handmade,
+lam_status lam_embedder_open(lam_embedder *embedder, lam_shards *shards, lam_network *network,
+                             const lam_backend *backend, bool handmade,
                              int64_t crop_size, int64_t block, lam_pool pool, int64_t batch, int64_t views,
                              bool strict);
 void lam_embedder_close(lam_embedder *embedder);

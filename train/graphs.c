@@ -14,10 +14,10 @@ double lam_mask_level_ratio(double first, double last, int64_t level) {
 }
 
 /* Index of the graph that keeps as many patches as the network of this ratio; a new one where none does. */
-static lam_status add(lam_graphs *graphs, lam_parameters *parameters, const lam_settings *settings,
-                      const lam_mae_config *model, int64_t batch, int64_t *index) {
+static lam_status add(lam_graphs *graphs, lam_parameters *parameters, const lam_backend *backend,
+                      const lam_settings *settings, const lam_mae_config *model, int64_t batch, int64_t *index) {
     int64_t k = graphs->count;
-    LAM_TRY(lam_graph_create(&graphs->graph[k], parameters, lam_backend_cpu()));
+    LAM_TRY(lam_graph_create(&graphs->graph[k], parameters, backend));
     graphs->count++;
     graphs->model[k] = *model;
     lam_step_plan_start(graphs->graph[k], settings);
@@ -34,8 +34,8 @@ static lam_status add(lam_graphs *graphs, lam_parameters *parameters, const lam_
     return LAM_OK;
 }
 
-static lam_status open_all(lam_graphs *graphs, lam_parameters *parameters, const lam_settings *s,
-                           int64_t batch, int64_t optimizer_bytes) {
+static lam_status open_all(lam_graphs *graphs, lam_parameters *parameters, const lam_backend *backend,
+                           const lam_settings *s, int64_t batch, int64_t optimizer_bytes) {
     double last = s->mask_ratio_end > 0 ? s->mask_ratio_end : s->model.mask_ratio;
     for (int64_t level = 0; level < LAM_MASK_LEVELS; level++) {
         lam_mae_config model = s->model;
@@ -43,17 +43,17 @@ static lam_status open_all(lam_graphs *graphs, lam_parameters *parameters, const
         if (level > 0 && model.mask_ratio == graphs->model[graphs->count - 1].mask_ratio)
             graphs->of_level[level] = graphs->of_level[level - 1];
         else
-            LAM_TRY(add(graphs, parameters, s, &model, batch, &graphs->of_level[level]));
+            LAM_TRY(add(graphs, parameters, backend, s, &model, batch, &graphs->of_level[level]));
     }
     LAM_TRY(lam_step_plan_finish(graphs->graph, graphs->count, s, optimizer_bytes));
     for (int64_t k = 0; k < graphs->count; k++) lam_graph_profile(graphs->graph[k], true);
     return LAM_OK;
 }
 
-lam_status lam_graphs_open(lam_graphs *graphs, lam_parameters *parameters, const lam_settings *settings,
-                           int64_t batch, int64_t optimizer_bytes) {
+lam_status lam_graphs_open(lam_graphs *graphs, lam_parameters *parameters, const lam_backend *backend,
+                           const lam_settings *settings, int64_t batch, int64_t optimizer_bytes) {
     memset(graphs, 0, sizeof *graphs);
-    lam_status status = open_all(graphs, parameters, settings, batch, optimizer_bytes);
+    lam_status status = open_all(graphs, parameters, backend, settings, batch, optimizer_bytes);
     if (status != LAM_OK) lam_graphs_close(graphs);
     return status;
 }

@@ -27,8 +27,8 @@ typedef struct lam_graphs {
 } lam_graphs;
 
 /* Builds, differentiates and plans; the parameters are borrowed. */
-lam_status lam_graphs_open(lam_graphs *graphs, lam_parameters *parameters, const lam_settings *settings,
-                           int64_t batch, int64_t optimizer_bytes);
+lam_status lam_graphs_open(lam_graphs *graphs, lam_parameters *parameters, const lam_backend *backend,
+                           const lam_settings *settings, int64_t batch, int64_t optimizer_bytes);
 void lam_graphs_close(lam_graphs *graphs);
 /* As lam_graph_op_times, over all of them. */
 int64_t lam_graphs_op_times(const lam_graphs *graphs, lam_op_time *times, int64_t maximum);

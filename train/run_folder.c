@@ -260,7 +260,8 @@ static lam_status write_first_line(const lam_trainer *t, const lam_start *start,
     snprintf(hash, sizeof hash, "%016" PRIx64, t->state.shards_hash);
     lam_json *line = lam_json_object(), *run = lam_provenance(start->command_line),
              *bytes = lam_json_object(), *shared = lam_json_object();
-    lam_json_set_text(run, "device", "cpu");
+    lam_json_set_text(run, "device", lam_backend_name(t->backend));
+    if (t->device) lam_json_set_text(run, "gpu", lam_backend_device(t->backend));
     lam_json_set_text(run, "isa", t->state.isa);
     lam_json_set_int(run, "threads", t->state.threads);
     lam_json_set_int(run, "world_size", t->world_size);
@@ -360,6 +361,7 @@ lam_status lam_run_begin(lam_trainer *t, const lam_start *start, double limit, l
     t->saved = t->state.step;
     if (t->rank == 0) status = open_files(t, start, found != 0, limit, metrics);
     LAM_TRY(lam_dist_agree(t->dist, status));
+    LAM_TRY(lam_dist_agree(t->dist, lam_trainer_push(t)));
     return lam_dist_agree(t->dist, lam_loader_seek(t->loader, t->state.step));
 }
 
@@ -372,6 +374,7 @@ lam_status lam_run_checkpoint(lam_trainer *t, lam_metrics *metrics) {
         state.damaged_samples += (int64_t)damaged;
         const char *run = t->settings->out;
         status = lam_metrics_sync(metrics, &state.metrics_bytes);
+        if (status == LAM_OK) status = lam_trainer_pull(t);
         if (status == LAM_OK)
             status = lam_checkpoint_write(run, t->network, &t->optimizer, t->average, &state,
                                           state.step / t->steps_per_epoch);

@@ -71,7 +71,7 @@ static lam_status build_graphs(lam_trainer *t) {
                 t->world_size);
     t->micro_batch = s->micro_batch > 0 && s->micro_batch < share ? s->micro_batch : share;
     t->model = s->model;
-    return lam_graphs_open(&t->graphs, t->network->parameters, s, t->micro_batch,
+    return lam_graphs_open(&t->graphs, t->network->parameters, t->backend, s, t->micro_batch,
                            lam_trainer_optimizer_bytes(t));
 }
 
@@ -117,6 +117,46 @@ done:
     return status;
 }
 
+static lam_status open_device(lam_trainer *t) {
+    const lam_settings *s = t->settings;
+    lam_parameters *p = t->network->parameters;
+    lam_cuda_range *held = NULL;
+    int64_t held_count = 0;
+    if (t->backend == lam_backend_cpu()) return LAM_OK;
+    LAM_TRY(lam_alloc_array((void **)&held, p->entries, sizeof *held));
+    for (int64_t i = 0; i < p->entries && s->bias_layout != LAM_BIAS_ALL; i++) {
+        if (!lam_bias_is_layout(&p->entry[i])) continue;
+        int64_t begin = p->entry[i].offset + lam_bias_held_first(&p->entry[i], s->model.embed_dim, s->bias_layout);
+        held[held_count++] = (lam_cuda_range){begin, begin + 3 * s->model.embed_dim};
+    }
+    lam_device_step_options options = {.backend = t->backend,
+                                       .dist = t->dist,
+                                       .parameters = p,
+                                       .graphs = t->graphs.graph,
+                                       .io = t->graphs.io,
+                                       .graph_count = t->graphs.count,
+                                       .optimizer = s->optimizer,
+                                       .average = t->average != NULL,
+                                       .held = held,
+                                       .held_count = held_count};
+    lam_status status = lam_device_step_open(&t->device, &options);
+    lam_free(held);
+    return status;
+}
+
+lam_status lam_trainer_push(lam_trainer *t) {
+    if (!t->device) return LAM_OK;
+    LAM_TRY(lam_parameters_push(t->network->parameters));
+    return lam_device_step_push(t->device, t->optimizer.arena, t->average, t->state.updates, t->state.skipped,
+                                t->state.skipped_in_row);
+}
+
+lam_status lam_trainer_pull(lam_trainer *t) {
+    if (!t->device) return LAM_OK;
+    LAM_TRY(lam_parameters_pull(t->network->parameters));
+    return lam_device_step_pull(t->device, t->optimizer.arena, t->average);
+}
+
 static lam_status open_all(lam_trainer *t) {
     int64_t *channel_map = NULL;
     LAM_TRY(open_loaders(t));
@@ -131,6 +171,7 @@ static lam_status open_all(lam_trainer *t) {
     LAM_TRY(lam_optimizer_open(&t->optimizer, t->settings->optimizer, p));
     if (t->settings->ema > 0) LAM_TRY(lam_alloc_array((void **)&t->average, p->trainable, sizeof(float)));
     if (t->rank == 0) LAM_TRY(load_pictured(t));
+    LAM_TRY(open_device(t));
     lam_run_state *s = &t->state;
     s->seed = t->settings->seed;
     s->shards_hash = lam_shards_hash(t->shards);
@@ -138,14 +179,19 @@ static lam_status open_all(lam_trainer *t) {
     s->threads = lam_threads();
     strncpy(s->isa, lam_isa_name(), sizeof s->isa - 1);
     strncpy(s->mpi, lam_dist_library(t->dist), sizeof s->mpi - 1);
-    lam_gemm_library(s->gemm, sizeof s->gemm);
+    if (t->device)
+        strncpy(s->gemm, lam_backend_device(t->backend), sizeof s->gemm - 1);
+    else
+        lam_gemm_library(s->gemm, sizeof s->gemm);
     strncpy(s->version, lam_version, sizeof s->version - 1);
     return LAM_OK;
 }
 
-lam_status lam_trainer_open(lam_trainer *t, lam_dist *dist, lam_config *config, bool fresh) {
+lam_status lam_trainer_open(lam_trainer *t, lam_dist *dist, const lam_backend *backend, lam_config *config,
+                            bool fresh) {
     memset(t, 0, sizeof *t);
     t->dist = dist;
+    t->backend = backend;
     t->rank = lam_dist_rank(dist);
     t->world_size = lam_dist_world_size(dist);
     lam_status status = lam_isa_select();
@@ -170,6 +216,7 @@ lam_status lam_trainer_open(lam_trainer *t, lam_dist *dist, lam_config *config, 
 void lam_trainer_close(lam_trainer *t) {
     lam_loader_close(&t->loader);
     lam_loader_close(&t->validation);
+    lam_device_step_close(&t->device);
     lam_graphs_close(&t->graphs);
     lam_feeder_free(&t->feeder);
     lam_split_free(&t->split);
@@ -282,11 +329,9 @@ static lam_status update(lam_trainer *t, double *lr, double beta1, double gradie
     return LAM_OK;
 }
 
-/* Keeps the weights, counts, and ends the run after too many in a row. */
-static lam_status skip(lam_trainer *t, const lam_step_result *r) {
-    const char *name = lam_first_non_finite(t->network->parameters, t->network->parameters->gradients);
-    t->state.skipped++;
-    t->state.skipped_in_row++;
+/* The step was skipped, state counts it: says so, and ends the run after too many in a row. `name`: of the first parameter whose
+ * gradient is not finite; NULL: none. */
+static lam_status skip(lam_trainer *t, const lam_step_result *r, const char *name) {
     if (r->rows == 0) {
         lam_log_warning("step %" PRId64 ": every image of the batch is damaged; no update",
                         t->state.step + 1);
@@ -303,7 +348,87 @@ static lam_status skip(lam_trainer *t, const lam_step_result *r) {
     return LAM_OK;
 }
 
+/* ---- a step on a device ---- */
+
+static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+
+/* Nothing is due after `step` steps that needs the weights of that moment. */
+static bool may_go_on(const lam_trainer *t, int64_t step) {
+    const lam_settings *s = t->settings;
+    return step < t->steps && !t->stop_next && !due(step, s->checkpoint_every) && !due(step, s->pictures_every) &&
+           !(t->validation && due(step, s->validate_every));
+}
+
+/* *stop: a rank was told to; the step is not given. */
+static lam_status give(lam_trainer *t, int64_t step, bool *stop) {
+    const lam_settings *s = t->settings;
+    const lam_batch *batch = NULL;
+    lam_step_result counted = {0};
+    double start = lam_now(), waited = lam_loader_waited_ms(t->loader);
+    lam_status status = lam_loader_next(t->loader, &batch);
+    LAM_TRY(count_rows(t, status, batch, &counted));
+    *stop = counted.stop;
+    if (*stop) return LAM_OK;
+    int64_t at = t->graphs.of_level[lam_mask_level(step, t->steps)];
+    lam_cuda_update_input terms = {.beta2 = s->beta2,
+                                   .eps = s->eps,
+                                   .weight_decay = s->weight_decay,
+                                   .momentum = s->momentum,
+                                   .warmup = s->own_warmup * (double)t->steps,
+                                   .clip_norm = s->clip_norm,
+                                   .ema = s->ema,
+                                   .rows = counted.rows};
+    lam_schedule_at(&s->schedule, step, &terms.lr, &terms.beta1);
+    t->model = t->graphs.model[at];
+    double weight = counted.rows ? 1.0 / (double)counted.rows : 0;
+    for (int64_t begin = 0; begin < batch->rows && status == LAM_OK; begin += t->micro_batch) {
+        lam_batch_feed(&t->graphs.io[at], &t->feeder, batch, begin, step, weight, true);
+        lam_graph_set_step(t->graphs.graph[at], step);
+        status = lam_device_step_give(t->device, at, begin == 0, begin + t->micro_batch >= batch->rows, &terms);
+    }
+    LAM_TRY(lam_dist_agree(t->dist, status));
+    t->given[t->given_count++] = (struct lam_given_step){
+        .rows = counted.rows, .data_wait_ms = lam_loader_waited_ms(t->loader) - waited, .start = start};
+    return LAM_OK;
+}
+
+/* The oldest given step: waits for it and counts it. */
+static lam_status finish(lam_trainer *t, lam_step_result *r) {
+    lam_cuda_update_outcome outcome;
+    LAM_TRY(lam_device_step_outcome(t->device, &outcome));
+    r->rows = t->given[0].rows;
+    r->data_wait_ms = t->given[0].data_wait_ms;
+    r->seconds = lam_now() - t->given[0].start;
+    t->given[0] = t->given[1];
+    t->given_count--;
+    if (t->given_count) t->given[0].start = lam_now(); /* from here on the device works for it alone */
+    r->loss = outcome.loss;
+    r->gradient_norm = outcome.gradient_norm;
+    r->lr = outcome.rate;
+    r->skipped = outcome.skipped_now != 0;
+    t->state.updates = outcome.updates;
+    t->state.skipped = outcome.skipped;
+    t->state.skipped_in_row = outcome.skipped_in_row;
+    const lam_parameters *p = t->network->parameters;
+    bool named = r->skipped && outcome.first_non_finite != LAM_CUDA_NO_ENTRY;
+    if (r->skipped) LAM_TRY(skip(t, r, named ? p->entry[outcome.first_non_finite].name : NULL));
+    t->state.step++;
+    t->damaged = lam_loader_damaged_samples(t->loader);
+    return LAM_OK;
+}
+
+static lam_status step_on_device(lam_trainer *t, lam_step_result *r) {
+    memset(r, 0, sizeof *r);
+    r->stop = t->stop_next;
+    if (!t->given_count && !r->stop) LAM_TRY(give(t, t->state.step, &r->stop));
+    if (r->stop) return LAM_OK;
+    if (t->given_count == 1 && may_go_on(t, t->state.step + 1))
+        LAM_TRY(give(t, t->state.step + 1, &t->stop_next));
+    return finish(t, r);
+}
+
 lam_status lam_trainer_step(lam_trainer *t, lam_step_result *r) {
+    if (t->device) return step_on_device(t, r);
     const lam_settings *s = t->settings;
     lam_parameters *p = t->network->parameters;
     const lam_batch *batch = NULL;
@@ -329,7 +454,9 @@ lam_status lam_trainer_step(lam_trainer *t, lam_step_result *r) {
     r->gradient_norm = sqrt(lam_sum_of_squares(p->gradients, 0, p->trainable));
     r->skipped = r->rows == 0 || !isfinite(r->loss) || !isfinite(r->gradient_norm);
     if (r->skipped) {
-        LAM_TRY(skip(t, r));
+        t->state.skipped++;
+        t->state.skipped_in_row++;
+        LAM_TRY(skip(t, r, lam_first_non_finite(p, p->gradients)));
     } else {
         double scale =
             s->clip_norm > 0 && r->gradient_norm > s->clip_norm ? s->clip_norm / r->gradient_norm : 1;
@@ -352,6 +479,7 @@ static lam_status validate_rows(lam_trainer *t, double sums[2]) {
         for (int64_t begin = 0; begin < batch->rows; begin += t->micro_batch) {
             lam_batch_feed(io, &t->feeder, batch, begin, FIXED_MASK_STEP, 1, false);
             LAM_TRY(lam_graph_forward(t->graphs.graph[0]));
+            lam_graph_hold_weights(t->graphs.graph[0], true);
             const float *losses = lam_tensor_data(io->sample_loss),
                         *weights = lam_tensor_data(io->sample_weight);
             for (int64_t i = 0; i < t->micro_batch; i++) {
@@ -386,9 +514,12 @@ static void use_trained(lam_trainer *t) {
 
 lam_status lam_trainer_validate(lam_trainer *t, double *loss) {
     double sums[2] = {0, 0};
+    LAM_TRY(lam_dist_agree(t->dist, lam_trainer_pull(t)));
     use_averaged(t);
     lam_status status = validate_rows(t, sums);
+    lam_graph_hold_weights(t->graphs.graph[0], false);
     use_trained(t);
+    if (status == LAM_OK) status = lam_trainer_push(t);
     LAM_TRY(lam_dist_agree(t->dist, status));
     LAM_TRY(lam_dist_sum_f64(t->dist, sums, 2));
     *loss = sums[0] / sums[1];
@@ -396,10 +527,12 @@ lam_status lam_trainer_validate(lam_trainer *t, double *loss) {
 }
 
 lam_status lam_trainer_draw(lam_trainer *t, const char *path) {
+    LAM_TRY(lam_trainer_pull(t));
     lam_batch_feed(&t->graphs.io[0], &t->feeder, t->pictured, 0, FIXED_MASK_STEP, 1, false);
     use_averaged(t);
     lam_status status = lam_graph_forward(t->graphs.graph[0]);
     use_trained(t);
     LAM_TRY(status);
+    LAM_TRY(lam_trainer_push(t));
     return lam_draw_reconstructions(&t->settings->model, &t->graphs.io[0], t->picture_crops, path);
 }

@@ -12,6 +12,7 @@
 #include "data/loader.h"
 #include "dist/dist.h"
 #include "train/checkpoint.h"
+#include "train/device_step.h"
 #include "train/graphs.h"
 #include "train/metrics.h"
 #include "train/network.h"
@@ -23,6 +24,7 @@ extern "C" {
 
 typedef struct lam_trainer {
     lam_dist *dist; /* borrowed */
+    const lam_backend *backend;
     int rank, world_size;
     lam_shards *shards; /* owned, as everything below */
     lam_network *network;
@@ -42,15 +44,27 @@ typedef struct lam_trainer {
     lam_status sent_status; /* of the first start that failed */
     lam_batch *pictured;    /* rank 0: crops that are drawn at every picture */
     int64_t picture_crops;
+    lam_device_step *device; /* the step on another device; NULL: on the CPU */
+    struct lam_given_step {
+        int64_t rows;
+        double data_wait_ms, start;
+    } given[2];         /* to the device and not finished, in order */
+    int64_t given_count;
+    bool stop_next; /* a rank was told to stop when the step behind the given ones was to begin */
     lam_lock *lock; /* rank 0: of the run folder, from lam_run_begin on */
 } lam_trainer;
 
 /* Takes over `config` in every case. fresh: train.init is going to be read, so it is looked at before memory is planned; a run
  * that is resumed may do without it. */
-lam_status lam_trainer_open(lam_trainer *trainer, lam_dist *dist, lam_config *config, bool fresh);
+lam_status lam_trainer_open(lam_trainer *trainer, lam_dist *dist, const lam_backend *backend, lam_config *config,
+                            bool fresh);
 void lam_trainer_close(lam_trainer *trainer);
 /* Of the rule's arenas and of the average of weights. */
 int64_t lam_trainer_optimizer_bytes(const lam_trainer *trainer);
+/* Weights, arenas, average and counts between the host and the device; nothing on the CPU. Pushed before the first step, pulled
+ * before what is on the host is used. */
+lam_status lam_trainer_push(lam_trainer *trainer);
+lam_status lam_trainer_pull(lam_trainer *trainer);
 
 typedef struct lam_step_result {
     double loss, gradient_norm, lr;
@@ -59,7 +73,8 @@ typedef struct lam_step_result {
     bool stop, within; /* a rank was told to stop: no step was done; it was begun */
     double data_wait_ms, seconds;
 } lam_step_result;
-/* One step at state.step: loads, computes, updates, counts. Where a rank is told to stop, before it or between its
+/* One step at state.step (on a device the next one is given to it before this one is waited for, where nothing is due in
+ * between): loads, computes, updates, counts. Where a rank is told to stop, before it or between its
  * micro-batches, all ranks give the step up: the state is that of the last finished step, and the loader must be sought anew. */
 lam_status lam_trainer_step(lam_trainer *trainer, lam_step_result *result);
 /* Mean loss over the validation images: fixed crops, fixed masks of model.mask_ratio. */

@@ -23,6 +23,7 @@ struct state {
     cudaStream_t current; /* stream, or while an alternative of a recording is given, that */
     cudaGraph_t bodies[MOST_CHOICES];
     bool in_body;
+    cudaEvent_t marks[LAM_BACKEND_MARKS];
     cudaEvent_t sent, taken; /* inputs have left the host; have been taken from where they arrive */
     int64_t *step;
     void *workspace;
@@ -101,6 +102,22 @@ lam_status sent(void) {
 void set_step(int64_t step) {
     /* From pageable memory: the value is taken before the call returns. */
     lam_cuda_launched(cudaMemcpyAsync(the.step, &step, sizeof step, cudaMemcpyHostToDevice, the.stream), "step");
+}
+
+lam_status mark(int slot) {
+    TRY_CUDA(cudaEventRecord(the.marks[slot], the.stream));
+    return LAM_OK;
+}
+
+lam_status reached(int slot, bool *yes) {
+    cudaError_t error = cudaEventQuery(the.marks[slot]);
+    *yes = error == cudaSuccess;
+    return *yes || error == cudaErrorNotReady ? LAM_OK : failed(error, "a step");
+}
+
+lam_status await(int slot) {
+    TRY_CUDA(cudaEventSynchronize(the.marks[slot]));
+    return LAM_OK;
 }
 
 /* ---- errors ---- */
@@ -288,6 +305,8 @@ lam_status open(void) {
     the.current = the.stream;
     TRY_CUDA(cudaEventCreateWithFlags(&the.sent, cudaEventDisableTiming));
     TRY_CUDA(cudaEventCreateWithFlags(&the.taken, cudaEventDisableTiming));
+    for (cudaEvent_t &event : the.marks)
+        TRY_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync));
     TRY_CUDA(cudaMalloc((void **)&the.step, sizeof *the.step));
     TRY_CUDA(cudaMemset(the.step, 0, sizeof *the.step));
     TRY_CUDA(cudaMalloc(&the.workspace, WORKSPACE_BYTES));
@@ -334,6 +353,9 @@ extern "C" lam_status lam_cuda_open(const lam_backend **out, int device) {
     backend.recorded = recorded;
     backend.replay = replay;
     backend.forget = forget;
+    backend.mark = mark;
+    backend.reached = reached;
+    backend.await = await;
     backend.choose = choose;
     backend.choice = choice;
     backend.chosen = chosen;

@@ -74,7 +74,7 @@ static void distances(lam_shards *shards, lam_network *network, lam_pool pool, i
     ok(lam_dist_open(&dist));
     ok(lam_crops_list(shards, SIZE, 0, 0, &crops, &count));
     assert_int_equal(count, IMAGES);
-    ok(lam_embedder_open(&e, shards, network, true, SIZE, 0, pool, 3, views, true));
+    ok(lam_embedder_open(&e, shards, network, lam_backend_cpu(), true, SIZE, 0, pool, 3, views, true));
     ok(lam_embed_crops(&e, dist, crops, count, &vectors));
     double largest = 0;
     for (int64_t j = 0; j < e.width; j++) largest = fmax(largest, fabs((double)vectors[j]));
@@ -148,7 +148,7 @@ static float *embed(const char *file, const char *folder, lam_pool pool, int64_t
     ok(lam_network_read(&network, file, NULL));
     ok(lam_dist_open(&dist));
     ok(lam_crops_list(shards, SIZE, 0, 0, &crops, &count));
-    ok(lam_embedder_open(&e, shards, network, false, SIZE, 0, pool, 3, 1, true));
+    ok(lam_embedder_open(&e, shards, network, lam_backend_cpu(), false, SIZE, 0, pool, 3, 1, true));
     assert_int_equal(e.width, width);
     ok(lam_embed_crops(&e, dist, crops, count, &vectors));
     lam_embedder_close(&e);

@@ -59,7 +59,7 @@ static void graphs_of_a_schedule(void **state) {
         ok(lam_parameters_create(&p));
         ok(lam_mae_parameters(p, &s.model));
         ok(lam_parameters_layout(p, 1));
-        ok(lam_graphs_open(&graphs, p, &s, 2, 0));
+        ok(lam_graphs_open(&graphs, p, lam_backend_cpu(), &s, 2, 0));
         for (int64_t level = 0; level < LAM_MASK_LEVELS; level++) {
             int64_t at = graphs.of_level[level];
             assert_in_range(at, 0, graphs.count - 1);
@@ -106,7 +106,7 @@ static void refusals(void **state) {
     ok(lam_parameters_create(&p));
     ok(lam_mae_parameters(p, &s.model));
     ok(lam_parameters_layout(p, 1));
-    assert_int_equal(lam_graphs_open(&graphs, p, &s, 2, 0), LAM_ERROR_CONFIG);
+    assert_int_equal(lam_graphs_open(&graphs, p, lam_backend_cpu(), &s, 2, 0), LAM_ERROR_CONFIG);
     assert_non_null(strstr(lam_last_error(), "model.mask_ratio"));
     assert_int_equal(graphs.count, 0);
     lam_parameters_free(p);

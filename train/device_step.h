@@ -1,0 +1,58 @@
+/* A training step on a device of its own memory: forward, backward, sums over ranks, guard, clipping, rule and average are
+ * recorded once for each kind of micro-batch (of which graph; the first of a step; the last) and replayed, so that the host gives
+ * a step to the device and goes on. What a step came to is read when it has arrived.
+ *
+ *     LAM_TRY(lam_device_step_open(&step, &options));
+ *     LAM_TRY(lam_device_step_push(step, arenas, average, &counts));   // weights are pushed by lam_parameters_push
+ *     for each micro-batch: fill the inputs of graph k, LAM_TRY(lam_device_step_give(step, k, first, last, &terms));
+ *     LAM_TRY(lam_device_step_outcome(step, &outcome));                 // of the oldest step that has not been asked for
+ *     LAM_TRY(lam_device_step_pull(step, arenas, average));
+ *
+ * With several ranks gradients are summed bucket by bucket behind the backward pass (dist/nccl.h). At most two steps may be
+ * given whose outcome has not been asked for. */
+#ifndef LAMELLA_TRAIN_DEVICE_STEP_H
+#define LAMELLA_TRAIN_DEVICE_STEP_H
+
+#include "dist/dist.h"
+#include "model/cuda/update.h"
+#include "train/graphs.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct lam_device_step lam_device_step;
+
+typedef struct lam_device_step_options {
+    const lam_backend *backend; /* all of these are borrowed */
+    lam_dist *dist;             /* NULL: one rank */
+    lam_parameters *parameters;
+    lam_graph *const *graphs;
+    const lam_mae_io *io; /* of each graph */
+    int64_t graph_count;  /* at most LAM_MASK_LEVELS */
+    const lam_optimizer *optimizer;
+    bool average;
+    const lam_cuda_range *held;
+    int64_t held_count;
+} lam_device_step_options;
+
+/* Collective where there are several ranks. */
+lam_status lam_device_step_open(lam_device_step **out, const lam_device_step_options *options);
+void lam_device_step_close(lam_device_step **step);
+/* Of device memory that the state of the rule takes. */
+int64_t lam_device_step_bytes(const lam_device_step_options *options);
+lam_status lam_device_step_push(lam_device_step *step, float *const *arenas, const float *average, int64_t updates,
+                                int64_t skipped, int64_t skipped_in_row);
+/* Waits for what was given. */
+lam_status lam_device_step_pull(lam_device_step *step, float *const *arenas, float *average);
+/* terms: read with `first`. */
+lam_status lam_device_step_give(lam_device_step *step, int64_t graph, bool first, bool last,
+                                const lam_cuda_update_input *terms);
+lam_status lam_device_step_outcome(lam_device_step *step, lam_cuda_update_outcome *outcome);
+/* The library of the sums over ranks; "" for one rank. */
+const char *lam_device_step_collectives(const lam_device_step *step);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
