@@ -1,6 +1,7 @@
 /* Building a graph and running it; lifetimes.c and plan.c say what lies where meanwhile. */
 #include "model/graph.h"
 
+#include <math.h>
 #include <omp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -238,6 +239,7 @@ int64_t lam_tensor_rows(const lam_tensor *t) {
     if (!t->bound) return rows;
     int64_t inner = rows / t->shape[0];
     if (!t->backend->on_host) return t->bound->bucket ? t->bound->bucket * inner : rows;
+    if (!t->bound->data) return (int64_t)ceil(t->bound->likely) * inner; /* not planned: what is expected */
     int64_t actual = *(const int64_t *)t->bound->data;
     actual = actual < 0 ? 0 : actual > t->shape[0] ? t->shape[0] : actual;
     return actual * inner;

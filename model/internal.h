@@ -186,6 +186,8 @@ int64_t lam_masked_count(const float *mask, int64_t tokens);
 lam_fourier_shape lam_fourier_shape_of(const lam_node *node);
 lam_node *const *lam_graph_nodes(const lam_graph *graph,
                                  int64_t *count); /* in the order of the forward pass */
+/* Arithmetic of the matrix products of one run, and bytes that it reads and writes, each once. */
+void lam_node_work(const lam_node *node, lam_pass pass, double *flops, double *bytes);
 /* Adds a run of an operation that took `seconds` to what it has done (model/profile.c). */
 void lam_profile_add(lam_node *node, lam_pass pass, double seconds);
 /* The graph's activation type. */

@@ -22,17 +22,22 @@ static double forward_bytes(const lam_node *node) {
     return bytes;
 }
 
+/* Known from the lifetimes on, before there is any memory. */
+static bool wants_gradient(const lam_tensor *t) {
+    return t->requires_gradient && (t->parameter || t->first_gradient_use >= 0);
+}
+
 static double backward_bytes(const lam_node *node) {
     double bytes = (double)node->saved_bytes;
     for (int k = 0; k < node->input_count; k++) {
         const lam_tensor *t = node->inputs[k];
         if (node->op->backward_reads_inputs >> k & 1u) bytes += bytes_of(t);
-        if (t->requires_gradient && t->gradient) bytes += bytes_of(t) * (t->parameter ? 2 : 1);
+        if (wants_gradient(t)) bytes += bytes_of(t) * (t->parameter ? 2 : 1);
     }
     for (int k = 0; k < node->output_count; k++) {
         const lam_tensor *t = node->outputs[k];
         if (node->op->backward_reads_outputs >> k & 1u) bytes += bytes_of(t);
-        if (t->requires_gradient && t->gradient) bytes += bytes_of(t);
+        if (wants_gradient(t)) bytes += bytes_of(t);
     }
     return bytes;
 }
@@ -48,13 +53,20 @@ static double again_bytes(const lam_node *node) {
 
 /* ---- time by operation ---- */
 
-void lam_profile_add(lam_node *node, lam_pass pass, double seconds) {
-    static double (*const bytes[LAM_PASSES])(const lam_node *) = {forward_bytes, backward_bytes, again_bytes};
+void lam_node_work(const lam_node *node, lam_pass pass, double *flops, double *bytes) {
+    static double (*const of[LAM_PASSES])(const lam_node *) = {forward_bytes, backward_bytes, again_bytes};
     bool products = node->op->flops && (pass != LAM_PASS_AGAIN || node->recomputed);
+    *bytes = of[pass](node);
+    *flops = products ? node->op->flops(node) * (pass == LAM_PASS_BACKWARD ? 2 : 1) : 0;
+}
+
+void lam_profile_add(lam_node *node, lam_pass pass, double seconds) {
+    double flops, bytes;
+    lam_node_work(node, pass, &flops, &bytes);
     node->done[pass].seconds += seconds;
     node->done[pass].calls++;
-    node->done[pass].bytes += bytes[pass](node);
-    if (products) node->done[pass].flops += node->op->flops(node) * (pass == LAM_PASS_BACKWARD ? 2 : 1);
+    node->done[pass].bytes += bytes;
+    node->done[pass].flops += flops;
 }
 
 int64_t lam_graph_op_times(const lam_graph *graph, lam_op_time *times, int64_t maximum) {

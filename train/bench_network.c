@@ -8,6 +8,13 @@
 
 #define IMAGE_SIZE 256
 
+/* Of the updates: any would cost the same. */
+#define LR 1e-4
+#define BETA1 0.9
+#define BETA2 0.95
+#define EPS 1e-8
+#define WEIGHT_DECAY 0.05
+
 /* Dosovitskiy et al. 2021, table 1; Zhai et al. 2022, table 2 (g: their G, as in Kenyon-Dean et al. 2024). */
 static const struct size {
     char name;
@@ -76,9 +83,21 @@ static void fill_inputs(const lam_bench_network *n) {
     }
 }
 
-lam_status lam_bench_network_open(lam_bench_network *n, const char *name, int64_t batch, lam_dtype activation,
-                                  lam_recompute recompute, double drop_path) {
-    *n = (lam_bench_network){.batch = batch};
+static lam_status open_device(lam_bench_network *n) {
+    if (n->backend == lam_backend_cpu()) return LAM_OK;
+    lam_device_step_options options = {.backend = n->backend,
+                                       .parameters = n->parameters,
+                                       .graphs = &n->graph,
+                                       .io = &n->io,
+                                       .graph_count = 1,
+                                       .optimizer = n->optimizer.optimizer};
+    LAM_TRY(lam_device_step_open(&n->device, &options));
+    return lam_device_step_push(n->device, n->optimizer.arena, NULL, 0, 0, 0);
+}
+
+lam_status lam_bench_network_open(lam_bench_network *n, const lam_backend *backend, const char *name, int64_t batch,
+                                  lam_dtype activation, lam_recompute recompute, double drop_path) {
+    *n = (lam_bench_network){.batch = batch, .backend = backend};
     LAM_TRY(lam_bench_model(name, &n->model));
     n->model.drop_path = drop_path;
     LAM_TRY(lam_isa_select());
@@ -87,36 +106,74 @@ lam_status lam_bench_network_open(lam_bench_network *n, const char *name, int64_
     LAM_TRY(lam_parameters_layout(n->parameters, 1));
     lam_mae_fill_positions(n->parameters, &n->model);
     LAM_TRY(lam_optimizer_open(&n->optimizer, lam_optimizer_find("adamw"), n->parameters));
-    LAM_TRY(lam_graph_create(&n->graph, n->parameters, lam_backend_cpu()));
+    LAM_TRY(lam_graph_create(&n->graph, n->parameters, backend));
     lam_graph_set_activation(n->graph, activation);
     lam_graph_set_recompute(n->graph, recompute);
     LAM_TRY(lam_mae_build(n->graph, &n->model, n->batch, &n->io));
     LAM_TRY(lam_graph_differentiate(n->graph, n->io.loss));
     LAM_TRY(lam_graph_plan(n->graph));
     fill_inputs(n);
-    return LAM_OK;
+    return open_device(n);
 }
 
 void lam_bench_network_close(lam_bench_network *n) {
+    lam_device_step_close(&n->device);
     lam_graph_free(n->graph);
     lam_parameters_free(n->parameters);
     lam_optimizer_close(&n->optimizer);
 }
 
-lam_status lam_bench_network_step(lam_bench_network *n) {
+static lam_status step(lam_bench_network *n) {
     *(int64_t *)lam_tensor_data(n->io.step) = n->updates++;
     lam_parameters_zero_gradients(n->parameters);
     LAM_TRY(lam_graph_forward(n->graph));
     LAM_TRY(lam_graph_backward(n->graph));
     double start = lam_now();
-    lam_update update = {.lr = 1e-4,
-                         .beta1 = 0.9,
-                         .beta2 = 0.95,
-                         .eps = 1e-8,
-                         .weight_decay = 0.05,
+    lam_update update = {.lr = LR,
+                         .beta1 = BETA1,
+                         .beta2 = BETA2,
+                         .eps = EPS,
+                         .weight_decay = WEIGHT_DECAY,
                          .gradient_scale = 1,
                          .t = n->updates};
     LAM_TRY(lam_optimizer_step(&n->optimizer, n->parameters, &update, 0, n->parameters->trainable));
     n->update_seconds = lam_now() - start;
     return LAM_OK;
+}
+
+static lam_status give(lam_bench_network *n) {
+    lam_cuda_update_input terms = {.lr = LR,
+                                   .beta1 = BETA1,
+                                   .beta2 = BETA2,
+                                   .eps = EPS,
+                                   .weight_decay = WEIGHT_DECAY,
+                                   .rows = n->batch};
+    *(int64_t *)lam_tensor_data(n->io.step) = n->updates++;
+    return lam_device_step_give(n->device, 0, true, true, &terms);
+}
+
+lam_status lam_bench_network_steps(lam_bench_network *n, int64_t steps, double *seconds) {
+    double start = lam_now();
+    if (n->device) LAM_TRY(give(n));
+    for (int64_t i = 0; i < steps; i++) {
+        if (!n->device) {
+            LAM_TRY(step(n));
+        } else {
+            lam_cuda_update_outcome outcome;
+            if (i + 1 < steps) LAM_TRY(give(n));
+            LAM_TRY(lam_device_step_outcome(n->device, &outcome));
+            LAM_REQUIRE(!outcome.skipped_now, LAM_ERROR_NUMERIC, "step %lld: loss %g, gradient norm %g",
+                        (long long)i, outcome.loss, outcome.gradient_norm);
+        }
+        double now = lam_now();
+        seconds[i] = now - start;
+        start = now;
+    }
+    return LAM_OK;
+}
+
+lam_status lam_bench_network_profile(lam_bench_network *n) {
+    lam_parameters_zero_gradients(n->parameters);
+    LAM_TRY(lam_graph_forward(n->graph));
+    return lam_graph_backward(n->graph);
 }

@@ -1,7 +1,7 @@
 /* What benchmarks of a training step run: a network by a short name, on pixels drawn at random, with its optimiser.
  *
  *     lam_bench_network n;
- *     LAM_TRY_GOTO(lam_bench_network_open(&n, "s16", 8, LAM_F32, LAM_RECOMPUTE_NONE, 0), done);
+ *     LAM_TRY_GOTO(lam_bench_network_open(&n, lam_backend_cpu(), "s16", 8, LAM_F32, LAM_RECOMPUTE_NONE, 0), done);
  *     LAM_TRY_GOTO(lam_bench_network_step(&n), done);
  *     done: lam_bench_network_close(&n);                       // also after a failure to open */
 #ifndef LAMELLA_TRAIN_BENCH_NETWORK_H
@@ -9,6 +9,7 @@
 
 #include "model/nets/mae.h"
 #include "model/optimizer.h"
+#include "train/device_step.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -20,6 +21,8 @@ extern "C" {
 
 typedef struct lam_bench_network {
     lam_mae_config model;
+    const lam_backend *backend;
+    lam_device_step *device; /* NULL: on the CPU */
     lam_parameters *parameters;
     lam_graph *graph;
     lam_mae_io io;
@@ -32,11 +35,14 @@ typedef struct lam_bench_network {
  * 8 deep with 16 heads. LAM_ERROR_USAGE where there is no such name. */
 lam_status lam_bench_model(const char *name, lam_mae_config *model);
 
-lam_status lam_bench_network_open(lam_bench_network *network, const char *name, int64_t batch,
-                                  lam_dtype activation, lam_recompute recompute, double drop_path);
+lam_status lam_bench_network_open(lam_bench_network *network, const lam_backend *backend, const char *name,
+                                  int64_t batch, lam_dtype activation, lam_recompute recompute, double drop_path);
 void lam_bench_network_close(lam_bench_network *network);
-/* Forward, backward, AdamW. */
-lam_status lam_bench_network_step(lam_bench_network *network);
+/* Forward, backward, AdamW, one step after another; seconds [steps]: what each took. On a device a step is given to it before
+ * the one before has been waited for. */
+lam_status lam_bench_network_steps(lam_bench_network *network, int64_t steps, double *seconds);
+/* Forward and backward, waiting for each operation, for lam_graph_op_times. */
+lam_status lam_bench_network_profile(lam_bench_network *network);
 
 #ifdef __cplusplus
 }

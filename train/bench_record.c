@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/threads.h"
+#include "model/estimate.h"
 #include "train/bench_network.h"
 #include "train/limit.h"
 
@@ -75,11 +76,13 @@ static int64_t add_update(const lam_bench_network *n, lam_op_time *times, int64_
 
 static lam_status time_steps(measurement *m) {
     int64_t steps = m->settings->steps;
+    if (m->network.device) LAM_TRY(lam_bench_network_steps(&m->network, steps, m->seconds));
     for (int64_t i = 0; i < steps; i++) {
         lam_graph_profile(m->network.graph, true); /* each step by itself */
-        double start = lam_now();
-        LAM_TRY(lam_bench_network_step(&m->network));
-        m->seconds[i] = lam_now() - start;
+        if (m->network.device)
+            LAM_TRY(lam_bench_network_profile(&m->network));
+        else
+            LAM_TRY(lam_bench_network_steps(&m->network, 1, m->seconds + i));
         m->operation_count =
             add_update(&m->network, m->operations,
                        lam_graph_op_times(m->network.graph, m->operations, MOST_OPERATIONS - 1));
@@ -95,10 +98,16 @@ static lam_status measure(measurement *m) {
     const lam_bench_settings *s = m->settings;
     LAM_TRY(lam_alloc_array((void **)&m->seconds, s->steps, sizeof *m->seconds));
     LAM_TRY(lam_alloc_array((void **)&m->by_operation, MOST_OPERATIONS * s->steps, sizeof *m->by_operation));
-    LAM_TRY(lam_bench_network_open(&m->network, s->model, s->batch, s->bf16 ? LAM_BF16 : LAM_F32,
+    LAM_TRY(lam_bench_network_open(&m->network, s->backend, s->model, s->batch, s->bf16 ? LAM_BF16 : LAM_F32,
                                    recompute_of(s->recompute), s->drop_path));
-    LAM_TRY(lam_bench_network_step(&m->network)); /* caches and code are warm after it */
+    LAM_TRY(lam_bench_network_steps(&m->network, 1, m->seconds)); /* caches and code are warm after it */
     m->peak = lam_peak_mebibytes();
+    if (m->network.device) {
+        const lam_device_limits *known = lam_device_limits_find(lam_backend_device(s->backend));
+        m->limit.flops_per_s = known ? (s->bf16 ? known->bf16_flops_per_s : known->f32_flops_per_s) : 0;
+        m->memory_limit = known ? known->bytes_per_s : 0;
+        return time_steps(m);
+    }
     LAM_TRY(lam_gemm_limit_measure(m->network.graph, 1, s->limit_seconds, &m->limit));
     lam_memory_report memory;
     lam_graph_memory(m->network.graph, &memory);
@@ -129,7 +138,8 @@ static void set_what(lam_json *record, const measurement *m) {
     lam_json_set_text(record, "precision", s->bf16 ? "bf16" : "f32");
     lam_json_set_text(record, "recompute", s->recompute);
     lam_json_set_float(record, "drop_path", s->drop_path);
-    lam_json_set_text(record, "device", "cpu");
+    lam_json_set_text(record, "device", lam_backend_name(s->backend));
+    if (m->network.device) lam_json_set_text(record, "gpu", lam_backend_device(s->backend));
     lam_json_set_text(record, "cpu", cpu);
     lam_json_set_text(record, "isa", lam_isa_name());
     lam_json_set_int(record, "threads", lam_threads());
@@ -158,8 +168,9 @@ static void set_speed(lam_json *record, measurement *m) {
     lam_json_set_float(record, "gflops_per_crop", flops / 1e9);
     lam_json_set_float(record, "kept_share", kept);
     lam_json_set_float(record, "gflops_per_s", rate * flops * kept / 1e9);
-    lam_json_set_float(record, "limit_gflops_per_s", m->limit.flops_per_s / 1e9);
     lam_json_set(record, "limit_libraries", libraries);
+    if (!(m->limit.flops_per_s > 0)) return;
+    lam_json_set_float(record, "limit_gflops_per_s", m->limit.flops_per_s / 1e9);
     lam_json_set_float(record, "share_of_limit", rate * flops * kept / m->limit.flops_per_s);
     lam_json_set_float(record, "memory_gb_per_s", m->memory_limit / 1e9);
 }
@@ -213,8 +224,9 @@ static void set_operations(lam_json *record, measurement *m) {
         lam_json_set_float(operation, "share_of_step", t->seconds / step);
         lam_json_set_float(operation, "gflops_per_s", flops / 1e9);
         lam_json_set_float(operation, "gb_per_s", bytes / 1e9);
-        lam_json_set_float(operation, "share_of_limit",
-                           t->flops > 0 ? flops / m->limit.flops_per_s : bytes / m->memory_limit);
+        if (m->limit.flops_per_s > 0)
+            lam_json_set_float(operation, "share_of_limit",
+                               t->flops > 0 ? flops / m->limit.flops_per_s : bytes / m->memory_limit);
         lam_json_append(list, operation);
     }
     lam_json_set(record, "operations", list);

@@ -1,9 +1,9 @@
 /* One measurement of a training step, as the JSON object that `bench step` prints, saves and compares.
  *
- * Keys: "bench" ("step"), "version", "model", "batch", "precision", "recompute", "drop_path", "device", "cpu", "isa", "threads", "library",
+ * Keys: "bench" ("step"), "version", "model", "batch", "precision", "recompute", "drop_path", "device", "gpu" (on one), "cpu", "isa", "threads", "library",
  * "steps"; "tokens" (patches of a crop), "step_ms" (the median of the steps), "crops_per_s", "spread" (of crops_per_s),
  * "gflops_per_crop" (of the whole network), "kept_share" (of them, that is done), "gflops_per_s" (done); "limit_gflops_per_s"
- * (lam_gemm_limit_measure), "limit_libraries" [{"name", "share"}], "share_of_limit", "memory_gb_per_s"
+ * (lam_gemm_limit_measure; of a GPU what its kind is known to reach, model/estimate.h; absent where that is not known), "limit_libraries" [{"name", "share"}], "share_of_limit", "memory_gb_per_s"
  * (lam_memory_limit); "peak_MiB" of the process after a step, before anything else was measured,
  * "activations_MiB", "memory_MiB" by owner;
  * "operations" [{"op", "pass", "calls", "ms", "share_of_step", "gflops_per_s", "gb_per_s", "share_of_limit"}],
@@ -22,6 +22,7 @@ extern "C" {
 #endif
 
 typedef struct lam_bench_settings {
+    const lam_backend *backend;
     const char *model; /* lam_bench_model */
     int64_t batch, steps;
     bool bf16;

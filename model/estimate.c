@@ -1,0 +1,109 @@
+#include "model/estimate.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "model/graph_state.h"
+
+/* H200, NVIDIA: bf16 as torch reaches at 8192^3, 794 TFLOP/s of 989 on an H100 SXM with the same chip in the public table of
+ * maximum achievable FLOPS (stas00/ml-engineering); float32 outside the tensor cores 67 TFLOP/s by the data sheet, of which 3/4;
+ * memory 4.8 TB/s by the data sheet, of which 4.3; exponentials 132 multiprocessors x 16 a clock x 1.75 GHz; mma.sync is held to
+ * 2/3 of what wgmma gives on this chip. */
+static const lam_device_limits known[] = {{.name = "H200",
+                                           .bf16_flops_per_s = 790e12,
+                                           .f32_flops_per_s = 50e12,
+                                           .attention_flops_per_s = 527e12,
+                                           .exponentials_per_s = 3.7e12,
+                                           .bytes_per_s = 4.3e12,
+                                           .launch_seconds = 1e-6,
+                                           .product_share = 0.9,
+                                           .attention_share = 0.75,
+                                           .memory_share = 0.9}};
+
+const lam_device_limits *lam_device_limits_find(const char *device) {
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strstr(device, known[i].name)) return &known[i];
+    return NULL;
+}
+
+static bool is_attention(const lam_node *node) { return strstr(node->op->name, "attention") != NULL; }
+
+/* One for each score; the backward pass computes the scores anew. */
+static double exponentials_of(const lam_node *node, double forward_flops) {
+    if (!is_attention(node)) return 0;
+    const lam_tensor *y = node->outputs[0];
+    double head_dim = (double)lam_tensor_width(y) / (double)node->integers[0];
+    return forward_flops / (4 * head_dim);
+}
+
+static lam_op_estimate estimate(const lam_node *node, lam_pass pass, bool bf16, const lam_device_limits *l) {
+    lam_op_estimate e = {.op = node->op->name,
+                         .backward = pass == LAM_PASS_BACKWARD,
+                         .again = pass == LAM_PASS_AGAIN,
+                         .calls = 1};
+    lam_node_work(node, pass, &e.flops, &e.bytes);
+    bool attention = is_attention(node);
+    if (attention && pass == LAM_PASS_BACKWARD) {
+        e.exponentials = exponentials_of(node, e.flops / 2);
+        e.flops *= 1.25; /* the scores once more: five products where the forward pass has two */
+    } else if (e.flops > 0) {
+        e.exponentials = exponentials_of(node, e.flops);
+    }
+    double rate = !bf16 ? l->f32_flops_per_s : attention ? l->attention_flops_per_s : l->bf16_flops_per_s,
+           share = attention ? l->attention_share : l->product_share, products = e.flops / rate,
+           exponentials = e.exponentials / l->exponentials_per_s, memory = e.bytes / l->bytes_per_s;
+    e.bound_seconds = fmax(fmax(products, exponentials), memory);
+    e.seconds = fmax(fmax(products, exponentials) / share, memory / l->memory_share) + l->launch_seconds;
+    return e;
+}
+
+static int64_t add(lam_op_estimate *rows, int64_t count, int64_t maximum, const lam_op_estimate *one) {
+    int64_t at = 0;
+    while (at < count && (strcmp(rows[at].op, one->op) != 0 || rows[at].backward != one->backward ||
+                          rows[at].again != one->again))
+        at++;
+    if (at == maximum) return count;
+    if (at == count) {
+        rows[count++] = *one;
+        return count;
+    }
+    rows[at].calls++;
+    rows[at].flops += one->flops;
+    rows[at].exponentials += one->exponentials;
+    rows[at].bytes += one->bytes;
+    rows[at].bound_seconds += one->bound_seconds;
+    rows[at].seconds += one->seconds;
+    return count;
+}
+
+static bool runs_again(const lam_node *node) {
+    if (node->recomputed) return true;
+    for (int k = 0; k < node->output_count; k++)
+        if (node->outputs[k]->recomputed) return true;
+    return false;
+}
+
+int64_t lam_graph_estimate(lam_graph *graph, const lam_device_limits *limits, lam_op_estimate *rows,
+                           int64_t maximum) {
+    int64_t count = 0;
+    bool bf16 = graph->activation == LAM_BF16;
+    lam_graph_find_lifetimes(graph, graph->recompute);
+    for (int64_t i = 0; i < graph->node_count; i++) {
+        const lam_node *node = graph->nodes[i];
+        for (int pass = 0; pass < LAM_PASSES; pass++) {
+            if (pass == LAM_PASS_BACKWARD && !lam_runs_backward(graph, node)) continue;
+            if (pass == LAM_PASS_AGAIN && !runs_again(node)) continue;
+            lam_op_estimate one = estimate(node, (lam_pass)pass, bf16, limits);
+            count = add(rows, count, maximum, &one);
+        }
+    }
+    return count;
+}
+
+lam_op_estimate lam_estimate_update(const lam_device_limits *l, double bytes) {
+    return (lam_op_estimate){.op = "optimizer",
+                             .calls = 1,
+                             .bytes = bytes,
+                             .bound_seconds = bytes / l->bytes_per_s,
+                             .seconds = bytes / l->bytes_per_s / l->memory_share + 3 * l->launch_seconds};
+}
