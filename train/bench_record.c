@@ -60,7 +60,7 @@ static double median(double *values, int64_t count) {
 
 /* ---- measuring ---- */
 
-static lam_recompute recompute_of(const char *name) {
+lam_recompute lam_bench_recompute(const char *name) {
     return !strcmp(name, "block")       ? LAM_RECOMPUTE_BLOCK
            : !strcmp(name, "norm_gelu") ? LAM_RECOMPUTE_NORM_GELU
                                         : LAM_RECOMPUTE_NONE;
@@ -99,7 +99,7 @@ static lam_status measure(measurement *m) {
     LAM_TRY(lam_alloc_array((void **)&m->seconds, s->steps, sizeof *m->seconds));
     LAM_TRY(lam_alloc_array((void **)&m->by_operation, MOST_OPERATIONS * s->steps, sizeof *m->by_operation));
     LAM_TRY(lam_bench_network_open(&m->network, s->backend, s->model, s->batch, s->bf16 ? LAM_BF16 : LAM_F32,
-                                   recompute_of(s->recompute), s->drop_path));
+                                   lam_bench_recompute(s->recompute), s->drop_path));
     LAM_TRY(lam_bench_network_steps(&m->network, 1, m->seconds)); /* caches and code are warm after it */
     m->peak = lam_peak_mebibytes();
     if (m->network.device) {

@@ -31,6 +31,8 @@ typedef struct lam_bench_settings {
     double limit_seconds;  /* spent on each limit, at least */
 } lam_bench_settings;
 
+/* "none", "norm_gelu", "block". */
+lam_recompute lam_bench_recompute(const char *name);
 /* The caller frees the record. */
 lam_status lam_bench_measure(const lam_bench_settings *settings, lam_json **record);
 

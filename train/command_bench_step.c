@@ -6,8 +6,10 @@
 #include "base/memory.h"
 #include "base/records.h"
 #include "train/bench_compare.h"
+#include "train/bench_estimate.h"
 #include "train/bench_network.h"
 #include "train/commands.h"
+#include "train/device.h"
 
 /* ---- text ---- */
 
@@ -57,11 +59,16 @@ static void print_operations(const lam_json *record) {
 
 static void print_step(const lam_json *record) {
     const lam_json *spread = lam_json_get(record, "spread");
+    char device[160];
+    if (lam_json_get(record, "gpu"))
+        snprintf(device, sizeof device, "%s", text(record, "gpu"));
+    else
+        snprintf(device, sizeof device, "cpu %s, %.0f threads", text(record, "isa"), number(record, "threads"));
     printf(
-        "step of %s, batch %.0f, %s, cpu %s, %.0f threads: %.2f crops/s (%.2f to %.2f), %.1f ms, %.1f GFLOP/s, "
+        "step of %s, batch %.0f, %s, %s: %.2f crops/s (%.2f to %.2f), %.1f ms, %.1f GFLOP/s, "
         "%.0f %% of the limit\n",
-        text(record, "model"), number(record, "batch"), text(record, "precision"), text(record, "isa"),
-        number(record, "threads"), number(record, "crops_per_s"), lam_json_float(lam_json_at(spread, 0), 0),
+        text(record, "model"), number(record, "batch"), text(record, "precision"), device,
+        number(record, "crops_per_s"), lam_json_float(lam_json_at(spread, 0), 0),
         lam_json_float(lam_json_at(spread, 1), 0), number(record, "step_ms"), number(record, "gflops_per_s"),
         100 * number(record, "share_of_limit"));
     if (number(record, "kept_share") < 1)
@@ -96,6 +103,18 @@ static lam_status bench_step(const lam_arguments *a) {
                                    .limit_seconds = lam_option_float(a, "limit-seconds")};
     lam_json *record = NULL, *before = NULL, *comparison = NULL;
     lam_status status = LAM_OK;
+    if (lam_option_flag(a, "estimate")) {
+        LAM_REQUIRE(!to && !against, LAM_ERROR_USAGE, "bench step: --estimate measures nothing to save or compare");
+        LAM_TRY(lam_bench_estimate(&settings, &record));
+        status = LAM_OK;
+        if (lam_option_json(a))
+            status = lam_records_print(record, false);
+        else
+            lam_bench_print_estimate(record);
+        lam_json_free(record);
+        return status;
+    }
+    LAM_TRY(lam_device_open(a, 0, &settings.backend));
     if (to) LAM_TRY_GOTO(lam_require_new_file(to, lam_option_force(a)), done);
     if (against) LAM_TRY_GOTO(lam_bench_read(against, &settings, &before), done);
     LAM_TRY_GOTO(lam_bench_measure(&settings, &record), done);
@@ -122,6 +141,9 @@ static const lam_option options[] = {
     {"precision", LAM_OPTION_CHOICE, "f32|bf16", "f32", "type of the activations", .required = false},
     {"recompute", LAM_OPTION_CHOICE, "none|norm_gelu|block", "none",
      "what the backward pass computes again instead of keeping it", .required = false},
+    LAM_DEVICE_OPTION,
+    {"estimate", LAM_OPTION_FLAG, NULL, NULL,
+     "what the step should take on an H200, from the graph alone: needs no GPU, measures nothing", .required = false},
     {"steps", LAM_OPTION_INT, "N", "5", "that are timed; medians count", .minimum = 1, .maximum = 100000},
     {"drop-path", LAM_OPTION_FLOAT, "RATE", "0", "stochastic depth of the encoder", .minimum = 0,
      .maximum = 0.9},
@@ -141,5 +163,6 @@ const lam_command lam_command_bench_step = {
     0,
     options,
     "lamella bench step --model s16 --batch 8 --save before.json\n"
-    "lamella bench step --model s16 --batch 8 --against before.json",
+    "lamella bench step --model s16 --batch 8 --against before.json\n"
+    "lamella bench step --device cuda --model l16 --batch 256 --precision bf16 --estimate",
     bench_step};

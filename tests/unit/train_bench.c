@@ -63,7 +63,7 @@ static void models(void **state) {
 static void check_products(const char *name, lam_dtype type, double tokens, double kept, double length) {
     lam_bench_network n;
     lam_gemm_limit limit;
-    ok(lam_bench_network_open(&n, name, 1, type, LAM_RECOMPUTE_NONE, 0));
+    ok(lam_bench_network_open(&n, lam_backend_cpu(), name, 1, type, LAM_RECOMPUTE_NONE, 0));
     ok(lam_gemm_limit_measure(n.graph, 1, 0.001, &limit));
     double width = 192, decoder = 512;
     double queries = 7 * (tokens + 1) + tokens - kept; /* of the last block the hidden tokens alone */
@@ -107,9 +107,10 @@ static void bytes(void **state) {
     (void)state;
     lam_bench_network n;
     lam_op_time times[64];
-    ok(lam_bench_network_open(&n, "t32", 2, LAM_F32, LAM_RECOMPUTE_NORM_GELU, 0));
+    ok(lam_bench_network_open(&n, lam_backend_cpu(), "t32", 2, LAM_F32, LAM_RECOMPUTE_NORM_GELU, 0));
     lam_graph_profile(n.graph, true);
-    ok(lam_bench_network_step(&n));
+    double seconds;
+    ok(lam_bench_network_steps(&n, 1, &seconds));
     int64_t count = lam_graph_op_times(n.graph, times, 64);
     double rows = 2 * 65, width = 512, length = 32 * 32 * 6, encoder_rows = 2 * 17, encoder = 192;
     /* Six blocks of all tokens, the first of visible and of masked ones; the last has linear_kv. */
@@ -193,7 +194,7 @@ static void refuse(void **state) {
     char path[] = "/tmp/lamella_bench_XXXXXX";
     close(mkstemp(path));
     lam_json *record = NULL;
-    lam_bench_settings good = {.model = "s16", .batch = 8, .recompute = "none"}, model = good, batch = good,
+    lam_bench_settings good = {.backend = lam_backend_cpu(), .model = "s16", .batch = 8, .recompute = "none"}, model = good, batch = good,
                        precision = good, recompute = good, drop = good;
     model.model = "b16";
     batch.batch = 4;
@@ -236,6 +237,7 @@ static void refuse(void **state) {
 static void measured(void **state) {
     (void)state;
     lam_bench_settings s = {
+        .backend = lam_backend_cpu(),
         .model = "t32", .batch = 1, .steps = 3, .bf16 = true, .recompute = "block", .limit_seconds = 0.001};
     lam_json *r;
     ok(lam_bench_measure(&s, &r));
