@@ -1,6 +1,7 @@
-/* Attention against its formulas in float64, forward and backward, on every instruction set and for both storage types: sizes
- * that divide no vector, tile or block, masks, strides, queries of another number than keys. In bfloat16 the error may be twice
- * that of the same formulas with p, ds and the results rounded, which is the least that the format costs. */
+/* Attention against its formulas in float64, forward and backward, on every instruction set or on the device that
+ * LAMELLA_TEST_DEVICE names, and for both storage types: sizes that divide no vector, tile or block, masks, strides, queries of
+ * another number than keys. In bfloat16 the error may be twice that of the same formulas with p, ds and the results rounded,
+ * which is the least that the format costs. */
 #include <math.h>
 #include <omp.h>
 #include <setjmp.h>
@@ -46,6 +47,33 @@ static const attention_case cases[] = {
     {"one key", 2, 31, 70, 1, 9, 0, 1, ONE_KEY, false},
     {"no key", 2, 66, 33, 2, 11, 0, 1, NO_KEY_IN_SAMPLE_0, false},
     {"no key, added", 2, 5, 33, 2, 11, 2, 1, NO_KEY_IN_SAMPLE_0, true},
+};
+
+/* What else the kernels of a device tell apart: head_dim by the width of a kernel and whether it is whole vectors; rows that fill
+ * 8, 16, 32 or 64 or one more; sequences that fit into shared memory and that do not; heads that share a block, blocks that share
+ * a head; a reference that must rise after the first block of keys. */
+static const attention_case device_cases[] = {
+    {"head_dim 1", 1, 17, 33, 2, 1, 0, 1, NO_MASK, false},
+    {"head_dim 8", 2, 16, 15, 2, 8, 0, 1, NO_MASK, false},
+    {"head_dim 16", 2, 33, 65, 2, 16, 0, 1, NO_MASK, true},
+    {"head_dim 32, two tokens", 2, 2, 2, 2, 32, 0, 1, NO_MASK, false},
+    {"head_dim 33", 1, 64, 50, 1, 33, 0, 1, NO_MASK, false},
+    {"head_dim 64", 1, 50, 64, 2, 64, 0, 1, NO_MASK, true},
+    {"head_dim 80", 1, 65, 127, 1, 80, 0, 1, NO_MASK, false},
+    {"head_dim 104", 1, 129, 65, 2, 104, 0, 1, NO_MASK, false},
+    {"head_dim 104, odd stride", 1, 20, 40, 1, 104, 1, 1, NO_MASK, true},
+    {"head_dim 128", 1, 50, 129, 1, 128, 0, 1, NO_MASK, true},
+    {"head_dim 128, streamed", 1, 33, 460, 1, 128, 0, 1, SOME_KEYS, false},
+    {"heads share a block", 16, 17, 17, 8, 32, 0, 1, NO_MASK, false},
+    {"heads share a block, masked", 16, 9, 49, 8, 16, 0, 1, SOME_KEYS, true},
+    {"a block a head", 6, 65, 65, 8, 64, 0, 1, NO_MASK, false},
+    {"a block a head, cross", 4, 193, 97, 8, 32, 0, 1, NO_MASK, false},
+    {"cross 7 65", 2, 7, 65, 2, 32, 0, 1, NO_MASK, false},
+    {"cross 193 257", 1, 193, 257, 1, 64, 0, 2, SOME_KEYS, false},
+    {"385 tokens", 1, 385, 385, 1, 32, 0, 1, NO_MASK, false},
+    {"1025 tokens", 1, 1025, 1025, 1, 32, 0, 1, NO_MASK, false},
+    {"streamed, masked", 1, 130, 1500, 1, 16, 0, 2, SOME_KEYS, false},
+    {"rising", 1, 40, 160, 1, 16, 0, 6, NO_MASK, false},
 };
 
 /* q, k, v, out and gradients as the kernel sees them; what they are in float64 comes beside. */
@@ -217,36 +245,59 @@ static lam_attention_shape shape_of(const problem *p) {
                                  .key_mask = p->mask};
 }
 
+static size_t tensor_bytes(const problem *p, int t) {
+    return (size_t)(rows_of(p->c, t) * stride_of(p->c)) * (p->bf16 ? 2 : 4);
+}
+
+static void *on_device(const void *host, size_t bytes) {
+    const lam_backend *device = test_backend();
+    void *memory = NULL;
+    assert_int_equal(device->allocate(&memory, bytes), LAM_OK);
+    if (host) assert_int_equal(device->write(memory, host, bytes), LAM_OK);
+    return memory;
+}
+
 /* Both passes with scratch full of NaN. */
 static void run(problem *p, int threads, bool with_dq, bool with_dkv) {
     const attention_case *c = p->c;
-    const lam_kernels *kernels = lam_kernels_current(p->bf16);
+    const lam_backend *device = test_backend();
+    const lam_kernels *kernels = device->kernels(p->bf16);
     lam_attention_shape s = shape_of(p);
-    size_t forward = kernels->attention_workspace(&s, false),
-           backward = kernels->attention_workspace(&s, true),
-           bytes = (size_t)threads * (forward > backward ? forward : backward);
-    assert_int_equal(forward % 64 + backward % 64, 0);
-    void *workspace = aligned_alloc(64, bytes);
-    float *lse = malloc((size_t)(c->batch * c->heads * c->queries) * sizeof(float));
     omp_set_num_threads(threads);
-    memset(workspace, 0xff, bytes);
-    kernels->attention(&s, p->data[Q], p->data[K], p->data[V], p->data[OUT], lse, workspace);
-    memset(workspace, 0xff, bytes);
-    lam_attention_tensors t = {.q = p->data[Q],
-                               .k = p->data[K],
-                               .v = p->data[V],
-                               .out = p->data[OUT],
-                               .d_out = p->data[D_OUT],
+    size_t forward = kernels->attention_workspace(&s, false), backward = kernels->attention_workspace(&s, true),
+           bytes = (size_t)threads * (forward > backward ? forward : backward),
+           lse_bytes = (size_t)(c->batch * c->heads * c->queries) * sizeof(float);
+    assert_int_equal(forward % 64 + backward % 64, 0);
+    void *data[TENSORS], *nan = malloc(bytes > lse_bytes ? bytes : lse_bytes);
+    memset(nan, 0xff, bytes > lse_bytes ? bytes : lse_bytes);
+    for (int t = 0; t < TENSORS; t++) data[t] = on_device(p->data[t], tensor_bytes(p, t));
+    void *workspace = on_device(nan, bytes);
+    float *lse = on_device(nan, lse_bytes);
+    if (p->mask) s.key_mask = on_device(p->mask, (size_t)(c->batch * c->keys) * sizeof(float));
+    kernels->attention(&s, data[Q], data[K], data[V], data[OUT], lse, workspace);
+    assert_int_equal(device->write(workspace, nan, bytes), LAM_OK);
+    lam_attention_tensors t = {.q = data[Q],
+                               .k = data[K],
+                               .v = data[V],
+                               .out = data[OUT],
+                               .d_out = data[D_OUT],
                                .lse = lse,
-                               .dq = with_dq ? p->data[DQ] : NULL,
-                               .dk = with_dkv ? p->data[DK] : NULL,
-                               .dv = with_dkv ? p->data[DV] : NULL,
+                               .dq = with_dq ? data[DQ] : NULL,
+                               .dk = with_dkv ? data[DK] : NULL,
+                               .dv = with_dkv ? data[DV] : NULL,
                                .add_q = c->add,
                                .add_kv = c->add};
     kernels->attention_backward(&s, &t, workspace);
     omp_set_num_threads(lam_threads());
-    free(workspace);
-    free(lse);
+    if (device->error() != LAM_OK) fail_msg("%s: %s", c->name, lam_last_error());
+    for (int k = 0; k < TENSORS; k++) {
+        assert_int_equal(device->read(p->data[k], data[k], tensor_bytes(p, k)), LAM_OK);
+        device->release(data[k]);
+    }
+    device->release(workspace);
+    device->release(lse);
+    if (p->mask) device->release((void *)(uintptr_t)s.key_mask);
+    free(nan);
 }
 
 static double distance(const problem *p, int t, const double *from) {
@@ -281,22 +332,28 @@ static void check_problem(problem *p, const char *isa) {
     }
 }
 
+/* On a device there is one instruction set. */
 static bool select_isa(const char *isa) {
+    if (on_cuda()) return strcmp(isa, "baseline") == 0;
     setenv("LAMELLA_ISA", isa, 1);
     lam_status status = lam_isa_select();
     unsetenv("LAMELLA_ISA");
     return status == LAM_OK;
 }
 
+static void check(const attention_case *c, const char *isa, bool bf16) {
+    problem p = open_problem(c, bf16);
+    reset_outputs(&p);
+    run(&p, 1, true, true);
+    check_problem(&p, isa);
+    close_problem(&p);
+}
+
 static void check_all(const char *isa, bool bf16) {
     if (!select_isa(isa)) skip();
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        problem p = open_problem(&cases[i], bf16);
-        reset_outputs(&p);
-        run(&p, 1, true, true);
-        check_problem(&p, isa);
-        close_problem(&p);
-    }
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check(&cases[i], isa, bf16);
+    for (size_t i = 0; on_cuda() && i < sizeof device_cases / sizeof *device_cases; i++)
+        check(&device_cases[i], "device", bf16);
     assert_int_equal(lam_isa_select(), LAM_OK);
 }
 
@@ -426,7 +483,8 @@ static void test_graph(void **state) {
         assert_true(fabs((double)dkv[at] - p.exact[DK][i]) < 1e-5);
         assert_true(fabs((double)dkv[at + w] - p.exact[DV][i]) < 1e-5);
     }
-    for (int64_t i = actual * c.queries * w; i < c.batch * c.queries * w; i++) assert_true(isnan(out[i]));
+    for (int64_t i = actual * c.queries * w; !on_cuda() && i < c.batch * c.queries * w; i++)
+        assert_true(isnan(out[i]));
     lam_graph_free(g);
     lam_parameters_free(parameters);
     close_problem(&p);
