@@ -153,6 +153,7 @@ static __device__ void hide_least(const float *noise, uint8_t *hidden, int64_t p
         uint64_t other = __shfl_xor_sync(LAM_WHOLE_WARP, least, offset);
         if (other < least) least = other;
     }
+    __syncwarp(); /* a shuffle orders no memory */
     if (threadIdx.x % 32 == 0) hidden[(uint32_t)least] = 1;
     __syncwarp();
 }
