@@ -53,9 +53,12 @@ static cell *shared_cells;
 static bool asks_for_written;
 
 static void *reserve(size_t bytes) {
-    void *memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *memory =
+        mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) {
-        fprintf(stderr, "cuda emulation: no addresses for %zu bytes of checks; lower LAMELLA_EMULATION_MEMORY\n", bytes);
+        fprintf(stderr,
+                "cuda emulation: no addresses for %zu bytes of checks; lower LAMELLA_EMULATION_MEMORY\n",
+                bytes);
         abort();
     }
     return memory;
@@ -64,21 +67,23 @@ static void *reserve(size_t bytes) {
 void lam_emulated_heap_made(void *first, size_t bytes) {
     heap_first = static_cast<unsigned char *>(first);
     heap_size = bytes;
-    const char *asked = getenv("LAMELLA_EMULATION_UNINITIALISED");
-    asks_for_written = asked && strcmp(asked, "1") == 0;
+    asks_for_written = lam_emulated_setting().uninitialised;
     if (!is_on) return;
     heap_cells = static_cast<cell *>(reserve(bytes * sizeof(cell)));
     heap_granules = static_cast<uint32_t *>(reserve(bytes / 256 * sizeof(uint32_t)));
     shared_cells = static_cast<cell *>(reserve(LAM_SHARED_ARENA * sizeof(cell)));
 }
 
-static cell *cells_of(const void *address) { return heap_cells + (static_cast<const unsigned char *>(address) - heap_first); }
+static cell *cells_of(const void *address) {
+    return heap_cells + (static_cast<const unsigned char *>(address) - heap_first);
+}
 
 void lam_emulated_memory_allocated(void *address, size_t bytes) {
     if (!heap_cells) return;
     known.push_back({reinterpret_cast<uintptr_t>(address), bytes, 0});
     size_t first = static_cast<size_t>(static_cast<unsigned char *>(address) - heap_first) / 256;
-    for (size_t i = 0; i < (bytes + 255) / 256; i++) heap_granules[first + i] = static_cast<uint32_t>(known.size() - 1);
+    for (size_t i = 0; i < (bytes + 255) / 256; i++)
+        heap_granules[first + i] = static_cast<uint32_t>(known.size() - 1);
     memset(cells_of(address), 0, bytes * sizeof(cell));
 }
 
@@ -97,16 +102,18 @@ static void describe(char *text, size_t bytes, const void *address) {
     const lam_emulated_array *in = nullptr;
     for (int i = 0; i < lam_now.array_count; i++)
         if (a >= lam_now.arrays[i].from && a < lam_now.arrays[i].to) in = &lam_now.arrays[i];
-    if (in) snprintf(text, bytes, "byte %td of shared array %s", a - in->from, in->name);
-    else lam_device_describe(text, bytes, address);
+    if (in)
+        snprintf(text, bytes, "byte %td of shared array %s", a - in->from, in->name);
+    else
+        lam_device_describe(text, bytes, address);
 }
 
 static void report_thread_race(const void *address, bool write, stamp earlier, bool earlier_wrote) {
     char where[200], other[128];
     describe(where, sizeof where, address);
     lam_emulated_describe_thread_of(other, sizeof other, thread_of(earlier));
-    lam_emulated_report("race: %s %p, %s, which %s %s with no barrier in between", verb(write), address, where, other,
-                        earlier_wrote ? "writes" : "reads");
+    lam_emulated_report("race: %s %p, %s, which %s %s with no barrier in between", verb(write), address,
+                        where, other, earlier_wrote ? "writes" : "reads");
 }
 
 static void report_block_race(const void *address, bool write, bool earlier_wrote) {
@@ -119,8 +126,8 @@ static void report_block_race(const void *address, bool write, bool earlier_wrot
 static void report_stream_race(const void *address, bool write, uint32_t block, bool earlier_wrote) {
     char where[200];
     describe(where, sizeof where, address);
-    lam_emulated_report("race between streams: %s %p, %s, which %s %s with no event in between", verb(write), address,
-                        where, lam_order_name(block), earlier_wrote ? "writes" : "reads");
+    lam_emulated_report("race between streams: %s %p, %s, which %s %s with no event in between", verb(write),
+                        address, where, lam_order_name(block), earlier_wrote ? "writes" : "reads");
 }
 
 /* ---- the rules ---- */
@@ -155,8 +162,10 @@ enum access_kind { READ, WRITE, ATOMIC, ARRIVES_LATER };
 template <bool shared> static void check_cell(cell *c, const void *address, access_kind kind) {
     bool write = kind != READ;
     if ((c->block & ~WRITTEN) != lam_now.block) {
-        if (shared) *c = {lam_now.block, 0, 0, 0, 0};
-        else turn_over(c, address, write);
+        if (shared)
+            *c = {lam_now.block, 0, 0, 0, 0};
+        else
+            turn_over(c, address, write);
     }
     if (!write && !lam_now.is_library) {
         if (shared && !c->writer) {
@@ -176,7 +185,8 @@ template <bool shared> static void check_cell(cell *c, const void *address, acce
         }
     }
     if (!shared && !lam_now.is_library) {
-        bool read_before = c->reader & FLAG_1, written_before = c->reader & FLAG_2, plainly = c->other & FLAG_1;
+        bool read_before = c->reader & FLAG_1, written_before = c->reader & FLAG_2,
+             plainly = c->other & FLAG_1;
         if (written_before && (kind != ATOMIC || plainly)) report_block_race(address, write, true);
         if (write && read_before) report_block_race(address, write, false);
     }
@@ -188,7 +198,8 @@ template <bool shared> static void check_cell(cell *c, const void *address, acce
         report_thread_race(address, write, c->writer, true);
     stamp mine = make_stamp(lam_now.time, lam_now.thread);
     if (write) {
-        if (c->reader & ~NOBODY && !is_ordered(c->reader)) report_thread_race(address, true, c->reader, false);
+        if (c->reader & ~NOBODY && !is_ordered(c->reader))
+            report_thread_race(address, true, c->reader, false);
         if (c->other & ~NOBODY && !is_ordered(c->other)) report_thread_race(address, true, c->other, false);
         c->writer = mine | (kind == ATOMIC ? FLAG_1 : 0) | (kind == ARRIVES_LATER ? FLAG_2 : 0);
         c->reader &= NOBODY;
@@ -239,9 +250,11 @@ static int add_module(dl_phdr_info *info, size_t, void *) {
     return 0;
 }
 static bool is_static(uintptr_t a) {
+    static range last;
+    if (a >= last.from && a < last.to) return true;
     for (int round = 0; round < 2; round++) {
         for (const range &one : static_data)
-            if (a >= one.from && a < one.to) return true;
+            if (a >= one.from && a < one.to) return last = one, true;
         if (round) break;
         static_data.clear();
         dl_iterate_phdr(add_module, nullptr);
@@ -251,8 +264,10 @@ static bool is_static(uintptr_t a) {
 
 static void report_outside(const void *address, size_t bytes, bool write) {
     char where[200];
-    if (lam_is_device(address)) lam_device_describe(where, sizeof where, address);
-    else snprintf(where, sizeof where, "which is memory of the host or of another thread");
+    if (lam_is_device(address))
+        lam_device_describe(where, sizeof where, address);
+    else
+        snprintf(where, sizeof where, "which is memory of the host or of another thread");
     lam_emulated_report("out of bounds: %s %zu bytes at %p, %s", verb(write), bytes, address, where);
 }
 
@@ -267,9 +282,12 @@ static void check_shared(const unsigned char *address, size_t bytes, access_kind
     for (int i = 0; i < lam_now.array_count; i++)
         if (lam_now.arrays[i].from <= address) near = &lam_now.arrays[i];
     if (near)
-        lam_emulated_report("out of bounds: %s %zu bytes, %td bytes after the start of shared array %s of %td bytes",
-                            verb(kind != READ), bytes, address - near->from, near->name, near->to - near->from);
-    else lam_emulated_report("out of bounds: %s %zu bytes of shared memory that no array has", verb(kind != READ), bytes);
+        lam_emulated_report(
+            "out of bounds: %s %zu bytes, %td bytes after the start of shared array %s of %td bytes",
+            verb(kind != READ), bytes, address - near->from, near->name, near->to - near->from);
+    else
+        lam_emulated_report("out of bounds: %s %zu bytes of shared memory that no array has",
+                            verb(kind != READ), bytes);
 }
 
 static void check_device(const unsigned char *address, size_t bytes, access_kind kind) {
@@ -286,9 +304,11 @@ static void check(const void *memory, size_t bytes, access_kind kind) {
     const unsigned char *address = static_cast<const unsigned char *>(memory);
     if (static_cast<size_t>(address - lam_now.stack) < LAM_STACK_BYTES) return;
     if (static_cast<size_t>(address - heap_first) < heap_size) return check_device(address, bytes, kind);
-    if (static_cast<size_t>(address - lam_now.arena) < LAM_SHARED_ARENA) return check_shared(address, bytes, kind);
+    if (static_cast<size_t>(address - lam_now.arena) < LAM_SHARED_ARENA)
+        return check_shared(address, bytes, kind);
     uintptr_t a = reinterpret_cast<uintptr_t>(memory);
-    if (a - lam_now.arguments < LAM_EMULATED_ARGUMENT_BYTES || is_static(a) || lam_pinned_find(memory)) return;
+    if (a - lam_now.arguments < LAM_EMULATED_ARGUMENT_BYTES || is_static(a) || lam_pinned_find(memory))
+        return;
     report_outside(memory, bytes, kind != READ);
 }
 
@@ -299,11 +319,13 @@ static bool is_misaligned(const void *address, size_t bytes) {
 }
 
 void lam_emulated_access(const void *address, size_t bytes, bool write) {
-    if (is_misaligned(address, bytes)) lam_emulated_report("misaligned access of %zu bytes at %p", bytes, address);
+    if (is_misaligned(address, bytes))
+        lam_emulated_report("misaligned access of %zu bytes at %p", bytes, address);
     if (is_on) check(address, bytes, write ? WRITE : READ);
 }
 void lam_emulated_atomic(const void *address, size_t bytes) {
-    if (is_misaligned(address, bytes)) lam_emulated_report("misaligned atomic of %zu bytes at %p", bytes, address);
+    if (is_misaligned(address, bytes))
+        lam_emulated_report("misaligned atomic of %zu bytes at %p", bytes, address);
     if (is_on) check(address, bytes, ATOMIC);
 }
 void lam_emulated_copy_begins(const void *target, size_t bytes, const void *source, size_t source_bytes) {
@@ -318,7 +340,8 @@ void lam_emulated_copy_arrives(const void *target, size_t bytes) {
 /* A copy or a library reads or writes a range: as one thread of one block. */
 void lam_emulated_memory_used(const void *address, size_t bytes, bool write) {
     if (!is_on || !heap_cells) return;
-    check_cells<false>(cells_of(address), static_cast<const unsigned char *>(address), bytes, write ? WRITE : READ);
+    check_cells<false>(cells_of(address), static_cast<const unsigned char *>(address), bytes,
+                       write ? WRITE : READ);
 }
 
 bool lam_emulated_is_checked(void) { return is_on; }
@@ -326,7 +349,7 @@ bool lam_emulated_is_checked(void) { return is_on; }
 /* Where the checked code called from, for the message. */
 #define CHECK(address, bytes, kind)                                                                          \
     do {                                                                                                     \
-        if (!lam_emulated_on_fiber()) return;                                                                \
+        if (!lam_emulated_is_in_kernel()) return;                                                            \
         lam_now.code = __builtin_return_address(0);                                                          \
         check(address, bytes, kind);                                                                         \
         lam_now.code = nullptr;                                                                              \
@@ -407,12 +430,12 @@ struct wrong_index {
 };
 
 void __ubsan_handle_type_mismatch_v1(wrong_type *data, void *address) {
-    lam_emulated_report("misaligned access of %s at %p, which needs %u bytes, %s:%u", data->type->name, address,
-                        1u << data->log_alignment, data->at.file, data->at.line);
+    lam_emulated_report("misaligned access of %s at %p, which needs %u bytes, %s:%u", data->type->name,
+                        address, 1u << data->log_alignment, data->at.file, data->at.line);
 }
 void __ubsan_handle_out_of_bounds(wrong_index *data, uintptr_t index) {
-    lam_emulated_report("out of bounds: index %td of %s, %s:%u", static_cast<ptrdiff_t>(index), data->array->name,
-                        data->at.file, data->at.line);
+    lam_emulated_report("out of bounds: index %td of %s, %s:%u", static_cast<ptrdiff_t>(index),
+                        data->array->name, data->at.file, data->at.line);
 }
 #define WRONG(name, text)                                                                                    \
     void __ubsan_handle_##name(place *at) { lam_emulated_report("%s, %s:%u", text, at->file, at->line); }

@@ -8,14 +8,21 @@
 /* ---- settings.cc ---- */
 
 enum lam_emulated_order { LAM_FORWARD, LAM_REVERSED, LAM_SHUFFLED };
-enum lam_emulated_stream_order { LAM_STREAMS_EAGER, LAM_STREAMS_LAZY, LAM_STREAMS_REVERSED, LAM_STREAMS_SHUFFLED };
+enum lam_emulated_stream_order {
+    LAM_STREAMS_EAGER,
+    LAM_STREAMS_LAZY,
+    LAM_STREAMS_REVERSED,
+    LAM_STREAMS_SHUFFLED
+};
+enum lam_emulated_lack { LAM_LACKS_NOTHING, LAM_LACKS_DEVICE, LAM_LACKS_DRIVER, LAM_LACKS_KERNELS };
 struct lam_emulated_settings {
     lam_emulated_order order;
     lam_emulated_stream_order streams;
     int sums;
     uint64_t seed;
     size_t memory;
-    bool keep_going;
+    bool keep_going, uninitialised;
+    lam_emulated_lack lacks;
 };
 /* Read from the environment once. */
 const lam_emulated_settings &lam_emulated_setting(void);

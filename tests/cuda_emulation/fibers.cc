@@ -5,8 +5,8 @@
  * on. Each warp has the mask of its threads that may run, the block the mask of warps that have any. */
 #include "check.h"
 #include <dlfcn.h>
-#include <stdarg.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -182,23 +182,21 @@ bool lam_emulated_take_finding(void) {
     return was;
 }
 
-static bool in_stacks(uintptr_t address) {
-    return address - reinterpret_cast<uintptr_t>(stacks) < static_cast<size_t>(THREADS_MOST) * (STACK_BYTES + GUARD_BYTES);
-}
-bool lam_emulated_on_fiber(void) {
-    return stacks && in_stacks(reinterpret_cast<uintptr_t>(__builtin_frame_address(0)));
-}
+static bool in_stacks(uintptr_t address) { return address - lam_now.stacks < lam_now.stacks_bytes; }
+bool lam_emulated_on_fiber(void) { return lam_emulated_is_in_kernel(); }
 bool lam_emulated_fault_on_fiber(const void *context) {
     const ucontext_t *at = static_cast<const ucontext_t *>(context);
-    return stacks && in_stacks(static_cast<uintptr_t>(at->uc_mcontext.gregs[REG_RSP]));
+    return in_stacks(static_cast<uintptr_t>(at->uc_mcontext.gregs[REG_RSP]));
 }
 bool lam_emulated_in_stack_guard(const void *address) {
     uintptr_t a = reinterpret_cast<uintptr_t>(address);
-    return in_stacks(a) && (a - reinterpret_cast<uintptr_t>(stacks)) % (STACK_BYTES + GUARD_BYTES) < GUARD_BYTES;
+    return in_stacks(a) &&
+           (a - reinterpret_cast<uintptr_t>(stacks)) % (STACK_BYTES + GUARD_BYTES) < GUARD_BYTES;
 }
 void lam_emulated_describe_thread(char *text, size_t bytes) { describe(text, bytes, lam_now.thread); }
 void lam_emulated_describe_thread_of(char *text, size_t bytes, int thread) {
-    snprintf(text, bytes, "thread (%u,%u,%u)", threads[thread].index[0], threads[thread].index[1], threads[thread].index[2]);
+    snprintf(text, bytes, "thread (%u,%u,%u)", threads[thread].index[0], threads[thread].index[1],
+             threads[thread].index[2]);
 }
 
 /* ---- the turns ---- */
@@ -208,7 +206,8 @@ static int pick_bit(unsigned mask) {
     case LAM_FORWARD: return __builtin_ctz(mask);
     case LAM_REVERSED: return 31 - __builtin_clz(mask);
     default: {
-        unsigned by = lam_emulated_random(&random_state) & 31u, turned = mask >> by | mask << ((32 - by) & 31u);
+        unsigned by = lam_emulated_random(&random_state) & 31u,
+                 turned = mask >> by | mask << ((32 - by) & 31u);
         return static_cast<int>((static_cast<unsigned>(__builtin_ctz(turned)) + by) & 31u);
     }
     }
@@ -267,12 +266,13 @@ static void explain_standstill(void) {
         const char *state = warps[elsewhere >> 5].ended >> (absent & 31) & 1u ? "has ended"
                             : threads[absent].waits_at                        ? threads[absent].waits_at
                                                                               : "does not come";
-        lam_emulated_report("%s: not met by all lanes of mask 0x%08x: lanes 0x%08x are missing (lane %d: %s), %s waits at %s:%d",
-                            other.waits_at, g->mask, missing, absent & 31, state, text, other.file, other.line);
+        lam_emulated_report(
+            "%s: not met by all lanes of mask 0x%08x: lanes 0x%08x are missing (lane %d: %s), %s waits at %s:%d",
+            other.waits_at, g->mask, missing, absent & 31, state, text, other.file, other.line);
     } else if (waits >= 0) {
         describe(text, sizeof text, waits);
-        lam_emulated_report("barrier not met by all threads: %d of %d came, %s waits at %s:%d", at_barrier, alive, text,
-                            threads[waits].file, threads[waits].line);
+        lam_emulated_report("barrier not met by all threads: %d of %d came, %s waits at %s:%d", at_barrier,
+                            alive, text, threads[waits].file, threads[waits].line);
     }
 }
 
@@ -411,7 +411,8 @@ void lam_emulated_abandon(void) {
 
 static void start(void) {
     size_t bytes = static_cast<size_t>(THREADS_MOST) * (STACK_BYTES + GUARD_BYTES);
-    void *memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *memory =
+        mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     arena = static_cast<unsigned char *>(mmap(nullptr, LAM_SHARED_ARENA, PROT_READ | PROT_WRITE,
                                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     if (memory == MAP_FAILED || arena == MAP_FAILED) {
@@ -419,6 +420,8 @@ static void start(void) {
         abort();
     }
     stacks = static_cast<unsigned char *>(memory);
+    lam_now.stacks = reinterpret_cast<uintptr_t>(memory);
+    lam_now.stacks_bytes = bytes;
     for (int i = 0; i < THREADS_MOST; i++)
         mprotect(stacks + static_cast<size_t>(i) * (STACK_BYTES + GUARD_BYTES), GUARD_BYTES, PROT_NONE);
     order = lam_emulated_setting().order;
@@ -535,49 +538,60 @@ static int barrier(int value, const char *file, int line) {
     if (!at_barrier) {
         barrier_file = file, barrier_line = line;
     } else if (barrier_line != line || (barrier_file != file && strcmp(barrier_file, file) != 0)) {
-        lam_emulated_report("barrier not met by all threads: some wait at %s:%d, others at %s:%d", barrier_file,
-                            barrier_line, file, line);
+        lam_emulated_report("barrier not met by all threads: some wait at %s:%d, others at %s:%d",
+                            barrier_file, barrier_line, file, line);
     }
     at_barrier++;
     barrier_sum += value;
     unsigned phase = barrier_phase;
-    if (at_barrier == alive) open_barrier();
-    else wait_turn("__syncthreads", file, line);
+    if (at_barrier == alive)
+        open_barrier();
+    else
+        wait_turn("__syncthreads", file, line);
     return barrier_result[phase & 1u];
 }
 
 void __syncthreads(const char *file, int line) { barrier(0, file, line); }
-int __syncthreads_count(int predicate, const char *file, int line) { return barrier(predicate != 0, file, line); }
-int __syncthreads_and(int predicate, const char *file, int line) { return barrier(predicate == 0, file, line) == 0; }
-int __syncthreads_or(int predicate, const char *file, int line) { return barrier(predicate != 0, file, line) != 0; }
+int __syncthreads_count(int predicate, const char *file, int line) {
+    return barrier(predicate != 0, file, line);
+}
+int __syncthreads_and(int predicate, const char *file, int line) {
+    return barrier(predicate == 0, file, line) == 0;
+}
+int __syncthreads_or(int predicate, const char *file, int line) {
+    return barrier(predicate != 0, file, line) != 0;
+}
 
-const void *lam_emulated_exchange(unsigned mask, const void *mine, size_t bytes, const char *what, const char *file,
-                                  int line) {
+const void *lam_emulated_exchange(unsigned mask, const void *mine, size_t bytes, const char *what,
+                                  const char *file, int line) {
     int t = lam_now.thread;
     unsigned bit = 1u << (t & 31);
     warp &w = warps[t >> 5];
     bool forgives = what == syncwarp; /* threads that have ended need not come to it */
     release_group(t);
     if (bytes > EXCHANGE_BYTES) lam_emulated_report("%s: %zu bytes a lane are too many", what, bytes);
-    if (!(mask & bit)) lam_emulated_report("%s: mask 0x%08x does not name the lane itself, %s:%d", what, mask, file, line);
+    if (!(mask & bit))
+        lam_emulated_report("%s: mask 0x%08x does not name the lane itself, %s:%d", what, mask, file, line);
     if (!forgives && mask & (w.ended | ~w.present))
-        lam_emulated_report("%s: not met by all lanes of mask 0x%08x: lanes 0x%08x have ended or are not there, %s:%d",
-                            what, mask, mask & (w.ended | ~w.present), file, line);
+        lam_emulated_report(
+            "%s: not met by all lanes of mask 0x%08x: lanes 0x%08x have ended or are not there, %s:%d", what,
+            mask, mask & (w.ended | ~w.present), file, line);
     group *g = w.open;
     for (; g; g = g->next) {
         if (!(g->mask & mask)) continue;
         if (g->mask != mask)
-            lam_emulated_report("%s: lanes give different masks, 0x%08x at %s:%d and 0x%08x at %s:%d", what, g->mask,
-                                g->file, g->line, mask, file, line);
+            lam_emulated_report("%s: lanes give different masks, 0x%08x at %s:%d and 0x%08x at %s:%d", what,
+                                g->mask, g->file, g->line, mask, file, line);
         if (g->bytes != bytes || (g->what != what && strcmp(g->what, what) != 0))
-            lam_emulated_report("%s at %s:%d: other lanes of mask 0x%08x are at %s, %s:%d", what, file, line, mask,
-                                g->what, g->file, g->line);
+            lam_emulated_report("%s at %s:%d: other lanes of mask 0x%08x are at %s, %s:%d", what, file, line,
+                                mask, g->what, g->file, g->line);
         break;
     }
     if (!g) {
         g = w.free ? w.free : &w.groups[w.fresh++];
         w.free = w.free ? w.free->next : nullptr;
-        g->mask = mask, g->arrived = 0, g->reading = 0, g->what = what, g->bytes = bytes, g->file = file, g->line = line;
+        g->mask = mask, g->arrived = 0, g->reading = 0, g->what = what, g->bytes = bytes, g->file = file,
+        g->line = line;
         g->next = w.open;
         w.open = g;
     }
@@ -586,8 +600,10 @@ const void *lam_emulated_exchange(unsigned mask, const void *mine, size_t bytes,
     g->reading |= bit;
     threads[t].held = g;
     unsigned expected = forgives ? mask & w.present & ~w.ended : mask;
-    if (!(expected & ~g->arrived)) finish_group(t >> 5, g);
-    else wait_turn(what, file, line);
+    if (!(expected & ~g->arrived))
+        finish_group(t >> 5, g);
+    else
+        wait_turn(what, file, line);
     return g->given;
 }
 
@@ -606,15 +622,18 @@ unsigned __ballot_sync(unsigned mask, int predicate, const char *file, int line)
     return result;
 }
 
-uint64_t lam_emulated_shuffle(unsigned mask, uint64_t value, unsigned bytes, int kind, unsigned other, int width,
-                              const char *file, int line) {
-    static const char *const names[] = {"__shfl_sync", "__shfl_up_sync", "__shfl_down_sync", "__shfl_xor_sync"};
+uint64_t lam_emulated_shuffle(unsigned mask, uint64_t value, unsigned bytes, int kind, unsigned other,
+                              int width, const char *file, int line) {
+    static const char *const names[] = {"__shfl_sync", "__shfl_up_sync", "__shfl_down_sync",
+                                        "__shfl_xor_sync"};
     (void)bytes;
     if (width < 1 || width > 32 || (width & (width - 1)))
-        lam_emulated_report("%s: width %d is not a power of two up to 32, %s:%d", names[kind], width, file, line);
-    const uint64_t *all =
-        static_cast<const uint64_t *>(lam_emulated_exchange(mask, &value, sizeof value, names[kind], file, line));
-    unsigned lane = lam_emulated_lane(), w = static_cast<unsigned>(width), first = lane & ~(w - 1u), source = lane;
+        lam_emulated_report("%s: width %d is not a power of two up to 32, %s:%d", names[kind], width, file,
+                            line);
+    const uint64_t *all = static_cast<const uint64_t *>(
+        lam_emulated_exchange(mask, &value, sizeof value, names[kind], file, line));
+    unsigned lane = lam_emulated_lane(), w = static_cast<unsigned>(width), first = lane & ~(w - 1u),
+             source = lane;
     switch (kind) {
     case 0: source = first + (other & (w - 1u)); break;
     case 1: source = lane - first >= other ? lane - other : lane; break;
@@ -622,7 +641,8 @@ uint64_t lam_emulated_shuffle(unsigned mask, uint64_t value, unsigned bytes, int
     default: source = (lane ^ other) < first + w ? lane ^ other : lane; break;
     }
     if (source > 31 || !(mask >> source & 1u))
-        lam_emulated_report("%s: reads lane %u, which mask 0x%08x does not name, %s:%d", names[kind], source, mask, file, line);
+        lam_emulated_report("%s: reads lane %u, which mask 0x%08x does not name, %s:%d", names[kind], source,
+                            mask, file, line);
     return all[source];
 }
 
@@ -633,15 +653,17 @@ void *lam_emulated_shared(lam_emulated_shared_site *site, const char *name) {
     limit &known = limits()[call->function];
     if (shared_static > known.static_bytes) known.static_bytes = shared_static;
     if (shared_static > LAM_SHARED_DEFAULT)
-        lam_emulated_report("%zu bytes of static shared memory with %s, more than 48 KiB", shared_static, name);
+        lam_emulated_report("%zu bytes of static shared memory with %s, more than 48 KiB", shared_static,
+                            name);
     if (shared_static + call->shared_bytes > LAM_SHARED_MOST ||
         (!known.dynamic && shared_static + call->shared_bytes > LAM_SHARED_DEFAULT))
-        lam_emulated_report("too much shared memory: %zu bytes static with %s and %zu dynamic", shared_static, name,
-                            call->shared_bytes);
+        lam_emulated_report("too much shared memory: %zu bytes static with %s and %zu dynamic", shared_static,
+                            name, call->shared_bytes);
     site->block = lam_now.block;
     site->address = arena + shared_used;
     memset(site->address, 0xff, room);
-    if (lam_now.array_count == LAM_ARRAYS_MOST) lam_emulated_report("more than %d shared arrays", LAM_ARRAYS_MOST);
+    if (lam_now.array_count == LAM_ARRAYS_MOST)
+        lam_emulated_report("more than %d shared arrays", LAM_ARRAYS_MOST);
     lam_now.arrays[lam_now.array_count++] = {arena + shared_used, arena + shared_used + site->bytes, name};
     shared_used += room;
     return site->address;
@@ -684,7 +706,8 @@ void lam_emulated_copies_wait(int groups) {
         }
         lam_emulated_copy_arrives(each.target, each.bytes);
         memcpy(each.target, each.source, each.source_bytes);
-        memset(static_cast<unsigned char *>(each.target) + each.source_bytes, 0, each.bytes - each.source_bytes);
+        memset(static_cast<unsigned char *>(each.target) + each.source_bytes, 0,
+               each.bytes - each.source_bytes);
     }
     me.copies = kept;
 }

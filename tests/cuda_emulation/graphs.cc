@@ -12,7 +12,8 @@ static std::vector<handle> &handles(void) {
     static std::vector<handle> all;
     return all;
 }
-static const cudaGraphConditionalHandle FIRST_HANDLE = 0x1000; /* so that 0 and other small numbers are none */
+static const cudaGraphConditionalHandle FIRST_HANDLE =
+    0x1000; /* so that 0 and other small numbers are none */
 static handle *find_handle(cudaGraphConditionalHandle number) {
     size_t index = static_cast<size_t>(number - FIRST_HANDLE);
     return number >= FIRST_HANDLE && index < handles().size() ? &handles()[index] : nullptr;
@@ -57,7 +58,8 @@ static cudaError_t make_plan(const CUgraph_st *graph, bool is_body, std::shared_
         if (is_body && node.type == cudaGraphNodeTypeHost) return cudaErrorNotSupported;
         if (node.work) {
             const lam_work &work = *node.work;
-            if (is_body && ((work.from_host && !lam_pinned_find(work.source)) || (work.to_host && !lam_pinned_find(work.target))))
+            if (is_body && ((work.from_host && !lam_pinned_find(work.source)) ||
+                            (work.to_host && !lam_pinned_find(work.target))))
                 return cudaErrorNotSupported;
             step.work = lam_work_copy(node.work);
         }
@@ -118,11 +120,14 @@ static void run_step(lam_step &step) {
     unsigned value = condition(step), size = step.conditional.size;
     switch (step.conditional.type) {
     case cudaGraphCondTypeIf:
-        if (value) run_steps(step.bodies[0].get());
-        else if (size == 2) run_steps(step.bodies[1].get());
+        if (value)
+            run_steps(step.bodies[0].get());
+        else if (size == 2)
+            run_steps(step.bodies[1].get());
         break;
     case cudaGraphCondTypeWhile:
-        for (; value && lam_device_error() == cudaSuccess; value = condition(step)) run_steps(step.bodies[0].get());
+        for (; value && lam_device_error() == cudaSuccess; value = condition(step))
+            run_steps(step.bodies[0].get());
         break;
     case cudaGraphCondTypeSwitch:
         if (value < size) run_steps(step.bodies[value].get());
@@ -183,7 +188,8 @@ cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t *nodes, size_t 
     LAM_ENTER;
     if (!graph || !count) return lam_remember(cudaErrorInvalidValue);
     if (nodes)
-        for (size_t i = 0; i < *count; i++) nodes[i] = i < graph->nodes.size() ? graph->nodes[i].get() : nullptr;
+        for (size_t i = 0; i < *count; i++)
+            nodes[i] = i < graph->nodes.size() ? graph->nodes[i].get() : nullptr;
     if (!nodes || *count > graph->nodes.size()) *count = graph->nodes.size();
     return cudaSuccess;
 }
@@ -197,7 +203,8 @@ cudaError_t cudaGraphNodeGetType(cudaGraphNode_t node, cudaGraphNodeType *type) 
 cudaError_t cudaGraphConditionalHandleCreate(cudaGraphConditionalHandle *number, cudaGraph_t graph,
                                              unsigned default_value, unsigned flags) {
     LAM_ENTER;
-    if (!graph || flags & ~static_cast<unsigned>(cudaGraphCondAssignDefault)) return lam_remember(cudaErrorInvalidValue);
+    if (!graph || flags & ~static_cast<unsigned>(cudaGraphCondAssignDefault))
+        return lam_remember(cudaErrorInvalidValue);
     *number = FIRST_HANDLE + handles().size();
     handles().push_back({graph, default_value, flags, 0, false, false});
     return cudaSuccess;
@@ -270,7 +277,9 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
 
 void cudaGraphSetConditional(cudaGraphConditionalHandle number, unsigned value) {
     handle *h = find_handle(number);
-    if (!h) lam_emulated_report("cudaGraphSetConditional: %llu is no handle", number);
-    else h->value = value, h->has_value = true;
+    if (!h)
+        lam_emulated_report("cudaGraphSetConditional: %llu is no handle", number);
+    else
+        h->value = value, h->has_value = true;
 }
 }

@@ -1,5 +1,5 @@
 /* Device memory: a range of addresses of its own, closed to host code. Around each allocation lie guard bytes, and what is
- * freed is not given out again before the range has been gone through once. */
+ * freed is not given out again soon. */
 #include "runtime.h"
 #include <map>
 #include <signal.h>
@@ -10,6 +10,7 @@
 
 enum { ALIGNMENT = 256, GUARD = 256, GUARD_CHECKED = 64, GUARD_BYTE = 0xa5 };
 static const size_t HUGE = static_cast<size_t>(2) << 20; /* a page */
+static const size_t REUSED_AFTER = static_cast<size_t>(32) << 20;
 static const size_t POISON_MOST = static_cast<size_t>(256) << 20;
 
 static unsigned char *heap;
@@ -42,16 +43,19 @@ void lam_device_describe(char *text, size_t bytes, const void *address) {
     size_t distance = SIZE_MAX;
     for (const auto &entry : allocations()) {
         const lam_allocation &one = entry.second;
-        size_t d = a < one.address ? one.address - a : a < one.address + one.bytes ? 0 : a - one.address - one.bytes;
+        size_t d = a < one.address               ? one.address - a
+                   : a < one.address + one.bytes ? 0
+                                                 : a - one.address - one.bytes;
         if (d < distance) near = &one, distance = d;
     }
-    if (!near) snprintf(text, bytes, "no device memory is allocated");
+    if (!near)
+        snprintf(text, bytes, "no device memory is allocated");
     else if (a < near->address)
-        snprintf(text, bytes, "%zu bytes before the allocation of %zu bytes (number %u)", near->address - a, near->bytes,
-                 near->number);
+        snprintf(text, bytes, "%zu bytes before the allocation of %zu bytes (number %u)", near->address - a,
+                 near->bytes, near->number);
     else if (a < near->address + near->bytes)
-        snprintf(text, bytes, "%zu bytes into the allocation of %zu bytes (number %u)", a - near->address, near->bytes,
-                 near->number);
+        snprintf(text, bytes, "%zu bytes into the allocation of %zu bytes (number %u)", a - near->address,
+                 near->bytes, near->number);
     else
         snprintf(text, bytes, "%zu bytes past the end of the allocation of %zu bytes (number %u)",
                  a - near->address - near->bytes, near->bytes, near->number);
@@ -63,7 +67,8 @@ static void explain_fault(int signal, siginfo_t *info, void *context) {
     const char *work = lam_emulated_work ? lam_emulated_work : "host";
     if (signal == SIGSEGV && info->si_code == SEGV_ACCERR && !open_count && lam_is_device(info->si_addr)) {
         lam_device_describe(where, sizeof where, info->si_addr);
-        fprintf(stderr, "cuda emulation: host: host code touches device memory at %p, %s\n", info->si_addr, where);
+        fprintf(stderr, "cuda emulation: host: host code touches device memory at %p, %s\n", info->si_addr,
+                where);
         abort();
     }
     if (lam_emulated_fault_on_fiber(context)) {
@@ -72,10 +77,12 @@ static void explain_fault(int signal, siginfo_t *info, void *context) {
         if (lam_emulated_in_stack_guard(info->si_addr))
             fprintf(stderr, "cuda emulation: %s: the stack of a thread is full, %s\n", work, thread);
         else if (info->si_code == SI_KERNEL)
-            fprintf(stderr, "cuda emulation: %s: misaligned vector access, or an address that is none, %s\n", work, thread);
+            fprintf(stderr, "cuda emulation: %s: misaligned vector access, or an address that is none, %s\n",
+                    work, thread);
         else {
             lam_device_describe(where, sizeof where, info->si_addr);
-            fprintf(stderr, "cuda emulation: %s: out of bounds: touches %p, %s, %s\n", work, info->si_addr, thread, where);
+            fprintf(stderr, "cuda emulation: %s: out of bounds: touches %p, %s, %s\n", work, info->si_addr,
+                    thread, where);
         }
         abort();
     }
@@ -84,7 +91,8 @@ static void explain_fault(int signal, siginfo_t *info, void *context) {
 
 static void start(void) {
     heap_bytes = round_up(lam_emulated_setting().memory, HUGE) * 2 + 32 * HUGE;
-    void *memory = mmap(nullptr, heap_bytes + HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *memory =
+        mmap(nullptr, heap_bytes + HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) {
         fprintf(stderr, "cuda emulation: no addresses for device memory\n");
         abort();
@@ -92,7 +100,12 @@ static void start(void) {
     heap = reinterpret_cast<unsigned char *>(round_up(reinterpret_cast<uintptr_t>(memory), HUGE));
     madvise(heap, heap_bytes, MADV_HUGEPAGE);
     lam_emulated_heap_made(heap, heap_bytes);
-    struct sigaction action = {};
+}
+
+/* Again whenever the memory is closed: test programs put handlers of their own in between. */
+static void watch_faults(void) {
+    struct sigaction now, action = {};
+    if (sigaction(SIGSEGV, nullptr, &now) == 0 && now.sa_sigaction == explain_fault) return;
     action.sa_sigaction = explain_fault;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     sigaction(SIGSEGV, &action, &before_fault);
@@ -102,11 +115,15 @@ static void start(void) {
 static void protect(int protection) { mprotect(heap, round_up(heap_high, HUGE), protection); }
 
 void lam_device_open(void) {
-    if (!open_count++ && heap_high) protect(PROT_READ | PROT_WRITE);
+    if (open_count++ || !heap_high) return;
+    watch_faults();
+    protect(PROT_READ | PROT_WRITE);
 }
 
 void lam_device_close(void) {
-    if (!--open_count && heap_high) protect(PROT_NONE);
+    if (--open_count || !heap_high) return;
+    watch_faults();
+    protect(PROT_NONE);
 }
 
 cudaError_t lam_device_allocate(void **pointer, size_t bytes) {
@@ -116,8 +133,9 @@ cudaError_t lam_device_allocate(void **pointer, size_t bytes) {
     size_t total = lam_emulated_setting().memory, payload = round_up(bytes, ALIGNMENT);
     if (bytes > total || heap_used + payload > total) return cudaErrorMemoryAllocation;
     size_t room = GUARD + payload + GUARD;
-    /* The next gap that is wide enough, from where the last one was found; twice round at most. */
-    size_t at = heap_next;
+    /* The next gap that is wide enough, from where the last one was found; twice round at most. Starting over now and then
+     * keeps the pages few. */
+    size_t at = heap_next > 2 * heap_used + REUSED_AFTER ? 0 : heap_next;
     for (int round = 0; round < 2; round++, at = 0) {
         uintptr_t base = reinterpret_cast<uintptr_t>(heap);
         auto next = allocations().lower_bound(base + at);
@@ -157,7 +175,7 @@ bool lam_device_free(void *pointer) {
     allocations().erase(found);
     size_t first = round_up(static_cast<size_t>(static_cast<unsigned char *>(pointer) - heap), HUGE);
     size_t last = (static_cast<size_t>(static_cast<unsigned char *>(pointer) - heap) + payload) / HUGE * HUGE;
-    if (last > first) madvise(heap + first, last - first, MADV_DONTNEED);
+    if (last > first && last - first > REUSED_AFTER) madvise(heap + first, last - first, MADV_DONTNEED);
     return true;
 }
 
@@ -177,8 +195,10 @@ void lam_device_check_guards(void) {
     static unsigned char clean[GUARD_CHECKED];
     if (!clean[0]) memset(clean, GUARD_BYTE, sizeof clean);
     for (const auto &entry : allocations()) {
-        unsigned char *from = reinterpret_cast<unsigned char *>(entry.second.address), *to = from + entry.second.bytes;
-        if (memcmp(from - GUARD_CHECKED, clean, GUARD_CHECKED) == 0 && memcmp(to, clean, GUARD_CHECKED) == 0) continue;
+        unsigned char *from = reinterpret_cast<unsigned char *>(entry.second.address),
+                      *to = from + entry.second.bytes;
+        if (memcmp(from - GUARD_CHECKED, clean, GUARD_CHECKED) == 0 && memcmp(to, clean, GUARD_CHECKED) == 0)
+            continue;
         unsigned char *wrong = to;
         for (unsigned char *p = from - GUARD_CHECKED; p < from; p++)
             if (*p != GUARD_BYTE) wrong = p;

@@ -15,7 +15,7 @@ struct frame {
 };
 static std::vector<entry> entries;
 static std::vector<std::vector<uint32_t>> first_blocks; /* of each item of each stream */
-static std::vector<frame> stack, frames;                /* now; of the works of this item, each ended by a run of 0 */
+static std::vector<frame> stack, frames; /* now; of the works of this item, each ended by a run of 0 */
 static const lam_clock *clock_now;
 static int stream_now;
 static uint32_t run_count;
@@ -74,7 +74,8 @@ bool lam_order_known(uint32_t block) {
     for (size_t level = 0; level < stack.size(); level++) {
         const frame &mine = stack[level], &other = frames[static_cast<size_t>(e->frames) + level];
         if (other.run != mine.run) return true; /* an earlier turn of the same loop */
-        if (other.step != mine.step) return mine.plan->before[static_cast<size_t>(mine.step)][static_cast<size_t>(other.step)];
+        if (other.step != mine.step)
+            return mine.plan->before[static_cast<size_t>(mine.step)][static_cast<size_t>(other.step)];
     }
     return true;
 }

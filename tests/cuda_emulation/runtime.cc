@@ -27,8 +27,10 @@ bool lam_in_host_function(void) { return is_host_function; }
 
 lam_work *lam_work_new(lam_work_kind kind, const char *name) {
     lam_work *work = free_work;
-    if (work) free_work = work->next;
-    else work = new lam_work();
+    if (work)
+        free_work = work->next;
+    else
+        work = new lam_work();
     work->kind = kind;
     work->name = name;
     work->from_host = work->to_host = work->hashed = false;
@@ -75,7 +77,8 @@ void lam_work_enqueued(lam_work *work, bool in_graph) {
         work->changes = source->changes;
     }
     if (target && !target->pending)
-        for (size_t row = 0; row < work->rows; row++) memset(work->target + row * work->target_pitch, 0xff, work->width);
+        for (size_t row = 0; row < work->rows; row++)
+            memset(work->target + row * work->target_pitch, 0xff, work->width);
     if (source) source->pending++;
     if (target) target->pending++;
     work->counted++;
@@ -95,9 +98,11 @@ static void copy_rows(lam_work *work) {
     size_t pitch = work->staged.empty() ? work->source_pitch : work->width;
     if (work->hashed) {
         const lam_pinned *from = lam_pinned_find(work->source);
-        if (!from) lam_emulated_report("pinned memory was freed before the copy from it has run");
+        if (!from)
+            lam_emulated_report("pinned memory was freed before the copy from it has run");
         else if (from->changes == work->changes && hash_rows(work) != work->hash)
-            lam_emulated_report("pinned memory was changed before the copy of %zu bytes from it has run", work->width * work->rows);
+            lam_emulated_report("pinned memory was changed before the copy of %zu bytes from it has run",
+                                work->width * work->rows);
     }
     if (work->to_host) {
         lam_pinned *to = lam_pinned_find(work->target);
@@ -124,8 +129,10 @@ void lam_work_run(lam_work *work) {
     }
     switch (work->kind) {
     case LAM_KERNEL:
-        if (!lam_emulated_run(&work->call, work->arguments)) lam_set_device_error(cudaErrorLaunchFailure);
-        else lam_device_check_guards();
+        if (!lam_emulated_run(&work->call, work->arguments))
+            lam_set_device_error(cudaErrorLaunchFailure);
+        else
+            lam_device_check_guards();
         break;
     case LAM_LIBRARY:
         work->run(work->arguments);
@@ -160,7 +167,8 @@ void lam_emulated_range(const void *address, size_t bytes, bool write) {
     char where[200];
     lam_device_describe(where, sizeof where, address);
     if (!in && !lam_is_device(address)) snprintf(where, sizeof where, "which is no device memory");
-    lam_emulated_report("out of bounds: %s %zu bytes at %p, %s", write ? "writes" : "reads", bytes, address, where);
+    lam_emulated_report("out of bounds: %s %zu bytes at %p, %s", write ? "writes" : "reads", bytes, address,
+                        where);
 }
 
 /* ---- launches ---- */
@@ -173,9 +181,12 @@ cudaError_t lam_emulated_launch(const lam_emulated_call *call, const void *argum
         if (g[i] < 1 || g[i] > grid_most[i] || b[i] < 1 || b[i] > block_most[i])
             return lam_remember(cudaErrorInvalidConfiguration);
     if (b[0] * b[1] * b[2] > 1024) return lam_remember(cudaErrorInvalidConfiguration);
-    int limit = lam_emulated_shared_limit(call->function), most = limit ? limit : static_cast<int>(LAM_SHARED_DEFAULT);
+    int limit = lam_emulated_shared_limit(call->function),
+        most = limit ? limit : static_cast<int>(LAM_SHARED_DEFAULT);
     if (call->shared_bytes > static_cast<size_t>(most)) return lam_remember(cudaErrorInvalidValue);
     if (!lam_stream_is_valid(call->stream)) return lam_remember(cudaErrorInvalidResourceHandle);
+    if (lam_emulated_setting().lacks == LAM_LACKS_KERNELS)
+        return lam_remember(cudaErrorNoKernelImageForDevice);
     lam_work *work = lam_work_new(LAM_KERNEL, call->name);
     work->call = *call;
     work->argument_bytes = bytes;
@@ -183,8 +194,8 @@ cudaError_t lam_emulated_launch(const lam_emulated_call *call, const void *argum
     return lam_remember(lam_submit(call->stream, work));
 }
 
-cudaError_t lam_emulated_enqueue(cudaStream_t stream, const char *what, void (*run)(void *), const void *argument,
-                                 size_t bytes) {
+cudaError_t lam_emulated_enqueue(cudaStream_t stream, const char *what, void (*run)(void *),
+                                 const void *argument, size_t bytes) {
     LAM_ENTER;
     if (bytes > LAM_EMULATED_ARGUMENT_BYTES) return lam_remember(cudaErrorInvalidValue);
     if (!lam_stream_is_valid(stream)) return lam_remember(cudaErrorInvalidResourceHandle);
@@ -197,11 +208,12 @@ cudaError_t lam_emulated_enqueue(cudaStream_t stream, const char *what, void (*r
 
 /* ---- copies ---- */
 
-static cudaError_t copy(void *target, size_t target_pitch, const void *source, size_t source_pitch, size_t width,
-                        size_t rows, cudaMemcpyKind kind, cudaStream_t stream, bool blocks) {
+static cudaError_t copy(void *target, size_t target_pitch, const void *source, size_t source_pitch,
+                        size_t width, size_t rows, cudaMemcpyKind kind, cudaStream_t stream, bool blocks) {
     bool from_host = !lam_is_device(source), to_host = !lam_is_device(target);
-    bool fits = kind == cudaMemcpyDefault || (from_host == (kind == cudaMemcpyHostToDevice || kind == cudaMemcpyHostToHost) &&
-                                              to_host == (kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyHostToHost));
+    bool fits = kind == cudaMemcpyDefault ||
+                (from_host == (kind == cudaMemcpyHostToDevice || kind == cudaMemcpyHostToHost) &&
+                 to_host == (kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyHostToHost));
     if (!fits || width > target_pitch || width > source_pitch) return cudaErrorInvalidValue;
     if (!lam_stream_is_valid(stream)) return cudaErrorInvalidResourceHandle;
     if (blocks) {
@@ -251,7 +263,8 @@ static const struct {
     cudaError_t error;
     const char *name, *text;
 } errors[] = {
-#define LAM_ERROR_NAME(name, text) {name, #name, text}
+#define LAM_ERROR_NAME(name, text)                                                                           \
+    { name, #name, text }
     LAM_ERROR_NAME(cudaSuccess, "no error"),
     LAM_ERROR_NAME(cudaErrorInvalidValue, "invalid argument"),
     LAM_ERROR_NAME(cudaErrorMemoryAllocation, "out of memory"),
@@ -259,13 +272,16 @@ static const struct {
     LAM_ERROR_NAME(cudaErrorInvalidConfiguration, "invalid configuration argument"),
     LAM_ERROR_NAME(cudaErrorInvalidSymbol, "invalid device symbol"),
     LAM_ERROR_NAME(cudaErrorInvalidMemcpyDirection, "invalid copy direction for memcpy"),
-    LAM_ERROR_NAME(cudaErrorInsufficientDriver, "CUDA driver version is insufficient for CUDA runtime version"),
+    LAM_ERROR_NAME(cudaErrorInsufficientDriver,
+                   "CUDA driver version is insufficient for CUDA runtime version"),
     LAM_ERROR_NAME(cudaErrorInvalidDeviceFunction, "invalid device function"),
     LAM_ERROR_NAME(cudaErrorNoDevice, "no CUDA-capable device is detected"),
     LAM_ERROR_NAME(cudaErrorInvalidDevice, "invalid device ordinal"),
     LAM_ERROR_NAME(cudaErrorInvalidKernelImage, "device kernel image is invalid"),
-    LAM_ERROR_NAME(cudaErrorNoKernelImageForDevice, "no kernel image is available for execution on the device"),
-    LAM_ERROR_NAME(cudaErrorUnsupportedPtxVersion, "the provided PTX was compiled with an unsupported toolchain."),
+    LAM_ERROR_NAME(cudaErrorNoKernelImageForDevice,
+                   "no kernel image is available for execution on the device"),
+    LAM_ERROR_NAME(cudaErrorUnsupportedPtxVersion,
+                   "the provided PTX was compiled with an unsupported toolchain."),
     LAM_ERROR_NAME(cudaErrorInvalidResourceHandle, "invalid resource handle"),
     LAM_ERROR_NAME(cudaErrorIllegalState, "the operation cannot be performed in the present state"),
     LAM_ERROR_NAME(cudaErrorNotReady, "device not ready"),
@@ -275,17 +291,25 @@ static const struct {
     LAM_ERROR_NAME(cudaErrorLaunchFailure, "unspecified launch failure"),
     LAM_ERROR_NAME(cudaErrorNotPermitted, "operation not permitted"),
     LAM_ERROR_NAME(cudaErrorNotSupported, "operation not supported"),
-    LAM_ERROR_NAME(cudaErrorSystemDriverMismatch, "system has unsupported display driver / cuda driver combination"),
-    LAM_ERROR_NAME(cudaErrorCompatNotSupportedOnDevice, "forward compatibility was attempted on non supported HW"),
+    LAM_ERROR_NAME(cudaErrorSystemDriverMismatch,
+                   "system has unsupported display driver / cuda driver combination"),
+    LAM_ERROR_NAME(cudaErrorCompatNotSupportedOnDevice,
+                   "forward compatibility was attempted on non supported HW"),
     LAM_ERROR_NAME(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing"),
-    LAM_ERROR_NAME(cudaErrorStreamCaptureInvalidated, "operation failed due to a previous error during capture"),
-    LAM_ERROR_NAME(cudaErrorStreamCaptureMerge, "operation would result in a merge of separate capture sequences"),
+    LAM_ERROR_NAME(cudaErrorStreamCaptureInvalidated,
+                   "operation failed due to a previous error during capture"),
+    LAM_ERROR_NAME(cudaErrorStreamCaptureMerge,
+                   "operation would result in a merge of separate capture sequences"),
     LAM_ERROR_NAME(cudaErrorStreamCaptureUnmatched, "capture was not ended in the same stream as it began"),
     LAM_ERROR_NAME(cudaErrorStreamCaptureUnjoined, "capturing stream has unjoined work"),
-    LAM_ERROR_NAME(cudaErrorStreamCaptureIsolation, "dependency created on uncaptured work in another stream"),
-    LAM_ERROR_NAME(cudaErrorStreamCaptureImplicit, "operation would make the legacy stream depend on a capturing blocking stream"),
-    LAM_ERROR_NAME(cudaErrorCapturedEvent, "operation not permitted on an event last recorded in a capturing stream"),
-    LAM_ERROR_NAME(cudaErrorStreamCaptureWrongThread, "attempt to terminate a thread-local capture sequence from another thread"),
+    LAM_ERROR_NAME(cudaErrorStreamCaptureIsolation,
+                   "dependency created on uncaptured work in another stream"),
+    LAM_ERROR_NAME(cudaErrorStreamCaptureImplicit,
+                   "operation would make the legacy stream depend on a capturing blocking stream"),
+    LAM_ERROR_NAME(cudaErrorCapturedEvent,
+                   "operation not permitted on an event last recorded in a capturing stream"),
+    LAM_ERROR_NAME(cudaErrorStreamCaptureWrongThread,
+                   "attempt to terminate a thread-local capture sequence from another thread"),
     LAM_ERROR_NAME(cudaErrorUnknown, "unknown error"),
 };
 
@@ -327,7 +351,9 @@ cudaError_t cudaHostAlloc(void **pointer, size_t bytes, unsigned) {
     cudaError_t error = lam_unsafe_call();
     return lam_remember(error != cudaSuccess ? error : lam_pinned_allocate(pointer, bytes));
 }
-cudaError_t cudaMallocHost(void **pointer, size_t bytes) { return cudaHostAlloc(pointer, bytes, cudaHostAllocDefault); }
+cudaError_t cudaMallocHost(void **pointer, size_t bytes) {
+    return cudaHostAlloc(pointer, bytes, cudaHostAllocDefault);
+}
 cudaError_t cudaFreeHost(void *pointer) {
     LAM_ENTER;
     cudaError_t error = lam_unsafe_call();
@@ -339,10 +365,12 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes *attributes, const vo
     LAM_ENTER;
     memset(attributes, 0, sizeof *attributes);
     void *address = const_cast<void *>(pointer);
-    if (lam_device_find(pointer)) attributes->type = cudaMemoryTypeDevice, attributes->devicePointer = address;
+    if (lam_device_find(pointer))
+        attributes->type = cudaMemoryTypeDevice, attributes->devicePointer = address;
     else if (lam_pinned_find(pointer))
         attributes->type = cudaMemoryTypeHost, attributes->devicePointer = attributes->hostPointer = address;
-    else attributes->hostPointer = address, attributes->device = -2;
+    else
+        attributes->hostPointer = address, attributes->device = -2;
     return cudaSuccess;
 }
 
@@ -350,12 +378,13 @@ cudaError_t cudaMemcpy(void *target, const void *source, size_t bytes, cudaMemcp
     LAM_ENTER;
     return lam_remember(copy(target, bytes, source, bytes, bytes, 1, kind, nullptr, true));
 }
-cudaError_t cudaMemcpyAsync(void *target, const void *source, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+cudaError_t cudaMemcpyAsync(void *target, const void *source, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream) {
     LAM_ENTER;
     return lam_remember(copy(target, bytes, source, bytes, bytes, 1, kind, stream, false));
 }
-cudaError_t cudaMemcpy2DAsync(void *target, size_t target_pitch, const void *source, size_t source_pitch, size_t width,
-                              size_t rows, cudaMemcpyKind kind, cudaStream_t stream) {
+cudaError_t cudaMemcpy2DAsync(void *target, size_t target_pitch, const void *source, size_t source_pitch,
+                              size_t width, size_t rows, cudaMemcpyKind kind, cudaStream_t stream) {
     LAM_ENTER;
     return lam_remember(copy(target, target_pitch, source, source_pitch, width, rows, kind, stream, false));
 }
@@ -371,7 +400,11 @@ cudaError_t cudaMemsetAsync(void *target, int value, size_t bytes, cudaStream_t 
 
 /* ---- the device: a small one of compute capability 9.0 ---- */
 
-cudaError_t cudaGetDeviceCount(int *count) { return *count = 1, cudaSuccess; }
+cudaError_t cudaGetDeviceCount(int *count) {
+    bool none = lam_emulated_setting().lacks == LAM_LACKS_DEVICE;
+    *count = none ? 0 : 1;
+    return lam_remember(none ? cudaErrorNoDevice : cudaSuccess);
+}
 cudaError_t cudaSetDevice(int device) { return lam_remember(device ? cudaErrorInvalidDevice : cudaSuccess); }
 cudaError_t cudaGetDevice(int *device) { return *device = 0, cudaSuccess; }
 cudaError_t cudaDeviceReset(void) {
@@ -429,8 +462,12 @@ cudaError_t cudaDeviceGetPCIBusId(char *text, int bytes, int device) {
     snprintf(text, static_cast<size_t>(bytes), "0000:00:00.0");
     return cudaSuccess;
 }
-cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest) { return *least = 0, *greatest = -5, cudaSuccess; }
-cudaError_t cudaDriverGetVersion(int *version) { return *version = CUDART_VERSION, cudaSuccess; }
+cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest) {
+    return *least = 0, *greatest = -5, cudaSuccess;
+}
+cudaError_t cudaDriverGetVersion(int *version) {
+    return *version = lam_emulated_setting().lacks == LAM_LACKS_DRIVER ? 11040 : CUDART_VERSION, cudaSuccess;
+}
 cudaError_t cudaRuntimeGetVersion(int *version) { return *version = CUDART_VERSION, cudaSuccess; }
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes) {
     LAM_ENTER;
@@ -451,6 +488,8 @@ cudaError_t cudaFuncSetAttribute(const void *function, cudaFuncAttribute attribu
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, const void *function) {
     LAM_ENTER;
     memset(attributes, 0, sizeof *attributes);
+    if (lam_emulated_setting().lacks == LAM_LACKS_KERNELS)
+        return lam_remember(cudaErrorNoKernelImageForDevice);
     int limit = lam_emulated_shared_limit(function);
     attributes->sharedSizeBytes = lam_emulated_static_shared(function);
     attributes->maxThreadsPerBlock = 1024;
@@ -465,7 +504,8 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, const voi
     LAM_ENTER;
     if (block_size < 1 || block_size > 1024) return lam_remember(cudaErrorInvalidValue);
     size_t shared = shared_bytes + lam_emulated_static_shared(function) + 1024;
-    *blocks = static_cast<int>(std::min<size_t>(std::min(32, 2048 / ((block_size + 31) / 32 * 32)), (228u << 10) / shared));
+    *blocks = static_cast<int>(
+        std::min<size_t>(std::min(32, 2048 / ((block_size + 31) / 32 * 32)), (228u << 10) / shared));
     return cudaSuccess;
 }
 }

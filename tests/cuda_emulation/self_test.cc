@@ -74,11 +74,13 @@ __device__ static float warp_sum(float value) {
 }
 
 /* One partial sum a block. */
-template <typename T> __global__ void __launch_bounds__(256) partial_sums(const T *x, float *y, int64_t count) {
+template <typename T>
+__global__ void __launch_bounds__(256) partial_sums(const T *x, float *y, int64_t count) {
     LAM_SHARED(float, parts, [32]);
     float sum = 0;
     int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-    for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) sum += lam_load(x + i);
+    for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step)
+        sum += lam_load(x + i);
     sum = warp_sum(sum);
     if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = sum;
     __syncthreads();
@@ -113,7 +115,9 @@ __device__ static void multiply(float d[4], const unsigned a[4], const unsigned 
     memcpy(mine.b, b, sizeof mine.b);
     memcpy(all, lam_emulated_exchange(0xffffffffu, &mine, sizeof mine, "mma"), sizeof all);
     unsigned lane = lam_emulated_lane();
-    auto half = [](unsigned pair, unsigned high) { return lam_bf16_to_float(static_cast<uint16_t>(pair >> 16 * high)); };
+    auto half = [](unsigned pair, unsigned high) {
+        return lam_bf16_to_float(static_cast<uint16_t>(pair >> 16 * high));
+    };
     for (unsigned i = 0; i < 4; i++) {
         unsigned row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
         for (unsigned k = 0; k < 16; k++) {
@@ -123,17 +127,20 @@ __device__ static void multiply(float d[4], const unsigned a[4], const unsigned 
         }
     }
 }
-__global__ void small_product(const __nv_bfloat16 *a, const __nv_bfloat16 *b, float *c) { /* [16][16] [16][8] */
+__global__ void small_product(const __nv_bfloat16 *a, const __nv_bfloat16 *b,
+                              float *c) { /* [16][16] [16][8] */
     unsigned lane = threadIdx.x, group = lane / 4, pair = lane % 4 * 2, fa[4], fb[2];
     float d[4] = {};
     auto two = [](__nv_bfloat16 x, __nv_bfloat16 y) {
-        return static_cast<unsigned>(__bfloat16_as_ushort(x)) | static_cast<unsigned>(__bfloat16_as_ushort(y)) << 16;
+        return static_cast<unsigned>(__bfloat16_as_ushort(x)) | static_cast<unsigned>(__bfloat16_as_ushort(y))
+                                                                    << 16;
     };
     for (unsigned i = 0; i < 4; i++) {
         unsigned row = group + i % 2 * 8, k = pair + i / 2 * 8;
         fa[i] = two(a[row * 16 + k], a[row * 16 + k + 1]);
     }
-    for (unsigned i = 0; i < 2; i++) fb[i] = two(b[(pair + i * 8) * 8 + group], b[(pair + i * 8 + 1) * 8 + group]);
+    for (unsigned i = 0; i < 2; i++)
+        fb[i] = two(b[(pair + i * 8) * 8 + group], b[(pair + i * 8 + 1) * 8 + group]);
     multiply(d, fa, fb);
     for (unsigned i = 0; i < 4; i++) c[(group + i / 2 * 8) * 8 + pair + i % 2] = d[i];
 }
@@ -181,7 +188,8 @@ static void sums(void) {
         LAM_LAUNCH((partial_sums<float>), 7, 96, 0, nullptr, d_x, d_y, count);
         LAM_LAUNCH((partial_sums<__nv_bfloat16>), dim3(7), dim3(256), 0, nullptr, d_narrow, d_y + 7, count);
         y = host(d_y, 14);
-        for (int i = 0; i < 7; i++) got += static_cast<double>(y[i]), got_narrow += static_cast<double>(y[7 + i]);
+        for (int i = 0; i < 7; i++)
+            got += static_cast<double>(y[i]), got_narrow += static_cast<double>(y[7 + i]);
         REQUIRE(fabs(got - want) <= 1e-5 * want && fabs(got_narrow - want_narrow) <= 1e-5 * want_narrow);
         WORKS(cudaFree(d_x));
     }
@@ -219,7 +227,8 @@ static void products(void) {
     for (int i = 0; i < 16; i++)
         for (int j = 0; j < 8; j++) {
             float want = 0;
-            for (int k = 0; k < 16; k++) want += static_cast<float>(a[i * 16 + k]) * static_cast<float>(b[k * 8 + j]);
+            for (int k = 0; k < 16; k++)
+                want += static_cast<float>(a[i * 16 + k]) * static_cast<float>(b[k * 8 + j]);
             REQUIRE(got[i * 8 + j] == want);
         }
     finish();
@@ -245,8 +254,10 @@ static void refused_launches(void) {
         int64_t grid, block;
         size_t shared;
         cudaError_t error;
-    } cases[] = {{0, 32, 0, cudaErrorInvalidConfiguration},       {1, 0, 0, cudaErrorInvalidConfiguration},
-                 {1, 1025, 0, cudaErrorInvalidConfiguration},     {int64_t(1) << 31, 32, 0, cudaErrorInvalidConfiguration},
+    } cases[] = {{0, 32, 0, cudaErrorInvalidConfiguration},
+                 {1, 0, 0, cudaErrorInvalidConfiguration},
+                 {1, 1025, 0, cudaErrorInvalidConfiguration},
+                 {int64_t(1) << 31, 32, 0, cudaErrorInvalidConfiguration},
                  {1, 32, (48 << 10) + 4, cudaErrorInvalidValue}};
     for (const auto &each : cases) {
         LAM_LAUNCH((add_to), each.grid, each.block, each.shared, nullptr, x, 8, 1.0f);
@@ -256,7 +267,8 @@ static void refused_launches(void) {
     LAM_LAUNCH((add_to), dim3(1, 65536), 32, 0, nullptr, x, 8, 1.0f);
     REQUIRE(launch_error == cudaErrorInvalidConfiguration && cudaGetLastError() == launch_error);
     REQUIRE(cudaGetLastError() == cudaSuccess);
-    REQUIRE(cudaFuncSetAttribute(add_to, cudaFuncAttributeMaxDynamicSharedMemorySize, (227 << 10) + 1) == cudaErrorInvalidValue);
+    REQUIRE(cudaFuncSetAttribute(add_to, cudaFuncAttributeMaxDynamicSharedMemorySize, (227 << 10) + 1) ==
+            cudaErrorInvalidValue);
     void *memory;
     REQUIRE(cudaMalloc(&memory, size_t(1) << 40) == cudaErrorMemoryAllocation);
     REQUIRE(cudaMemcpy(x, x, 4, cudaMemcpyHostToDevice) == cudaErrorInvalidValue);
@@ -386,7 +398,8 @@ static void refused_captures(void) {
     cudaGraph_t graph;
     void *memory;
     float *x = device<float>(8);
-    REQUIRE(cudaStreamBeginCapture(nullptr, cudaStreamCaptureModeGlobal) == cudaErrorStreamCaptureUnsupported);
+    REQUIRE(cudaStreamBeginCapture(nullptr, cudaStreamCaptureModeGlobal) ==
+            cudaErrorStreamCaptureUnsupported);
     WORKS(cudaStreamBeginCapture(first, cudaStreamCaptureModeGlobal));
     REQUIRE(cudaStreamSynchronize(first) == cudaErrorStreamCaptureUnsupported);
     REQUIRE(cudaStreamEndCapture(first, &graph) == cudaErrorStreamCaptureInvalidated && !graph);
@@ -450,13 +463,14 @@ static void conditional_graphs(void) {
         WORKS(cudaStreamGetCaptureInfo(stream, &status, nullptr, &graph, &dependencies, nullptr, &count));
         WORKS(cudaGraphAddNode(&node, graph, dependencies, nullptr, count, &parameters));
         for (unsigned body = 0; body < parameters.conditional.size; body++) {
-            WORKS(cudaStreamBeginCaptureToGraph(inner, parameters.conditional.phGraph_out[body], nullptr, nullptr, 0,
-                                                cudaStreamCaptureModeThreadLocal));
+            WORKS(cudaStreamBeginCaptureToGraph(inner, parameters.conditional.phGraph_out[body], nullptr,
+                                                nullptr, 0, cudaStreamCaptureModeThreadLocal));
             LAM_LAUNCH((add_to), 1, 8, 0, inner, x, 8, k ? 100.0f : body ? 10.0f : 1.0f);
             if (k) LAM_LAUNCH((step_down), 1, 1, 0, inner, loop, which);
             WORKS(cudaStreamEndCapture(inner, &captured));
         }
-        WORKS(cudaStreamUpdateCaptureDependencies(stream, &node, nullptr, 1, cudaStreamSetCaptureDependencies));
+        WORKS(
+            cudaStreamUpdateCaptureDependencies(stream, &node, nullptr, 1, cudaStreamSetCaptureDependencies));
     }
     WORKS(cudaStreamEndCapture(stream, &graph));
     WORKS(cudaGraphInstantiate(&executable, graph, 0));
@@ -473,8 +487,10 @@ static void conditional_graphs(void) {
 /* ---- mistakes that every build finds ---- */
 
 __global__ void divergent_barrier(int half) {
-    if (static_cast<int>(threadIdx.x) < half) __syncthreads();
-    else __syncwarp();
+    if (static_cast<int>(threadIdx.x) < half)
+        __syncthreads();
+    else
+        __syncwarp();
     __shfl_sync(0xffffffffu, 1, 0);
 }
 static void barrier_not_met(void) {
@@ -482,7 +498,8 @@ static void barrier_not_met(void) {
     cudaDeviceSynchronize();
 }
 __global__ void two_barriers(void) {
-    if (threadIdx.x < 32) __syncthreads();
+    if (threadIdx.x < 32)
+        __syncthreads();
     else
         __syncthreads();
 }
@@ -491,8 +508,10 @@ static void different_barriers(void) {
     cudaDeviceSynchronize();
 }
 __global__ void lane_stays_away(void) {
-    if (threadIdx.x != 5) __shfl_sync(0xffffffffu, 1, 0);
-    else __syncthreads();
+    if (threadIdx.x != 5)
+        __shfl_sync(0xffffffffu, 1, 0);
+    else
+        __syncthreads();
 }
 static void missing_lane(void) {
     LAM_LAUNCH((lane_stays_away), 1, 64, 0, nullptr);
@@ -563,7 +582,8 @@ static void handle_not_set(void) {
 }
 static void keeps_going(void) {
     LAM_LAUNCH((two_barriers), 1, 64, 0, nullptr);
-    REQUIRE(cudaDeviceSynchronize() == cudaErrorLaunchFailure && cudaDeviceSynchronize() == cudaErrorLaunchFailure);
+    REQUIRE(cudaDeviceSynchronize() == cudaErrorLaunchFailure &&
+            cudaDeviceSynchronize() == cudaErrorLaunchFailure);
     WORKS(cudaDeviceReset());
     cudaGetLastError();
     sums();
@@ -612,7 +632,9 @@ static void past_dynamic_shared(void) {
     LAM_LAUNCH((reverse_dynamic), 1, 32, 396, nullptr, device(counting(100)), 100);
     cudaDeviceSynchronize();
 }
-__global__ void sum_before(float *y, const float *x) { y[threadIdx.x] = x[static_cast<int>(threadIdx.x) - 1]; }
+__global__ void sum_before(float *y, const float *x) {
+    y[threadIdx.x] = x[static_cast<int>(threadIdx.x) - 1];
+}
 static void before_the_start(void) {
     LAM_LAUNCH((sum_before), 1, 32, 0, nullptr, device<float>(32), device(counting(32)));
     cudaDeviceSynchronize();
@@ -628,7 +650,9 @@ static void host_pointer(void) {
     LAM_LAUNCH((sum_before), 1, 32, 0, nullptr, device<float>(32), x.data() + 1);
     cudaDeviceSynchronize();
 }
-__global__ void same_place(float *y, int blocks_apart) { y[blockIdx.x * blocks_apart] = static_cast<float>(blockIdx.x); }
+__global__ void same_place(float *y, int blocks_apart) {
+    y[blockIdx.x * blocks_apart] = static_cast<float>(blockIdx.x);
+}
 static void blocks_collide(void) {
     LAM_LAUNCH((same_place), 3, 1, 0, nullptr, device<float>(4), 0);
     cudaDeviceSynchronize();
@@ -647,9 +671,12 @@ static void warps_collide(void) {
 __global__ void through_shared(float *y, unsigned mask) {
     LAM_SHARED(float, tile, [32]);
     tile[threadIdx.x] = static_cast<float>(threadIdx.x);
-    if (mask == 1) __shfl_sync(0xffffffffu, 1, 0);
-    else if (mask == 2) __syncwarp(3u << (threadIdx.x & 30u));
-    else __syncwarp();
+    if (mask == 1)
+        __shfl_sync(0xffffffffu, 1, 0);
+    else if (mask == 2)
+        __syncwarp(3u << (threadIdx.x & 30u));
+    else
+        __syncwarp();
     y[threadIdx.x] = tile[threadIdx.x ^ 1];
 }
 static void lanes_collide(void) {
@@ -734,33 +761,49 @@ static const test_case cases[] = {
     {"refused captures", refused_captures, nullptr, nullptr, nullptr, 3},
     {"conditional graphs", conditional_graphs, nullptr, nullptr, nullptr, 3},
     {"keeps going", keeps_going, "two_barriers): barrier not met", "LAMELLA_EMULATION_KEEP_GOING", "1", 3},
-    {"barrier not met", barrier_not_met, "lanes 0x0000ffff are missing (lane 0: __syncthreads)", nullptr, nullptr, 3},
-    {"different barriers", different_barriers, "barrier not met by all threads: some wait at", nullptr, nullptr, 3},
-    {"missing lane", missing_lane, "__shfl_sync: not met by all lanes of mask 0xffffffff: lanes 0x00000020", nullptr, nullptr, 3},
+    {"barrier not met", barrier_not_met, "lanes 0x0000ffff are missing (lane 0: __syncthreads)", nullptr,
+     nullptr, 3},
+    {"different barriers", different_barriers, "barrier not met by all threads: some wait at", nullptr,
+     nullptr, 3},
+    {"missing lane", missing_lane, "__shfl_sync: not met by all lanes of mask 0xffffffff: lanes 0x00000020",
+     nullptr, nullptr, 3},
     {"different masks", different_masks, "lanes give different masks", nullptr, nullptr, 3},
-    {"write past the end", write_past_the_end, "past the end of the allocation of 400 bytes", nullptr, nullptr, 3},
-    {"too much shared memory", too_much_shared, "static shared memory with more, more than 48 KiB", nullptr, nullptr, 3},
+    {"write past the end", write_past_the_end, "past the end of the allocation of 400 bytes", nullptr,
+     nullptr, 3},
+    {"too much shared memory", too_much_shared, "static shared memory with more, more than 48 KiB", nullptr,
+     nullptr, 3},
     {"host reads device memory", host_reads_device, "host code touches device memory", nullptr, nullptr, 3},
     {"misaligned", misaligned, "(vector_copy): misaligned", nullptr, nullptr, 3},
     {"stack full", stack_full, "the stack of a thread is full", nullptr, nullptr, 3},
-    {"copy too long", copy_too_long, "copy to the device: out of bounds: writes 64 bytes", nullptr, nullptr, 3},
+    {"copy too long", copy_too_long, "copy to the device: out of bounds: writes 64 bytes", nullptr, nullptr,
+     3},
     {"handle not set", handle_not_set, "reads a handle that no kernel has set", nullptr, nullptr, 3},
-    {"pinned memory overwritten", pinned_overwritten, "pinned memory was changed before the copy", nullptr, nullptr, 3},
+    {"pinned memory overwritten", pinned_overwritten, "pinned memory was changed before the copy", nullptr,
+     nullptr, 3},
     {"asynchronous copies", asynchronous_copies, nullptr, nullptr, nullptr, 3},
-    {"missing event, read too early", missing_event_forth, "not so: ordered(false, true)", nullptr, nullptr, 1},
-    {"missing event, written too early", missing_event_back, "not so: ordered(true, false)", "LAMELLA_EMULATION_STREAMS", "lazy", 1},
-    {"missing event, read too early", missing_event_forth, "race between streams: writes", nullptr, nullptr, 2},
-    {"missing event, read too early", missing_event_forth, "race between streams: reads", "LAMELLA_EMULATION_STREAMS", "eager", 2},
+    {"missing event, read too early", missing_event_forth, "not so: ordered(false, true)", nullptr, nullptr,
+     1},
+    {"missing event, written too early", missing_event_back, "not so: ordered(true, false)",
+     "LAMELLA_EMULATION_STREAMS", "lazy", 1},
+    {"missing event, read too early", missing_event_forth, "race between streams: writes", nullptr, nullptr,
+     2},
+    {"missing event, read too early", missing_event_forth, "race between streams: reads",
+     "LAMELLA_EMULATION_STREAMS", "eager", 2},
     {"missing event, written too early", missing_event_back, "race between streams", nullptr, nullptr, 2},
-    {"missing event, written too early", missing_event_back, "race between streams", "LAMELLA_EMULATION_STREAMS", "lazy", 2},
+    {"missing event, written too early", missing_event_back, "race between streams",
+     "LAMELLA_EMULATION_STREAMS", "lazy", 2},
     {"graph without edge", graph_without_edge, "race between streams", nullptr, nullptr, 2},
     {"copy not waited for", copy_not_waited_for, nullptr, nullptr, nullptr, 1},
-    {"copy not waited for", copy_not_waited_for, "an asynchronous copy has not brought yet", nullptr, nullptr, 2},
+    {"copy not waited for", copy_not_waited_for, "an asynchronous copy has not brought yet", nullptr, nullptr,
+     2},
     {"missing barrier", missing_barrier, "not initialised: byte", nullptr, nullptr, 2},
-    {"uninitialised shared memory", uninitialised_shared, "reads shared memory that is not initialised: byte 0 of shared array tile", nullptr, nullptr, 2},
-    {"past a shared array", past_a_shared_array, "132 bytes after the start of shared array first of 128 bytes", nullptr, nullptr, 2},
+    {"uninitialised shared memory", uninitialised_shared,
+     "reads shared memory that is not initialised: byte 0 of shared array tile", nullptr, nullptr, 2},
+    {"past a shared array", past_a_shared_array,
+     "132 bytes after the start of shared array first of 128 bytes", nullptr, nullptr, 2},
     {"past a row", past_a_row, "out of bounds: index 8 of", nullptr, nullptr, 2},
-    {"past dynamic shared memory", past_dynamic_shared, "396 bytes after the start of shared array of dynamic size", nullptr, nullptr, 2},
+    {"past dynamic shared memory", past_dynamic_shared,
+     "396 bytes after the start of shared array of dynamic size", nullptr, nullptr, 2},
     {"before the start", before_the_start, "4 bytes before the allocation of 128 bytes", nullptr, nullptr, 2},
     {"use after free", use_after_free, "out of bounds: reads 4 bytes", nullptr, nullptr, 2},
     {"host pointer", host_pointer, "which is memory of the host", nullptr, nullptr, 2},
@@ -791,7 +834,8 @@ static std::string child(const test_case &one, int *status) {
     close(ends[1]);
     std::string text;
     char buffer[4096];
-    for (ssize_t got; (got = read(ends[0], buffer, sizeof buffer)) > 0;) text.append(buffer, static_cast<size_t>(got));
+    for (ssize_t got; (got = read(ends[0], buffer, sizeof buffer)) > 0;)
+        text.append(buffer, static_cast<size_t>(got));
     close(ends[0]);
     waitpid(pid, status, 0);
     return text;
@@ -854,9 +898,10 @@ int main(int argc, char **argv) {
         count++;
         if (good) continue;
         failed++;
-        printf("%s%s%s: %s, status %d, stderr: %s\n", one.name, one.value ? ", " : "", one.value ? one.value : "",
-               one.says ? one.says : "not right", status, text.c_str());
+        printf("%s%s%s: %s, status %d, stderr: %s\n", one.name, one.value ? ", " : "",
+               one.value ? one.value : "", one.says ? one.says : "not right", status, text.c_str());
     }
-    printf("%d of %d cases of the emulator%s\n", count - failed, count, is_checked ? ", every access checked" : "");
+    printf("%d of %d cases of the emulator%s\n", count - failed, count,
+           is_checked ? ", every access checked" : "");
     return failed != 0;
 }

@@ -25,6 +25,7 @@ const lam_emulated_settings &lam_emulated_setting(void) {
     static const lam_emulated_stream_order stream_orders[] = {LAM_STREAMS_REVERSED, LAM_STREAMS_EAGER,
                                                               LAM_STREAMS_LAZY, LAM_STREAMS_SHUFFLED};
     static const char *const sums[] = {"forward", "reversed", "truncating", nullptr};
+    static const char *const lacks[] = {"nothing", "device", "driver", "kernels", nullptr};
     static const lam_emulated_settings settings = {
         static_cast<lam_emulated_order>(choice("LAMELLA_EMULATION_ORDER", orders)),
         stream_orders[choice("LAMELLA_EMULATION_STREAMS", streams)],
@@ -32,6 +33,8 @@ const lam_emulated_settings &lam_emulated_setting(void) {
         number("LAMELLA_EMULATION_SEED", 1),
         number("LAMELLA_EMULATION_MEMORY", static_cast<uint64_t>(2) << 30),
         number("LAMELLA_EMULATION_KEEP_GOING", 0) != 0,
+        number("LAMELLA_EMULATION_UNINITIALISED", 0) != 0,
+        static_cast<lam_emulated_lack>(choice("LAMELLA_EMULATION_LACKS", lacks)),
     };
     return settings;
 }

@@ -26,7 +26,8 @@ struct item {
     std::shared_ptr<lam_plan> plan;
     std::shared_ptr<record> mark;
     bool waits; /* for the mark, else it sets it */
-    std::shared_ptr<const lam_clock> host; /* what was done for the host at the call; NULL where nothing is checked */
+    std::shared_ptr<const lam_clock>
+        host; /* what was done for the host at the call; NULL where nothing is checked */
 };
 struct capture {
     CUgraph_st *graph;
@@ -199,8 +200,10 @@ static void order_with_legacy(CUstream_st *s) {
 static void enqueue(CUstream_st *s, item &&one) {
     order_with_legacy(s);
     push(s, std::move(one));
-    if (lam_emulated_setting().streams == LAM_STREAMS_EAGER) run_to(s, s->enqueued);
-    else if (s->queue.size() > QUEUE_MOST) run_to(s, s->executed + QUEUE_MOST / 2);
+    if (lam_emulated_setting().streams == LAM_STREAMS_EAGER)
+        run_to(s, s->enqueued);
+    else if (s->queue.size() > QUEUE_MOST)
+        run_to(s, s->executed + QUEUE_MOST / 2);
 }
 
 /* ---- capture ---- */
@@ -219,8 +222,9 @@ cudaError_t lam_unsafe_call(void) {
     cudaError_t error = cudaSuccess;
     for (const auto &session : sessions()) {
         bool own = session->thread == std::this_thread::get_id();
-        bool forbids = own ? session->mode != cudaStreamCaptureModeRelaxed
-                           : session->mode == cudaStreamCaptureModeGlobal && thread_mode == cudaStreamCaptureModeGlobal;
+        bool forbids =
+            own ? session->mode != cudaStreamCaptureModeRelaxed
+                : session->mode == cudaStreamCaptureModeGlobal && thread_mode == cudaStreamCaptureModeGlobal;
         if (!forbids) continue;
         invalidate(session);
         error = cudaErrorStreamCaptureUnsupported;
@@ -333,8 +337,9 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mo
     return begin_capture(stream, nullptr, nullptr, 0, mode);
 }
 
-cudaError_t cudaStreamBeginCaptureToGraph(cudaStream_t stream, cudaGraph_t graph, const cudaGraphNode_t *dependencies,
-                                          const cudaGraphEdgeData *, size_t count, cudaStreamCaptureMode mode) {
+cudaError_t cudaStreamBeginCaptureToGraph(cudaStream_t stream, cudaGraph_t graph,
+                                          const cudaGraphNode_t *dependencies, const cudaGraphEdgeData *,
+                                          size_t count, cudaStreamCaptureMode mode) {
     LAM_ENTER;
     if (!graph) return lam_remember(cudaErrorInvalidValue);
     return begin_capture(stream, graph, dependencies, count, mode);
@@ -360,8 +365,10 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
                 if (!is_before(node, s->dependencies)) error = cudaErrorStreamCaptureUnjoined;
         other->session = nullptr;
     }
-    if (error == cudaSuccess) *graph = session->graph;
-    else if (!session->to_given_graph) cudaGraphDestroy(session->graph);
+    if (error == cudaSuccess)
+        *graph = session->graph;
+    else if (!session->to_given_graph)
+        cudaGraphDestroy(session->graph);
     return lam_remember(error);
 }
 
@@ -369,16 +376,17 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus *
     return cudaStreamGetCaptureInfo(stream, status);
 }
 
-cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, cudaStreamCaptureStatus *status, unsigned long long *id,
-                                     cudaGraph_t *graph, const cudaGraphNode_t **dependencies,
-                                     const cudaGraphEdgeData **edges, size_t *count) {
+cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, cudaStreamCaptureStatus *status,
+                                     unsigned long long *id, cudaGraph_t *graph,
+                                     const cudaGraphNode_t **dependencies, const cudaGraphEdgeData **edges,
+                                     size_t *count) {
     LAM_ENTER;
     CUstream_st *s = object(stream);
     if (is_legacy(s)) {
         cudaError_t error = implicit_wait();
         if (error != cudaSuccess) return lam_remember(error);
     }
-    *status = !s->session            ? cudaStreamCaptureStatusNone
+    *status = !s->session           ? cudaStreamCaptureStatusNone
               : s->session->invalid ? cudaStreamCaptureStatusInvalidated
                                     : cudaStreamCaptureStatusActive;
     if (edges) *edges = nullptr;
@@ -424,7 +432,9 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, i
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
     return cudaStreamCreateWithPriority(stream, flags, 0);
 }
-cudaError_t cudaStreamCreate(cudaStream_t *stream) { return cudaStreamCreateWithPriority(stream, cudaStreamDefault, 0); }
+cudaError_t cudaStreamCreate(cudaStream_t *stream) {
+    return cudaStreamCreateWithPriority(stream, cudaStreamDefault, 0);
+}
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     LAM_ENTER;
@@ -496,7 +506,8 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
         invalidate(s->session);
         return lam_remember(cudaErrorStreamCaptureIsolation);
     }
-    if (event->last && (!event->last->done || lam_emulated_is_checked())) enqueue(s, {nullptr, nullptr, event->last, true, nullptr});
+    if (event->last && (!event->last->done || lam_emulated_is_checked()))
+        enqueue(s, {nullptr, nullptr, event->last, true, nullptr});
     return cudaSuccess;
 }
 
@@ -530,7 +541,8 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     CUstream_st *s = object(stream);
     event->session = s->session;
     event->dependencies = s->session ? s->dependencies : std::vector<cudaGraphNode_t>();
-    if (s->session) return lam_remember(s->session->invalid ? cudaErrorStreamCaptureInvalidated : cudaSuccess);
+    if (s->session)
+        return lam_remember(s->session->invalid ? cudaErrorStreamCaptureInvalidated : cudaSuccess);
     order_with_legacy(s);
     event->last = push_record(s);
     if (lam_emulated_setting().streams == LAM_STREAMS_EAGER) run_to(s, s->enqueued);

@@ -22,27 +22,69 @@
 #define __align__(bytes) __attribute__((aligned(bytes)))
 #define __grid_constant__
 
-struct char2 { signed char x, y; };
-struct alignas(4) char4 { signed char x, y, z, w; };
-struct alignas(2) uchar2 { unsigned char x, y; };
-struct uchar3 { unsigned char x, y, z; };
-struct alignas(4) uchar4 { unsigned char x, y, z, w; };
-struct alignas(4) short2 { short x, y; };
-struct alignas(8) short4 { short x, y, z, w; };
-struct alignas(4) ushort2 { unsigned short x, y; };
-struct alignas(8) ushort4 { unsigned short x, y, z, w; };
-struct alignas(8) int2 { int x, y; };
-struct int3 { int x, y, z; };
-struct alignas(16) int4 { int x, y, z, w; };
-struct alignas(8) uint2 { unsigned x, y; };
-struct uint3 { unsigned x, y, z; };
-struct alignas(16) uint4 { unsigned x, y, z, w; };
-struct alignas(8) float2 { float x, y; };
-struct float3 { float x, y, z; };
-struct alignas(16) float4 { float x, y, z, w; };
-struct alignas(16) double2 { double x, y; };
-struct alignas(16) longlong2 { long long x, y; };
-struct alignas(16) ulonglong2 { unsigned long long x, y; };
+struct char2 {
+    signed char x, y;
+};
+struct alignas(4) char4 {
+    signed char x, y, z, w;
+};
+struct alignas(2) uchar2 {
+    unsigned char x, y;
+};
+struct uchar3 {
+    unsigned char x, y, z;
+};
+struct alignas(4) uchar4 {
+    unsigned char x, y, z, w;
+};
+struct alignas(4) short2 {
+    short x, y;
+};
+struct alignas(8) short4 {
+    short x, y, z, w;
+};
+struct alignas(4) ushort2 {
+    unsigned short x, y;
+};
+struct alignas(8) ushort4 {
+    unsigned short x, y, z, w;
+};
+struct alignas(8) int2 {
+    int x, y;
+};
+struct int3 {
+    int x, y, z;
+};
+struct alignas(16) int4 {
+    int x, y, z, w;
+};
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
+struct uint3 {
+    unsigned x, y, z;
+};
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+struct alignas(8) float2 {
+    float x, y;
+};
+struct float3 {
+    float x, y, z;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+struct alignas(16) double2 {
+    double x, y;
+};
+struct alignas(16) longlong2 {
+    long long x, y;
+};
+struct alignas(16) ulonglong2 {
+    unsigned long long x, y;
+};
 struct dim3 {
     unsigned x, y, z;
     constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
@@ -50,9 +92,13 @@ struct dim3 {
 };
 
 static inline uchar2 make_uchar2(unsigned char x, unsigned char y) { return {x, y}; }
-static inline uchar4 make_uchar4(unsigned char x, unsigned char y, unsigned char z, unsigned char w) { return {x, y, z, w}; }
+static inline uchar4 make_uchar4(unsigned char x, unsigned char y, unsigned char z, unsigned char w) {
+    return {x, y, z, w};
+}
 static inline ushort2 make_ushort2(unsigned short x, unsigned short y) { return {x, y}; }
-static inline ushort4 make_ushort4(unsigned short x, unsigned short y, unsigned short z, unsigned short w) { return {x, y, z, w}; }
+static inline ushort4 make_ushort4(unsigned short x, unsigned short y, unsigned short z, unsigned short w) {
+    return {x, y, z, w};
+}
 static inline int2 make_int2(int x, int y) { return {x, y}; }
 static inline int3 make_int3(int x, int y, int z) { return {x, y, z}; }
 static inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
@@ -95,11 +141,11 @@ static inline int __all_sync(unsigned mask, int predicate, LAM_EMULATED_HERE) {
     return __ballot_sync(mask, predicate, file, line) == mask;
 }
 /* kind: 0 the lane `other`, 1 up by `other`, 2 down by `other`, 3 exclusive or with `other`. */
-uint64_t lam_emulated_shuffle(unsigned mask, uint64_t value, unsigned bytes, int kind, unsigned other, int width,
-                              const char *file, int line);
+uint64_t lam_emulated_shuffle(unsigned mask, uint64_t value, unsigned bytes, int kind, unsigned other,
+                              int width, const char *file, int line);
 template <typename T>
-static inline T lam_emulated_shuffle_of(unsigned mask, T value, int kind, unsigned other, int width, const char *file,
-                                        int line) {
+static inline T lam_emulated_shuffle_of(unsigned mask, T value, int kind, unsigned other, int width,
+                                        const char *file, int line) {
     static_assert(sizeof(T) == 2 || sizeof(T) == 4 || sizeof(T) == 8, "a shuffle moves 2, 4 or 8 bytes");
     uint64_t bits = 0;
     __builtin_memcpy(&bits, &value, sizeof value);
@@ -167,17 +213,43 @@ template <typename T> static inline T __ldca(const T *p) { return *p; }
 template <typename T> static inline void __stcs(T *p, T value) { *p = value; }
 template <typename T> static inline void __stcg(T *p, T value) { *p = value; }
 
-static inline unsigned __float_as_uint(float value) { unsigned bits; __builtin_memcpy(&bits, &value, 4); return bits; }
-static inline float __uint_as_float(unsigned bits) { float value; __builtin_memcpy(&value, &bits, 4); return value; }
-static inline int __float_as_int(float value) { int bits; __builtin_memcpy(&bits, &value, 4); return bits; }
-static inline float __int_as_float(int bits) { float value; __builtin_memcpy(&value, &bits, 4); return value; }
-static inline long long __double_as_longlong(double value) { long long bits; __builtin_memcpy(&bits, &value, 8); return bits; }
-static inline double __longlong_as_double(long long bits) { double value; __builtin_memcpy(&value, &bits, 8); return value; }
+static inline unsigned __float_as_uint(float value) {
+    unsigned bits;
+    __builtin_memcpy(&bits, &value, 4);
+    return bits;
+}
+static inline float __uint_as_float(unsigned bits) {
+    float value;
+    __builtin_memcpy(&value, &bits, 4);
+    return value;
+}
+static inline int __float_as_int(float value) {
+    int bits;
+    __builtin_memcpy(&bits, &value, 4);
+    return bits;
+}
+static inline float __int_as_float(int bits) {
+    float value;
+    __builtin_memcpy(&value, &bits, 4);
+    return value;
+}
+static inline long long __double_as_longlong(double value) {
+    long long bits;
+    __builtin_memcpy(&bits, &value, 8);
+    return bits;
+}
+static inline double __longlong_as_double(long long bits) {
+    double value;
+    __builtin_memcpy(&value, &bits, 8);
+    return value;
+}
 
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 static inline int __clz(int x) { return x ? __builtin_clz(static_cast<unsigned>(x)) : 32; }
-static inline int __clzll(long long x) { return x ? __builtin_clzll(static_cast<unsigned long long>(x)) : 64; }
+static inline int __clzll(long long x) {
+    return x ? __builtin_clzll(static_cast<unsigned long long>(x)) : 64;
+}
 static inline int __ffs(int x) { return __builtin_ffs(x); }
 static inline int __ffsll(long long x) { return __builtin_ffsll(x); }
 static inline unsigned __brev(unsigned x) {
@@ -185,7 +257,9 @@ static inline unsigned __brev(unsigned x) {
     for (int i = 0; i < 32; i++) y |= (x >> i & 1u) << (31 - i);
     return y;
 }
-static inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>(static_cast<uint64_t>(a) * b >> 32); }
+static inline unsigned __umulhi(unsigned a, unsigned b) {
+    return static_cast<unsigned>(static_cast<uint64_t>(a) * b >> 32);
+}
 static inline int __mulhi(int a, int b) { return static_cast<int>(static_cast<int64_t>(a) * b >> 32); }
 static inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
     return static_cast<unsigned long long>(static_cast<unsigned __int128>(a) * b >> 64);
@@ -261,10 +335,26 @@ static inline void sincospif(float x, float *sine, float *cosine) {
     sincospi(x, &s, &c);
     *sine = static_cast<float>(s), *cosine = static_cast<float>(c);
 }
-static inline float sinpif(float x) { float s, c; sincospif(x, &s, &c); return s; }
-static inline float cospif(float x) { float s, c; sincospif(x, &s, &c); return c; }
-static inline double sinpi(double x) { double s, c; sincospi(x, &s, &c); return s; }
-static inline double cospi(double x) { double s, c; sincospi(x, &s, &c); return c; }
+static inline float sinpif(float x) {
+    float s, c;
+    sincospif(x, &s, &c);
+    return s;
+}
+static inline float cospif(float x) {
+    float s, c;
+    sincospif(x, &s, &c);
+    return c;
+}
+static inline double sinpi(double x) {
+    double s, c;
+    sincospi(x, &s, &c);
+    return s;
+}
+static inline double cospi(double x) {
+    double s, c;
+    sincospi(x, &s, &c);
+    return c;
+}
 static inline float normcdff(float x) { return 0.5f * erfcf(-x * 0.70710678118654752440f); }
 
 /* The toolkit's overloads and no more, so that what is ambiguous there is ambiguous here. */
@@ -400,7 +490,7 @@ struct cudaDeviceProp {
     int multiProcessorCount;
     int integrated;
     int canMapHostMemory;
-    int notUsed1[46];
+    int notUsed1[41];
     int concurrentKernels;
     int ECCEnabled;
     int pciBusID;
@@ -418,9 +508,9 @@ struct cudaDeviceProp {
     int localL1CacheSupported;
     size_t sharedMemPerMultiprocessor;
     int regsPerMultiprocessor;
-    int notUsed2[10];
+    int notUsed2[9];
     size_t sharedMemPerBlockOptin;
-    int notUsed3[84];
+    int notUsed3[82];
 };
 enum cudaDeviceAttr {
     cudaDevAttrMaxThreadsPerBlock = 1,
@@ -569,9 +659,9 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, const voi
                                                           size_t shared_bytes);
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode);
-cudaError_t cudaStreamBeginCaptureToGraph(cudaStream_t stream, cudaGraph_t graph, const cudaGraphNode_t *dependencies,
-                                          const cudaGraphEdgeData *edges, size_t count,
-                                          enum cudaStreamCaptureMode mode);
+cudaError_t cudaStreamBeginCaptureToGraph(cudaStream_t stream, cudaGraph_t graph,
+                                          const cudaGraphNode_t *dependencies, const cudaGraphEdgeData *edges,
+                                          size_t count, enum cudaStreamCaptureMode mode);
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureStatus *status);
 cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, enum cudaStreamCaptureStatus *status,
@@ -579,7 +669,8 @@ cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, enum cudaStreamCapture
                                      const cudaGraphNode_t **dependencies = nullptr,
                                      const cudaGraphEdgeData **edges = nullptr, size_t *count = nullptr);
 cudaError_t cudaStreamUpdateCaptureDependencies(cudaStream_t stream, cudaGraphNode_t *dependencies,
-                                                const cudaGraphEdgeData *edges, size_t count, unsigned flags = 0);
+                                                const cudaGraphEdgeData *edges, size_t count,
+                                                unsigned flags = 0);
 cudaError_t cudaThreadExchangeStreamCaptureMode(enum cudaStreamCaptureMode *mode);
 cudaError_t cudaGraphCreate(cudaGraph_t *graph, unsigned flags);
 cudaError_t cudaGraphDestroy(cudaGraph_t graph);
@@ -588,8 +679,10 @@ cudaError_t cudaGraphNodeGetType(cudaGraphNode_t node, enum cudaGraphNodeType *t
 cudaError_t cudaGraphConditionalHandleCreate(cudaGraphConditionalHandle *handle, cudaGraph_t graph,
                                              unsigned default_value = 0, unsigned flags = 0);
 cudaError_t cudaGraphAddNode(cudaGraphNode_t *node, cudaGraph_t graph, const cudaGraphNode_t *dependencies,
-                             const cudaGraphEdgeData *edges, size_t count, struct cudaGraphNodeParams *parameters);
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph, unsigned long long flags = 0);
+                             const cudaGraphEdgeData *edges, size_t count,
+                             struct cudaGraphNodeParams *parameters);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph,
+                                 unsigned long long flags = 0);
 cudaError_t cudaGraphUpload(cudaGraphExec_t executable, cudaStream_t stream);
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable);
@@ -600,7 +693,8 @@ void cudaGraphSetConditional(cudaGraphConditionalHandle handle, unsigned value);
 template <typename T> static inline cudaError_t cudaMalloc(T **pointer, size_t bytes) {
     return cudaMalloc(reinterpret_cast<void **>(pointer), bytes);
 }
-template <typename T> static inline cudaError_t cudaMallocHost(T **pointer, size_t bytes, unsigned flags = 0) {
+template <typename T>
+static inline cudaError_t cudaMallocHost(T **pointer, size_t bytes, unsigned flags = 0) {
     return cudaHostAlloc(reinterpret_cast<void **>(pointer), bytes, flags);
 }
 template <typename T>
@@ -612,9 +706,9 @@ static inline cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *attri
     return cudaFuncGetAttributes(attributes, reinterpret_cast<const void *>(function));
 }
 template <typename T>
-static inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, T *function, int block_size,
-                                                                        size_t shared_bytes) {
-    return cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks, reinterpret_cast<const void *>(function), block_size,
-                                                         shared_bytes);
+static inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, T *function,
+                                                                        int block_size, size_t shared_bytes) {
+    return cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks, reinterpret_cast<const void *>(function),
+                                                         block_size, shared_bytes);
 }
 #endif

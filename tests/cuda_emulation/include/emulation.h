@@ -15,6 +15,8 @@
  *     LAMELLA_EMULATION_SUMS        forward, reversed or truncating: how ptx.cuh's mma adds [forward]
  *     LAMELLA_EMULATION_MEMORY      bytes of device memory [2147483648]
  *     LAMELLA_EMULATION_KEEP_GOING  1: a finding fails the launch (cudaErrorLaunchFailure) instead of aborting
+ *     LAMELLA_EMULATION_UNINITIALISED  1: device memory that was never written must not be read (checked build)
+ *     LAMELLA_EMULATION_LACKS       device, driver (too old) or kernels (for this device): what cannot be used here
  *
  * Whatever is found prints one line, `cuda emulation: KERNEL: what, thread, where`. */
 #ifndef LAMELLA_CUDA_EMULATION_H
@@ -99,7 +101,8 @@ template <typename... P> struct lam_emulated_launcher {
     }
     template <typename... A> void operator()(A &&...given) {
         static_assert((std::is_trivially_copyable_v<P> && ...), "kernel arguments are copied byte by byte");
-        static_assert(sizeof(std::tuple<P...>) <= LAM_EMULATED_ARGUMENT_BYTES, "too many bytes of kernel arguments");
+        static_assert(sizeof(std::tuple<P...>) <= LAM_EMULATED_ARGUMENT_BYTES,
+                      "too many bytes of kernel arguments");
         const std::tuple<P...> arguments(static_cast<P>(given)...);
         call.run = run;
         lam_cuda_launched(lam_emulated_launch(&call, &arguments, sizeof arguments), call.name);
@@ -107,7 +110,9 @@ template <typename... P> struct lam_emulated_launcher {
 };
 
 /* A grid of int64_t is not cut to 32 bits in silence. */
-static inline void lam_emulated_size(int64_t size[3], int64_t count) { size[0] = count, size[1] = size[2] = 1; }
+static inline void lam_emulated_size(int64_t size[3], int64_t count) {
+    size[0] = count, size[1] = size[2] = 1;
+}
 static inline void lam_emulated_size(int64_t size[3], dim3 count) {
     size[0] = count.x, size[1] = count.y, size[2] = count.z;
 }
@@ -127,6 +132,7 @@ lam_emulated_launcher<P...> lam_emulated_prepare(const char *name, void (*kernel
 #define LAM_KERNEL_NAME(kernel) LAM_WITHOUT_PARENTHESES kernel
 #define LAM_WITHOUT_PARENTHESES(...) __VA_ARGS__
 #define LAM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                           \
-    lam_emulated_prepare(#kernel, LAM_KERNEL_NAME(kernel), (grid), (block), (shared_bytes), (stream))(__VA_ARGS__)
+    lam_emulated_prepare(#kernel, LAM_KERNEL_NAME(kernel), (grid), (block), (shared_bytes),                  \
+                         (stream))(__VA_ARGS__)
 
 #endif
