@@ -56,18 +56,15 @@ constexpr struct {
 } algorithms[] = {{16, 64, 0}, {16, 256, 1 << 20}, {1, 128, 0}};
 constexpr uint32_t ALGORITHMS = sizeof algorithms / sizeof *algorithms;
 
-template <typename Data, typename Opaque>
-Data data_of(const Opaque *opaque) {
+template <typename Data, typename Opaque> Data data_of(const Opaque *opaque) {
     Data data;
     memcpy(&data, opaque, sizeof data);
     return data;
 }
-template <typename Opaque, typename Data>
-void put(Opaque *opaque, const Data &data) {
+template <typename Opaque, typename Data> void put(Opaque *opaque, const Data &data) {
     memcpy(opaque, &data, sizeof data);
 }
-template <typename T>
-cublasStatus_t take(T *to, const void *value, size_t bytes) {
+template <typename T> cublasStatus_t take(T *to, const void *value, size_t bytes) {
     if (!value || bytes != sizeof *to) return CUBLAS_STATUS_INVALID_VALUE;
     memcpy(to, value, bytes);
     return CUBLAS_STATUS_SUCCESS;
@@ -116,15 +113,22 @@ cublasStatus_t check_epilogue(const problem &p) {
         return CUBLAS_STATUS_NOT_SUPPORTED;
     if (writes_bias(e) && p.d.batch > 1) return CUBLAS_STATUS_NOT_SUPPORTED;
     if (has_aux(e) && (!o.aux || o.aux_ld < p.m)) return CUBLAS_STATUS_INVALID_VALUE;
-    if (has_aux(e) && (o.aux_ld % 8 || reinterpret_cast<uintptr_t>(o.aux) % 16)) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (has_aux(e) && (o.aux_ld % 8 || reinterpret_cast<uintptr_t>(o.aux) % 16))
+        return CUBLAS_STATUS_NOT_SUPPORTED;
     return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t describe(problem *p, cublasLtMatmulDesc_t operation, cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
-                        cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d) {
+cublasStatus_t describe(problem *p, cublasLtMatmulDesc_t operation, cublasLtMatrixLayout_t a,
+                        cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d) {
     if (!operation || !a || !b || !c || !d) return CUBLAS_STATUS_INVALID_VALUE;
-    *p = {data_of<operation_data>(operation), data_of<layout_data>(a), data_of<layout_data>(b), data_of<layout_data>(c),
-          data_of<layout_data>(d), 0, 0, 0};
+    *p = {data_of<operation_data>(operation),
+          data_of<layout_data>(a),
+          data_of<layout_data>(b),
+          data_of<layout_data>(c),
+          data_of<layout_data>(d),
+          0,
+          0,
+          0};
     const operation_data &o = p->operation;
     if (o.pointer_mode != CUBLASLT_POINTER_MODE_HOST) return CUBLAS_STATUS_NOT_SUPPORTED;
     for (const layout_data *l : {&p->a, &p->b, &p->c, &p->d}) {
@@ -157,15 +161,20 @@ bool serves(uint32_t number, const problem &p, const uint64_t pointers[4]) {
 }
 
 algorithm_data algorithm_of(uint32_t number, const problem &p) {
-    return {MAGIC, number, p.operation.epilogue, p.a.type | p.d.type << 8,
-            static_cast<uint32_t>(p.operation.turn_a | p.operation.turn_b << 1), algorithms[number].alignment,
+    return {MAGIC,
+            number,
+            p.operation.epilogue,
+            p.a.type | p.d.type << 8,
+            static_cast<uint32_t>(p.operation.turn_a | p.operation.turn_b << 1),
+            algorithms[number].alignment,
             algorithms[number].workspace};
 }
 
 bool belongs(const algorithm_data &algorithm, const problem &p) {
     if (algorithm.magic != MAGIC || algorithm.number >= ALGORITHMS) return false;
     algorithm_data wanted = algorithm_of(algorithm.number, p);
-    return algorithm.epilogue == wanted.epilogue && algorithm.types == wanted.types && algorithm.turns == wanted.turns;
+    return algorithm.epilogue == wanted.epilogue && algorithm.types == wanted.types &&
+           algorithm.turns == wanted.turns;
 }
 
 /* ---- products ---- */
@@ -207,8 +216,8 @@ add_tile(const float *left, const float *right, int64_t count, bool reversed, fl
 }
 
 /* Panels of `width` rows of a matrix [rows, k], row r at base + r * row_step, element k of it k * k_step further. */
-std::vector<float> panels(const void *base, uint32_t type, int64_t rows, int64_t k, int64_t row_step, int64_t k_step,
-                          int64_t width) {
+std::vector<float> panels(const void *base, uint32_t type, int64_t rows, int64_t k, int64_t row_step,
+                          int64_t k_step, int64_t width) {
     int64_t count = (rows + width - 1) / width;
     std::vector<float> packed(static_cast<size_t>(count * k * width), 0.0f);
     for (int64_t panel = 0; panel < count; panel++) {
@@ -216,7 +225,8 @@ std::vector<float> panels(const void *base, uint32_t type, int64_t rows, int64_t
         int64_t end = std::min(width, rows - panel * width);
         if (row_step == 1) {
             for (int64_t i = 0; i < k; i++)
-                for (int64_t r = 0; r < end; r++) to[i * width + r] = read(base, type, panel * width + r + i * k_step);
+                for (int64_t r = 0; r < end; r++)
+                    to[i * width + r] = read(base, type, panel * width + r + i * k_step);
         } else {
             for (int64_t r = 0; r < end; r++)
                 for (int64_t i = 0; i < k; i++)
@@ -233,7 +243,8 @@ float gelu(float h) {
 }
 float gelu_slope(float h) {
     float u = 0.79788456080286536f * (h + 0.044715f * h * h * h), t = tanhf(u);
-    return 0.5f * (1.0f + t) + 0.5f * h * (1.0f - t * t) * 0.79788456080286536f * (1.0f + 3.0f * 0.044715f * h * h);
+    return 0.5f * (1.0f + t) +
+           0.5f * h * (1.0f - t * t) * 0.79788456080286536f * (1.0f + 3.0f * 0.044715f * h * h);
 }
 
 struct instance { /* of a batch */
@@ -273,8 +284,10 @@ void multiply(const work &w, const instance &at) {
     bool turn_a = p.operation.turn_a, turn_b = p.operation.turn_b, bf16 = p.a.type == CUDA_R_16BF,
          reversed = lam_emulated_sum_order() == 1;
     int rounding = fegetround();
-    std::vector<float> left = panels(at.b, p.b.type, p.n, p.k, turn_b ? 1 : p.b.ld, turn_b ? p.b.ld : 1, TILE_ROWS),
-                       right = panels(at.a, p.a.type, p.m, p.k, turn_a ? p.a.ld : 1, turn_a ? 1 : p.a.ld, TILE_COLUMNS);
+    std::vector<float> left = panels(at.b, p.b.type, p.n, p.k, turn_b ? 1 : p.b.ld, turn_b ? p.b.ld : 1,
+                                     TILE_ROWS),
+                       right = panels(at.a, p.a.type, p.m, p.k, turn_a ? p.a.ld : 1, turn_a ? 1 : p.a.ld,
+                                      TILE_COLUMNS);
     int64_t block = algorithms[w.number].block;
     for (int64_t column = 0; column < p.n; column += TILE_ROWS)
         for (int64_t row = 0; row < p.m; row += TILE_COLUMNS) {
@@ -282,8 +295,9 @@ void multiply(const work &w, const instance &at) {
             if (bf16 && lam_emulated_sum_order() == 2) fesetround(FE_TOWARDZERO);
             for (int64_t first = 0; first < p.k; first += block) {
                 float part[TILE_ROWS * TILE_COLUMNS] = {0};
-                add_tile(left.data() + (column * p.k + first * TILE_ROWS), right.data() + (row * p.k + first * TILE_COLUMNS),
-                         std::min(block, p.k - first), reversed, part);
+                add_tile(left.data() + (column * p.k + first * TILE_ROWS),
+                         right.data() + (row * p.k + first * TILE_COLUMNS), std::min(block, p.k - first),
+                         reversed, part);
                 for (int64_t i = 0; i < TILE_ROWS * TILE_COLUMNS; i++) sum[i] += part[i];
             }
             fesetround(rounding);
@@ -309,16 +323,20 @@ void run(void *argument) {
     const problem &p = w.p;
     const operation_data &o = p.operation;
     for (int32_t i = 0; i < p.d.batch; i++) {
-        instance at = {moved(w.a, i * p.a.stride, p.a.type), moved(w.b, i * p.b.stride, p.b.type),
-                       moved(w.c, i * p.c.stride, p.c.type), moved(o.bias, i * o.bias_stride, p.d.type),
+        instance at = {moved(w.a, i * p.a.stride, p.a.type),
+                       moved(w.b, i * p.b.stride, p.b.type),
+                       moved(w.c, i * p.c.stride, p.c.type),
+                       moved(o.bias, i * o.bias_stride, p.d.type),
                        const_cast<void *>(moved(w.d, i * p.d.stride, p.d.type)),
                        const_cast<void *>(moved(o.aux, i * o.aux_stride, p.d.type))};
         declare(at.a, p.a, false);
         declare(at.b, p.b, false);
         if (w.beta != 0) declare(at.c, p.c, false);
         declare(at.d, p.d, true);
-        if (reads_bias(o.epilogue)) lam_emulated_range(at.bias, static_cast<size_t>(p.m) * bytes_of(p.d.type), false);
-        if (writes_bias(o.epilogue)) lam_emulated_range(at.bias, static_cast<size_t>(p.n) * bytes_of(p.d.type), true);
+        if (reads_bias(o.epilogue))
+            lam_emulated_range(at.bias, static_cast<size_t>(p.m) * bytes_of(p.d.type), false);
+        if (writes_bias(o.epilogue))
+            lam_emulated_range(at.bias, static_cast<size_t>(p.n) * bytes_of(p.d.type), true);
         layout_data aux = p.d;
         aux.ld = o.aux_ld;
         if (has_aux(o.epilogue)) declare(at.aux, aux, o.epilogue != CUBLASLT_EPILOGUE_DGELU);
@@ -359,8 +377,9 @@ const char *cublasLtGetStatusName(cublasStatus_t status) {
 const char *cublasLtGetStatusString(cublasStatus_t status) { return cublasLtGetStatusName(status); }
 size_t cublasLtGetVersion(void) { return 130100; }
 
-cublasStatus_t cublasLtMatrixLayoutInit_internal(cublasLtMatrixLayout_t layout, size_t size, cudaDataType type,
-                                                 uint64_t rows, uint64_t columns, int64_t ld) {
+cublasStatus_t cublasLtMatrixLayoutInit_internal(cublasLtMatrixLayout_t layout, size_t size,
+                                                 cudaDataType type, uint64_t rows, uint64_t columns,
+                                                 int64_t ld) {
     if (!layout) return CUBLAS_STATUS_INVALID_VALUE;
     if (size < sizeof *layout) return CUBLAS_STATUS_ALLOC_FAILED;
     memset(layout, 0, sizeof *layout);
@@ -465,7 +484,8 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     cublasStatus_t status = describe(&p, operation, a, b, c, d);
     if (status != CUBLAS_STATUS_SUCCESS) return status;
     preference_data wish = data_of<preference_data>(preference);
-    const uint64_t alignments[4] = {wish.alignments[0], wish.alignments[1], wish.alignments[2], wish.alignments[3]};
+    const uint64_t alignments[4] = {wish.alignments[0], wish.alignments[1], wish.alignments[2],
+                                    wish.alignments[3]};
     for (uint32_t number = 0; number < ALGORITHMS && *count < wanted; number++) {
         if (!serves(number, p, alignments) || algorithms[number].workspace > wish.workspace) continue;
         cublasLtMatmulHeuristicResult_t *result = &results[(*count)++];
@@ -478,8 +498,9 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
 }
 
 cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation,
-                                       cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c,
-                                       cublasLtMatrixLayout_t d, const cublasLtMatmulAlgo_t *algorithm,
+                                       cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                       cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                       const cublasLtMatmulAlgo_t *algorithm,
                                        cublasLtMatmulHeuristicResult_t *result) {
     problem p;
     if (!handle || handle->magic != MAGIC) return CUBLAS_STATUS_NOT_INITIALIZED;
@@ -495,11 +516,12 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDe
     return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation, const void *alpha, const void *a,
-                              cublasLtMatrixLayout_t a_layout, const void *b, cublasLtMatrixLayout_t b_layout,
-                              const void *beta, const void *c, cublasLtMatrixLayout_t c_layout, void *d,
-                              cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algorithm, void *workspace,
-                              size_t workspace_bytes, cudaStream_t stream) {
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation, const void *alpha,
+                              const void *a, cublasLtMatrixLayout_t a_layout, const void *b,
+                              cublasLtMatrixLayout_t b_layout, const void *beta, const void *c,
+                              cublasLtMatrixLayout_t c_layout, void *d, cublasLtMatrixLayout_t d_layout,
+                              const cublasLtMatmulAlgo_t *algorithm, void *workspace, size_t workspace_bytes,
+                              cudaStream_t stream) {
     work w = {};
     if (!handle || handle->magic != MAGIC) return CUBLAS_STATUS_NOT_INITIALIZED;
     if (!alpha || !beta || !a || !b || !c || !d) return CUBLAS_STATUS_INVALID_VALUE;
