@@ -14,9 +14,8 @@ extern const toolkit_value of_stand_ins[], of_toolkit[];
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
-#if __has_include(<nccl.h>) && __has_include("include/nccl.h")
+#ifdef LAM_WITH_NCCL
 #include <nccl.h>
-#define WITH_NCCL
 #endif
 
 #define VALUE(name) {#name, static_cast<long long>(name)},
