@@ -1,4 +1,4 @@
-/* The Fourier loss: transforms are cuBLASLt's products with DFT matrices, over as many samples at once as PASS_BYTES hold.
+/* The Fourier loss: transforms are cuBLASLt's products with DFT matrices, over as many samples at once as 64 MiB hold.
  *
  * Everything else is bound by bytes: planes out of tokens and back, a transpose of 32 x 32 tiles in 4 KiB of shared memory, and
  * the amplitudes, which read two spectra and write one. Blocks of 256 threads, at most 56 registers, so that 1,024 fit.
@@ -11,7 +11,10 @@
 #include "model/ops/attributes.h"
 
 enum { THREADS = 256, TILE = 32 };
-static const int64_t PASS_BYTES = (int64_t)64 << 20;
+static int64_t pass_bytes = (int64_t)64 << 20;
+
+/* For tests: of what is planned from now on. */
+extern "C" void lam_cuda_set_fourier_pass(int64_t bytes) { pass_bytes = bytes; }
 
 /* ---- the two matrices ---- */
 
@@ -196,7 +199,7 @@ static fourier_sizes sizes_of(const lam_node *node) {
     z.batch = node->inputs[0]->shape[0];
     z.plane = z.shape.images * z.shape.height * z.shape.width;
     z.spectrum = z.shape.images * z.shape.half * 2 * z.shape.height;
-    int64_t fit = PASS_BYTES / ((z.plane + 2 * z.spectrum) * (int64_t)sizeof(float));
+    int64_t fit = pass_bytes / ((z.plane + 2 * z.spectrum) * (int64_t)sizeof(float));
     z.pass = fit < 1 ? 1 : fit < z.batch ? fit : z.batch;
     return z;
 }
