@@ -26,7 +26,8 @@ static __device__ void turn_of(int64_t k, int64_t n, float *cosine, float *sine)
     *sine = (float)s;
 }
 
-static __global__ void __launch_bounds__(THREADS) fourier_matrices(float *rows, float *columns, lam_fourier_shape s) {
+static __global__ void __launch_bounds__(THREADS)
+    fourier_matrices(float *rows, float *columns, lam_fourier_shape s) {
     int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x, h = s.height, w = s.width, half = s.half;
     float c, n;
     if (i < w * half) {
@@ -66,23 +67,25 @@ static __device__ fourier_place place_of(const lam_fourier_shape &s, int32_t ele
  * token `first` / length of the mask, is the first of the samples. */
 template <typename T>
 static __global__ void __launch_bounds__(THREADS)
-    fourier_planes(const T *prediction, const float *target, const float *mask, const float *mean, const float *rstd,
-                   float *planes, lam_fourier_shape s, int64_t count) {
+    fourier_planes(const T *prediction, const float *target, const float *mask, const float *mean,
+                   const float *rstd, float *planes, lam_fourier_shape s, int64_t count) {
     int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x, each = s.tokens * s.length;
     if (i >= count) return;
     int64_t sample = i / each;
     fourier_place at = place_of(s, (int32_t)(i - sample * each));
     int64_t token = sample * s.tokens + at.token;
     bool guessed = prediction && (s.form != LAM_FOURIER_IMAGE || mask[token] != 0.0f);
-    float value = guessed ? lam_load(prediction + i) : mean ? (target[i] - mean[token]) * rstd[token] : target[i];
+    float value = guessed ? lam_load(prediction + i)
+                  : mean  ? (target[i] - mean[token]) * rstd[token]
+                          : target[i];
     planes[sample * each + at.plane] = value;
 }
 
 /* d (+)= d_loss weight planes; a sample of weight 0 passes nothing, whatever its planes are. */
 template <typename T>
 static __global__ void __launch_bounds__(THREADS)
-    fourier_tokens(const float *planes, const float *mask, const float *weight, const float *d_loss, T *d, bool add,
-                   lam_fourier_shape s, int64_t count) {
+    fourier_tokens(const float *planes, const float *mask, const float *weight, const float *d_loss, T *d,
+                   bool add, lam_fourier_shape s, int64_t count) {
     int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x, each = s.tokens * s.length;
     if (i >= count) return;
     int64_t sample = i / each;
@@ -130,12 +133,13 @@ static __global__ void __launch_bounds__(THREADS)
     for (int64_t t = threadIdx.x; t < s.tokens; t += THREADS) count += mask[b * s.tokens + t] != 0.0f;
     count = lam_block_sum(count, counts);
     for (int64_t t = threadIdx.x; t < s.tokens; t += THREADS)
-        cells[b * s.tokens + t] = mask[b * s.tokens + t] != 0.0f ? 1.0f / ((float)s.length * (float)count) : 0.0f;
+        cells[b * s.tokens + t] =
+            mask[b * s.tokens + t] != 0.0f ? 1.0f / ((float)s.length * (float)count) : 0.0f;
 }
 
 /* Of the coefficient (u, v) of an image and of its mirror image (-u, -v), which has the same amplitude. */
-static __device__ float weight_of(const float *cells, const lam_fourier_shape &s, int64_t image, int64_t u, int64_t v,
-                                  bool uniform) {
+static __device__ float weight_of(const float *cells, const lam_fourier_shape &s, int64_t image, int64_t u,
+                                  int64_t v, bool uniform) {
     int64_t h = s.height, w = s.width, first = image * h * w;
     bool mirrored = v > 0 && 2 * v != w;
     if (uniform) {
@@ -149,8 +153,8 @@ static __device__ float weight_of(const float *cells, const lam_fourier_shape &s
 
 /* The error of each image, and in place of its spectrum the gradient of the loss of its sample. Block: one image. */
 static __global__ void __launch_bounds__(THREADS)
-    fourier_errors(float *spectrum, const float *wanted, const float *cells, double *errors, lam_fourier_shape s,
-                   bool squared, bool uniform) {
+    fourier_errors(float *spectrum, const float *wanted, const float *cells, double *errors,
+                   lam_fourier_shape s, bool squared, bool uniform) {
     LAM_SHARED(double, partial, [32]);
     int64_t image = blockIdx.x % s.images, sample = blockIdx.x / s.images;
     int32_t h = (int32_t)s.height, count = (int32_t)(s.half * s.height);
@@ -162,7 +166,8 @@ static __global__ void __launch_bounds__(THREADS)
         int32_t v = i / h, u = i - v * h;
         float *re = own + v * 2 * h + u, *im = re + h;
         const float *other_re = other + v * 2 * h + u, *other_im = other_re + h;
-        float amplitude = sqrtf(*re * *re + *im * *im), goal = sqrtf(*other_re * *other_re + *other_im * *other_im),
+        float amplitude = sqrtf(*re * *re + *im * *im),
+              goal = sqrtf(*other_re * *other_re + *other_im * *other_im),
               weight = weight_of(own_cells, s, image, u, v, uniform), e = amplitude - goal;
         sum += (double)(weight * (squared ? e * e : fabsf(e)));
         float slope = weight * (squared ? 2.0f * e : e > 0.0f ? 1.0f : e < 0.0f ? -1.0f : 0.0f);
@@ -241,33 +246,33 @@ static fourier_room room_of(void *memory, const fourier_sizes &z, bool norm_pix)
 
 static void turn(const float *from, float *to, int64_t images, int64_t outer, int64_t inner) {
     int64_t tiles = lam_blocks(outer, TILE) * lam_blocks(inner, TILE);
-    LAM_LAUNCH((fourier_turn), (unsigned)(2 * images * tiles), dim3(TILE, THREADS / TILE), 0, lam_cuda_stream(), from, to,
-               outer, inner);
+    LAM_LAUNCH((fourier_turn), (unsigned)(2 * images * tiles), dim3(TILE, THREADS / TILE), 0,
+               lam_cuda_stream(), from, to, outer, inner);
 }
 
 /* planes -> spectrum, of `samples` samples; rows, turned: scratch; spectrum may be rows. */
-static lam_status transform(const lam_fourier_shape &s, const fourier_saved &saved, const fourier_room &room, int64_t samples,
-                            float *spectrum) {
+static lam_status transform(const lam_fourier_shape &s, const fourier_saved &saved, const fourier_room &room,
+                            int64_t samples, float *spectrum) {
     int64_t images = samples * s.images, h = s.height, w = s.width, half = s.half;
-    LAM_TRY(lam_cuda_product_f32(false, false, images * h, 2 * half, w, room.planes, w, saved.rows, 2 * half, 0, room.rows,
-                                 2 * half));
+    LAM_TRY(lam_cuda_product_f32(false, false, images * h, 2 * half, w, room.planes, w, saved.rows, 2 * half,
+                                 0, room.rows, 2 * half));
     turn(room.rows, room.turned, images, h, half);
-    return lam_cuda_product_f32(false, false, images * half, 2 * h, 2 * h, room.turned, 2 * h, saved.columns, 2 * h, 0,
-                                spectrum, 2 * h);
+    return lam_cuda_product_f32(false, false, images * half, 2 * h, 2 * h, room.turned, 2 * h, saved.columns,
+                                2 * h, 0, spectrum, 2 * h);
 }
 
 template <typename T> static lam_status forward(lam_node *node) {
     fourier_sizes z = sizes_of(node);
     const lam_fourier_shape &s = z.shape;
-    bool norm_pix = node->integers[LAM_FOURIER_AT_NORM_PIX] != 0, squared = node->integers[LAM_FOURIER_AT_SQUARED] != 0,
-         uniform = s.cell % (s.height * s.width) == 0;
+    bool norm_pix = node->integers[LAM_FOURIER_AT_NORM_PIX] != 0,
+         squared = node->integers[LAM_FOURIER_AT_SQUARED] != 0, uniform = s.cell % (s.height * s.width) == 0;
     fourier_saved saved = saved_of(node->saved, z);
     fourier_room room = room_of(node->forward_workspace, z, norm_pix);
     const T *prediction = (const T *)node->inputs[0]->data, *none = NULL;
     const float *target = (const float *)node->inputs[1]->data, *mask = (const float *)node->inputs[2]->data;
     cudaStream_t stream = lam_cuda_stream();
-    LAM_LAUNCH((fourier_matrices), (unsigned)lam_blocks(s.width * s.half + s.height * s.height, THREADS), THREADS, 0, stream,
-               saved.rows, saved.columns, s);
+    LAM_LAUNCH((fourier_matrices), (unsigned)lam_blocks(s.width * s.half + s.height * s.height, THREADS),
+               THREADS, 0, stream, saved.rows, saved.columns, s);
     for (int64_t first = 0; first < z.batch; first += z.pass) {
         int64_t samples = z.batch - first < z.pass ? z.batch - first : z.pass, count = samples * z.plane;
         unsigned blocks = (unsigned)lam_blocks(count, THREADS);
@@ -275,14 +280,15 @@ template <typename T> static lam_status forward(lam_node *node) {
         float *guess = saved.spectra + first * z.spectrum;
         if (norm_pix) lam_cuda_target_scales(truth, samples * s.tokens, s.length, room.mean, room.rstd);
         LAM_LAUNCH((fourier_cells), (unsigned)samples, THREADS, 0, stream, hidden, room.cells, s);
-        LAM_LAUNCH((fourier_planes<T>), blocks, THREADS, 0, stream, prediction + first * z.plane, truth, hidden,
-                   (const float *)room.mean, (const float *)room.rstd, room.planes, s, count);
+        LAM_LAUNCH((fourier_planes<T>), blocks, THREADS, 0, stream, prediction + first * z.plane, truth,
+                   hidden, (const float *)room.mean, (const float *)room.rstd, room.planes, s, count);
         LAM_TRY(transform(s, saved, room, samples, guess));
-        LAM_LAUNCH((fourier_planes<T>), blocks, THREADS, 0, stream, none, truth, hidden, (const float *)room.mean,
-                   (const float *)room.rstd, room.planes, s, count);
+        LAM_LAUNCH((fourier_planes<T>), blocks, THREADS, 0, stream, none, truth, hidden,
+                   (const float *)room.mean, (const float *)room.rstd, room.planes, s, count);
         LAM_TRY(transform(s, saved, room, samples, room.rows));
-        LAM_LAUNCH((fourier_errors), (unsigned)(samples * s.images), THREADS, 0, stream, guess, (const float *)room.rows,
-                   (const float *)room.cells, room.errors + first * s.images, s, squared, uniform);
+        LAM_LAUNCH((fourier_errors), (unsigned)(samples * s.images), THREADS, 0, stream, guess,
+                   (const float *)room.rows, (const float *)room.cells, room.errors + first * s.images, s,
+                   squared, uniform);
     }
     lam_cuda_sum_losses(room.errors, NULL, (const float *)node->inputs[3]->data, room.weighted,
                         (float *)node->outputs[1]->data, (float *)node->outputs[0]->data, z.batch, s.images);
@@ -301,11 +307,12 @@ template <typename T> static lam_status backward(lam_node *node, T *d, bool add)
     for (int64_t first = 0; first < z.batch; first += z.pass) {
         int64_t samples = z.batch - first < z.pass ? z.batch - first : z.pass, images = samples * s.images,
                 count = samples * z.plane;
-        LAM_TRY(lam_cuda_product_f32(false, true, images * half, 2 * h, 2 * h, saved.spectra + first * z.spectrum, 2 * h,
-                                     saved.columns, 2 * h, 0, turned, 2 * h));
+        LAM_TRY(lam_cuda_product_f32(false, true, images * half, 2 * h, 2 * h,
+                                     saved.spectra + first * z.spectrum, 2 * h, saved.columns, 2 * h, 0,
+                                     turned, 2 * h));
         turn(turned, rows, images, half, h);
-        LAM_TRY(lam_cuda_product_f32(false, true, images * h, w, 2 * half, rows, 2 * half, saved.rows, 2 * half, 0, planes,
-                                     w));
+        LAM_TRY(lam_cuda_product_f32(false, true, images * h, w, 2 * half, rows, 2 * half, saved.rows,
+                                     2 * half, 0, planes, w));
         LAM_LAUNCH((fourier_tokens<T>), (unsigned)lam_blocks(count, THREADS), THREADS, 0, lam_cuda_stream(),
                    (const float *)planes, mask + first * s.tokens, weight + first,
                    (const float *)node->outputs[0]->gradient, d + first * z.plane, add, s, count);
@@ -321,7 +328,8 @@ static lam_status fourier_backward(lam_node *node) {
     bool add;
     void *d = lam_gradient_target(node->inputs[0], &add);
     if (!d) return LAM_OK;
-    return node->inputs[0]->dtype == LAM_BF16 ? backward(node, (__nv_bfloat16 *)d, add) : backward(node, (float *)d, add);
+    return node->inputs[0]->dtype == LAM_BF16 ? backward(node, (__nv_bfloat16 *)d, add)
+                                              : backward(node, (float *)d, add);
 }
 
 static void fourier_node_sizes(lam_node *node) {

@@ -13,11 +13,11 @@
 
 enum { THREADS = 256, WARPS = THREADS / 32 };
 
-template <typename T> struct alignas(4 * sizeof(T)) four {
-    T value[4];
-};
+template <typename T> struct alignas(4 * sizeof(T)) four { T value[4]; };
 
-static __device__ __forceinline__ int64_t row_of_warp(void) { return (int64_t)blockIdx.x * WARPS + threadIdx.x / 32; }
+static __device__ __forceinline__ int64_t row_of_warp(void) {
+    return (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
+}
 
 /* ---- scales of target patches: unbiased variance, in double ---- */
 
@@ -30,7 +30,8 @@ static __device__ target_scale scale_of(const float *target, int64_t length) {
     double sum = 0, squares = 0;
     for (int64_t i = lane; i < length; i += 32) sum += (double)target[i];
     double mean = lam_warp_sum(sum) / (double)length;
-    for (int64_t i = lane; i < length; i += 32) squares += ((double)target[i] - mean) * ((double)target[i] - mean);
+    for (int64_t i = lane; i < length; i += 32)
+        squares += ((double)target[i] - mean) * ((double)target[i] - mean);
     squares = lam_warp_sum(squares);
     return {(float)mean, (float)(1.0 / sqrt(squares / (double)(length - 1) + LAM_NORM_PIX_EPS))};
 }
@@ -47,16 +48,16 @@ static __global__ void __launch_bounds__(THREADS)
 }
 
 void lam_cuda_target_scales(const float *target, int64_t rows, int64_t length, float *mean, float *rstd) {
-    LAM_LAUNCH((loss_scales), (unsigned)lam_blocks(rows, WARPS), THREADS, 0, lam_cuda_stream(), target, mean, rstd, rows,
-               length);
+    LAM_LAUNCH((loss_scales), (unsigned)lam_blocks(rows, WARPS), THREADS, 0, lam_cuda_stream(), target, mean,
+               rstd, rows, length);
 }
 
 /* ---- the sum over tokens and samples ---- */
 
 /* Block: one sample. */
 static __global__ void __launch_bounds__(THREADS)
-    loss_samples(const double *errors, const float *mask, const float *weight, double *weighted, float *sample_loss,
-                 int64_t parts) {
+    loss_samples(const double *errors, const float *mask, const float *weight, double *weighted,
+                 float *sample_loss, int64_t parts) {
     LAM_SHARED(double, partial, [32]);
     LAM_SHARED(int, counts, [32]);
     int64_t b = blockIdx.x;
@@ -75,7 +76,8 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
-static __global__ void __launch_bounds__(THREADS) loss_total(const double *weighted, float *loss, int64_t batch) {
+static __global__ void __launch_bounds__(THREADS)
+    loss_total(const double *weighted, float *loss, int64_t batch) {
     LAM_SHARED(double, partial, [32]);
     double sum = 0;
     for (int64_t b = threadIdx.x; b < batch; b += THREADS) sum += weighted[b];
@@ -83,10 +85,10 @@ static __global__ void __launch_bounds__(THREADS) loss_total(const double *weigh
     if (threadIdx.x == 0) *loss = (float)sum;
 }
 
-void lam_cuda_sum_losses(const double *errors, const float *mask, const float *weight, double *weighted, float *sample_loss,
-                         float *loss, int64_t batch, int64_t parts) {
-    LAM_LAUNCH((loss_samples), (unsigned)batch, THREADS, 0, lam_cuda_stream(), errors, mask, weight, weighted, sample_loss,
-               parts);
+void lam_cuda_sum_losses(const double *errors, const float *mask, const float *weight, double *weighted,
+                         float *sample_loss, float *loss, int64_t batch, int64_t parts) {
+    LAM_LAUNCH((loss_samples), (unsigned)batch, THREADS, 0, lam_cuda_stream(), errors, mask, weight, weighted,
+               sample_loss, parts);
     LAM_LAUNCH((loss_total), 1, THREADS, 0, lam_cuda_stream(), (const double *)weighted, loss, batch);
 }
 
@@ -144,7 +146,8 @@ static __global__ void __launch_bounds__(THREADS)
 
 /* factor [batch, tokens]. Block: one sample. */
 static __global__ void __launch_bounds__(THREADS)
-    loss_factors(const float *mask, const float *weight, const float *d_loss, float *factor, int64_t tokens, int64_t length) {
+    loss_factors(const float *mask, const float *weight, const float *d_loss, float *factor, int64_t tokens,
+                 int64_t length) {
     LAM_SHARED(int, counts, [32]);
     int64_t b = blockIdx.x;
     int count = 0;
@@ -211,8 +214,8 @@ static loss_target target_of(const lam_node *node, const void *gradient) {
         to.mean = (float *)node->saved;
         to.rstd = to.mean + to.rows;
     }
-    uintptr_t all = reinterpret_cast<uintptr_t>(prediction->data) | reinterpret_cast<uintptr_t>(target->data) |
-                    reinterpret_cast<uintptr_t>(gradient);
+    uintptr_t all = reinterpret_cast<uintptr_t>(prediction->data) |
+                    reinterpret_cast<uintptr_t>(target->data) | reinterpret_cast<uintptr_t>(gradient);
     to.vectors = to.length % 4 == 0 && all % sizeof(four<float>) == 0;
     return to;
 }
@@ -228,8 +231,8 @@ static lam_status masked_loss_forward(lam_node *node) {
         LAM_LAUNCH((loss_errors<__nv_bfloat16>), blocks, THREADS, 0, lam_cuda_stream(),
                    (const __nv_bfloat16 *)prediction->data, to, mask, errors);
     else
-        LAM_LAUNCH((loss_errors<float>), blocks, THREADS, 0, lam_cuda_stream(), (const float *)prediction->data, to, mask,
-                   errors);
+        LAM_LAUNCH((loss_errors<float>), blocks, THREADS, 0, lam_cuda_stream(),
+                   (const float *)prediction->data, to, mask, errors);
     lam_cuda_sum_losses(errors, mask, weight, errors + to.rows, (float *)node->outputs[1]->data,
                         (float *)node->outputs[0]->data, batch, to.rows / batch);
     return LAM_OK;
@@ -248,10 +251,11 @@ static lam_status masked_loss_backward(lam_node *node) {
     unsigned blocks = (unsigned)lam_blocks(to.rows, WARPS);
     if (prediction->dtype == LAM_BF16)
         LAM_LAUNCH((loss_backward<__nv_bfloat16>), blocks, THREADS, 0, lam_cuda_stream(),
-                   (const __nv_bfloat16 *)prediction->data, to, (const float *)factor, (__nv_bfloat16 *)d, add);
+                   (const __nv_bfloat16 *)prediction->data, to, (const float *)factor, (__nv_bfloat16 *)d,
+                   add);
     else
-        LAM_LAUNCH((loss_backward<float>), blocks, THREADS, 0, lam_cuda_stream(), (const float *)prediction->data, to,
-                   (const float *)factor, (float *)d, add);
+        LAM_LAUNCH((loss_backward<float>), blocks, THREADS, 0, lam_cuda_stream(),
+                   (const float *)prediction->data, to, (const float *)factor, (float *)d, add);
     return LAM_OK;
 }
 
@@ -266,21 +270,23 @@ static void masked_loss_sizes(lam_node *node) {
 
 static __global__ void __launch_bounds__(THREADS)
     loss_mix(const float *x, const float *y, float *to, int64_t count, float a, float b) {
-    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < count; i += (int64_t)gridDim.x * THREADS)
+    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < count;
+         i += (int64_t)gridDim.x * THREADS)
         to[i] = a * x[i] + b * y[i];
 }
 
 static __global__ void __launch_bounds__(THREADS)
     loss_mix_backward(const float *d, float *to, int64_t count, float factor, bool add) {
-    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < count; i += (int64_t)gridDim.x * THREADS)
+    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < count;
+         i += (int64_t)gridDim.x * THREADS)
         to[i] = (add ? to[i] : 0.0f) + factor * d[i];
 }
 
 static lam_status mix_forward(lam_node *node) {
     const lam_tensor *to = node->outputs[0];
     LAM_LAUNCH((loss_mix), (unsigned)lam_blocks(to->count, THREADS), THREADS, 0, lam_cuda_stream(),
-               (const float *)node->inputs[0]->data, (const float *)node->inputs[1]->data, (float *)to->data, to->count,
-               (float)node->numbers[0], (float)node->numbers[1]);
+               (const float *)node->inputs[0]->data, (const float *)node->inputs[1]->data, (float *)to->data,
+               to->count, (float)node->numbers[0], (float)node->numbers[1]);
     return LAM_OK;
 }
 
@@ -290,8 +296,9 @@ static lam_status mix_backward(lam_node *node) {
         bool add;
         float *d = (float *)lam_gradient_target(node->inputs[k], &add);
         if (!d) continue;
-        LAM_LAUNCH((loss_mix_backward), (unsigned)lam_blocks(to->count, THREADS), THREADS, 0, lam_cuda_stream(),
-                   (const float *)to->gradient, d, to->count, (float)node->numbers[k], add);
+        LAM_LAUNCH((loss_mix_backward), (unsigned)lam_blocks(to->count, THREADS), THREADS, 0,
+                   lam_cuda_stream(), (const float *)to->gradient, d, to->count, (float)node->numbers[k],
+                   add);
     }
     return LAM_OK;
 }

@@ -10,7 +10,7 @@ void lam_cuda_target_scales(const float *target, int64_t rows, int64_t length, f
 /* sample_loss[b] = sum of errors[b, parts] / counts[b] (NULL: 1); loss = sum of weight[b] sample_loss[b], where a sample of
  * weight 0 does not count, whatever it has computed. mask [batch, parts]: counts[b] is the number of masked parts, at least 1;
  * NULL: 1. weighted: workspace [batch]. */
-void lam_cuda_sum_losses(const double *errors, const float *mask, const float *weight, double *weighted, float *sample_loss,
-                         float *loss, int64_t batch, int64_t parts);
+void lam_cuda_sum_losses(const double *errors, const float *mask, const float *weight, double *weighted,
+                         float *sample_loss, float *loss, int64_t batch, int64_t parts);
 
 #endif

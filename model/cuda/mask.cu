@@ -34,7 +34,8 @@ static __device__ __forceinline__ int64_t token_of(uint64_t key, const float *pr
 /* Sorts the keys of each chunk of a row of tokens. present [rows, channels] (NULL: all): tokens of absent channels come last,
  * the last of them first. Block: chunk blockIdx.x % chunks of row blockIdx.x / chunks. */
 static __global__ void __launch_bounds__(THREADS)
-    mask_sort(const float *noise, const float *present, uint64_t *keys, int64_t tokens, int64_t channels, int64_t chunks) {
+    mask_sort(const float *noise, const float *present, uint64_t *keys, int64_t tokens, int64_t channels,
+              int64_t chunks) {
     LAM_SHARED(uint64_t, key, [CHUNK]);
     int64_t row = blockIdx.x / chunks, first = blockIdx.x % chunks * CHUNK;
     int count = (int)(tokens - first < CHUNK ? tokens - first : CHUNK), size = 1;
@@ -62,12 +63,13 @@ static __global__ void __launch_bounds__(THREADS)
     for (int i = threadIdx.x; i < count; i += blockDim.x) keys[row * tokens + first + i] = key[i];
 }
 
-static void sort(const float *noise, const float *present, uint64_t *keys, int64_t rows, int64_t tokens, int64_t channels) {
+static void sort(const float *noise, const float *present, uint64_t *keys, int64_t rows, int64_t tokens,
+                 int64_t channels) {
     int64_t chunks = lam_blocks(tokens, CHUNK);
     unsigned threads = 32;
     while (threads < THREADS && 2 * threads < tokens) threads *= 2;
-    LAM_LAUNCH((mask_sort), (unsigned)(rows * chunks), threads, 0, lam_cuda_stream(), noise, present, keys, tokens, channels,
-               chunks);
+    LAM_LAUNCH((mask_sort), (unsigned)(rows * chunks), threads, 0, lam_cuda_stream(), noise, present, keys,
+               tokens, channels, chunks);
 }
 
 /* Of the key at `place` of the chunks of a row. */
@@ -79,8 +81,10 @@ static __device__ int64_t rank_of(const uint64_t *keys, int64_t tokens, int64_t 
         int64_t low = first, high = first + CHUNK < tokens ? first + CHUNK : tokens;
         while (low < high) {
             int64_t middle = (low + high) / 2;
-            if (keys[middle] < key) low = middle + 1;
-            else high = middle;
+            if (keys[middle] < key)
+                low = middle + 1;
+            else
+                high = middle;
         }
         rank += low - first;
     }
@@ -90,8 +94,10 @@ static __device__ int64_t rank_of(const uint64_t *keys, int64_t tokens, int64_t 
 /* ---- mask_noise ---- */
 
 static __global__ void __launch_bounds__(THREADS)
-    mask_draw(lam_rng_key_t key, const int64_t *step, const int64_t *ids, float *noise, int64_t batch, int64_t tokens) {
-    int64_t quads = (tokens + 3) / 4, at = (int64_t)blockIdx.x * THREADS + threadIdx.x, b = at / quads, quad = at % quads;
+    mask_draw(lam_rng_key_t key, const int64_t *step, const int64_t *ids, float *noise, int64_t batch,
+              int64_t tokens) {
+    int64_t quads = (tokens + 3) / 4, at = (int64_t)blockIdx.x * THREADS + threadIdx.x, b = at / quads,
+            quad = at % quads;
     if (b >= batch) return;
     float u[4];
     lam_rng_uniform4(key, (uint32_t)*step, (uint64_t)ids[b], (uint32_t)quad, u);
@@ -99,7 +105,9 @@ static __global__ void __launch_bounds__(THREADS)
         if (4 * quad + k < tokens) noise[b * tokens + 4 * quad + k] = u[k];
 }
 
-static __device__ __forceinline__ float halved(float noise, bool hidden) { return 0.5f * noise + (hidden ? 0.5f : 0.0f); }
+static __device__ __forceinline__ float halved(float noise, bool hidden) {
+    return 0.5f * noise + (hidden ? 0.5f : 0.0f);
+}
 
 static __device__ __forceinline__ int64_t side_of(double length, int64_t grid) {
     int64_t side = (int64_t)(length + 0.5);
@@ -111,7 +119,8 @@ struct rectangle {
     int64_t top, bottom, left, right;
 };
 
-static __device__ rectangle draw_rectangle(const float u[4], int64_t grid, int64_t smallest, int64_t left_to_hide) {
+static __device__ rectangle draw_rectangle(const float u[4], int64_t grid, int64_t smallest,
+                                           int64_t left_to_hide) {
     int64_t low = smallest < left_to_hide ? smallest : left_to_hide;
     double area = (double)(low + (int64_t)((double)u[0] * (double)(left_to_hide - low + 1)));
     double turn = 2 * (double)u[1] - 1, ratio = 1 + fabs(turn) * 7 / 3;
@@ -128,7 +137,8 @@ static __device__ rectangle draw_rectangle(const float u[4], int64_t grid, int64
 }
 
 /* One warp hides the cells of a rectangle, row by row, until `wanted` are hidden; returns how many are. */
-static __device__ int64_t hide_rectangle(const rectangle &r, uint8_t *hidden, int64_t grid, int64_t count, int64_t wanted) {
+static __device__ int64_t hide_rectangle(const rectangle &r, uint8_t *hidden, int64_t grid, int64_t count,
+                                         int64_t wanted) {
     int lane = threadIdx.x % 32;
     int64_t width = r.right - r.left, cells = (r.bottom - r.top) * width;
     for (int64_t first = 0; first < cells && count < wanted; first += 32) {
@@ -158,8 +168,8 @@ static __device__ void hide_least(const float *noise, uint8_t *hidden, int64_t p
     __syncwarp();
 }
 
-static __device__ void hide_rectangles(lam_rng_key_t key, uint32_t step, uint64_t id, const float *noise, uint8_t *hidden,
-                                       int64_t grid, int64_t wanted) {
+static __device__ void hide_rectangles(lam_rng_key_t key, uint32_t step, uint64_t id, const float *noise,
+                                       uint8_t *hidden, int64_t grid, int64_t wanted) {
     int64_t places = grid * grid, count = 0, smallest = places / 12 < 16 ? places / 12 : 16;
     if (smallest < 1) smallest = 1;
     for (int64_t i = threadIdx.x % 32; i < places; i += 32) hidden[i] = 0;
@@ -169,7 +179,8 @@ static __device__ void hide_rectangles(lam_rng_key_t key, uint32_t step, uint64_
         float u[4];
         lam_rng_uniform4(key, step, id, RECTANGLE_DRAWS + r, u);
         int64_t before = count;
-        count = hide_rectangle(draw_rectangle(u, grid, smallest, wanted - count), hidden, grid, count, wanted);
+        count =
+            hide_rectangle(draw_rectangle(u, grid, smallest, wanted - count), hidden, grid, count, wanted);
         stale = count > before ? 0 : stale + 1;
     }
     for (; count < wanted; count++) hide_least(noise, hidden, places);
@@ -181,7 +192,8 @@ static __global__ void __launch_bounds__(THREADS)
                     int64_t channels, int64_t grid, int64_t wanted) {
     int64_t b = blockIdx.x, places = grid * grid, tokens = channels * places;
     if (threadIdx.x < 32)
-        hide_rectangles(key, (uint32_t)*step, (uint64_t)ids[b], noise + b * tokens, hidden + b * places, grid, wanted);
+        hide_rectangles(key, (uint32_t)*step, (uint64_t)ids[b], noise + b * tokens, hidden + b * places, grid,
+                        wanted);
     __syncthreads();
     for (int64_t t = threadIdx.x; t < tokens; t += THREADS)
         noise[b * tokens + t] = halved(noise[b * tokens + t], hidden[b * places + t % places] != 0);
@@ -206,7 +218,8 @@ struct channel_draws {
 };
 
 /* How many channels of the quads from, from + step, ... rank before this one. */
-static __device__ int channels_before(const channel_draws &d, int64_t channel, int64_t channels, int64_t from, int64_t step) {
+static __device__ int channels_before(const channel_draws &d, int64_t channel, int64_t channels, int64_t from,
+                                      int64_t step) {
     float u[4];
     lam_rng_uniform4(d.key, d.a, d.b, d.first + (uint32_t)(channel / 4), u);
     int k = (int)(channel % 4), before = 0;
@@ -220,8 +233,8 @@ static __device__ int channels_before(const channel_draws &d, int64_t channel, i
 
 /* Block: one channel of one sample. */
 static __global__ void __launch_bounds__(THREADS)
-    mask_hide_channels(lam_rng_key_t key, const int64_t *step, const int64_t *ids, float *noise, int64_t channels,
-                       int64_t places, int64_t keep) {
+    mask_hide_channels(lam_rng_key_t key, const int64_t *step, const int64_t *ids, float *noise,
+                       int64_t channels, int64_t places, int64_t keep) {
     LAM_SHARED(int, partial, [32]);
     int64_t b = blockIdx.x / channels, c = blockIdx.x % channels;
     channel_draws draws = {key, (uint32_t)*step, (uint64_t)ids[b], CHANNEL_DRAWS};
@@ -233,13 +246,15 @@ static __global__ void __launch_bounds__(THREADS)
 static lam_status mask_noise_forward(lam_node *node) {
     const int64_t *a = node->integers; /* lam_mask: masking, channels, grid, keep, seed */
     const lam_tensor *y = node->outputs[0];
-    const int64_t *step = (const int64_t *)node->inputs[0]->data, *ids = (const int64_t *)node->inputs[1]->data;
-    int64_t batch = y->shape[0], tokens = y->shape[1], channels = a[1], grid = a[2], keep = a[3], places = grid * grid;
+    const int64_t *step = (const int64_t *)node->inputs[0]->data,
+                  *ids = (const int64_t *)node->inputs[1]->data;
+    int64_t batch = y->shape[0], tokens = y->shape[1], channels = a[1], grid = a[2], keep = a[3],
+            places = grid * grid;
     float *noise = (float *)y->data;
     cudaStream_t stream = lam_cuda_stream();
     lam_rng_key_t key = lam_rng_key((uint64_t)a[4], LAM_RNG_MASK);
-    LAM_LAUNCH((mask_draw), (unsigned)lam_blocks(batch * ((tokens + 3) / 4), THREADS), THREADS, 0, stream, key, step, ids,
-               noise, batch, tokens);
+    LAM_LAUNCH((mask_draw), (unsigned)lam_blocks(batch * ((tokens + 3) / 4), THREADS), THREADS, 0, stream,
+               key, step, ids, noise, batch, tokens);
     switch ((lam_masking)a[0]) {
     case LAM_MASKING_RANDOM: break;
     case LAM_MASKING_BLOCK:
@@ -249,11 +264,12 @@ static lam_status mask_noise_forward(lam_node *node) {
     case LAM_MASKING_PER_CHANNEL:
         sort(noise, NULL, (uint64_t *)node->forward_workspace, batch * channels, places, 1);
         LAM_LAUNCH((mask_hide_ranks), (unsigned)lam_blocks(batch * tokens, THREADS), THREADS, 0, stream,
-                   (const uint64_t *)node->forward_workspace, noise, batch * channels, places, keep / channels);
+                   (const uint64_t *)node->forward_workspace, noise, batch * channels, places,
+                   keep / channels);
         break;
     case LAM_MASKING_WHOLE_CHANNEL:
-        LAM_LAUNCH((mask_hide_channels), (unsigned)(batch * channels), THREADS, 0, stream, key, step, ids, noise, channels,
-                   places, keep / places);
+        LAM_LAUNCH((mask_hide_channels), (unsigned)(batch * channels), THREADS, 0, stream, key, step, ids,
+                   noise, channels, places, keep / places);
         break;
     }
     return LAM_OK;
@@ -276,12 +292,13 @@ struct channel_places {
 };
 
 static __global__ void __launch_bounds__(THREADS)
-    mask_place_ranks(const uint64_t *keys, channel_places how, int32_t *ids_keep, int32_t *ids_restore, float *mask,
-                     int64_t batch, int64_t tokens, int64_t places) {
+    mask_place_ranks(const uint64_t *keys, channel_places how, int32_t *ids_keep, int32_t *ids_restore,
+                     float *mask, int64_t batch, int64_t tokens, int64_t places) {
     int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x, b = at / tokens, place = at % tokens;
     if (b >= batch) return;
     const uint64_t *own = keys + b * tokens;
-    int64_t n = token_of(own[place], how.present), k = rank_of(own, tokens, place), rank = k, keep = places, there = tokens;
+    int64_t n = token_of(own[place], how.present), k = rank_of(own, tokens, place), rank = k, keep = places,
+            there = tokens;
     if (how.present) {
         there = 0;
         for (int64_t c = 0; c < how.channels; c++)
@@ -300,9 +317,10 @@ static lam_status plan(lam_node *node, const channel_places &how) {
     int64_t batch = noise->shape[0], tokens = noise->shape[1];
     uint64_t *keys = (uint64_t *)node->forward_workspace;
     sort((const float *)noise->data, how.present, keys, batch, tokens, how.channels);
-    LAM_LAUNCH((mask_place_ranks), (unsigned)lam_blocks(batch * tokens, THREADS), THREADS, 0, lam_cuda_stream(),
-               (const uint64_t *)keys, how, (int32_t *)node->outputs[0]->data, (int32_t *)node->outputs[1]->data,
-               (float *)node->outputs[2]->data, batch, tokens, node->outputs[0]->shape[1]);
+    LAM_LAUNCH((mask_place_ranks), (unsigned)lam_blocks(batch * tokens, THREADS), THREADS, 0,
+               lam_cuda_stream(), (const uint64_t *)keys, how, (int32_t *)node->outputs[0]->data,
+               (int32_t *)node->outputs[1]->data, (float *)node->outputs[2]->data, batch, tokens,
+               node->outputs[0]->shape[1]);
     return LAM_OK;
 }
 
@@ -318,8 +336,8 @@ static void plan_sizes(lam_node *node) {
 }
 
 static __global__ void __launch_bounds__(THREADS)
-    mask_decode(const int32_t *ids_restore, int32_t *ids, float *mask, int64_t count, int64_t tokens, int64_t keep,
-                int64_t decoded) {
+    mask_decode(const int32_t *ids_restore, int32_t *ids, float *mask, int64_t count, int64_t tokens,
+                int64_t keep, int64_t decoded) {
     int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (at >= count) return;
     int32_t rank = ids_restore[at];
@@ -330,8 +348,9 @@ static __global__ void __launch_bounds__(THREADS)
 static lam_status decode_plan_forward(lam_node *node) {
     const lam_tensor *restore = node->inputs[0];
     LAM_LAUNCH((mask_decode), (unsigned)lam_blocks(restore->count, THREADS), THREADS, 0, lam_cuda_stream(),
-               (const int32_t *)restore->data, (int32_t *)node->outputs[0]->data, (float *)node->outputs[1]->data,
-               restore->count, restore->shape[1], node->integers[0], node->outputs[0]->shape[1]);
+               (const int32_t *)restore->data, (int32_t *)node->outputs[0]->data,
+               (float *)node->outputs[1]->data, restore->count, restore->shape[1], node->integers[0],
+               node->outputs[0]->shape[1]);
     return LAM_OK;
 }
 
@@ -339,8 +358,8 @@ static lam_status decode_plan_forward(lam_node *node) {
 
 /* One block. chosen: workspace [channels], 1 where the channel is among the `count` of least draw. */
 static __global__ void __launch_bounds__(THREADS)
-    mask_draw_channels(lam_rng_key_t key, const int64_t *step, int32_t *chosen, int32_t *ids, int64_t channels,
-                       int64_t count) {
+    mask_draw_channels(lam_rng_key_t key, const int64_t *step, int32_t *chosen, int32_t *ids,
+                       int64_t channels, int64_t count) {
     channel_draws draws = {key, (uint32_t)*step, 0, 0};
     for (int64_t c = threadIdx.x; c < channels; c += THREADS)
         chosen[c] = channels_before(draws, c, channels, 0, 1) < count;
@@ -356,8 +375,9 @@ static __global__ void __launch_bounds__(THREADS)
 static lam_status draw_channels_forward(lam_node *node) {
     const lam_tensor *ids = node->outputs[0];
     LAM_LAUNCH((mask_draw_channels), 1, THREADS, 0, lam_cuda_stream(),
-               lam_rng_key((uint64_t)node->integers[0], LAM_RNG_CHANNELS), (const int64_t *)node->inputs[0]->data,
-               (int32_t *)node->forward_workspace, (int32_t *)ids->data, node->integers[1], ids->count);
+               lam_rng_key((uint64_t)node->integers[0], LAM_RNG_CHANNELS),
+               (const int64_t *)node->inputs[0]->data, (int32_t *)node->forward_workspace,
+               (int32_t *)ids->data, node->integers[1], ids->count);
     return LAM_OK;
 }
 
@@ -366,7 +386,8 @@ static void draw_channels_sizes(lam_node *node) {
 }
 
 static __global__ void __launch_bounds__(THREADS)
-    mask_select_channels(const float *x, const int32_t *ids, float *y, int64_t batch, int64_t channels, int64_t count) {
+    mask_select_channels(const float *x, const int32_t *ids, float *y, int64_t batch, int64_t channels,
+                         int64_t count) {
     int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (at < batch * count) y[at] = x[at / count * channels + ids[at % count]];
 }
@@ -374,15 +395,15 @@ static __global__ void __launch_bounds__(THREADS)
 static lam_status select_channels_forward(lam_node *node) {
     const lam_tensor *x = node->inputs[0], *ids = node->inputs[1];
     LAM_LAUNCH((mask_select_channels), (unsigned)lam_blocks(x->shape[0] * ids->count, THREADS), THREADS, 0,
-               lam_cuda_stream(), (const float *)x->data, (const int32_t *)ids->data, (float *)node->outputs[0]->data,
-               x->shape[0], x->shape[1], ids->count);
+               lam_cuda_stream(), (const float *)x->data, (const int32_t *)ids->data,
+               (float *)node->outputs[0]->data, x->shape[0], x->shape[1], ids->count);
     return LAM_OK;
 }
 
 /* tokens: of a row of y, of which the first `first` (1 or 0) belong to no channel. */
 static __global__ void __launch_bounds__(THREADS)
-    mask_channel_keys(const float *present, const int32_t *ids, float *y, int64_t count, int64_t tokens, int64_t channels,
-                      int64_t per_channel, int64_t first) {
+    mask_channel_keys(const float *present, const int32_t *ids, float *y, int64_t count, int64_t tokens,
+                      int64_t channels, int64_t per_channel, int64_t first) {
     int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (at >= count) return;
     int64_t b = at / tokens, k = at % tokens - first, n = k < 0 ? 0 : ids ? ids[b * (tokens - first) + k] : k;
@@ -392,8 +413,9 @@ static __global__ void __launch_bounds__(THREADS)
 static lam_status channel_keys_forward(lam_node *node) {
     const lam_tensor *present = node->inputs[0], *y = node->outputs[0];
     LAM_LAUNCH((mask_channel_keys), (unsigned)lam_blocks(y->count, THREADS), THREADS, 0, lam_cuda_stream(),
-               (const float *)present->data, node->input_count > 1 ? (const int32_t *)node->inputs[1]->data : NULL,
-               (float *)y->data, y->count, y->shape[1], present->shape[1], node->integers[0], node->integers[1]);
+               (const float *)present->data,
+               node->input_count > 1 ? (const int32_t *)node->inputs[1]->data : NULL, (float *)y->data,
+               y->count, y->shape[1], present->shape[1], node->integers[0], node->integers[1]);
     return LAM_OK;
 }
 

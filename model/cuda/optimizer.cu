@@ -59,8 +59,8 @@ struct update_arenas {
 
 /* What one element of a parameter is updated with: lam_*_terms of model/cpu/optimizer.h together. */
 struct update_terms {
-    float decay_factor, decay, beta1, beta2, eps, lr, step_size, inverse_correction1, inverse_root_correction2, gradient_scale,
-        share, trained_step, average_share;
+    float decay_factor, decay, beta1, beta2, eps, lr, step_size, inverse_correction1,
+        inverse_root_correction2, gradient_scale, share, trained_step, average_share;
 };
 
 static __device__ update_terms terms_of(const update_memory *memory, const update_segment &segment) {
@@ -95,14 +95,17 @@ static __global__ void __launch_bounds__(THREADS) update_hold(const lam_cuda_ran
 static __global__ void __launch_bounds__(SUM_THREADS)
     update_squares(const float *values, int64_t count, double *sums) {
     LAM_SHARED(double, partial, [32]);
-    int64_t begin = (int64_t)blockIdx.x * SUM_BLOCK, end = begin + SUM_BLOCK < count ? begin + SUM_BLOCK : count;
+    int64_t begin = (int64_t)blockIdx.x * SUM_BLOCK,
+            end = begin + SUM_BLOCK < count ? begin + SUM_BLOCK : count;
     double sum = 0;
     int64_t wide = begin + (end - begin) / 4 * 4;
     for (int64_t i = begin + 4 * threadIdx.x; i < wide; i += 4 * SUM_THREADS) {
         float4 v = *reinterpret_cast<const float4 *>(values + i);
-        sum += (double)v.x * (double)v.x + (double)v.y * (double)v.y + (double)v.z * (double)v.z + (double)v.w * (double)v.w;
+        sum += (double)v.x * (double)v.x + (double)v.y * (double)v.y + (double)v.z * (double)v.z +
+               (double)v.w * (double)v.w;
     }
-    for (int64_t i = wide + threadIdx.x; i < end; i += SUM_THREADS) sum += (double)values[i] * (double)values[i];
+    for (int64_t i = wide + threadIdx.x; i < end; i += SUM_THREADS)
+        sum += (double)values[i] * (double)values[i];
     sum = lam_block_sum(sum, partial);
     if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
@@ -158,27 +161,33 @@ static __global__ void __launch_bounds__(SUM_THREADS)
 
 /* After a skipped step: which entry has the first gradient that is not finite. */
 static __global__ void __launch_bounds__(THREADS)
-    update_find_non_finite(update_memory *memory, const update_item *items, int64_t count, const update_segment *segments,
-                           const float *gradients) {
+    update_find_non_finite(update_memory *memory, const update_item *items, int64_t count,
+                           const update_segment *segments, const float *gradients) {
     if (memory->decision.apply) return;
     for (int64_t k = blockIdx.x; k < count; k += gridDim.x) {
         update_item item = items[k];
         bool found = false;
-        for (int i = threadIdx.x; i < item.count; i += THREADS) found |= !is_finite((double)gradients[item.offset + i]);
+        for (int i = threadIdx.x; i < item.count; i += THREADS)
+            found |= !is_finite((double)gradients[item.offset + i]);
         if (found) atomicMin(&memory->outcome.first_non_finite, segments[item.segment].entry);
     }
 }
 
-static __global__ void update_add_loss(update_memory *memory, const float *loss) { memory->loss += (double)*loss; }
+static __global__ void update_add_loss(update_memory *memory, const float *loss) {
+    memory->loss += (double)*loss;
+}
 
 /* The input travels as an argument of the kernel: the host may forget it at once. */
-static __global__ void update_set_input(update_memory *memory, lam_cuda_update_input input) { memory->input = input; }
+static __global__ void update_set_input(update_memory *memory, lam_cuda_update_input input) {
+    memory->input = input;
+}
 
 /* ---- rules that look at one element ---- */
 
 struct rule_adamw {
     enum { ARENAS = 2 };
-    static __device__ __forceinline__ void step(const update_terms &t, float g, float &w, float &m, float &v) {
+    static __device__ __forceinline__ void step(const update_terms &t, float g, float &w, float &m,
+                                                float &v) {
         float d = g * t.gradient_scale;
         m = t.beta1 * m + (1.0f - t.beta1) * d;
         v = t.beta2 * v + (1.0f - t.beta2) * d * d;
@@ -198,7 +207,8 @@ struct rule_lion {
 /* w is y; the arenas are z and v. */
 struct rule_schedule_free {
     enum { ARENAS = 2 };
-    static __device__ __forceinline__ void step(const update_terms &t, float g, float &w, float &z, float &v) {
+    static __device__ __forceinline__ void step(const update_terms &t, float g, float &w, float &z,
+                                                float &v) {
         float d = g * t.gradient_scale;
         v = t.beta2 * v + (1.0f - t.beta2) * d * d;
         float r = d / (sqrtf(v) * t.inverse_root_correction2 + t.eps) + t.decay * w;
@@ -224,7 +234,9 @@ struct update_four {
     float4 w, g, m, v, average;
 };
 
-static __device__ __forceinline__ void follow(float &average, float w, float share) { average += share * (w - average); }
+static __device__ __forceinline__ void follow(float &average, float w, float share) {
+    average += share * (w - average);
+}
 
 /* Of the terms of an item, which the first thread makes. Returns false where the step is skipped. */
 static __device__ __forceinline__ bool share_terms(const update_memory *memory, const update_segment &segment,
@@ -244,7 +256,8 @@ static __global__ void __launch_bounds__(THREADS)
     update_item item = items[blockIdx.x];
     if (!share_terms(memory, segments[item.segment], shared)) return;
     update_terms t = shared[0];
-    if (ratios) t.lr = (float)(memory->decision.rate * segments[item.segment].lr_scale * ratios[item.segment]);
+    if (ratios)
+        t.lr = (float)(memory->decision.rate * segments[item.segment].lr_scale * ratios[item.segment]);
     float *w = a.weights + item.offset, *m = a.first + item.offset, *v = a.second + item.offset,
           *average = a.average + item.offset;
     const float *g = a.gradients + item.offset;
@@ -290,7 +303,8 @@ static __global__ void __launch_bounds__(THREADS)
     update_terms t = shared[0];
     double weights = 0, directions = 0;
     for (int64_t i = item.offset + threadIdx.x; i < item.offset + item.count; i += THREADS) {
-        float d = a.gradients[i] * t.gradient_scale, w = a.weights[i], m = t.beta1 * a.first[i] + (1.0f - t.beta1) * d,
+        float d = a.gradients[i] * t.gradient_scale, w = a.weights[i],
+              m = t.beta1 * a.first[i] + (1.0f - t.beta1) * d,
               v = t.beta2 * a.second[i] + (1.0f - t.beta2) * d * d, r = lamb_direction(t, w, m, v);
         a.first[i] = m;
         a.second[i] = v;
@@ -304,7 +318,8 @@ static __global__ void __launch_bounds__(THREADS)
 
 /* Block: one segment. */
 static __global__ void __launch_bounds__(THREADS)
-    update_lamb_ratios(const update_memory *memory, const update_segment *segments, const double2 *squares, double *ratios) {
+    update_lamb_ratios(const update_memory *memory, const update_segment *segments, const double2 *squares,
+                       double *ratios) {
     LAM_SHARED(double, partial, [32]);
     if (!memory->decision.apply) return;
     const update_segment &s = segments[blockIdx.x];
@@ -328,7 +343,8 @@ static __global__ void __launch_bounds__(THREADS)
     update_muon_momentum(const update_memory *memory, const float *g, float *m, float *u, int64_t count) {
     if (!memory->decision.apply) return;
     float momentum = (float)memory->input.momentum, scale = memory->decision.gradient_scale;
-    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < count; i += (int64_t)gridDim.x * THREADS) {
+    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < count;
+         i += (int64_t)gridDim.x * THREADS) {
         float d = (1.0f - momentum) * (g[i] * scale);
         float next = momentum * m[i] + d;
         m[i] = next;
@@ -342,24 +358,28 @@ static __global__ void __launch_bounds__(SUM_THREADS)
     LAM_SHARED(double, partial, [32]);
     double norm = sqrt(sum_of_blocks(sums, blocks, partial));
     float factor = norm > 0 ? (float)(1 / norm) : 0.0f;
-    for (int64_t i = (int64_t)blockIdx.x * SUM_THREADS + threadIdx.x; i < count; i += (int64_t)gridDim.x * SUM_THREADS)
+    for (int64_t i = (int64_t)blockIdx.x * SUM_THREADS + threadIdx.x; i < count;
+         i += (int64_t)gridDim.x * SUM_THREADS)
         x[i] = factor * x[i];
 }
 
-static __global__ void __launch_bounds__(THREADS) update_muon_scale(const float *from, float *to, int64_t count, float factor) {
-    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < count; i += (int64_t)gridDim.x * THREADS)
+static __global__ void __launch_bounds__(THREADS)
+    update_muon_scale(const float *from, float *to, int64_t count, float factor) {
+    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < count;
+         i += (int64_t)gridDim.x * THREADS)
         to[i] = factor * from[i];
 }
 
 /* w = decay w - lr 0.2 sqrt(longer) direction */
 static __global__ void __launch_bounds__(THREADS)
-    update_muon_apply(const update_memory *memory, const update_segment *segment, const float *direction, update_arenas a,
-                      int64_t first, int64_t count, double longer) {
+    update_muon_apply(const update_memory *memory, const update_segment *segment, const float *direction,
+                      update_arenas a, int64_t first, int64_t count, double longer) {
     LAM_SHARED(update_terms, shared, [1]);
     if (!share_terms(memory, *segment, shared)) return;
-    float step = (float)(memory->decision.rate * segment->lr_scale * -0.2 * sqrt(longer)), decay = shared[0].decay_factor,
-          share = shared[0].average_share;
-    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < count; i += (int64_t)gridDim.x * THREADS) {
+    float step = (float)(memory->decision.rate * segment->lr_scale * -0.2 * sqrt(longer)),
+          decay = shared[0].decay_factor, share = shared[0].average_share;
+    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < count;
+         i += (int64_t)gridDim.x * THREADS) {
         float w = decay * a.weights[first + i] + step * direction[i];
         a.weights[first + i] = w;
         if (a.average) follow(a.average[first + i], w, share);
@@ -371,7 +391,8 @@ static __global__ void __launch_bounds__(THREADS)
 /* schedulefree: x = y + ratio (y - z) takes the place of y, which `kept` gets. */
 static __global__ void __launch_bounds__(THREADS)
     update_swap_averaged(float *y, const float *z, float *kept, int64_t count, float ratio) {
-    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < count; i += (int64_t)gridDim.x * THREADS) {
+    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < count;
+         i += (int64_t)gridDim.x * THREADS) {
         float trained = y[i];
         y[i] = trained + ratio * (trained - z[i]);
         kept[i] = trained;
@@ -408,8 +429,8 @@ struct lam_cuda_update {
 
 static lam_status failed(cudaError_t error, const char *what) {
     cudaGetLastError();
-    LAM_FAIL(error == cudaErrorMemoryAllocation ? LAM_ERROR_MEMORY : LAM_ERROR_EXTERNAL, "CUDA: update: %s: %s", what,
-             cudaGetErrorString(error));
+    LAM_FAIL(error == cudaErrorMemoryAllocation ? LAM_ERROR_MEMORY : LAM_ERROR_EXTERNAL,
+             "CUDA: update: %s: %s", what, cudaGetErrorString(error));
 }
 
 #define TRY_CUDA(call)                                                                                       \
@@ -495,7 +516,8 @@ template <typename V> static lam_status reserve(room *r, V **out, int64_t count)
     return r->count_only || count == 0 ? LAM_OK : take((void **)out, bytes);
 }
 
-static lam_status reserve_all(room *r, lam_cuda_update *u, const lam_cuda_update_options *o, const update_tables &t) {
+static lam_status reserve_all(room *r, lam_cuda_update *u, const lam_cuda_update_options *o,
+                              const update_tables &t) {
     int64_t n = o->parameters->trainable;
     bool lamb = rule_of(o->optimizer) == RULE_LAMB;
     LAM_TRY(reserve(r, &u->memory, 1));
@@ -520,7 +542,8 @@ static int64_t update_bytes(const lam_cuda_update_options *o) {
 
 template <typename V> static lam_status send(V *device, const V *host, int64_t count) {
     if (count == 0) return LAM_OK;
-    TRY_CUDA(cudaMemcpyAsync(device, host, (size_t)count * sizeof(V), cudaMemcpyHostToDevice, lam_cuda_stream()));
+    TRY_CUDA(
+        cudaMemcpyAsync(device, host, (size_t)count * sizeof(V), cudaMemcpyHostToDevice, lam_cuda_stream()));
     TRY_CUDA(cudaStreamSynchronize(lam_cuda_stream()));
     return LAM_OK;
 }
@@ -528,8 +551,8 @@ template <typename V> static lam_status send(V *device, const V *host, int64_t c
 static void update_close(lam_cuda_update **update) {
     lam_cuda_update *u = *update;
     if (!u) return;
-    void *all[] = {u->memory,  u->items,     u->segments,     u->held,          u->sums,          u->squares,
-                   u->ratios,  u->workspace, u->arenas.first, u->arenas.second, u->arenas.average};
+    void *all[] = {u->memory, u->items,     u->segments,     u->held,          u->sums,          u->squares,
+                   u->ratios, u->workspace, u->arenas.first, u->arenas.second, u->arenas.average};
     cudaStreamSynchronize(lam_cuda_stream());
     for (void *one : all) cudaFree(one);
     delete u;
@@ -591,7 +614,8 @@ static lam_status update_pull(const lam_cuda_update *u, float *const *arena, flo
     size_t bytes = (size_t)u->parameters->trainable * sizeof(float);
     cudaStream_t stream = lam_cuda_stream();
     TRY_CUDA(cudaMemcpyAsync(arena[0], u->arenas.first, bytes, cudaMemcpyDeviceToHost, stream));
-    if (u->arenas.second) TRY_CUDA(cudaMemcpyAsync(arena[1], u->arenas.second, bytes, cudaMemcpyDeviceToHost, stream));
+    if (u->arenas.second)
+        TRY_CUDA(cudaMemcpyAsync(arena[1], u->arenas.second, bytes, cudaMemcpyDeviceToHost, stream));
     if (u->arenas.average && average)
         TRY_CUDA(cudaMemcpyAsync(average, u->arenas.average, bytes, cudaMemcpyDeviceToHost, stream));
     TRY_CUDA(cudaStreamSynchronize(stream));
@@ -607,25 +631,25 @@ static void update_loss(lam_cuda_update *u, const float *loss) {
 }
 
 static void update_outcome(const lam_cuda_update *u, lam_cuda_update_outcome *pinned) {
-    lam_cuda_launched(
-        cudaMemcpyAsync(pinned, &u->memory->outcome, sizeof *pinned, cudaMemcpyDeviceToHost, lam_cuda_stream()),
-        "outcome of the update");
+    lam_cuda_launched(cudaMemcpyAsync(pinned, &u->memory->outcome, sizeof *pinned, cudaMemcpyDeviceToHost,
+                                      lam_cuda_stream()),
+                      "outcome of the update");
 }
 
 template <typename Rule> static void launch_elements(const lam_cuda_update *u, const double *ratios) {
     if (u->element_items == 0) return;
     LAM_LAUNCH((update_elements<Rule>), (unsigned)u->element_items, THREADS, 0, lam_cuda_stream(),
-               (const update_memory *)u->memory, (const update_item *)u->items, (const update_segment *)u->segments, ratios,
-               u->arenas);
+               (const update_memory *)u->memory, (const update_item *)u->items,
+               (const update_segment *)u->segments, ratios, u->arenas);
 }
 
 static void launch_lamb(const lam_cuda_update *u) {
     LAM_LAUNCH((update_lamb_moments), (unsigned)u->element_items, THREADS, 0, lam_cuda_stream(),
-               (const update_memory *)u->memory, (const update_item *)u->items, (const update_segment *)u->segments,
-               u->arenas, u->squares);
+               (const update_memory *)u->memory, (const update_item *)u->items,
+               (const update_segment *)u->segments, u->arenas, u->squares);
     LAM_LAUNCH((update_lamb_ratios), (unsigned)u->segment_count, THREADS, 0, lam_cuda_stream(),
-               (const update_memory *)u->memory, (const update_segment *)u->segments, (const double2 *)u->squares,
-               u->ratios);
+               (const update_memory *)u->memory, (const update_segment *)u->segments,
+               (const double2 *)u->squares, u->ratios);
     launch_elements<rule_lamb_apply>(u, u->ratios);
 }
 
@@ -635,7 +659,8 @@ static unsigned pass_blocks(int64_t count, int threads) {
 }
 
 static void scale(const float *from, float *to, int64_t count, float factor) {
-    LAM_LAUNCH((update_muon_scale), pass_blocks(count, THREADS), THREADS, 0, lam_cuda_stream(), from, to, count, factor);
+    LAM_LAUNCH((update_muon_scale), pass_blocks(count, THREADS), THREADS, 0, lam_cuda_stream(), from, to,
+               count, factor);
 }
 
 /* next = a x + b (x x^T) x + c (x x^T)^2 x, as model/optimizers/muon.c. */
@@ -646,20 +671,23 @@ static lam_status quintic(const float *x, float *next, int64_t rows, int64_t col
     LAM_TRY(lam_cuda_product_f32(tall, !tall, side, side, length, x, columns, x, columns, 0, gram, side));
     scale(gram, scaled, square, LAM_MUON_C);
     scale(gram, polynomial, square, LAM_MUON_B);
-    LAM_TRY(lam_cuda_product_f32(false, false, side, side, side, scaled, side, gram, side, 1, polynomial, side));
+    LAM_TRY(
+        lam_cuda_product_f32(false, false, side, side, side, scaled, side, gram, side, 1, polynomial, side));
     scale(x, next, rows * columns, LAM_MUON_A);
-    return tall ? lam_cuda_product_f32(false, false, rows, columns, columns, x, columns, polynomial, columns, 1, next,
-                                       columns)
-                : lam_cuda_product_f32(false, false, rows, columns, rows, polynomial, rows, x, columns, 1, next, columns);
+    return tall ? lam_cuda_product_f32(false, false, rows, columns, columns, x, columns, polynomial, columns,
+                                       1, next, columns)
+                : lam_cuda_product_f32(false, false, rows, columns, rows, polynomial, rows, x, columns, 1,
+                                       next, columns);
 }
 
 /* *result: x or workspace. */
-static lam_status orthogonalise(const lam_cuda_update *u, float *x, int64_t rows, int64_t columns, float *workspace,
-                                const float **result) {
+static lam_status orthogonalise(const lam_cuda_update *u, float *x, int64_t rows, int64_t columns,
+                                float *workspace, const float **result) {
     int64_t count = rows * columns, blocks = lam_blocks(count, SUM_BLOCK);
-    LAM_LAUNCH((update_squares), (unsigned)blocks, SUM_THREADS, 0, lam_cuda_stream(), (const float *)x, count, u->sums);
-    LAM_LAUNCH((update_muon_normalise), pass_blocks(count, SUM_THREADS), SUM_THREADS, 0, lam_cuda_stream(), x, count,
-               (const double *)u->sums, blocks);
+    LAM_LAUNCH((update_squares), (unsigned)blocks, SUM_THREADS, 0, lam_cuda_stream(), (const float *)x, count,
+               u->sums);
+    LAM_LAUNCH((update_muon_normalise), pass_blocks(count, SUM_THREADS), SUM_THREADS, 0, lam_cuda_stream(), x,
+               count, (const double *)u->sums, blocks);
     float *from = x, *to = workspace;
     for (int i = 0; i < LAM_MUON_STEPS; i++) {
         LAM_TRY(quintic(from, to, rows, columns, workspace + padded(count)));
@@ -669,17 +697,18 @@ static lam_status orthogonalise(const lam_cuda_update *u, float *x, int64_t rows
     return LAM_OK;
 }
 
-static lam_status launch_matrix(const lam_cuda_update *u, int64_t segment, int64_t first, int64_t rows, int64_t columns) {
+static lam_status launch_matrix(const lam_cuda_update *u, int64_t segment, int64_t first, int64_t rows,
+                                int64_t columns) {
     int64_t count = rows * columns;
     float *direction = u->workspace;
     const float *orthogonal;
     LAM_LAUNCH((update_muon_momentum), pass_blocks(count, THREADS), THREADS, 0, lam_cuda_stream(),
-               (const update_memory *)u->memory, (const float *)u->arenas.gradients + first, u->arenas.first + first,
-               direction, count);
+               (const update_memory *)u->memory, (const float *)u->arenas.gradients + first,
+               u->arenas.first + first, direction, count);
     LAM_TRY(orthogonalise(u, direction, rows, columns, direction + padded(count), &orthogonal));
     LAM_LAUNCH((update_muon_apply), pass_blocks(count, THREADS), THREADS, 0, lam_cuda_stream(),
-               (const update_memory *)u->memory, (const update_segment *)u->segments + segment, orthogonal, u->arenas, first,
-               count, (double)std::max(rows, columns));
+               (const update_memory *)u->memory, (const update_segment *)u->segments + segment, orthogonal,
+               u->arenas, first, count, (double)std::max(rows, columns));
     return LAM_OK;
 }
 
@@ -702,10 +731,10 @@ static lam_status launch_matrices(const lam_cuda_update *u) {
 static lam_status update_enqueue(lam_cuda_update *u) {
     cudaStream_t stream = lam_cuda_stream();
     if (u->held_count)
-        LAM_LAUNCH((update_hold), (unsigned)u->held_count, THREADS, 0, stream, (const lam_cuda_range *)u->held,
-                   u->arenas.gradients);
-    LAM_LAUNCH((update_squares), (unsigned)u->sum_blocks, SUM_THREADS, 0, stream, (const float *)u->arenas.gradients,
-               u->parameters->trainable, u->sums);
+        LAM_LAUNCH((update_hold), (unsigned)u->held_count, THREADS, 0, stream,
+                   (const lam_cuda_range *)u->held, u->arenas.gradients);
+    LAM_LAUNCH((update_squares), (unsigned)u->sum_blocks, SUM_THREADS, 0, stream,
+               (const float *)u->arenas.gradients, u->parameters->trainable, u->sums);
     LAM_LAUNCH((update_guard), 1, SUM_THREADS, 0, stream, u->memory, (const double *)u->sums, u->sum_blocks,
                u->rule == RULE_SCHEDULE_FREE);
     switch (u->rule) {
@@ -718,32 +747,33 @@ static lam_status update_enqueue(lam_cuda_update *u) {
         LAM_TRY(launch_matrices(u));
         break;
     }
-    LAM_LAUNCH((update_find_non_finite), (unsigned)std::min<int64_t>(u->item_count, SEARCH_BLOCKS), THREADS, 0, stream,
-               u->memory, (const update_item *)u->items, u->item_count, (const update_segment *)u->segments,
-               (const float *)u->arenas.gradients);
+    LAM_LAUNCH((update_find_non_finite), (unsigned)std::min<int64_t>(u->item_count, SEARCH_BLOCKS), THREADS,
+               0, stream, u->memory, (const update_item *)u->items, u->item_count,
+               (const update_segment *)u->segments, (const float *)u->arenas.gradients);
     return LAM_OK;
 }
 
 static void use_averaged(const lam_cuda_update *u, double beta1) {
     int64_t n = u->parameters->trainable;
     if (!u->optimizer->averaged) return;
-    LAM_LAUNCH((update_swap_averaged), pass_blocks(n, THREADS), THREADS, 0, lam_cuda_stream(), u->arenas.weights,
-               (const float *)u->arenas.first, u->arenas.gradients, n, (float)(1.0 / beta1 - 1.0));
+    LAM_LAUNCH((update_swap_averaged), pass_blocks(n, THREADS), THREADS, 0, lam_cuda_stream(),
+               u->arenas.weights, (const float *)u->arenas.first, u->arenas.gradients, n,
+               (float)(1.0 / beta1 - 1.0));
 }
 
 static void use_trained(const lam_cuda_update *u) {
     if (!u->optimizer->averaged) return;
     lam_cuda_launched(cudaMemcpyAsync(u->arenas.weights, u->arenas.gradients,
-                                      (size_t)u->parameters->trainable * sizeof(float), cudaMemcpyDeviceToDevice,
-                                      lam_cuda_stream()),
+                                      (size_t)u->parameters->trainable * sizeof(float),
+                                      cudaMemcpyDeviceToDevice, lam_cuda_stream()),
                       "weights of the training");
 }
 
 static double *loss_of(const lam_cuda_update *u) { return &u->memory->loss; }
 
 extern "C" const lam_cuda_updates *lam_cuda_updates_get(void) {
-    static const lam_cuda_updates functions = {update_open, update_close, update_bytes,   update_push,    update_pull,
-                                               update_set,  update_loss,  update_enqueue, update_outcome, use_averaged,
-                                               use_trained, loss_of};
+    static const lam_cuda_updates functions = {update_open,    update_close, update_bytes, update_push,
+                                               update_pull,    update_set,   update_loss,  update_enqueue,
+                                               update_outcome, use_averaged, use_trained,  loss_of};
     return &functions;
 }

@@ -14,9 +14,7 @@
 enum { TERM_THREADS = 512, CUT_THREADS = 256, TILE = 4096 };
 
 /* As many pixels as are read at once. */
-template <typename P> struct alignas(8 * sizeof(P)) eight {
-    P pixel[8];
-};
+template <typename P> struct alignas(8 * sizeof(P)) eight { P pixel[8]; };
 
 /* The products are rounded by themselves, as on the CPU, and not fused with what follows. */
 static __device__ __forceinline__ float transformed(float pixel, float scale, int64_t transform) {
@@ -29,8 +27,8 @@ static __device__ __forceinline__ float transformed(float pixel, float scale, in
 
 /* Of a crop: the sum of t - centre, or of its square. */
 template <typename P>
-static __device__ double sum_of(const P *pixels, int64_t count, float scale, int64_t transform, double centre, bool squared,
-                         double *partial) {
+static __device__ double sum_of(const P *pixels, int64_t count, float scale, int64_t transform, double centre,
+                                bool squared, double *partial) {
     double sum = 0;
     bool aligned = reinterpret_cast<uintptr_t>(pixels) % sizeof(eight<P>) == 0;
     int64_t wide = aligned ? count / 8 : 0;
@@ -105,17 +103,21 @@ static __global__ void __launch_bounds__(CUT_THREADS)
             __syncthreads(); /* the tile before has been written out */
             for (int32_t i = threadIdx.x; i < rows * together * width; i += CUT_THREADS) {
                 int32_t x = i % width, c = i / width % together, y = i / width / together;
-                int64_t at = first + c, b = at / s.used, k = at - b * s.used, plane = b * s.channels + (ids ? ids[k] : k);
+                int64_t at = first + c, b = at / s.used, k = at - b * s.used,
+                        plane = b * s.channels + (ids ? ids[k] : k);
                 float pixel = (float)pixels[(plane * s.size + patch_row * patch + y0 + y) * s.size + x0 + x];
-                tile[(y * width + x) * together + c] = terms ? standardised(pixel, terms + at, s.transform) : pixel;
+                tile[(y * width + x) * together + c] =
+                    terms ? standardised(pixel, terms + at, s.transform) : pixel;
             }
             __syncthreads();
             int32_t each = s.vectors ? 4 : 1, all = width * together;
             for (int32_t i = threadIdx.x * each; i < rows * all; i += CUT_THREADS * each) {
                 int32_t y = i / all, in_row = x0 * together + i - y * all, token = in_row / line;
                 float *at = out + (int64_t)token * patch * line + (y0 + y) * line + in_row - token * line;
-                if (s.vectors) *reinterpret_cast<float4 *>(at) = tile4[i / 4];
-                else *at = tile[i];
+                if (s.vectors)
+                    *reinterpret_cast<float4 *>(at) = tile4[i / 4];
+                else
+                    *at = tile[i];
             }
         }
 }
@@ -131,7 +133,10 @@ static patch_sizes sizes_of(const lam_node *node) {
     s.used = at_ids ? node->inputs[at_ids]->count : s.channels;
     s.together = y->shape[2] == s.patch * s.patch ? 1 : s.used;
     int64_t columns = TILE / s.together;
-    int64_t width = columns >= s.size ? s.size : columns >= 4 ? columns / 4 * 4 : columns, rows = columns / s.size;
+    int64_t width = columns >= s.size ? s.size
+                    : columns >= 4    ? columns / 4 * 4
+                                      : columns,
+            rows = columns / s.size;
     s.width = (int32_t)width;
     s.rows = (int32_t)(rows < 1 ? 1 : rows > s.patch ? s.patch : rows);
     s.vectors = s.patch * s.together % 4 == 0 && s.width * s.together % 4 == 0 &&
@@ -163,11 +168,12 @@ template <typename P> static void launch_terms(const lam_node *node, const patch
                (const P *)pixels->data, from, terms, s.size * s.size);
 }
 
-template <typename P> static void launch_cut(const lam_node *node, const patch_sizes &s, const float4 *terms) {
+template <typename P>
+static void launch_cut(const lam_node *node, const patch_sizes &s, const float4 *terms) {
     const lam_tensor *pixels = node->inputs[0];
     int64_t blocks = pixels->shape[0] * s.used / s.together * (s.size / s.patch);
-    LAM_LAUNCH((patches_cut<P>), (unsigned)blocks, CUT_THREADS, 0, lam_cuda_stream(), (const P *)pixels->data, terms,
-               ids_of(node), (float *)node->outputs[0]->data, s);
+    LAM_LAUNCH((patches_cut<P>), (unsigned)blocks, CUT_THREADS, 0, lam_cuda_stream(), (const P *)pixels->data,
+               terms, ids_of(node), (float *)node->outputs[0]->data, s);
 }
 
 static lam_status forward(lam_node *node) {

@@ -34,7 +34,8 @@ typedef struct lam_cuda_range {
 } lam_cuda_range;
 
 typedef struct lam_cuda_update_options {
-    const lam_parameters *parameters; /* borrowed; lr_scale and decay of the entries are read when it is opened */
+    const lam_parameters
+        *parameters; /* borrowed; lr_scale and decay of the entries are read when it is opened */
     const lam_optimizer *optimizer;
     bool average;               /* of the weights (lam_average_step) */
     const lam_cuda_range *held; /* gradients that are zero (train/bias_layout.h); copied */
@@ -55,8 +56,9 @@ typedef struct lam_cuda_update_outcome {
     double gradient_norm; /* before clipping */
     double rate;          /* that the rule used; of a skipped step: lr */
     int64_t updates, skipped, skipped_in_row;
-    int32_t skipped_now;      /* 1: this step was skipped */
-    int32_t first_non_finite; /* of a skipped step: the first entry of the registry whose gradient is not finite */
+    int32_t skipped_now; /* 1: this step was skipped */
+    int32_t
+        first_non_finite; /* of a skipped step: the first entry of the registry whose gradient is not finite */
 } lam_cuda_update_outcome;
 
 typedef struct lam_cuda_update lam_cuda_update;
@@ -70,14 +72,14 @@ typedef struct lam_cuda_updates {
 
     /* State from the host to the device and back; arena as lam_optimizer_state, [trainable] each; average may be NULL. Both
      * wait for the device. */
-    lam_status (*push)(lam_cuda_update *update, float *const *arena, const float *average, int64_t updates, int64_t skipped,
-                       int64_t skipped_in_row);
+    lam_status (*push)(lam_cuda_update *update, float *const *arena, const float *average, int64_t updates,
+                       int64_t skipped, int64_t skipped_in_row);
     lam_status (*pull)(const lam_cuda_update *update, float *const *arena, float *average);
 
     /* Enqueued on the stream of the graphs, but not captured: the values are those of the call. */
     void (*set)(lam_cuda_update *update, const lam_cuda_update_input *input);
     /* The following are enqueued there, too, and may be captured. */
-    void (*add_loss)(lam_cuda_update *update, const float *loss);              /* on the device */
+    void (*add_loss)(lam_cuda_update *update, const float *loss); /* on the device */
     lam_status (*enqueue)(lam_cuda_update *update);
     void (*outcome)(const lam_cuda_update *update, lam_cuda_update_outcome *pinned);
     /* For a rule that trains at other weights than inference uses (lam_optimizer.averaged), else nothing: the latter take the
@@ -89,7 +91,8 @@ typedef struct lam_cuda_updates {
     double *(*loss)(const lam_cuda_update *update);
 } lam_cuda_updates;
 
-typedef const lam_cuda_updates *lam_cuda_updates_function(void); /* the module exports it as lam_cuda_updates_get */
+typedef const lam_cuda_updates *
+lam_cuda_updates_function(void); /* the module exports it as lam_cuda_updates_get */
 
 #ifdef __cplusplus
 }

@@ -106,8 +106,7 @@ static lam_status fourier_forward(lam_node *node) {
         LAM_TRY(transform(node, &s, planes, rows, turned, guess));
         node->kernels->fourier_planes(NULL, 0, truth, hidden, mean, rstd, planes, &s);
         LAM_TRY(transform(node, &s, planes, rows, turned, wanted));
-        double error =
-            node->kernels->fourier_error(guess, wanted, cells, errors, &s, squared);
+        double error = node->kernels->fourier_error(guess, wanted, cells, errors, &s, squared);
         sample_loss[b] = (float)error;
         /* As in masked_loss: a row of weight 0 does not count, even where it is a NaN. */
         if (weight[b] != 0.0f) total += (double)weight[b] * error;

@@ -50,7 +50,8 @@ static lam_tensor *output(side *s, lam_tensor *t) {
 typedef void builder(side *s, const void *how);
 
 /* prediction: shape of a parameter, of three dimensions; NULL: there is none. */
-static bench open_bench(const char *name, builder *build, const void *how, const int64_t *prediction, bool bf16) {
+static bench open_bench(const char *name, builder *build, const void *how, const int64_t *prediction,
+                        bool bf16) {
     bench b = {.name = name, .rng = lam_rng_stream(3, LAM_RNG_TEST, (uint64_t)name[0])};
     for (int k = 0; k < 2; k++) {
         side *s = &b.side[k];
@@ -127,9 +128,11 @@ static void compare(const char *name, const float *want, const float *is, int64_
     for (int64_t i = 0; i < n; i++)
         if (isfinite(want[i])) size = fmax(size, fabs((double)want[i]));
     for (int64_t i = 0; i < n; i++)
-        if (isfinite(want[i]) ? !(fabs((double)want[i] - (double)is[i]) <= bound * (0.1 * size + fabs((double)want[i])))
-                              : isfinite(is[i]))
-            fail_msg("%s: element %lld is %.9g, not %.9g", name, (long long)i, (double)is[i], (double)want[i]);
+        if (isfinite(want[i])
+                ? !(fabs((double)want[i] - (double)is[i]) <= bound * (0.1 * size + fabs((double)want[i])))
+                : isfinite(is[i]))
+            fail_msg("%s: element %lld is %.9g, not %.9g", name, (long long)i, (double)is[i],
+                     (double)want[i]);
 }
 
 static void close_values(bench *b, double bound) {
@@ -158,15 +161,21 @@ static void build_mask(side *s, const void *how) {
 static void masks(void **state) {
     (void)state;
     if (!on_cuda()) skip();
-    static const lam_mask modes[] = {
-        {LAM_MASKING_RANDOM, 1, 1, 1, 1},          {LAM_MASKING_RANDOM, 1, 14, 49, 2},
-        {LAM_MASKING_RANDOM, 5, 7, 245, 3},        {LAM_MASKING_RANDOM, 1, 142, 5041, 4}, /* ten chunks of a sort */
-        {LAM_MASKING_RANDOM, 2, 32, 512, 4},       {LAM_MASKING_BLOCK, 1, 16, 64, 5},
-        {LAM_MASKING_BLOCK, 3, 7, 36, 6},          {LAM_MASKING_BLOCK, 1, 2, 1, 7},
-        {LAM_MASKING_BLOCK, 1, 40, 1, 8},          {LAM_MASKING_BLOCK, 6, 14, 1170, 8},
-        {LAM_MASKING_PER_CHANNEL, 5, 4, 20, 9},    {LAM_MASKING_PER_CHANNEL, 2, 50, 1250, 10},
-        {LAM_MASKING_PER_CHANNEL, 6, 16, 384, 11}, {LAM_MASKING_WHOLE_CHANNEL, 6, 3, 18, 12},
-        {LAM_MASKING_WHOLE_CHANNEL, 71, 2, 80, 13}};
+    static const lam_mask modes[] = {{LAM_MASKING_RANDOM, 1, 1, 1, 1},
+                                     {LAM_MASKING_RANDOM, 1, 14, 49, 2},
+                                     {LAM_MASKING_RANDOM, 5, 7, 245, 3},
+                                     {LAM_MASKING_RANDOM, 1, 142, 5041, 4}, /* ten chunks of a sort */
+                                     {LAM_MASKING_RANDOM, 2, 32, 512, 4},
+                                     {LAM_MASKING_BLOCK, 1, 16, 64, 5},
+                                     {LAM_MASKING_BLOCK, 3, 7, 36, 6},
+                                     {LAM_MASKING_BLOCK, 1, 2, 1, 7},
+                                     {LAM_MASKING_BLOCK, 1, 40, 1, 8},
+                                     {LAM_MASKING_BLOCK, 6, 14, 1170, 8},
+                                     {LAM_MASKING_PER_CHANNEL, 5, 4, 20, 9},
+                                     {LAM_MASKING_PER_CHANNEL, 2, 50, 1250, 10},
+                                     {LAM_MASKING_PER_CHANNEL, 6, 16, 384, 11},
+                                     {LAM_MASKING_WHOLE_CHANNEL, 6, 3, 18, 12},
+                                     {LAM_MASKING_WHOLE_CHANNEL, 71, 2, 80, 13}};
     for (size_t m = 0; m < sizeof modes / sizeof *modes; m++) {
         bench b = open_bench("masks", build_mask, &modes[m], NULL, false);
         for (int64_t step = 0; step < (modes[m].grid > 20 ? 2 : 12); step++) {
@@ -183,7 +192,8 @@ static void masks(void **state) {
 static void build_plan(side *s, const void *how) {
     const int64_t *tokens = how;
     lam_tensor *out[3];
-    lam_mask_plan(s->graph, input(s, LAM_F32, 2, (int64_t[]){BATCH, tokens[0]}), tokens[1], &out[0], &out[1], &out[2]);
+    lam_mask_plan(s->graph, input(s, LAM_F32, 2, (int64_t[]){BATCH, tokens[0]}), tokens[1], &out[0], &out[1],
+                  &out[2]);
     for (int k = 0; k < 3; k++) output(s, out[k]);
 }
 
@@ -215,9 +225,11 @@ typedef struct channels_case {
 static void build_channels(side *s, const void *how) {
     const channels_case *c = how;
     lam_graph *g = s->graph;
-    lam_tensor *step = input(s, LAM_I64, 1, (int64_t[]){1}), *has = input(s, LAM_F32, 2, (int64_t[]){BATCH, c->channels}),
+    lam_tensor *step = input(s, LAM_I64, 1, (int64_t[]){1}),
+               *has = input(s, LAM_F32, 2, (int64_t[]){BATCH, c->channels}),
                *noise = input(s, LAM_F32, 2, (int64_t[]){BATCH, c->count * c->per_channel}),
-               *ids = lam_draw_channels(g, step, c->channels, c->count, 77), *seen = lam_select_channels(g, has, ids), *out[3];
+               *ids = lam_draw_channels(g, step, c->channels, c->count, 77),
+               *seen = lam_select_channels(g, has, ids), *out[3];
     lam_channel_mask_plan(g, noise, seen, c->mask_ratio, &out[0], &out[1], &out[2]);
     output(s, ids);
     output(s, seen);
@@ -229,8 +241,11 @@ static void build_channels(side *s, const void *how) {
 static void channels(void **state) {
     (void)state;
     if (!on_cuda()) skip();
-    static const channels_case cases[] = {
-        {1, 1, 4, 0.5, 0.5}, {6, 6, 16, 0.75, 0.7}, {70, 9, 25, 0.6, 0.5}, {300, 130, 20, 0.9, 0.8}, {5, 3, 7, 0.1, 0}};
+    static const channels_case cases[] = {{1, 1, 4, 0.5, 0.5},
+                                          {6, 6, 16, 0.75, 0.7},
+                                          {70, 9, 25, 0.6, 0.5},
+                                          {300, 130, 20, 0.9, 0.8},
+                                          {5, 3, 7, 0.1, 0}};
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         bench b = open_bench("channels", build_channels, &cases[k], NULL, false);
         for (int64_t step = 0; step < 10; step++) {
@@ -253,7 +268,8 @@ typedef struct depth_case {
 
 static void build_depth(side *s, const void *how) {
     const depth_case *c = how;
-    lam_tensor *step = input(s, LAM_I64, 1, (int64_t[]){1}), *ids = input(s, LAM_I64, 1, (int64_t[]){c->batch}),
+    lam_tensor *step = input(s, LAM_I64, 1, (int64_t[]){1}),
+               *ids = input(s, LAM_I64, 1, (int64_t[]){c->batch}),
                *scale = input(s, LAM_F32, 1, (int64_t[]){1}),
                *x = input(s, LAM_F32, 2, (int64_t[]){c->batch, c->width});
     lam_depth depth = lam_depth_plan(s->graph, step, ids, scale, c->branch, c->rate, 5);
@@ -266,7 +282,8 @@ static void build_depth(side *s, const void *how) {
 static void depth(void **state) {
     (void)state;
     if (!on_cuda()) skip();
-    static const depth_case cases[] = {{1, 1, 0, 0.5}, {7, 20, 1, 0.3}, {257, 3, 6, 0.1}, {600, 4, 3, 0.9}, {3, 9001, 2, 0.4}};
+    static const depth_case cases[] = {
+        {1, 1, 0, 0.5}, {7, 20, 1, 0.3}, {257, 3, 6, 0.1}, {600, 4, 3, 0.9}, {3, 9001, 2, 0.4}};
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         bench b = open_bench("depth", build_depth, &cases[k], NULL, false);
         for (int64_t step = 0; step < 5; step++) {
@@ -299,7 +316,10 @@ typedef struct patches_case {
 static void build_patches(side *s, const void *how) {
     const patches_case *c = how;
     lam_tensor *x = input(s, c->type, 4, (int64_t[]){BATCH, c->channels, c->size, c->size});
-    lam_standardise st = {.patch_size = c->patch, .by_channel = c->by_channel, .transform = c->transform, .by_crop = c->by_crop};
+    lam_standardise st = {.patch_size = c->patch,
+                          .by_channel = c->by_channel,
+                          .transform = c->transform,
+                          .by_crop = c->by_crop};
     st.scale = input(s, LAM_F32, 1, (int64_t[]){c->channels});
     st.present = input(s, LAM_F32, 2, (int64_t[]){BATCH, c->channels});
     st.mean = input(s, LAM_F32, 2, (int64_t[]){BATCH, c->channels});
@@ -320,8 +340,10 @@ static void give_pixels(bench *b, lam_dtype type) {
     uint16_t *pixels = malloc((size_t)n * sizeof *pixels);
     for (int64_t i = 0; i < n; i++) {
         uint32_t value = lam_rng_below(&b->rng, type == LAM_U8 ? 256 : 65536);
-        if (type == LAM_U8) ((uint8_t *)pixels)[i] = (uint8_t)value;
-        else pixels[i] = (uint16_t)value;
+        if (type == LAM_U8)
+            ((uint8_t *)pixels)[i] = (uint8_t)value;
+        else
+            pixels[i] = (uint16_t)value;
     }
     give(b, 0, pixels, (size_t)n * (type == LAM_U8 ? 1 : 2));
     free(pixels);
@@ -330,13 +352,17 @@ static void give_pixels(bench *b, lam_dtype type) {
 static void patches(void **state) {
     (void)state;
     if (!on_cuda()) skip();
-    static const patches_case cases[] = {
-        {LAM_U8, 1, 4, 2, 0, true, false, false, false},    {LAM_U16, 6, 32, 8, 0, true, false, false, false},
-        {LAM_U16, 6, 32, 8, 0, false, false, true, false},  {LAM_U8, 3, 45, 15, 1, true, false, true, false},
-        {LAM_U16, 5, 21, 7, 2, true, true, false, true},    {LAM_U16, 5, 48, 16, 2, false, true, true, true},
-        {LAM_F32, 5, 48, 16, 0, false, true, false, false}, {LAM_F32, 3, 9, 3, 0, false, false, false, false},
-        {LAM_U8, 7, 10, 1, 0, true, true, false, false},    {LAM_U8, 150, 32, 16, 0, true, false, false, false},
-        {LAM_U16, 1, 256, 16, 0, true, false, false, false}};
+    static const patches_case cases[] = {{LAM_U8, 1, 4, 2, 0, true, false, false, false},
+                                         {LAM_U16, 6, 32, 8, 0, true, false, false, false},
+                                         {LAM_U16, 6, 32, 8, 0, false, false, true, false},
+                                         {LAM_U8, 3, 45, 15, 1, true, false, true, false},
+                                         {LAM_U16, 5, 21, 7, 2, true, true, false, true},
+                                         {LAM_U16, 5, 48, 16, 2, false, true, true, true},
+                                         {LAM_F32, 5, 48, 16, 0, false, true, false, false},
+                                         {LAM_F32, 3, 9, 3, 0, false, false, false, false},
+                                         {LAM_U8, 7, 10, 1, 0, true, true, false, false},
+                                         {LAM_U8, 150, 32, 16, 0, true, false, false, false},
+                                         {LAM_U16, 1, 256, 16, 0, true, false, false, false}};
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         const patches_case *c = &cases[k];
         bench b = open_bench("patches", build_patches, c, NULL, false);
@@ -382,9 +408,11 @@ static void build_loss(side *s, const void *how) {
 static void one_loss(const loss_case *c) {
     bench b = open_bench("loss", build_loss, c, c->shape, c->bf16);
     int64_t sample = c->shape[1] * c->shape[2], n = c->shape[0] * sample;
-    float *mask = malloc((size_t)(c->shape[0] * c->shape[1]) * sizeof *mask), *weight = malloc((size_t)c->shape[0] * sizeof *weight);
+    float *mask = malloc((size_t)(c->shape[0] * c->shape[1]) * sizeof *mask),
+          *weight = malloc((size_t)c->shape[0] * sizeof *weight);
     give_floats(&b, 0, -1, 3);
-    for (int64_t i = 0; i < c->shape[0] * c->shape[1]; i++) mask[i] = lam_rng_uniform(&b.rng) < 0.75 ? 1.0f : 0.0f;
+    for (int64_t i = 0; i < c->shape[0] * c->shape[1]; i++)
+        mask[i] = lam_rng_uniform(&b.rng) < 0.75 ? 1.0f : 0.0f;
     if (!c->form) /* nothing is masked in the first sample */
         for (int64_t i = 0; i < c->shape[1]; i++) mask[i] = 0;
     for (int64_t i = 0; i < c->shape[0]; i++) weight[i] = i % 3 == 2 ? 0.0f : 0.5f + 0.1f * (float)i;
@@ -403,7 +431,9 @@ static void one_loss(const loss_case *c) {
     close_values(&b, 1e-6);
     for (int64_t i = 0; i < n; i++) assert_true(isfinite(b.side[0].parameters->gradients[i]));
     compare("gradient", b.side[0].parameters->gradients, b.side[1].parameters->gradients, n,
-            c->bf16 ? 1.0 / 128 : c->form ? 1e-4 : 1e-5);
+            c->bf16   ? 1.0 / 128
+            : c->form ? 1e-4
+                      : 1e-5);
     free(mask);
     free(weight);
     close_bench(&b);
@@ -426,13 +456,33 @@ static void fourier_losses(void **state) {
     if (!on_cuda()) skip();
     static const loss_case cases[] = {
         {.shape = {4, 16, 32}, .form = LAM_FOURIER_IMAGE, .patch_size = 4, .channels = 2},
-        {.shape = {4, 75, 9}, .form = LAM_FOURIER_IMAGE, .patch_size = 3, .channels = 3, .norm_pix = true, .squared = true},
+        {.shape = {4, 75, 9},
+         .form = LAM_FOURIER_IMAGE,
+         .patch_size = 3,
+         .channels = 3,
+         .norm_pix = true,
+         .squared = true},
         {.shape = {4, 27, 16}, .form = LAM_FOURIER_PATCH, .patch_size = 4, .channels = 3, .norm_pix = true},
-        {.shape = {4, 9, 50}, .form = LAM_FOURIER_PATCH, .patch_size = 5, .channels = 2, .bf16 = true, .squared = true},
+        {.shape = {4, 9, 50},
+         .form = LAM_FOURIER_PATCH,
+         .patch_size = 5,
+         .channels = 2,
+         .bf16 = true,
+         .squared = true},
         {.shape = {4, 9, 18}, .form = LAM_FOURIER_RECURSION, .patch_size = 3, .channels = 2, .squared = true},
-        {.shape = {4, 49, 16}, .form = LAM_FOURIER_RECURSION, .patch_size = 4, .channels = 1, .squared = true},
-        {.shape = {3, 16, 256}, .form = LAM_FOURIER_IMAGE, .patch_size = 16, .channels = 1, .bf16 = true, .squared = true}};
-    void (*set_pass)(int64_t) = (void (*)(int64_t))lam_backend_function(test_backend(), "lam_cuda_set_fourier_pass");
+        {.shape = {4, 49, 16},
+         .form = LAM_FOURIER_RECURSION,
+         .patch_size = 4,
+         .channels = 1,
+         .squared = true},
+        {.shape = {3, 16, 256},
+         .form = LAM_FOURIER_IMAGE,
+         .patch_size = 16,
+         .channels = 1,
+         .bf16 = true,
+         .squared = true}};
+    void (*set_pass)(int64_t) =
+        (void (*)(int64_t))lam_backend_function(test_backend(), "lam_cuda_set_fourier_pass");
     assert_non_null(set_pass);
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         one_loss(&cases[k]);
@@ -470,8 +520,9 @@ static void mixes(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(masks),   cmocka_unit_test(ties),    cmocka_unit_test(channels),
-                                       cmocka_unit_test(depth),   cmocka_unit_test(patches), cmocka_unit_test(losses),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(masks),          cmocka_unit_test(ties),
+                                       cmocka_unit_test(channels),       cmocka_unit_test(depth),
+                                       cmocka_unit_test(patches),        cmocka_unit_test(losses),
                                        cmocka_unit_test(fourier_losses), cmocka_unit_test(mixes)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

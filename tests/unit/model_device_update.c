@@ -152,9 +152,10 @@ static lam_cuda_update_outcome step_of_host(bench *b, const step *s, int64_t num
         b->skipped++;
         b->skipped_in_row++;
     } else {
-        lam_update u = {in.lr,       in.beta1,  in.beta2,     in.eps, in.weight_decay,
-                        in.momentum, in.warmup, 1,            ++b->updates};
-        if (in.clip_norm > 0 && o.gradient_norm > in.clip_norm) u.gradient_scale = in.clip_norm / o.gradient_norm;
+        lam_update u = {in.lr,       in.beta1,  in.beta2, in.eps,      in.weight_decay,
+                        in.momentum, in.warmup, 1,        ++b->updates};
+        if (in.clip_norm > 0 && o.gradient_norm > in.clip_norm)
+            u.gradient_scale = in.clip_norm / o.gradient_norm;
         o.rate = lam_optimizer_rate(b->state.optimizer, &u);
         b->skipped_in_row = 0;
         ok(lam_optimizer_step(&b->state, p, &u, 0, p->trainable));
@@ -181,18 +182,21 @@ static bool same_number(double a, double b, double bound) {
     return isfinite(a) ? fabs(a - b) <= bound * fabs(a) : !isfinite(b);
 }
 
-static void compare_outcome(const lam_cuda_update_outcome *want, const lam_cuda_update_outcome *is, int64_t number) {
-    if (!same_number(want->loss, is->loss, 1e-12) || !same_number(want->gradient_norm, is->gradient_norm, 1e-12) ||
+static void compare_outcome(const lam_cuda_update_outcome *want, const lam_cuda_update_outcome *is,
+                            int64_t number) {
+    if (!same_number(want->loss, is->loss, 1e-12) ||
+        !same_number(want->gradient_norm, is->gradient_norm, 1e-12) ||
         !same_number(want->rate, is->rate, 1e-12) || want->skipped_now != is->skipped_now ||
-        want->updates != is->updates || want->skipped != is->skipped || want->skipped_in_row != is->skipped_in_row ||
-        want->first_non_finite != is->first_non_finite)
-        fail_msg("step %lld: loss %g norm %.15g rate %g skipped %d entry %d, not %g %.15g %g %d %d", (long long)number,
-                 is->loss, is->gradient_norm, is->rate, is->skipped_now, is->first_non_finite, want->loss,
-                 want->gradient_norm, want->rate, want->skipped_now, want->first_non_finite);
+        want->updates != is->updates || want->skipped != is->skipped ||
+        want->skipped_in_row != is->skipped_in_row || want->first_non_finite != is->first_non_finite)
+        fail_msg("step %lld: loss %g norm %.15g rate %g skipped %d entry %d, not %g %.15g %g %d %d",
+                 (long long)number, is->loss, is->gradient_norm, is->rate, is->skipped_now,
+                 is->first_non_finite, want->loss, want->gradient_norm, want->rate, want->skipped_now,
+                 want->first_non_finite);
 }
 
-static void compare(const char *rule, const char *what, int64_t number, const lam_parameters *p, const float *want,
-                    const float *is, double bound) {
+static void compare(const char *rule, const char *what, int64_t number, const lam_parameters *p,
+                    const float *want, const float *is, double bound) {
     for (int64_t i = 0; i < p->trainable; i++)
         if (!(fabs((double)is[i] - (double)want[i]) <= bound * fmax(1, fabs((double)want[i]))))
             fail_msg("%s, step %lld: %s[%lld] is %.9g, not %.9g", rule, (long long)number, what, (long long)i,
@@ -228,15 +232,19 @@ static float *all_bits(bench *b) {
 
 static const step steps[] = {
     {{0.5f, 0.25f}, 0.1, 0, 32, {NULL}},
-    {{0.5f, 0.5f}, 0.1, 1.0, 32, {NULL}},                                           /* clipped */
-    {{0.5f, 0.5f}, 0.1, 1.0, 32, {"vit.layer.0.tall.weight", "vit.norm.weight"}}, /* the earlier one is named */
+    {{0.5f, 0.5f}, 0.1, 1.0, 32, {NULL}}, /* clipped */
+    {{0.5f, 0.5f},
+     0.1,
+     1.0,
+     32,
+     {"vit.layer.0.tall.weight", "vit.norm.weight"}}, /* the earlier one is named */
     {{0.5f, 0.5f}, 0.1, 1.0, 32, {NULL, "vit.norm.weight"}},
     {{0.5f, 0.5f}, 0.1, 1.0, 0, {NULL}},
     {{0.5f, INFINITY}, 0.1, 1.0, 32, {NULL}},
     {{0.1f, 0.2f}, 1e-4, 1.0, 8, {NULL}}, /* below the bound of clipping */
     {{NAN, 0.2f}, 1e-4, 1.0, 8, {NULL}},
     {{0.1f, 0.2f}, 3, 1e3, 8, {NULL}},
-    {{0.1f, 0.2f}, 0, 1.0, 8, {NULL}}, /* no gradient at all */
+    {{0.1f, 0.2f}, 0, 1.0, 8, {NULL}},                      /* no gradient at all */
     {{0.1f, 0.2f}, 0.3, 0, 8, {"vit.layer.0.in_proj.bias"}} /* where it is held: it does not count */
 };
 enum { STEPS = sizeof steps / sizeof *steps };
@@ -251,7 +259,8 @@ static void one_rule(const char *rule, bool average) {
         compare_outcome(&want, b.outcome, i);
         compare_state(&b, i);
         float *after = all_bits(&b);
-        if (want.skipped_now) assert_memory_equal(before, after, (size_t)(4 * b.host->trainable) * sizeof(float));
+        if (want.skipped_now)
+            assert_memory_equal(before, after, (size_t)(4 * b.host->trainable) * sizeof(float));
         lam_free(before);
         lam_free(after);
     }
@@ -315,8 +324,10 @@ static void averaged(void **state) {
         }
         float *before = all_bits(&b), *wanted = b.host->gradients;
         const lam_optimizer *rule = b.state.optimizer;
-        if (rule->averaged) rule->averaged(b.host, b.state.arena, 0.9, wanted);
-        else memcpy(wanted, before, (size_t)b.host->trainable * sizeof(float));
+        if (rule->averaged)
+            rule->averaged(b.host, b.state.arena, 0.9, wanted);
+        else
+            memcpy(wanted, before, (size_t)b.host->trainable * sizeof(float));
         b.f->use_averaged(b.update, 0.9);
         ok(lam_parameters_pull(b.away));
         compare(rule->name, "weight of inference", 0, b.host, wanted, b.away->weights, 1e-6);
