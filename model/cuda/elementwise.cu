@@ -154,8 +154,10 @@ __global__ void __launch_bounds__(LAM_ROW_THREADS, 4)
 template <typename T, int V>
 __global__ void __launch_bounds__(LAM_ROW_THREADS, 4)
     depth_add_backward_kernel(const T *d, T *dr, bool add, int64_t rows, int64_t width,
-                              const lam_sample_places places) {
-    int64_t row = lam_row_of_warp();
+                              const lam_sample_places places, const lam_zero_tail tail) {
+    LAM_SHARED(int, partial, [32]);
+    if (blockIdx.x < tail.blocks) return lam_write_zeros<T, V>(tail, dr, partial);
+    int64_t row = lam_row_of_warp(tail.blocks);
     if (row >= rows) return;
     int64_t r_row = lam_place_of_row(places.r, places.tokens, row);
     if (r_row < 0) return;
@@ -187,14 +189,16 @@ void depth_add_backward(const void *d, void *dr, bool add, int64_t rows, int64_t
                         const lam_sample_places *places) {
     constexpr int V = lam_vector<T>;
     if (rows < 1) return;
-    if (lam_fits<T>(width, d, dr))
-        LAM_LAUNCH((depth_add_backward_kernel<T, V>), lam_row_blocks(rows), LAM_ROW_THREADS, 0,
-                   lam_cuda_stream(), (const T *)d, (T *)dr, add, rows, width, *places);
-    else
-        LAM_LAUNCH((depth_add_backward_kernel<T, 1>), lam_row_blocks(rows), LAM_ROW_THREADS, 0,
-                   lam_cuda_stream(), (const T *)d, (T *)dr, add, rows, width, *places);
+    lam_zero_tail tail = {};
     if (!add)
-        lam_zero_unplaced((T *)dr, places->r, places->r_rows, rows / places->tokens, places->tokens, width);
+        tail = lam_zeros_behind(places->r, places->r_rows, rows / places->tokens, places->tokens, width);
+    unsigned blocks = tail.blocks + lam_row_blocks(rows);
+    if (lam_fits<T>(width, d, dr))
+        LAM_LAUNCH((depth_add_backward_kernel<T, V>), blocks, LAM_ROW_THREADS, 0, lam_cuda_stream(),
+                   (const T *)d, (T *)dr, add, rows, width, *places, tail);
+    else
+        LAM_LAUNCH((depth_add_backward_kernel<T, 1>), blocks, LAM_ROW_THREADS, 0, lam_cuda_stream(),
+                   (const T *)d, (T *)dr, add, rows, width, *places, tail);
 }
 
 template <typename T> void fill(lam_kernels *table) {

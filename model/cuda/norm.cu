@@ -24,6 +24,7 @@ template <typename T> struct forward_pass {
     int64_t rows, width;
     float eps;
     lam_sample_places places;
+    lam_zero_tail tail; /* of y */
 };
 
 /* The one formula of the output, so that what is computed again has the same bits. */
@@ -35,8 +36,10 @@ __device__ __forceinline__ float normalised(float value, float mean, float rstd,
 template <typename T, int V, int N>
 __global__ void __launch_bounds__(32 * FORWARD_WARPS, N *V > 32 ? 3 : 4)
     layernorm_rows(const forward_pass<T> n) {
+    LAM_SHARED(int, partial, [32]);
+    if (blockIdx.x < n.tail.blocks) return lam_write_zeros<T, V>(n.tail, n.y, partial);
     int lane = (int)threadIdx.x % 32;
-    int64_t row = (int64_t)blockIdx.x * FORWARD_WARPS + threadIdx.x / 32, width = n.width;
+    int64_t row = (int64_t)(blockIdx.x - n.tail.blocks) * FORWARD_WARPS + threadIdx.x / 32, width = n.width;
     if (row >= n.rows) return;
     lam_raw<T, V> raw[N] = {};
 #pragma unroll
@@ -101,7 +104,10 @@ __global__ void __launch_bounds__(32 * FORWARD_WARPS, N *V > 32 ? 3 : 4)
 template <typename T, int V>
 __global__ void __launch_bounds__(WIDE_THREADS, 2) layernorm_wide(const forward_pass<T> n) {
     LAM_SHARED(float, partial, [32]);
-    int64_t row = blockIdx.x, width = n.width, first = (int64_t)threadIdx.x * V, step = WIDE_THREADS * V;
+    LAM_SHARED(int, counts, [32]);
+    if (blockIdx.x < n.tail.blocks) return lam_write_zeros<T, V>(n.tail, n.y, counts);
+    int64_t row = blockIdx.x - n.tail.blocks, width = n.width, first = (int64_t)threadIdx.x * V,
+            step = WIDE_THREADS * V;
     const T *from = n.x + row * width;
     if (n.r) {
         int64_t r_row = lam_place_of_row(n.places.r, n.places.tokens, row);
@@ -147,7 +153,9 @@ __global__ void __launch_bounds__(WIDE_THREADS, 2) layernorm_wide(const forward_
 /* y from x, the sum, and mean and rstd. */
 template <typename T, int V>
 __global__ void __launch_bounds__(LAM_ROW_THREADS, 4) layernorm_again_kernel(const forward_pass<T> n) {
-    int64_t row = lam_row_of_warp(), width = n.width;
+    LAM_SHARED(int, partial, [32]);
+    if (blockIdx.x < n.tail.blocks) return lam_write_zeros<T, V>(n.tail, n.y, partial);
+    int64_t row = lam_row_of_warp(n.tail.blocks), width = n.width;
     if (row >= n.rows) return;
     int64_t y_row = lam_place_of_row(n.places.y, n.places.tokens, row);
     if (y_row < 0) return;
@@ -173,6 +181,7 @@ template <typename T> struct backward_pass {
     float *partial_w, *partial_b; /* [blocks, width] */
     int64_t rows, width, each;    /* rows a block */
     lam_sample_places places;
+    lam_zero_tail tail; /* of dr */
 };
 
 /* V columns of a row: dx and dr from what reaches the sum, which it may change. */
@@ -194,8 +203,10 @@ __device__ __forceinline__ void pass_on(const backward_pass<T> &n, int64_t row, 
 template <typename T, int V, int ROWS, int THREADS, int BLOCKS>
 __global__ void __launch_bounds__(THREADS, BLOCKS) layernorm_backward_rows(const backward_pass<T> n) {
     LAM_SHARED(float2, sums, [2][32][ROWS]);
-    int64_t width = n.width, column = (int64_t)threadIdx.x * V, first = blockIdx.x * n.each,
-            end = first + n.each < n.rows ? first + n.each : n.rows;
+    LAM_SHARED(int, counts, [32]);
+    if (blockIdx.x < n.tail.blocks) return lam_write_zeros<T, V>(n.tail, n.dr, counts);
+    int64_t block = blockIdx.x - n.tail.blocks, width = n.width, column = (int64_t)threadIdx.x * V,
+            first = block * n.each, end = first + n.each < n.rows ? first + n.each : n.rows;
     bool inside = column < width;
     int warp = (int)threadIdx.x / 32, warps = (int)blockDim.x / 32;
     float w[V] = {0}, sum_w[V] = {0}, sum_b[V] = {0}, r_scale = lam_scale_of(n.places),
@@ -266,17 +277,20 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) layernorm_backward_rows(const
         }
     }
     if (!inside) return;
-    lam_write_floats<V>(n.partial_w + blockIdx.x * width + column, sum_w);
-    lam_write_floats<V>(n.partial_b + blockIdx.x * width + column, sum_b);
+    lam_write_floats<V>(n.partial_w + block * width + column, sum_w);
+    lam_write_floats<V>(n.partial_b + block * width + column, sum_b);
 }
 
 /* A thread has the same columns of every row, and their sums in memory. */
 template <typename T, int V>
 __global__ void __launch_bounds__(WIDE_THREADS, 2) layernorm_backward_wide(const backward_pass<T> n) {
     LAM_SHARED(float, partial, [32]);
-    int64_t width = n.width, begin = (int64_t)threadIdx.x * V, step = WIDE_THREADS * V,
-            first = blockIdx.x * n.each, end = first + n.each < n.rows ? first + n.each : n.rows;
-    float *sums_w = n.partial_w + blockIdx.x * width, *sums_b = n.partial_b + blockIdx.x * width;
+    LAM_SHARED(int, counts, [32]);
+    if (blockIdx.x < n.tail.blocks) return lam_write_zeros<T, V>(n.tail, n.dr, counts);
+    int64_t block = blockIdx.x - n.tail.blocks, width = n.width, begin = (int64_t)threadIdx.x * V,
+            step = WIDE_THREADS * V, first = block * n.each,
+            end = first + n.each < n.rows ? first + n.each : n.rows;
+    float *sums_w = n.partial_w + block * width, *sums_b = n.partial_b + block * width;
     float r_scale = lam_scale_of(n.places), share = 1.0f / (float)width;
 #pragma unroll 1
     for (int64_t i = begin; i < width; i += step) {
@@ -339,9 +353,13 @@ lam_sample_places or_all(const lam_sample_places *places) {
     return all;
 }
 
+lam_zero_tail tail_of_y(const lam_sample_places &kept, int64_t rows, int64_t width) {
+    return lam_zeros_behind(kept.y, kept.y_rows, rows / kept.tokens, kept.tokens, width);
+}
+
 template <typename T, int V, int N> void launch_rows(const forward_pass<T> &n) {
-    LAM_LAUNCH((layernorm_rows<T, V, N>), (unsigned)lam_blocks(n.rows, FORWARD_WARPS), 32 * FORWARD_WARPS, 0,
-               lam_cuda_stream(), n);
+    LAM_LAUNCH((layernorm_rows<T, V, N>), n.tail.blocks + (unsigned)lam_blocks(n.rows, FORWARD_WARPS),
+               32 * FORWARD_WARPS, 0, lam_cuda_stream(), n);
 }
 
 template <typename T, int V> void launch_forward(const forward_pass<T> &n) {
@@ -351,22 +369,32 @@ template <typename T, int V> void launch_forward(const forward_pass<T> &n) {
         if (n.width <= 1024) return launch_rows<T, V, 32 / V>(n);
         if (n.width <= 2048) return launch_rows<T, V, 64 / V>(n);
     }
-    LAM_LAUNCH((layernorm_wide<T, V>), (unsigned)n.rows, WIDE_THREADS, 0, lam_cuda_stream(), n);
+    LAM_LAUNCH((layernorm_wide<T, V>), n.tail.blocks + (unsigned)n.rows, WIDE_THREADS, 0, lam_cuda_stream(),
+               n);
 }
 
 template <typename T>
 void layernorm(const void *x, const void *r, const float *w, const float *b, void *s, void *y, float *mean,
                float *rstd, int64_t rows, int64_t width, float eps, const lam_sample_places *places) {
     lam_sample_places kept = or_all(places);
-    forward_pass<T> n = {(const T *)x, (const T *)r, w,    b,     (T *)s, (T *)y,
-                         mean,         rstd,         rows, width, eps,    kept};
-    if (rows > 0) {
-        if (lam_fits<T>(width, x, r, w, b, s, y))
-            launch_forward<T, lam_vector<T>>(n);
-        else
-            launch_forward<T, 1>(n);
-    }
-    lam_zero_unplaced(n.y, kept.y, kept.y_rows, rows / kept.tokens, kept.tokens, width);
+    forward_pass<T> n = {(const T *)x,
+                         (const T *)r,
+                         w,
+                         b,
+                         (T *)s,
+                         (T *)y,
+                         mean,
+                         rstd,
+                         rows,
+                         width,
+                         eps,
+                         kept,
+                         tail_of_y(kept, rows, width)};
+    if (rows < 1) return;
+    if (lam_fits<T>(width, x, r, w, b, s, y))
+        launch_forward<T, lam_vector<T>>(n);
+    else
+        launch_forward<T, 1>(n);
 }
 
 template <typename T>
@@ -383,20 +411,18 @@ void layernorm_again(const void *s, const float *w, const float *b, void *y, con
     n.rows = rows;
     n.width = width;
     n.places = kept;
+    n.tail = tail_of_y(kept, rows, width);
     constexpr int V = lam_vector<T>;
-    if (rows > 0) {
-        if (lam_fits<T>(width, s, w, b, y))
-            LAM_LAUNCH((layernorm_again_kernel<T, V>), lam_row_blocks(rows), LAM_ROW_THREADS, 0,
-                       lam_cuda_stream(), n);
-        else
-            LAM_LAUNCH((layernorm_again_kernel<T, 1>), lam_row_blocks(rows), LAM_ROW_THREADS, 0,
-                       lam_cuda_stream(), n);
-    }
-    lam_zero_unplaced(n.y, kept.y, kept.y_rows, rows / kept.tokens, kept.tokens, width);
+    unsigned blocks = n.tail.blocks + lam_row_blocks(rows);
+    if (rows < 1) return;
+    if (lam_fits<T>(width, s, w, b, y))
+        LAM_LAUNCH((layernorm_again_kernel<T, V>), blocks, LAM_ROW_THREADS, 0, lam_cuda_stream(), n);
+    else
+        LAM_LAUNCH((layernorm_again_kernel<T, 1>), blocks, LAM_ROW_THREADS, 0, lam_cuda_stream(), n);
 }
 
 template <typename T, int V> void launch_backward(const backward_pass<T> &n) {
-    unsigned blocks = (unsigned)lam_blocks(n.rows, n.each);
+    unsigned blocks = n.tail.blocks + (unsigned)lam_blocks(n.rows, n.each);
     int64_t threads = lam_blocks(lam_blocks(n.width, V), 32) * 32;
     if (threads <= 256)
         LAM_LAUNCH((layernorm_backward_rows<T, V, 4, 256, 2>), blocks, (unsigned)threads, 0,
@@ -414,19 +440,17 @@ void layernorm_backward(const void *s, const float *w, const float *mean, const 
                         float *partial, int64_t rows, int64_t width, const lam_sample_places *places) {
     lam_sample_places kept = or_all(places);
     int64_t each = lam_rows_a_block(rows), blocks = lam_blocks(rows, each);
-    backward_pass<T> n = {(const T *)s, (const T *)dy, (const T *)ds, w,
-                          mean,         rstd,          (T *)dx,       (T *)dr,
-                          add_x,        add_r,         partial,       partial + blocks * width,
-                          rows,         width,         each,          kept};
-    if (rows > 0) {
-        if (lam_fits<T>(width, s, dy, ds, dx, dr, w, n.partial_w, n.partial_b))
-            launch_backward<T, lam_vector<T>>(n);
-        else
-            launch_backward<T, 1>(n);
-    }
-    if (dw) lam_sum_rows(n.partial_w, blocks, width, width, dw);
-    if (db) lam_sum_rows(n.partial_b, blocks, width, width, db);
-    if (dr && !add_r) lam_zero_unplaced(n.dr, kept.r, kept.r_rows, rows / kept.tokens, kept.tokens, width);
+    backward_pass<T> n = {
+        (const T *)s, (const T *)dy, (const T *)ds, w,     mean,    rstd,
+        (T *)dx,      (T *)dr,       add_x,         add_r, partial, partial + blocks * width,
+        rows,         width,         each,          kept,  {}};
+    if (dr && !add_r) n.tail = lam_zeros_behind(kept.r, kept.r_rows, rows / kept.tokens, kept.tokens, width);
+    if (rows < 1) return;
+    if (lam_fits<T>(width, s, dy, ds, dx, dr, w, n.partial_w, n.partial_b))
+        launch_backward<T, lam_vector<T>>(n);
+    else
+        launch_backward<T, 1>(n);
+    if (dw || db) lam_sum_partials(partial, 2, blocks, width, {{dw, db}});
 }
 
 template <typename T> void fill(lam_kernels *table) {

@@ -5,7 +5,7 @@
  * and 2 for v; scale_rows 8 bytes a weight, its gradient 16.
  * A head has a group of 4 to 32 lanes, 16 bytes a lane, which keep it in registers; heads that do not fit (odd, or over 32
  * vectors) a warp, which reads them again from the caches. Backward: a block of 256 threads 8 rows and more, sums of dw and db
- * in registers, then in 8 KiB of shared memory group by group in order, then lam_sum_rows. At most 80 registers. */
+ * in registers, then in 8 KiB of shared memory group by group in order, then lam_sum_partials. At most 80 registers. */
 #include "model/cuda/vector.cuh"
 
 namespace {
@@ -266,7 +266,7 @@ void head_norm_backward(const void *x, const lam_head_norm_weights *weights, con
                         int64_t head_dim) {
     constexpr int V = lam_vector<T>;
     if (rows < 1) return;
-    int64_t each = lam_rows_a_block(rows), blocks = lam_blocks(rows, each), sums = blocks * head_dim;
+    int64_t each = lam_rows_a_block(rows), blocks = lam_blocks(rows, each);
     head_backward_pass<T> n = {(const T *)x, (const T *)dy, *weights, mean,  rstd,     (T *)dx,
                                add,          partial,       rows,     heads, head_dim, each};
     int lanes = lanes_of<T>(head_dim, x, dy, dx, weights->w[0], weights->w[1]);
@@ -275,11 +275,8 @@ void head_norm_backward(const void *x, const lam_head_norm_weights *weights, con
                    lanes);
     else
         LAM_LAUNCH((head_norm_backward_any<T>), (unsigned)blocks, 32, 0, lam_cuda_stream(), n);
-    for (int part = 0; part < 2; part++) {
-        const float *of_part = partial + 2 * part * sums;
-        if (gradients->w[part]) lam_sum_rows(of_part, blocks, head_dim, head_dim, gradients->w[part]);
-        if (gradients->b[part]) lam_sum_rows(of_part + sums, blocks, head_dim, head_dim, gradients->b[part]);
-    }
+    lam_sum_partials(partial, 4, blocks, head_dim,
+                     {{gradients->w[0], gradients->b[0], gradients->w[1], gradients->b[1]}});
 }
 
 void scale_rows(const float *w, const float *scale, float *scaled, int64_t rows, int64_t width) {

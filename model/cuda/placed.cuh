@@ -27,37 +27,34 @@ __device__ __forceinline__ lam_raw<T, V> lam_scaled_sum(lam_raw<T, V> x, lam_raw
     return lam_pack<T, V>(value);
 }
 
-enum { LAM_ZERO_THREADS = 256 };
-const int64_t LAM_ZERO_BLOCKS = 264;
+/* Zeros behind the rows of the placed samples: the first `blocks` blocks of a kernel write them, and its other blocks are counted
+ * from there. */
+struct lam_zero_tail {
+    const int32_t *place;
+    int64_t samples, sample, count; /* elements of a sample and of the tensor */
+    unsigned blocks;
+};
 
-/* Each block counts the kept samples for itself. */
-template <typename T, int V>
-__global__ void __launch_bounds__(LAM_ZERO_THREADS)
-    lam_zero_unplaced_kernel(T *to, const int32_t *place, int64_t samples, int64_t sample, int64_t count) {
-    LAM_SHARED(int, partial, [32]);
-    int kept = 0;
-    for (int64_t b = threadIdx.x; b < samples; b += LAM_ZERO_THREADS) kept += place[b] >= 0;
-    kept = lam_block_sum(kept, partial);
-    const float zeros[V] = {0};
-    for (int64_t i = kept * sample + ((int64_t)blockIdx.x * LAM_ZERO_THREADS + threadIdx.x) * V; i < count;
-         i += (int64_t)gridDim.x * LAM_ZERO_THREADS * V)
-        lam_pack<T, V>(zeros).write(to + i);
+/* Of a tensor of `rows` rows; place NULL or rows 0: none. */
+static inline lam_zero_tail lam_zeros_behind(const int32_t *place, int64_t rows, int64_t samples,
+                                             int64_t tokens, int64_t width) {
+    const int64_t most = 64, elements = 8192; /* blocks; what is worth one */
+    if (!place || rows < 1) return lam_zero_tail{};
+    int64_t blocks = lam_blocks(rows * width, elements);
+    return lam_zero_tail{place, samples, tokens * width, rows * width,
+                         (unsigned)(blocks < most ? blocks : most)};
 }
 
-/* Zeros in the rows behind those of the placed samples, up to `rows`; place NULL or rows 0: there are none. */
-template <typename T>
-static inline void lam_zero_unplaced(T *to, const int32_t *place, int64_t rows, int64_t samples,
-                                     int64_t tokens, int64_t width) {
-    if (!place || rows < 1) return;
-    constexpr int V = lam_vector<T>;
-    int64_t blocks = lam_blocks(rows * width, LAM_ZERO_THREADS * V);
-    unsigned grid = (unsigned)(blocks < LAM_ZERO_BLOCKS ? blocks : LAM_ZERO_BLOCKS);
-    if (lam_fits<T>(width, to))
-        LAM_LAUNCH((lam_zero_unplaced_kernel<T, V>), grid, LAM_ZERO_THREADS, 0, lam_cuda_stream(), to, place,
-                   samples, tokens * width, rows * width);
-    else
-        LAM_LAUNCH((lam_zero_unplaced_kernel<T, 1>), grid, LAM_ZERO_THREADS, 0, lam_cuda_stream(), to, place,
-                   samples, tokens * width, rows * width);
+/* By one of those blocks, which counts the samples for itself. partial: shared memory of 32 values. */
+template <typename T, int V>
+__device__ __forceinline__ void lam_write_zeros(const lam_zero_tail &tail, T *to, int *partial) {
+    int kept = 0;
+    for (int64_t b = threadIdx.x; b < tail.samples; b += blockDim.x) kept += tail.place[b] >= 0;
+    kept = lam_block_sum(kept, partial);
+    const float zeros[V] = {0};
+    for (int64_t i = kept * tail.sample + ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * V;
+         i < tail.count; i += (int64_t)tail.blocks * blockDim.x * V)
+        lam_pack<T, V>(zeros).write(to + i);
 }
 
 #endif

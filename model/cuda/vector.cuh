@@ -130,9 +130,9 @@ __device__ __forceinline__ int64_t lam_quotient(int64_t rows, int64_t by) {
 __device__ __forceinline__ int64_t lam_remainder(int64_t rows, int64_t by) {
     return (uint32_t)rows % (uint32_t)by;
 }
-/* Of the warp; the last block may have warps without a row. */
-__device__ __forceinline__ int64_t lam_row_of_warp() {
-    return (int64_t)blockIdx.x * LAM_ROW_WARPS + threadIdx.x / 32;
+/* Of the warp; the last block may have warps without a row. The first `others` blocks do something else. */
+__device__ __forceinline__ int64_t lam_row_of_warp(unsigned others = 0) {
+    return (int64_t)(blockIdx.x - others) * LAM_ROW_WARPS + threadIdx.x / 32;
 }
 
 /* By one warp: to (+)= from, to = zeros. */
@@ -163,25 +163,33 @@ static inline int64_t lam_rows_a_block(int64_t rows) {
     return each < LAM_COLUMN_PARTIAL_ROWS ? LAM_COLUMN_PARTIAL_ROWS : each;
 }
 
-/* out[i] += sum over r < rows of x[r * stride + i], i < width: a block sums 32 columns, its 16 warps rows r, r + 16, ..., and
- * then the warps in order. */
+/* Where sums go, NULL: not wanted. */
+struct lam_sum_targets {
+    float *out[4];
+};
 enum { LAM_SUM_WARPS = 16 };
 
+/* out[k][i] += sum over r < rows of x[k * apart + r * stride + i], i < width, k = blockIdx.y: a block sums 32 columns, its 16
+ * warps rows r, r + 16, ..., and then the warps in order. */
 template <typename T>
 __global__ void __launch_bounds__(32 * LAM_SUM_WARPS)
-    lam_sum_rows_kernel(const T *x, int64_t rows, int64_t stride, int64_t width, float *out) {
+    lam_sum_rows_kernel(const T *x, int64_t apart, int64_t rows, int64_t stride, int64_t width,
+                        const lam_sum_targets targets) {
     LAM_SHARED(float, partial, [LAM_SUM_WARPS][32]);
-    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, k = (int)blockIdx.y;
     int64_t column = (int64_t)blockIdx.x * 32 + lane;
-    float sum = 0;
+    float sum = 0,
+          *out = k < 2 ? (k ? targets.out[1] : targets.out[0]) : (k > 2 ? targets.out[3] : targets.out[2]);
+    if (!out) return;
+    x += k * apart + column;
     if (column < width) {
-#pragma unroll 4
-        for (int64_t r = warp; r < rows; r += LAM_SUM_WARPS) sum += lam_load(x + r * stride + column);
+#pragma unroll 8
+        for (int64_t r = warp; r < rows; r += LAM_SUM_WARPS) sum += lam_load(x + r * stride);
     }
     partial[warp][lane] = sum;
     __syncthreads();
     if (warp || column >= width) return;
-    for (int k = 1; k < LAM_SUM_WARPS; k++) sum += partial[k][lane];
+    for (int other = 1; other < LAM_SUM_WARPS; other++) sum += partial[other][lane];
     out[column] += sum;
 }
 
@@ -189,7 +197,15 @@ template <typename T>
 static inline void lam_sum_rows(const T *x, int64_t rows, int64_t stride, int64_t width, float *out) {
     if (rows < 1 || width < 1) return;
     LAM_LAUNCH((lam_sum_rows_kernel<T>), (unsigned)lam_blocks(width, 32), 32 * LAM_SUM_WARPS, 0,
-               lam_cuda_stream(), x, rows, stride, width, out);
+               lam_cuda_stream(), x, (int64_t)0, rows, stride, width, lam_sum_targets{{out}});
+}
+
+/* The same of `tables` tables [rows, width] one behind the other. */
+static inline void lam_sum_partials(const float *partial, int tables, int64_t rows, int64_t width,
+                                    const lam_sum_targets &targets) {
+    if (rows < 1 || width < 1) return;
+    LAM_LAUNCH((lam_sum_rows_kernel<float>), dim3((unsigned)lam_blocks(width, 32), (unsigned)tables),
+               32 * LAM_SUM_WARPS, 0, lam_cuda_stream(), partial, rows * width, rows, width, width, targets);
 }
 
 #endif
