@@ -1,7 +1,7 @@
 /* Stochastic depth: which samples keep a branch, and their rows side by side. The same bits as model/ops/depth.c.
  *
  * depth_plan is one block of 256 threads over the samples; depth_gather is bound by bytes, a block of 256 threads for a piece of
- * a sample, 16 bytes a thread and turn where samples are aligned. At most 32 registers. */
+ * a sample, 16 bytes a thread and turn where samples are aligned. At most 40 registers. */
 #include "base/rng.h"
 #include "model/cuda/backend.cuh"
 #include "model/cuda/sums.cuh"
