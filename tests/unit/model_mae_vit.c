@@ -390,20 +390,20 @@ static void weights_and_draws(void **state) {
         ((float *)lam_tensor_data(n.io.input.rstd))[i] = i < 2 ? 4.0f : NAN;
     }
     int64_t *ids = lam_tensor_data(n.io.sample_ids);
-    float *weight = lam_tensor_data(n.io.sample_weight), *noise = lam_tensor_data(n.io.noise), first[16],
-          *loss = lam_tensor_data(n.io.loss);
+    float *weight = lam_tensor_data(n.io.sample_weight), first[16];
     *(int64_t *)lam_tensor_data(n.io.step) = 5;
     ids[0] = 12, ids[1] = 99, weight[0] = 1, weight[1] = 0;
     ok(lam_graph_forward(n.graph));
-    assert_true(isfinite(*loss));
-    assert_true(*loss == ((float *)lam_tensor_data(n.io.sample_loss))[0]);
-    memcpy(first, noise, sizeof first);
+    float loss = *(float *)lam_tensor_data(n.io.loss);
+    assert_true(isfinite(loss));
+    assert_true(loss == ((float *)lam_tensor_data(n.io.sample_loss))[0]);
+    memcpy(first, lam_tensor_data(n.io.noise), sizeof first);
     ids[0] = 99, ids[1] = 12;
     ok(lam_graph_forward(n.graph));
-    assert_memory_equal(first, noise + 16, sizeof first);
+    assert_memory_equal(first, (float *)lam_tensor_data(n.io.noise) + 16, sizeof first);
     *(int64_t *)lam_tensor_data(n.io.step) = 6;
     ok(lam_graph_forward(n.graph));
-    assert_memory_not_equal(first, noise + 16, sizeof first);
+    assert_memory_not_equal(first, (float *)lam_tensor_data(n.io.noise) + 16, sizeof first);
     drop(&n);
 }
 
