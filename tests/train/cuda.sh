@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# Training and embedding on a device equal those on the CPU to rounding; runs, resumes and repeats there have the same bits. On the
+# emulated device, where LAMELLA_CUDA_MODULE names none.
+. "$(dirname "$0")/common.sh" "$1"
+export LAMELLA_CUDA_MODULE=${LAMELLA_CUDA_MODULE:-$(dirname "$lamella")/liblamella_cuda_emulated.so}
+[ -e "$LAMELLA_CUDA_MODULE" ] || fail "there is no $LAMELLA_CUDA_MODULE"
+
+steps=14
+train() { # name, device, more...
+  local name=$1 device=$2; shift 2
+  "$lamella" train tiny.yaml train.steps=$steps train.validate_every=7 "train.out=$name" --device "$device" --quiet "$@"
+}
+close() { # one, other, bound, what
+  local off
+  off=$(largest_difference "$1" "$2") || fail "$4: no losses"
+  awk -v d="$off" -v b="$3" 'BEGIN { exit !(d <= b) }' || fail "$4: losses differ by $off, allowed are $3"
+  echo "ok: $4 (losses differ by $off)"
+}
+
+train cpu cpu
+train cuda cuda
+close cpu cuda 2e-5 "float32 on both"
+grep -q '"device":"cuda"' cuda/metrics.jsonl || fail "metrics.jsonl does not say cuda"
+grep -q '"device":"cpu"' cpu/metrics.jsonl || fail "metrics.jsonl does not say cpu"
+
+# A repeat, and the same in two runs of the command, stopped at a checkpoint.
+same_bits() { # one, other, what
+  local last=checkpoints/step_$(printf %08d $steps) file
+  for file in model.safetensors optimizer.safetensors; do
+    cmp -s "$1/$last/$file" "$2/$last/$file" || fail "$3: $file differs"
+  done
+  diff <(deterministic "$1") <(deterministic "$2") > difference || { head difference; fail "$3: metrics differ"; }
+  echo "ok: $3"
+}
+train again cuda
+same_bits cuda again "a repeat has the same bits"
+status=0
+for k in 1 2 3 4 5 6 7 8 9; do # killed at some step, resumed until it is done
+  status=0
+  timeout -s KILL 1.5 "$lamella" train tiny.yaml train.steps=$steps train.validate_every=7 train.out=killed --device cuda \
+    --quiet --resume train.checkpoint_every=2 || status=$?
+  [ $status = 0 ] && break
+done
+[ $status = 0 ] || train killed cuda --resume train.checkpoint_every=2
+train whole cuda train.checkpoint_every=2
+same_bits whole killed "killed and resumed has the same bits"
+
+# Everything that varies: kept samples of stochastic depth in buckets of rows, micro-batches, levels of the mask ratio,
+# recomputation, types, rules, averages.
+vary() { # bound, what, options...
+  local bound=$1 what=$2; shift 2
+  train a cpu --force "$@"
+  train b cuda --force "$@"
+  close a b "$bound" "$what"
+}
+vary 2e-5 "stochastic depth, micro-batches" model.drop_path=0.4 model.depth=3 train.micro_batch=4
+vary 2e-3 "bfloat16, stochastic rounding" train.precision=bf16 train.stochastic_rounding=true
+vary 2e-5 "mask ratios, whole blocks recomputed" model.mask_ratio_end=0.5 train.recompute=block model.depth=2
+vary 1e-4 "parallel blocks, Lion" model.name=mae_vit_parallel optim.name=lion optim.lr=1e-4
+vary 2e-5 "a token for each channel, LAMB, Fourier loss" model.name=mae_channel_agnostic optim.name=lamb model.fourier=image
+vary 1e-3 "Muon, moving average" optim.name=muon optim.ema=0.9
+vary 2e-5 "schedule-free" optim.name=schedulefree optim.schedule=constant
+
+# Two ranks, sums by NCCL.
+mpi 2 "$lamella" train tiny.yaml train.steps=$steps train.validate_every=7 train.out=ranks --device cuda --quiet
+close cuda ranks 2e-5 "two ranks"
+
+# A step that is not finite is skipped on the device: the weights stay.
+train nan cuda optim.lr=1e3 optim.weight_decay=1000 optim.warmup=0 optim.schedule=constant train.max_skipped_steps=3 2> nan.err && fail "steps without a finite loss ended well"
+grep -q "steps in a row without a finite update" nan.err || { cat nan.err; fail "no line about skipped steps"; }
+echo "ok: steps that are not finite are skipped"
+
+"$lamella" embed cpu shards --level well --out cpu.npy --device cpu --quiet
+"$lamella" embed cpu shards --level well --out cuda.npy --device cuda --quiet
+[ "$(stat -c %s cpu.npy)" = "$(stat -c %s cuda.npy)" ] || fail "embeddings differ in size"
+od -An -v -t f4 -w4 -j 128 cpu.npy > a.txt; od -An -v -t f4 -w4 -j 128 cuda.npy > b.txt
+paste a.txt b.txt | awk '{ d = $1 - $2; if (d < 0) d = -d; if (d > m) m = d; n++ } END { exit !(n > 100 && m < 1e-4) }' ||
+  fail "embeddings differ"
+echo "ok: embeddings on both"
+
+# Errors: one line that says what to do.
+no() { # status, words, command...
+  local expected=$1 words=$2 got=0; shift 2
+  "$@" > out 2> err || got=$?
+  [ "$got" = "$expected" ] || { cat err; fail "exit $got in place of $expected: $*"; }
+  grep -q "$words" err || { cat err; fail "no word of '$words': $*"; }
+}
+no 1 "there is no /nowhere.so" env LAMELLA_CUDA_MODULE=/nowhere.so "$lamella" train tiny.yaml train.out=x --device cuda
+no 1 "no GPU can be used here" env LAMELLA_EMULATION_LACKS=device "$lamella" train tiny.yaml train.out=x --device cuda
+no 1 "driver" env LAMELLA_EMULATION_LACKS=driver "$lamella" train tiny.yaml train.out=x --device cuda
+no 1 "has no kernels for" env LAMELLA_EMULATION_LACKS=kernels "$lamella" train tiny.yaml train.out=x --device cuda
+no 2 "cpu or cuda\|cpu|cuda" "$lamella" train tiny.yaml train.out=x --device gpu
+no 1 "MiB" env LAMELLA_EMULATION_MEMORY=1000000 "$lamella" train tiny.yaml train.out=x --device cuda
+env LAMELLA_EMULATION_LACKS=device "$lamella" train tiny.yaml train.steps=1 train.out=fell 2> err
+grep -q "computing on the CPU" err || { cat err; fail "the choice of the CPU is not said"; }
+echo "ok: errors say what to do"
