@@ -45,7 +45,7 @@ static lam_status open_all(lam_graphs *graphs, lam_parameters *parameters, const
         else
             LAM_TRY(add(graphs, parameters, backend, s, &model, batch, &graphs->of_level[level]));
     }
-    LAM_TRY(lam_step_plan_finish(graphs->graph, graphs->count, s, optimizer_bytes));
+    LAM_TRY(lam_step_plan_finish(graphs->graph, graphs->count, s, optimizer_bytes, backend, batch));
     for (int64_t k = 0; k < graphs->count; k++) lam_graph_profile(graphs->graph[k], true);
     return LAM_OK;
 }

@@ -309,7 +309,7 @@ lam_status open(void) {
         TRY_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync));
     TRY_CUDA(cudaMalloc((void **)&the.step, sizeof *the.step));
     TRY_CUDA(cudaMemset(the.step, 0, sizeof *the.step));
-    TRY_CUDA(cudaMalloc(&the.workspace, WORKSPACE_BYTES));
+    LAM_TRY(allocate(&the.workspace, WORKSPACE_BYTES));
     fill_tables();
     return LAM_OK;
 }

@@ -90,7 +90,11 @@ no 1 "no GPU can be used here" env LAMELLA_EMULATION_LACKS=device "$lamella" tra
 no 1 "driver" env LAMELLA_EMULATION_LACKS=driver "$lamella" train tiny.yaml train.out=x --device cuda
 no 1 "has no kernels for" env LAMELLA_EMULATION_LACKS=kernels "$lamella" train tiny.yaml train.out=x --device cuda
 no 2 "cpu or cuda\|cpu|cuda" "$lamella" train tiny.yaml train.out=x --device gpu
-no 1 "MiB" env LAMELLA_EMULATION_MEMORY=1000000 "$lamella" train tiny.yaml train.out=x --device cuda
+no 1 "MiB are asked for" env LAMELLA_EMULATION_MEMORY=1000000 "$lamella" train tiny.yaml train.out=x --device cuda
+no 1 "train.micro_batch=[1-9][0-9]* fits" env LAMELLA_EMULATION_MEMORY=37000000 "$lamella" train tiny.yaml train.out=x \
+  --device cuda train.global_batch=64
+LAMELLA_EMULATION_MEMORY=37000000 train fits cuda train.global_batch=64 train.steps=1 \
+  "$(sed -nE 's/.*(train.micro_batch=[0-9]+) fits.*/\1/p' err)" || fail "the batch that is said to fit does not"
 env LAMELLA_EMULATION_LACKS=device "$lamella" train tiny.yaml train.steps=1 train.out=fell 2> err
 grep -q "computing on the CPU" err || { cat err; fail "the choice of the CPU is not said"; }
 echo "ok: errors say what to do"

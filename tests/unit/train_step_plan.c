@@ -61,7 +61,8 @@ static size_t planned(int64_t budget, lam_recompute at_least) {
     lam_step_plan_start(g, &settings);
     assert_int_equal(lam_mae_build(g, &net, 8, &io), LAM_OK);
     assert_int_equal(lam_graph_differentiate(g, io.loss), LAM_OK);
-    lam_status status = lam_step_plan_finish(&g, 1, &settings, 2 * p->trainable * (int64_t)sizeof(float));
+    lam_status status = lam_step_plan_finish(&g, 1, &settings, 2 * p->trainable * (int64_t)sizeof(float),
+                                             lam_backend_cpu(), 8);
     if (status == LAM_OK)
         lam_graph_memory(g, &report);
     else
