@@ -5,7 +5,8 @@
  * bytes a thread and tensor where addresses allow, element by element where they do not.
  *
  * GELU: Hendrycks & Gimpel 2016; the tanh form by a sigmoid, 0.5 (1 + tanh u) = 1 / (1 + exp(-2 u)). */
-#include "model/cuda/products.cuh"
+#include "model/cuda/backend.cuh"
+#include "model/cuda/products.h"
 
 namespace {
 

@@ -6,7 +6,7 @@
  * The epilogues with GELU are used from compute capability 9.0 on: before, the fused kernels are slower than a kernel of our own
  * behind the product (karpathy/llm.c pull request 338); --autotune measures it. float32 is the reference type: never TF32, and GELU
  * never fused, because cuBLASLt's is the tanh form. */
-#include "model/cuda/products.cuh"
+#include "model/cuda/products.h"
 
 #include <cublasLt.h>
 #include <stdio.h>
@@ -14,9 +14,9 @@
 
 #include <map>
 #include <string>
-#include <vector>
 
 #include "base/memory.h"
+#include "model/cuda/backend.cuh"
 
 /* epilogues.cu */
 void lam_cuda_fill_rows(const void *bias, void *c, int64_t rows, int64_t columns, int64_t ldc,
@@ -361,7 +361,8 @@ lam_status unfused(const lam_cuda_product *p) {
 lam_status lam_cuda_multiply(const lam_cuda_product *p) {
     lam_cuda_epilogue e = p->epilogue;
     LAM_REQUIRE((e == LAM_CUDA_PLAIN || e == LAM_CUDA_SUMS || !p->accumulate) &&
-                    (!has_h(e) || p->ldc == p->n) && (e != LAM_CUDA_SUMS || p->turn_a),
+                    (!has_h(e) || p->ldc == p->n) &&
+                    (e != LAM_CUDA_SUMS || (p->turn_a && p->result == LAM_F32)),
                 LAM_ERROR_INTERNAL, "a product of %s cannot be so", epilogue_name(e));
     if (p->m < 1 || p->n < 1) return LAM_OK;
     if (p->k < 1) { /* no rows: gradients of weights */
@@ -483,4 +484,11 @@ int64_t lam_cuda_plans_read(const char *text) {
     }
     recorded = found;
     return (int64_t)found.size();
+}
+
+extern "C" const lam_cuda_products *lam_cuda_products_get(void) {
+    static const lam_cuda_products table = {lam_cuda_multiply,     lam_cuda_is_fused,    lam_cuda_autotune,
+                                            lam_cuda_never_fuse,   lam_cuda_plans_write, lam_cuda_plans_read,
+                                            lam_cuda_plans_release};
+    return &table;
 }

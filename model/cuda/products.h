@@ -12,10 +12,14 @@
  *
  * Everything is enqueued on lam_cuda_stream(), nothing is read back; LAM_ERROR_EXTERNAL where cuBLASLt fails. The first product of
  * a shape asks the heuristics, which allocates on the host only: that may happen while a graph is being captured. */
-#ifndef LAMELLA_MODEL_CUDA_PRODUCTS_CUH
-#define LAMELLA_MODEL_CUDA_PRODUCTS_CUH
+#ifndef LAMELLA_MODEL_CUDA_PRODUCTS_H
+#define LAMELLA_MODEL_CUDA_PRODUCTS_H
 
-#include "model/cuda/backend.cuh"
+#include "model/internal.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /* GELU is the erf form in float32. In bfloat16 it is the tanh form 0.5 h (1 + tanh(sqrt(2 / pi) (h + 0.044715 h^3))), fused or not,
  * because that is what cuBLASLt fuses (PyTorch pull request 104061 found the same): it differs from the erf form by 4.8e-4 at most,
@@ -25,7 +29,7 @@ typedef enum lam_cuda_epilogue {
     LAM_CUDA_BIAS,       /* c = a b + bias */
     LAM_CUDA_GELU,       /* h = a b + bias, c = gelu(h); from h before it is rounded, where it is fused */
     LAM_CUDA_GELU_SLOPE, /* c = (a b) gelu'(h) */
-    LAM_CUDA_SUMS        /* sums (+)= of a's columns as stored, over k: a is turned */
+    LAM_CUDA_SUMS        /* sums (+)= of a's columns as stored, over k: a is turned, c float32, as cuBLASLt's sums are then */
 } lam_cuda_epilogue;
 
 /* C[m, n] = op(A) op(B), or += where `accumulate`; op(A) is [m, k] and op(B) [k, n]; a turned operand is stored [k, m] or [n, k].
@@ -46,9 +50,9 @@ typedef struct lam_cuda_product {
 
 static inline lam_cuda_product lam_cuda_product_of(lam_dtype type, lam_dtype result, int64_t m, int64_t n,
                                                    int64_t k) {
-    lam_cuda_product p = {};
-    p.type = type;
-    p.result = result;
+    lam_cuda_product p = {
+        type, result,         0,    0,    0,    0,     0,   0, false, false, false, NULL, NULL,
+        NULL, LAM_CUDA_PLAIN, NULL, NULL, NULL, false, NULL};
     p.m = m;
     p.n = n;
     p.k = k;
@@ -79,4 +83,20 @@ int64_t lam_cuda_plans_read(const char *text);
 /* Forgets all plans. */
 void lam_cuda_plans_release(void);
 
+/* The same for who opens the module at run time: const lam_cuda_products *f = ((lam_cuda_products_function *)
+ * lam_backend_function(backend, "lam_cuda_products_get"))(). */
+typedef struct lam_cuda_products {
+    lam_status (*multiply)(const lam_cuda_product *product);
+    bool (*is_fused)(const lam_cuda_product *product);
+    void (*autotune)(bool on);
+    void (*never_fuse)(bool never);
+    int64_t (*plans_write)(char **text);
+    int64_t (*plans_read)(const char *text);
+    void (*plans_release)(void);
+} lam_cuda_products;
+typedef const lam_cuda_products *lam_cuda_products_function(void);
+
+#ifdef __cplusplus
+}
+#endif
 #endif
