@@ -4,7 +4,8 @@
 
 #include "model/cuda/launch.cuh"
 
-/* The normal distribution function Phi(x), within 2e-7 of max(Phi, 1 - Phi), and exp(-x^2 / 2). */
+/* The normal distribution function Phi(x), within 2e-7 of max(Phi, 1 - Phi), and exp(-x^2 / 2). Which products and sums are
+ * rounded as one is written out: every kernel gets the same bits. */
 __device__ __forceinline__ float lam_normal_cdf(float x, float *exponential) {
     float t = fminf(fabsf(x) * 0.70710678118654752f, 20.0f), twice = fmaf(2.0f, t, 1.0f);
     float e = exp2f(-0.72134752044f * x * x), inverse = __fdividef(1.0f, (t + 2.0f) * twice);
@@ -19,9 +20,9 @@ __device__ __forceinline__ float lam_normal_cdf(float x, float *exponential) {
     p = fmaf(p, q, -8.301553130e-2f);
     p = fmaf(p, q, -4.638199508e-2f);
     p = fmaf(p, q, 6.384891868e-1f);
-    float tail = e * p * ((t + 2.0f) * inverse);
+    float high = e * p, rest = (t + 2.0f) * inverse; /* of 1 - Phi(|x|) */
     *exponential = e;
-    return x < 0 ? tail : 1.0f - tail;
+    return x < 0 ? high * rest : fmaf(-high, rest, 1.0f);
 }
 
 /* gelu(x) = x Phi(x), erf form (Hendrycks & Gimpel 2016), and its derivative. */

@@ -114,7 +114,6 @@ __global__ void __launch_bounds__(PLACE_THREADS)
             row += 1 + (ids ? t : place + t * places);
         }
         unsigned votes = __ballot_sync(LAM_WHOLE_WARP, mine);
-        __syncthreads(); /* the last rows have been read */
         if (lane == 0) counts[warp] = __popc(votes);
         __syncthreads();
         int before = 0, total = 0;
