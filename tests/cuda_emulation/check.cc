@@ -42,14 +42,19 @@ struct cell {
     uint32_t unordered;  /* a block of earlier work of another stream that has read it, 0 for none */
 };
 static const uint32_t WRITTEN = 0x80000000u;
+/* Four bytes that are read and written together have one cell; others are split, and have one each. */
+static const uint32_t SPLIT = 0x40000000u;
+struct shadow {
+    const unsigned char *first;
+    cell *words, (*bytes)[4];
+};
 
 static bool is_on;
 static unsigned char *heap_first;
 static size_t heap_size;
-static cell *heap_cells;
+static shadow of_heap, of_shared;
 static uint32_t *heap_granules; /* index of the allocation of each 256 bytes, 0 for none */
 static std::vector<lam_allocation> known = {{0, 0, 0}};
-static cell *shared_cells;
 static bool asks_for_written;
 
 static void *reserve(size_t bytes) {
@@ -64,31 +69,31 @@ static void *reserve(size_t bytes) {
     return memory;
 }
 
+static shadow make_shadow(const void *first, size_t bytes) {
+    return {static_cast<const unsigned char *>(first), static_cast<cell *>(reserve(bytes / 4 * sizeof(cell))),
+            static_cast<cell(*)[4]>(reserve(bytes * sizeof(cell)))};
+}
+
 void lam_emulated_heap_made(void *first, size_t bytes) {
     heap_first = static_cast<unsigned char *>(first);
     heap_size = bytes;
     asks_for_written = lam_emulated_setting().uninitialised;
     if (!is_on) return;
-    heap_cells = static_cast<cell *>(reserve(bytes * sizeof(cell)));
+    of_heap = make_shadow(first, bytes);
     heap_granules = static_cast<uint32_t *>(reserve(bytes / 256 * sizeof(uint32_t)));
-    shared_cells = static_cast<cell *>(reserve(LAM_SHARED_ARENA * sizeof(cell)));
-}
-
-static cell *cells_of(const void *address) {
-    return heap_cells + (static_cast<const unsigned char *>(address) - heap_first);
 }
 
 void lam_emulated_memory_allocated(void *address, size_t bytes) {
-    if (!heap_cells) return;
+    if (!of_heap.words) return;
     known.push_back({reinterpret_cast<uintptr_t>(address), bytes, 0});
     size_t first = static_cast<size_t>(static_cast<unsigned char *>(address) - heap_first) / 256;
     for (size_t i = 0; i < (bytes + 255) / 256; i++)
         heap_granules[first + i] = static_cast<uint32_t>(known.size() - 1);
-    memset(cells_of(address), 0, bytes * sizeof(cell));
+    memset(of_heap.words + first * 64, 0, (bytes + 3) / 4 * sizeof(cell));
 }
 
 void lam_emulated_memory_freed(void *address, size_t bytes) {
-    if (!heap_cells) return;
+    if (!of_heap.words) return;
     size_t first = static_cast<size_t>(static_cast<unsigned char *>(address) - heap_first) / 256;
     memset(heap_granules + first, 0, (bytes + 255) / 256 * sizeof(uint32_t));
 }
@@ -219,18 +224,44 @@ template <bool shared> static void check_cell(cell *c, const void *address, acce
 
 static bool is_same(const cell &a, const cell &b) { return memcmp(&a, &b, sizeof a) == 0; }
 
-/* Most bytes of a range are in the same state, which is judged once. */
-template <bool shared>
-static void check_cells(cell *c, const unsigned char *address, size_t bytes, access_kind kind) {
-    cell before = c[0];
-    check_cell<shared>(c, address, kind);
-    for (size_t i = 1; i < bytes; i++) {
-        if (is_same(c[i], before)) {
-            c[i] = c[i - 1];
-            continue;
+/* Neighbours are mostly in the same state, which is judged once. */
+template <bool shared> struct judge {
+    access_kind kind;
+    bool some;
+    cell before, after;
+
+    void operator()(cell *c, const unsigned char *address) {
+        if (!some || !is_same(*c, before)) {
+            before = after = *c;
+            check_cell<shared>(&after, address, kind);
+            some = true;
         }
-        before = c[i];
-        check_cell<shared>(c + i, address + i, kind);
+        *c = after;
+    }
+};
+
+template <bool shared>
+static void check_cells(const shadow &of, const unsigned char *address, size_t bytes, access_kind kind) {
+    judge<shared> check_one = {kind, false, {}, {}};
+    for (size_t n; bytes; bytes -= n, address += n) {
+        size_t offset = static_cast<size_t>(address - of.first), within = offset % 4;
+        n = 4 - within < bytes ? 4 - within : bytes;
+        cell *word = of.words + offset / 4;
+        if (shared && (word->block & ~(WRITTEN | SPLIT)) != lam_now.block)
+            *word = {lam_now.block, 0, 0, 0, 0};
+        if (n == 4 && !(word->block & SPLIT)) {
+            check_one(word, address);
+        } else {
+            cell *each = of.bytes[offset / 4];
+            if (!(word->block & SPLIT)) {
+                for (int k = 0; k < 4; k++) each[k] = *word;
+                word->block |= SPLIT;
+            }
+            for (size_t k = 0; k < n; k++) check_one(each + within + k, address + k);
+            if (n == 4 && kind != READ && is_same(each[0], each[1]) && is_same(each[0], each[2]) &&
+                is_same(each[0], each[3]))
+                *word = each[0];
+        }
         if (lam_emulated_has_finding()) return;
     }
 }
@@ -275,7 +306,8 @@ static void check_shared(const unsigned char *address, size_t bytes, access_kind
     for (int i = 0; i < lam_now.array_count; i++) {
         const lam_emulated_array &one = lam_now.arrays[i];
         if (address < one.from || address + bytes > one.to) continue;
-        check_cells<true>(shared_cells + (address - lam_now.arena), address, bytes, kind);
+        if (!of_shared.words) of_shared = make_shadow(lam_now.arena, LAM_SHARED_ARENA);
+        check_cells<true>(of_shared, address, bytes, kind);
         return;
     }
     const lam_emulated_array *near = nullptr;
@@ -297,7 +329,7 @@ static void check_device(const unsigned char *address, size_t bytes, access_kind
         report_outside(address, bytes, kind != READ);
         return;
     }
-    check_cells<false>(cells_of(address), address, bytes, kind);
+    check_cells<false>(of_heap, address, bytes, kind);
 }
 
 static void check(const void *memory, size_t bytes, access_kind kind) {
@@ -339,9 +371,8 @@ void lam_emulated_copy_arrives(const void *target, size_t bytes) {
 
 /* A copy or a library reads or writes a range: as one thread of one block. */
 void lam_emulated_memory_used(const void *address, size_t bytes, bool write) {
-    if (!is_on || !heap_cells) return;
-    check_cells<false>(cells_of(address), static_cast<const unsigned char *>(address), bytes,
-                       write ? WRITE : READ);
+    if (!is_on || !of_heap.words) return;
+    check_cells<false>(of_heap, static_cast<const unsigned char *>(address), bytes, write ? WRITE : READ);
 }
 
 bool lam_emulated_is_checked(void) { return is_on; }
