@@ -488,7 +488,7 @@ lam_status lam_graph_backward(lam_graph *graph) {
 void lam_graph_set_recording(lam_graph *graph, bool recording) { graph->recording = recording; }
 
 lam_status lam_graph_send(lam_graph *graph) {
-    if (graph->backend->on_host) return LAM_OK;
+    if (graph->backend->on_host || !graph->staging_bytes) return LAM_OK;
     LAM_TRY(graph->backend->send(graph->incoming, graph->staging, graph->staging_bytes));
     for (int64_t i = 0; i < graph->tensor_count; i++) {
         const lam_tensor *t = graph->tensors[i];

@@ -12,6 +12,8 @@
 #include "base/memory.h"
 #include "base/rng.h"
 #include "model/cuda/products.h"
+#include "model/ops.h"
+#include "tests/unit/activation.h"
 #include "tests/unit/device.h"
 
 static const lam_backend *device;
@@ -330,6 +332,60 @@ static void test_autotuned_epilogues(void **state) {
     products->plans_release();
 }
 
+/* ---- weights rounded at random ---- */
+
+enum { IN = 13, OUT = 11 };
+
+/* What a map makes of the identity without biases: the weights as its products see them, y [IN, 3 OUT]. A projection's have
+ * gamma in them; else they are parts of one parameter, which begin anywhere. */
+static void rounded_weights(const lam_backend *backend, bool projection, int64_t step, float *y) {
+    static const int64_t square[] = {IN, IN}, wide[] = {3 * OUT, IN}, many[] = {3 * OUT};
+    lam_parameters *p;
+    lam_graph *g;
+    assert_int_equal(lam_parameters_create(&p), LAM_OK);
+    assert_int_equal(lam_parameters_add(p, "identity", 2, square, LAM_INIT_ZERO, 0, true), LAM_OK);
+    assert_int_equal(lam_parameters_add(p, "zero", 2, square, LAM_INIT_ZERO, 0, true), LAM_OK);
+    assert_int_equal(lam_parameters_add(p, "w", 2, wide, LAM_INIT_NORMAL, 1, true), LAM_OK);
+    assert_int_equal(lam_parameters_add(p, "gamma", 1, many, LAM_INIT_NORMAL, 1, true), LAM_OK);
+    assert_int_equal(lam_parameters_add(p, "b", 1, many, LAM_INIT_ZERO, 0, true), LAM_OK);
+    assert_int_equal(lam_parameters_layout(p, 3), LAM_OK);
+    for (int64_t i = 0; i < IN; i++)
+        p->weights[lam_parameters_find(p, "identity")->offset + i * (IN + 1)] = 1;
+    assert_int_equal(lam_graph_create(&g, p, backend), LAM_OK);
+    lam_graph_set_activation(g, LAM_BF16);
+    lam_graph_set_stochastic_rounding(g, 9);
+    lam_tensor *x = cast(g, lam_parameter(g, "identity")), *w = lam_parameter(g, "w"),
+               *b = lam_parameter(g, "b"), *part[6];
+    for (int k = 0; k < 6; k++) part[k] = lam_parameter_rows(g, k % 2 ? "b" : "w", k / 2 * OUT, OUT);
+    lam_tensor *made = projection
+                           ? lam_parallel_projection(g, x, w, b, cast(g, lam_parameter(g, "zero")), w, b,
+                                                     lam_parameter(g, "gamma"))
+                           : lam_linear_qkv(g, x, part[0], part[1], part[2], part[3], part[4], part[5]);
+    lam_keep(g, made, "y");
+    if (lam_graph_plan(g) != LAM_OK) fail_msg("%s", lam_last_error());
+    lam_graph_set_step(g, step);
+    if (lam_graph_forward(g) != LAM_OK) fail_msg("%s", lam_last_error());
+    lam_tensor_read(made, y);
+    lam_graph_free(g);
+    lam_parameters_free(p);
+}
+
+/* The same bits as on the CPU, others in another step. */
+static void test_random_rounding(void **state) {
+    (void)state;
+    if (!on_cuda()) skip();
+    for (int projection = 0; projection < 2; projection++) {
+        float here[3 * OUT * IN], there[3 * OUT * IN], later[3 * OUT * IN];
+        rounded_weights(lam_backend_cpu(), projection, 5, here);
+        rounded_weights(device, projection, 5, there);
+        rounded_weights(device, projection, 6, later);
+        for (int i = 0; i < 3 * OUT * IN; i++)
+            if (here[i] != there[i])
+                fail_msg("weight %d: %.9g, on the CPU %.9g", i, (double)there[i], (double)here[i]);
+        assert_true(memcmp(there, later, sizeof there) != 0);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_epilogues),
                                        cmocka_unit_test(test_epilogues_unfused),
@@ -337,6 +393,7 @@ int main(void) {
                                        cmocka_unit_test(test_nothing),
                                        cmocka_unit_test(test_wrong_use),
                                        cmocka_unit_test(test_plans),
-                                       cmocka_unit_test(test_autotuned_epilogues)};
+                                       cmocka_unit_test(test_autotuned_epilogues),
+                                       cmocka_unit_test(test_random_rounding)};
     return cmocka_run_group_tests(tests, open_device, NULL);
 }
