@@ -19,19 +19,32 @@ arguments arguments_of(const lam_attention_shape *shape, const void *q, const vo
 
 /* Rows are resident where as many blocks as registers allow have the shared memory for it. A block takes whole heads, so that
  * their rows are read once, unless that leaves multiprocessors idle. */
-division divide(const arguments &a, int64_t batch, int count, int rows, size_t head_bytes, size_t block_bytes, int blocks) {
+division divide(const arguments &a, int64_t batch, const need &n) {
     const cudaDeviceProp *device = lam_cuda_properties();
-    const size_t reserved = 1024, room = device->sharedMemPerMultiprocessor / (size_t)blocks - reserved - block_bytes;
-    const int64_t wanted = 2 * (int64_t)blocks * device->multiProcessorCount, heads = batch * a.heads;
-    division d = {(count + rows - 1) / rows, WARPS, 1, head_bytes <= room};
-    if (!d.resident) return d;
-    while (d.heads_a_block * d.units < WARPS && a.heads % (2 * d.heads_a_block) == 0 &&
-           2 * (size_t)d.heads_a_block * head_bytes <= room && heads / (2 * d.heads_a_block) >= wanted)
-        d.heads_a_block *= 2;
-    d.units_a_block = d.units;
-    while (d.units_a_block > WARPS && heads * lam_blocks(d.units, d.units_a_block) < wanted)
-        d.units_a_block = (int)lam_blocks(d.units_a_block / 2, WARPS) * WARPS;
+    const size_t reserved = 1024, room = device->sharedMemPerMultiprocessor / (size_t)n.blocks - reserved - n.block_bytes;
+    const int64_t wanted = 2 * (int64_t)n.blocks * device->multiProcessorCount, heads = batch * a.heads;
+    const int rows = round_up(n.others, 8);
+    const size_t head_bytes = (size_t)rows * (size_t)(2 * n.row_bytes + n.extra);
+    division d = {};
+    d.units = (n.count + n.rows - 1) / n.rows;
+    d.units_a_block = WARPS;
+    d.heads_a_block = 1;
+    d.resident = head_bytes <= room;
+    if (d.resident) {
+        while (d.heads_a_block * d.units < WARPS && a.heads % (2 * d.heads_a_block) == 0 &&
+               2 * (size_t)d.heads_a_block * head_bytes <= room && heads / (2 * d.heads_a_block) >= wanted)
+            d.heads_a_block *= 2;
+        d.units_a_block = d.units;
+        while (d.units_a_block > WARPS && heads * lam_blocks(d.units, d.units_a_block) < wanted)
+            d.units_a_block = (int)lam_blocks(d.units_a_block / 2, WARPS) * WARPS;
+    }
+    d.room = d.resident ? d.heads_a_block * rows : n.stages * STAGE_ROWS;
+    d.side = d.room * n.row_bytes;
     return d;
+}
+
+size_t shared_bytes(const division &d, const need &n) {
+    return (size_t)d.room * (size_t)(2 * n.row_bytes + n.extra) + n.block_bytes;
 }
 
 unsigned blocks_of(const arguments &a, int64_t batch, const division &d) {

@@ -29,6 +29,7 @@ const unsigned ALL = 0xffffffffu;
 struct division {
     int units, units_a_block; /* of a head */
     int heads_a_block;        /* 1 where rows are streamed */
+    int room, side;           /* rows and bytes of each of the two sides in shared memory */
     bool resident;
 };
 
@@ -39,7 +40,7 @@ struct arguments {
     bool vectors; /* rows of heads are 16-byte aligned and whole vectors */
     float scale;  /* 1 / sqrt(head_dim) */
     const bf16 *q, *k, *v, *out, *d_out;
-    float *lse, *dots; /* [batch, heads, queries]; dots: d_out . out */
+    float *lse, *less; /* [batch, heads, queries]; less: minus d_out . out */
     bf16 *result, *dq, *dk, *dv;
     bool add_q, add_kv;
     division by_queries, by_keys;
@@ -71,9 +72,16 @@ template <typename F> void with_width(int64_t head_dim, F call) {
 static inline bool is_aligned(const void *tensor, int64_t stride) { return (uintptr_t)tensor % 16 == 0 && stride % 8 == 0; }
 
 arguments arguments_of(const lam_attention_shape *shape, const void *q, const void *k, const void *v);
-/* How units of `rows` of `count` are shared out. head_bytes: shared memory of the other side of a head; block_bytes: what a block
- * has besides; blocks: that registers leave on a multiprocessor. */
-division divide(const arguments &a, int64_t batch, int count, int rows, size_t head_bytes, size_t block_bytes, int blocks);
+/* What a pass needs to be shared out. */
+struct need {
+    int count, rows;      /* on the units' side, in a unit */
+    int others, stages;   /* rows on the other side; stages of the ring */
+    int row_bytes, extra; /* shared memory of a row of each of the two on the other side, of both of them besides */
+    size_t block_bytes;   /* of a block besides */
+    int blocks;           /* that registers leave on a multiprocessor */
+};
+division divide(const arguments &a, int64_t batch, const need &n);
+size_t shared_bytes(const division &d, const need &n);
 unsigned blocks_of(const arguments &a, int64_t batch, const division &d);
 /* Lets a kernel have as much dynamic shared memory as there is. */
 bool allow_shared(const void *kernel);
@@ -81,40 +89,50 @@ bool allow_shared(const void *kernel);
 /* ---- rows in shared memory ---- */
 
 /* Vectors of 8 elements lie so that neither 8 rows' vectors of one place nor a row's neighbours meet in a bank: exchanged by
- * the row's number where a row is a power of two of vectors, else one vector apart. */
+ * the row's number where a row is a power of two of vectors, else rows are one vector apart. */
 template <int WIDTH> struct layout {
     static const int VECTORS = WIDTH / 8;
     static const bool EXCHANGED = (VECTORS & (VECTORS - 1)) == 0;
-    static const int STRIDE = EXCHANGED ? WIDTH : WIDTH + 8;
+    static const int STRIDE = EXCHANGED ? WIDTH : WIDTH + 8, ROW_BYTES = 2 * STRIDE;
+    /* Bytes from the beginning, which is 128-byte aligned. */
     static __device__ __forceinline__ int place(int row, int vector) {
-        if (!EXCHANGED) return row * STRIDE + vector * 8;
-        return row * STRIDE + (vector ^ (VECTORS >= 8 ? row & 7 : VECTORS == 4 ? row >> 1 & 3 : row >> 2 & 1)) * 8;
+        if (!EXCHANGED) return row * ROW_BYTES + vector * 16;
+        return row * ROW_BYTES + (vector ^ (VECTORS >= 8 ? row & 7 : VECTORS == 4 ? row >> 1 & 3 : row >> 2 & 1)) * 16;
     }
-    /* Of rows behind `first`, a multiple of 8: what a lane adds to the rows and vectors that it is asked for. */
-    static __device__ __forceinline__ const bf16 *at(const bf16 *first, int row, int vector) {
-        return first + place(row, vector);
+    /* 2 `pair` vectors further in a row whose vector 0 or 1 lies at `at`. */
+    static __device__ __forceinline__ lam_shared further(lam_shared at, int pair) {
+        if (!EXCHANGED) return at + 32 * pair;
+        return (at ^ 32 * (pair & 3)) + 128 * (pair >> 2);
     }
 };
 
-/* Right operands out of rows: B[k][n] is element k of row n (16 rows, 16 elements from vector 2 `pair`: columns 0 to 7 in
- * b[0], b[1], 8 to 15 in b[2], b[3]), or of 8 rows. */
-template <int WIDTH> __device__ __forceinline__ void rows_16(uint32_t (&b)[4], const bf16 *first, int pair) {
+/* What a lane adds to the address of 16 rows (a multiple of 8 rows from the beginning) when their matrices are loaded: for
+ * rows, lanes 0 to 7 have vector 0 of rows 0 to 7, 8 to 15 vector 1, the rest the same of rows 8 to 15; for columns, lanes 0 to 15
+ * have vector 0 of rows 0 to 15, the rest vector 1. */
+template <int WIDTH> __device__ __forceinline__ int lane_of_rows(void) {
     const int lane = threadIdx.x & 31;
-    lam_load_matrices<4, false>(b, layout<WIDTH>::at(first, (lane & 7) + (lane >> 4) * 8, 2 * pair + (lane >> 3 & 1)));
+    return layout<WIDTH>::place((lane & 7) + (lane >> 4) * 8, lane >> 3 & 1);
 }
-template <int WIDTH> __device__ __forceinline__ void rows_8(uint32_t (&b)[2], const bf16 *first, int pair) {
+template <int WIDTH> __device__ __forceinline__ int lane_of_columns(void) {
     const int lane = threadIdx.x & 31;
-    lam_load_matrices<2, false>(b, layout<WIDTH>::at(first, lane & 7, 2 * pair + (lane >> 3 & 1)));
+    return layout<WIDTH>::place(lane & 15, lane >> 4);
 }
-/* B[k][n] is element n of row k: columns 16 `pair` to 16 pair + 7 in b[0], b[1] (of 8 rows b[0]), the next 8 in b[2], b[3]
- * (b[1]). */
-template <int WIDTH> __device__ __forceinline__ void columns_16(uint32_t (&b)[4], const bf16 *first, int pair) {
-    const int lane = threadIdx.x & 31;
-    lam_load_matrices<4, true>(b, layout<WIDTH>::at(first, lane & 15, 2 * pair + (lane >> 4)));
+
+/* Right operands: of B[k][n] = element 16 pair + k of row n, `at` from lane_of_rows, columns 0 to 7 in b[0], b[1], 8 to 15 in
+ * b[2], b[3]; of 8 rows b[0], b[1]. */
+template <int WIDTH> __device__ __forceinline__ void rows_16(uint32_t (&b)[4], lam_shared at, int pair) {
+    lam_load_matrices<4, false>(b, layout<WIDTH>::further(at, pair));
 }
-template <int WIDTH> __device__ __forceinline__ void columns_8(uint32_t (&b)[2], const bf16 *first, int pair) {
-    const int lane = threadIdx.x & 31;
-    lam_load_matrices<2, true>(b, layout<WIDTH>::at(first, lane & 7, 2 * pair + (lane >> 3 & 1)));
+template <int WIDTH> __device__ __forceinline__ void rows_8(uint32_t (&b)[2], lam_shared at, int pair) {
+    lam_load_matrices<2, false>(b, layout<WIDTH>::further(at, pair));
+}
+/* Of B[k][n] = element 16 pair + n of row k, `at` from lane_of_columns: columns 0 to 7 in b[0], b[1], 8 to 15 in b[2], b[3]; of
+ * 8 rows, `at` from lane_of_rows: b[0], b[1]. */
+template <int WIDTH> __device__ __forceinline__ void columns_16(uint32_t (&b)[4], lam_shared at, int pair) {
+    lam_load_matrices<4, true>(b, layout<WIDTH>::further(at, pair));
+}
+template <int WIDTH> __device__ __forceinline__ void columns_8(uint32_t (&b)[2], lam_shared at, int pair) {
+    lam_load_matrices<2, true>(b, layout<WIDTH>::further(at, pair));
 }
 
 /* Elements of one row that may not be aligned, 0 behind its end. */
@@ -126,29 +144,35 @@ __device__ __forceinline__ uint32_t pair_of(const bf16 *row, int at, int end) {
 /* Rows first to first + rows of a head into shared memory, by all threads of the block; 0 where `mask` has 0, from row `end` on,
  * and behind head_dim. Arrives when the group of copies that the caller closes has. */
 template <int WIDTH>
-__device__ __forceinline__ void bring_rows(bf16 *to, const bf16 *from, int64_t stride, int first, int rows, int end,
+__device__ __forceinline__ void bring_rows(unsigned char *to, const bf16 *from, int64_t stride, int first, int rows, int end,
                                            const arguments &a, const float *mask) {
     typedef layout<WIDTH> l;
     for (int i = threadIdx.x; i < rows * l::VECTORS; i += THREADS) {
         int r = i / l::VECTORS, vector = i % l::VECTORS, row = first + r;
         bool present = row < end && vector * 8 < a.head_dim && (!mask || mask[row] != 0);
-        bf16 *target = to + l::place(r, vector);
+        unsigned char *target = to + l::place(r, vector);
         const bf16 *source = from + (present ? row * stride + vector * 8 : 0);
         if (a.vectors) {
-            lam_copy_later<16>(target, source, present);
+            lam_copy_later<16>(lam_shared_at(target), source, present);
         } else {
             int left = present ? a.head_dim - vector * 8 : 0;
-            uint4 words = make_uint4(pair_of(source, 0, left), pair_of(source, 2, left), pair_of(source, 4, left),
-                                     pair_of(source, 6, left));
-            *(uint4 *)target = words;
+            *(uint4 *)target = make_uint4(pair_of(source, 0, left), pair_of(source, 2, left), pair_of(source, 4, left),
+                                          pair_of(source, 6, left));
         }
     }
 }
 
-/* The same for one float a row. */
-__device__ __forceinline__ void bring_floats(float *to, const float *from, int first, int rows, int end) {
-    for (int i = threadIdx.x; i < rows; i += THREADS)
-        lam_copy_later<4>(to + i, from + (first + i < end ? first + i : 0), first + i < end);
+const int FLOATS = 3; /* of a row of queries */
+
+/* The same for lse and, twice by pairs of rows, for `less`; `room` floats, then 2 room. */
+__device__ __forceinline__ void bring_floats(float *to, int room, int at, const float *lse, const float *less, int first, int rows,
+                                             int end) {
+    for (int i = threadIdx.x; i < FLOATS * rows; i += THREADS) {
+        int row = i < rows ? i : (i - rows) / 4 * 2 + (i - rows) % 2;
+        bool present = first + row < end;
+        lam_copy_later<4>(lam_shared_at(to + (i < rows ? at + i : room + 2 * at + i - rows)),
+                          (i < rows ? lse : less) + (present ? first + row : 0), present);
+    }
 }
 
 /* ---- fragments ---- */
@@ -222,7 +246,7 @@ template <int WIDTH, int TILES>
 __device__ __forceinline__ void store_unit(const float (&sums)[TILES][WIDTH / 8][4], const float (&factor)[TILES][2],
                                            const bool (&present)[TILES][2], bf16 *to, int64_t stride, int first, int end,
                                            const arguments &a, bool add) {
-    const int lane = lam_anew(threadIdx.x), g = lane >> 2 & 7, t = lane & 3;
+    const int lane = lam_anew((int)threadIdx.x), g = lane >> 2 & 7, t = lane & 3;
 #pragma unroll
     for (int m = 0; m < TILES; m++)
 #pragma unroll
@@ -266,6 +290,10 @@ __device__ __forceinline__ void store_unit(const float (&sums)[TILES][WIDTH / 8]
         }
 }
 
+/* x in a register of its own: for a C of products that holds a value twice. Of a mere copy the compiler knows that it is one, keeps
+ * one register, and copies anew before each product. */
+__device__ __forceinline__ float twin_of(float x) { return __shfl_sync(ALL, x, threadIdx.x & 31); }
+
 /* The four lanes that share a row. */
 __device__ __forceinline__ float sum_of_row(float x) {
     x += __shfl_xor_sync(ALL, x, 1);
@@ -285,10 +313,96 @@ __device__ __forceinline__ void visible_keys(uint32_t *words, const float *mask,
         if ((threadIdx.x & 31) == 0) words[i / 32] = word;
     }
 }
-/* Of keys first (a multiple of 32) to first + 31. */
-__device__ __forceinline__ uint32_t visible_from(const uint32_t *words, int first, int keys) {
-    if (words) return words[first / 32];
-    return first + 32 <= keys ? ALL : (1u << (keys - first)) - 1u;
+__device__ __forceinline__ uint32_t first_keys(int count) { return count >= 32 ? ALL : (1u << count) - 1u; }
+
+/* ---- a pass ---- */
+
+/* What a warp does at a time. All that the loops over stages do not need is computed anew where it is needed, since they leave no
+ * register for it. */
+struct unit {
+    int sample, head, row; /* the first */
+    int own;               /* head of the block */
+    bool works;            /* there is such a unit */
+};
+/* The block's u-th, of `rows` rows. */
+__device__ __forceinline__ unit unit_of(const arguments &a, const division &d, int rows, int u) {
+    const int block = lam_anew((int)blockIdx.x), parts = (d.units + d.units_a_block - 1) / d.units_a_block;
+    const int groups = a.heads / d.heads_a_block, first = block % parts * d.units_a_block;
+    const int units = min(d.units - first, d.units_a_block);
+    unit r = {};
+    r.works = u < units * d.heads_a_block;
+    r.own = r.works ? u / units : 0;
+    r.sample = block / parts / groups;
+    r.head = block / parts % groups * d.heads_a_block + r.own;
+    r.row = (first + u - r.own * units) * rows;
+    return r;
+}
+
+/* Rows of keys and values, or of queries and d_out with lse and less, into rows `at` of the memory. */
+template <int WIDTH, bool KEYS>
+__device__ __forceinline__ void bring(const arguments &a, const division &d, unsigned char *memory, int own, int first,
+                                      int rows, int at) {
+    const unit block = unit_of(a, d, 0, 0);
+    const int count = KEYS ? a.keys : a.queries, head = block.head + own;
+#pragma unroll 1
+    for (int side = 0; side < 2; side++) {
+        const bf16 *from = KEYS ? (side ? a.v : a.k) : side ? a.d_out : a.q;
+        const int64_t stride = KEYS ? a.kv_stride : side ? a.out_stride : a.q_stride;
+        bring_rows<WIDTH>(memory + side * d.side + at * layout<WIDTH>::ROW_BYTES,
+                          from + block.sample * (count * stride) + head * a.head_dim, stride, first, rows, count, a,
+                          KEYS && a.key_mask ? a.key_mask + (int64_t)block.sample * a.keys : NULL);
+    }
+    if (KEYS) return;
+    const int64_t statistics = ((int64_t)block.sample * a.heads + head) * count;
+    bring_floats((float *)(memory + 2 * d.side), d.room, at, a.lse + statistics, a.less + statistics, first, rows, count);
+}
+
+/* Goes over the units of a block, of 16 TILES rows, against `count` rows of keys and values (KEYS) or of queries: for each open,
+ * step(row in the memory, first of the stage's rows, whether the unit has more than 16 rows) for each stage, close. `own_count`:
+ * rows on the units' side. A unit for which open says that there is nothing to do has no steps. */
+template <int WIDTH, int TILES, int STAGES, bool KEYS, typename O, typename S, typename C>
+__device__ __forceinline__ void pass(const arguments &a, const division &d, unsigned char *memory, int own_count, int count,
+                                     O open, S step, C close) {
+    const int warp = threadIdx.x >> 5;
+    if (d.resident) {
+        const int rows = (count + 7) / 8 * 8;
+#pragma unroll 1
+        for (int h = 0; h < d.heads_a_block; h++)
+            bring<WIDTH, KEYS>(a, d, memory, h, 0, rows, h * rows);
+        lam_copies_close();
+    }
+    /* Every warp comes to the barriers, also one without a unit; where rows are streamed, there is at most one a warp. */
+#pragma unroll 1
+    for (int u = warp; u < max(d.units_a_block * d.heads_a_block, WARPS); u += WARPS) {
+        unit now = unit_of(a, d, 16 * TILES, u);
+        const bool whole = now.row + 16 < own_count;
+        int at = now.own * ((count + 7) / 8 * 8);
+        const bool works = open(now);
+        if (d.resident && u < WARPS) { /* the first time */
+            lam_copies_wait<0>();
+            __syncthreads();
+        }
+#pragma unroll 1
+        for (int first = d.resident ? 0 : (1 - STAGES) * STAGE_ROWS; first < count; first += STAGE_ROWS) {
+            if (!d.resident) {
+                const int stage = first / STAGE_ROWS, next = first + (STAGES - 1) * STAGE_ROWS;
+                if (first >= 0) {
+                    lam_copies_wait<STAGES - 2>();
+                    __syncthreads();
+                }
+                if (next < count)
+                    bring<WIDTH, KEYS>(a, d, memory, 0, next, min(STAGE_ROWS, (count + 7) / 8 * 8 - next),
+                                       (stage + STAGES - 1) % STAGES * STAGE_ROWS);
+                lam_copies_close();
+                if (first < 0) continue;
+                at = stage % STAGES * STAGE_ROWS;
+            }
+            if (works) step(at, first, whole);
+            at += STAGE_ROWS;
+        }
+        now = unit_of(a, d, 16 * TILES, lam_anew(u));
+        if (now.works) close(now);
+    }
 }
 
 } // namespace lam_attention_parts

@@ -36,7 +36,7 @@ template <int WIDTH, int TILES> struct running {
  * the reference subtracted already. Their largest is looked for only in a unit's first block and when a sum shows that the
  * reference has become too small; then the block is computed again. */
 template <int WIDTH, int ROOM, int TILES, int N, bool WHOLE>
-__device__ __forceinline__ void attend(const uint32_t (&q)[ROOM][WIDTH / 16][4], const bf16 *k, const bf16 *v,
+__device__ __forceinline__ void attend(const uint32_t (&q)[ROOM][WIDTH / 16][4], lam_shared k, lam_shared v,
                                        uint32_t visible, float scale, running<WIDTH, ROOM> &r, bool first) {
     const int t = threadIdx.x & 3;
     float s[TILES][N][4], sum[TILES][2];
@@ -47,10 +47,10 @@ __device__ __forceinline__ void attend(const uint32_t (&q)[ROOM][WIDTH / 16][4],
             for (int c = 0; c < WIDTH / 16; c++) {
                 uint32_t b[4];
                 if constexpr (N > 1) {
-                    rows_16<WIDTH>(b, k + n * 8 * layout<WIDTH>::STRIDE, c);
+                    rows_16<WIDTH>(b, k + lane_of_rows<WIDTH>() + n * 8 * layout<WIDTH>::ROW_BYTES, c);
                 } else {
                     uint32_t half[2];
-                    rows_8<WIDTH>(half, k, c);
+                    rows_8<WIDTH>(half, k + lane_of_rows<WIDTH>(), c);
                     b[0] = half[0], b[1] = half[1], b[2] = b[3] = 0;
                 }
 #pragma unroll
@@ -84,12 +84,11 @@ __device__ __forceinline__ void attend(const uint32_t (&q)[ROOM][WIDTH / 16][4],
 #pragma unroll
                     for (int n = 0; n < N; n++) s[m][n][2 * half] -= most, s[m][n][2 * half + 1] -= most;
                     r.less[m][2 * half] -= most;
-                    r.less[m][2 * half + 1] = r.less[m][2 * half];
+                    r.less[m][2 * half + 1] = twin_of(r.less[m][2 * half]);
                 }
         float largest = 0;
 #pragma unroll
         for (int m = 0; m < TILES; m++) {
-            sum[m][0] = sum[m][1] = 0;
 #pragma unroll
             for (int n = 0; n < N; n++)
 #pragma unroll
@@ -98,7 +97,7 @@ __device__ __forceinline__ void attend(const uint32_t (&q)[ROOM][WIDTH / 16][4],
                     float x = s[m][n][e] * scale;
                     bool by_polynomial = at * SHARE / 16 != (at + 1) * SHARE / 16;
                     s[m][n][e] = by_polynomial ? exp2_polynomial(x) : lam_exp2(x);
-                    sum[m][e / 2] += s[m][n][e];
+                    sum[m][e / 2] = n || e % 2 ? sum[m][e / 2] + s[m][n][e] : s[m][n][e];
                 }
             largest = fmaxf(largest, fmaxf(sum[m][0], sum[m][1]));
         }
@@ -117,7 +116,7 @@ __device__ __forceinline__ void attend(const uint32_t (&q)[ROOM][WIDTH / 16][4],
 #pragma unroll
             for (int c = 0; c < WIDTH / 16; c++) {
                 uint32_t b[4];
-                columns_16<WIDTH>(b, v + n * 8 * layout<WIDTH>::STRIDE, c);
+                columns_16<WIDTH>(b, v + lane_of_columns<WIDTH>() + n * 8 * layout<WIDTH>::ROW_BYTES, c);
 #pragma unroll
                 for (int m = 0; m < TILES; m++)
 #pragma unroll
@@ -134,7 +133,7 @@ __device__ __forceinline__ void attend(const uint32_t (&q)[ROOM][WIDTH / 16][4],
 #pragma unroll
         for (int c = 0; c < WIDTH / 16; c++) {
             uint32_t b[2];
-            columns_8<WIDTH>(b, v, c);
+            columns_8<WIDTH>(b, v + lane_of_rows<WIDTH>(), c);
 #pragma unroll
             for (int m = 0; m < TILES; m++)
 #pragma unroll
@@ -145,20 +144,19 @@ __device__ __forceinline__ void attend(const uint32_t (&q)[ROOM][WIDTH / 16][4],
 
 /* 32 keys, or as many as there are. */
 template <int WIDTH, int ROOM, int TILES>
-__device__ __forceinline__ void attend_32(const uint32_t (&q)[ROOM][WIDTH / 16][4], const bf16 *k, const bf16 *v,
+__device__ __forceinline__ void attend_32(const uint32_t (&q)[ROOM][WIDTH / 16][4], lam_shared k, lam_shared v,
                                           uint32_t visible, float scale, running<WIDTH, ROOM> &r, bool &first) {
-    const int N = forward_sizes<WIDTH>::AT_ONCE;
+    const int N = forward_sizes<WIDTH>::AT_ONCE, EIGHT = 8 * layout<WIDTH>::ROW_BYTES;
     if (visible == ALL) {
 #pragma unroll 1
         for (int n = 0; n < 4; n += N) {
-            const int at = n * 8 * layout<WIDTH>::STRIDE;
-            attend<WIDTH, ROOM, TILES, N, true>(q, k + at, v + at, visible, scale, r, first);
+            attend<WIDTH, ROOM, TILES, N, true>(q, k + n * EIGHT, v + n * EIGHT, visible, scale, r, first);
             first = false;
         }
         return;
     }
 #pragma unroll 1
-    for (; visible; visible >>= 8, k += 8 * layout<WIDTH>::STRIDE, v += 8 * layout<WIDTH>::STRIDE)
+    for (; visible; visible >>= 8, k += EIGHT, v += EIGHT)
         if (visible & 0xffu) {
             attend<WIDTH, ROOM, TILES, 1, false>(q, k, v, visible, scale, r, first);
             first = false;
@@ -168,81 +166,34 @@ __device__ __forceinline__ void attend_32(const uint32_t (&q)[ROOM][WIDTH / 16][
 template <int WIDTH>
 __global__ void __launch_bounds__(THREADS, forward_sizes<WIDTH>::BLOCKS) attention_forward(const arguments a) {
     LAM_DYNAMIC_SHARED(unsigned char, memory);
-    const int TILES = forward_sizes<WIDTH>::TILES, STAGES = forward_sizes<WIDTH>::STAGES, STRIDE = layout<WIDTH>::STRIDE;
-    const division d = a.by_queries;
-    const int warp = threadIdx.x >> 5;
-    const int parts = (d.units + d.units_a_block - 1) / d.units_a_block, groups = a.heads / d.heads_a_block;
-    const int part = blockIdx.x % parts, head = blockIdx.x / parts % groups * d.heads_a_block,
-              sample = blockIdx.x / parts / groups;
-    const int head_rows = (a.keys + 7) / 8 * 8, tiles = (a.keys + STAGE_ROWS - 1) / STAGE_ROWS;
-    const float *mask = a.key_mask ? a.key_mask + (int64_t)sample * a.keys : NULL;
-    const bf16 *k = a.k + sample * (a.keys * a.kv_stride) + head * a.head_dim,
-               *v = a.v + sample * (a.keys * a.kv_stride) + head * a.head_dim;
-    bf16 *k_rows = (bf16 *)memory,
-         *v_rows = k_rows + (d.resident ? d.heads_a_block * head_rows : STAGES * STAGE_ROWS) * STRIDE;
-    uint32_t *words = NULL;
-    if (mask) {
-        words = (uint32_t *)(v_rows + (v_rows - k_rows));
-        visible_keys(words, mask, a.keys);
-    }
-    if (d.resident) {
-        for (int h = 0; h < d.heads_a_block; h++) {
-            bring_rows<WIDTH>(k_rows + h * head_rows * STRIDE, k + h * a.head_dim, a.kv_stride, 0, head_rows, a.keys, a, mask);
-            bring_rows<WIDTH>(v_rows + h * head_rows * STRIDE, v + h * a.head_dim, a.kv_stride, 0, head_rows, a.keys, a, mask);
-        }
-        lam_copies_close();
-    }
-    const int first_unit = part * d.units_a_block,
-              units = d.units - first_unit < d.units_a_block ? d.units - first_unit : d.units_a_block;
-    /* Every warp comes to the barriers, also one without a unit; where rows are streamed, there is at most one a warp. */
-    for (int u = warp; u < max(units * d.heads_a_block, WARPS); u += WARPS) {
-        const bool works = u < units * d.heads_a_block;
-        const int own = works ? u / units : 0, row = (first_unit + u - own * units) * 16 * TILES, end = works ? a.queries : 0;
-        uint32_t q[TILES][WIDTH / 16][4];
-        running<WIDTH, TILES> r = {};
-        bool first = true;
-        if (!d.resident)
-            for (int i = 0; i < STAGES - 1; i++) {
-                if (i < tiles) {
-                    int rows = min(STAGE_ROWS, head_rows - i * STAGE_ROWS);
-                    bring_rows<WIDTH>(k_rows + i * STAGE_ROWS * STRIDE, k, a.kv_stride, i * STAGE_ROWS, rows, a.keys, a, mask);
-                    bring_rows<WIDTH>(v_rows + i * STAGE_ROWS * STRIDE, v, a.kv_stride, i * STAGE_ROWS, rows, a.keys, a, mask);
-                }
-                lam_copies_close();
-            }
-        load_unit<WIDTH, TILES>(q, a.q + sample * (a.queries * a.q_stride) + (head + own) * a.head_dim, a.q_stride, row, end, a,
-                                NULL);
-        if (d.resident && u < WARPS) { /* the first time */
-            lam_copies_wait<0>();
-            __syncthreads();
-        }
-        for (int i = 0; i < tiles; i++) {
-            int slot = d.resident ? i : i % STAGES;
-            if (!d.resident) {
-                lam_copies_wait<STAGES - 2>();
-                __syncthreads();
-                int next = i + STAGES - 1;
-                if (next < tiles) {
-                    int rows = min(STAGE_ROWS, head_rows - next * STAGE_ROWS), to = next % STAGES * STAGE_ROWS * STRIDE;
-                    bring_rows<WIDTH>(k_rows + to, k, a.kv_stride, next * STAGE_ROWS, rows, a.keys, a, mask);
-                    bring_rows<WIDTH>(v_rows + to, v, a.kv_stride, next * STAGE_ROWS, rows, a.keys, a, mask);
-                }
-                lam_copies_close();
-            }
-            if (!works) continue;
-            const int at = (own * head_rows + slot * STAGE_ROWS) * STRIDE;
+    const int TILES = forward_sizes<WIDTH>::TILES, STAGES = forward_sizes<WIDTH>::STAGES;
+    const division &d = a.by_queries;
+    uint32_t *words = (uint32_t *)(memory + 2 * d.side);
+    if (a.key_mask) visible_keys(words, a.key_mask + (int64_t)unit_of(a, d, 0, 0).sample * a.keys, a.keys);
+    uint32_t q[TILES][WIDTH / 16][4];
+    running<WIDTH, TILES> r;
+    bool first;
+    auto open = [&](const unit &u) {
+        r = {};
+        first = true;
+        load_unit<WIDTH, TILES>(q, a.q + u.sample * (a.queries * a.q_stride) + u.head * a.head_dim, a.q_stride, u.row,
+                                u.works ? a.queries : 0, a, NULL);
+        return u.works;
+    };
+    auto step = [&](int at, int key, bool whole) {
+        const lam_shared k = lam_shared_at(memory) + at * layout<WIDTH>::ROW_BYTES;
 #pragma unroll 1
-            for (int j = 0; j < STAGE_ROWS && i * STAGE_ROWS + j < a.keys; j += 32) {
-                uint32_t visible = visible_from(words, i * STAGE_ROWS + j, a.keys);
-                const bf16 *k_block = k_rows + at + j * STRIDE, *v_block = v_rows + at + j * STRIDE;
-                if (TILES == 1 || row + 16 < a.queries)
-                    attend_32<WIDTH, TILES, TILES>(q, k_block, v_block, visible, a.scale * LOG2_E, r, first);
-                else
-                    attend_32<WIDTH, TILES, 1>(q, k_block, v_block, visible, a.scale * LOG2_E, r, first);
-            }
+        for (int j = 0; j < STAGE_ROWS && key + j < a.keys; j += 32) {
+            uint32_t visible = a.key_mask ? words[(key + j) / 32] : first_keys(a.keys - key - j);
+            const lam_shared rows = k + j * layout<WIDTH>::ROW_BYTES;
+            if (TILES == 1 || whole)
+                attend_32<WIDTH, TILES, TILES>(q, rows, rows + d.side, visible, a.scale * LOG2_E, r, first);
+            else
+                attend_32<WIDTH, TILES, 1>(q, rows, rows + d.side, visible, a.scale * LOG2_E, r, first);
         }
-        if (!works) continue;
-        const int g = lam_anew(threadIdx.x) >> 2 & 7;
+    };
+    auto close = [&](const unit &u) {
+        const int g = lam_anew((int)threadIdx.x) >> 2 & 7;
         bool present[TILES][2];
         float factor[TILES][2];
 #pragma unroll
@@ -250,29 +201,29 @@ __global__ void __launch_bounds__(THREADS, forward_sizes<WIDTH>::BLOCKS) attenti
 #pragma unroll
             for (int half = 0; half < 2; half++) {
                 float sum = sum_of_row(r.sum[m][half]);
-                int number = row + 16 * m + 8 * half + g;
+                int number = u.row + 16 * m + 8 * half + g;
                 present[m][half] = !first; /* no key was seen */
                 factor[m][half] = 1 / sum;
                 if ((threadIdx.x & 3) == 0 && number < a.queries)
-                    a.lse[((int64_t)sample * a.heads + head + own) * a.queries + number] =
+                    a.lse[((int64_t)u.sample * a.heads + u.head) * a.queries + number] =
                         first ? 0 : log2f(sum) - r.less[m][2 * half] * (a.scale * LOG2_E);
             }
         store_unit<WIDTH, TILES>(r.out, factor, present,
-                                 a.result + sample * (a.queries * a.out_stride) + (head + own) * a.head_dim, a.out_stride, row,
+                                 a.result + u.sample * (a.queries * a.out_stride) + u.head * a.head_dim, a.out_stride, u.row,
                                  a.queries, a, false);
-    }
+    };
+    pass<WIDTH, TILES, STAGES, true>(a, d, memory, a.queries, a.keys, open, step, close);
 }
 
 template <int WIDTH> void launch(arguments a, const lam_attention_shape *s) {
     typedef forward_sizes<WIDTH> z;
     const size_t words = s->key_mask ? (size_t)lam_blocks(s->keys, 32) * sizeof(uint32_t) : 0;
-    const size_t row = 2 * layout<WIDTH>::STRIDE * sizeof(bf16), head = (size_t)round_up(a.keys, 8) * row;
+    const need n = {a.queries, 16 * z::TILES, a.keys, z::STAGES, layout<WIDTH>::ROW_BYTES, 0, words, z::BLOCKS};
     static const bool allowed = allow_shared((const void *)attention_forward<WIDTH>);
     (void)allowed;
-    a.by_queries = divide(a, s->batch, a.queries, 16 * z::TILES, head, words, z::BLOCKS);
-    const division &d = a.by_queries;
-    const size_t bytes = words + (d.resident ? (size_t)d.heads_a_block * head : z::STAGES * STAGE_ROWS * row);
-    LAM_LAUNCH((attention_forward<WIDTH>), blocks_of(a, s->batch, d), THREADS, bytes, lam_cuda_stream(), a);
+    a.by_queries = divide(a, s->batch, n);
+    LAM_LAUNCH((attention_forward<WIDTH>), blocks_of(a, s->batch, a.by_queries), THREADS, shared_bytes(a.by_queries, n),
+               lam_cuda_stream(), a);
 }
 
 } // namespace

@@ -16,32 +16,35 @@
 
 #ifndef LAM_CUDA_EMULATION
 
+/* An address in shared memory. */
+typedef uint32_t lam_shared;
+__device__ __forceinline__ lam_shared lam_shared_at(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+
 /* Matrices of 8 rows of 16 bytes in shared memory, each 16-byte aligned: lanes 8 i to 8 i + 7 give the rows of matrix i. `count`
  * is 2 or 4; fewer than 4: what the other lanes give is not used. `turned`: transposed, which makes B of what is stored by
  * columns of B. */
 template <int count, bool turned>
-__device__ __forceinline__ void lam_load_matrices(uint32_t (&to)[count], const void *row) {
+__device__ __forceinline__ void lam_load_matrices(uint32_t (&to)[count], lam_shared row) {
     static_assert(count == 2 || count == 4, "matrices at a time");
-    uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
     if constexpr (count == 4 && turned)
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                      : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                     : "r"(at)
+                     : "r"(row)
                      : "memory");
     else if constexpr (count == 4)
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                      : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                     : "r"(at)
+                     : "r"(row)
                      : "memory");
     else if constexpr (turned)
         asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
                      : "=r"(to[0]), "=r"(to[1])
-                     : "r"(at)
+                     : "r"(row)
                      : "memory");
     else
         asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
                      : "=r"(to[0]), "=r"(to[1])
-                     : "r"(at)
+                     : "r"(row)
                      : "memory");
 }
 
@@ -64,14 +67,13 @@ __device__ __forceinline__ void lam_multiply_half(float (&d)[4], const uint32_t 
 
 /* Global to shared memory behind the thread's back; both aligned to `bytes`, 4 or 16. Not present: zeros, and `from` must be a
  * valid address all the same. */
-template <int bytes> __device__ __forceinline__ void lam_copy_later(void *to, const void *from, bool present) {
+template <int bytes> __device__ __forceinline__ void lam_copy_later(lam_shared to, const void *from, bool present) {
     static_assert(bytes == 4 || bytes == 16, "bytes of a copy");
-    uint32_t at = (uint32_t)__cvta_generic_to_shared(to);
     if constexpr (bytes == 16)
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(present ? 16 : 0)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(present ? 16 : 0)
                      : "memory");
     else
-        asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(at), "l"(from), "r"(present ? 4 : 0)
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(present ? 4 : 0)
                      : "memory");
 }
 /* Closes a group of the thread's copies. */
@@ -109,7 +111,11 @@ __device__ __forceinline__ float lam_larger(float a, float b) {
 
 #else
 
-template <int count, bool turned> static inline void lam_load_matrices(uint32_t (&to)[count], const void *row) {
+typedef uintptr_t lam_shared;
+static inline lam_shared lam_shared_at(const void *p) { return reinterpret_cast<uintptr_t>(p); }
+
+template <int count, bool turned> static inline void lam_load_matrices(uint32_t (&to)[count], lam_shared at) {
+    const void *row = reinterpret_cast<const void *>(at);
     static_assert(count == 2 || count == 4, "matrices at a time");
     const unsigned lane = lam_emulated_lane(), g = lane / 4, t = lane % 4;
     if (lane < 8 * count) lam_emulated_access(row, 16, false);
@@ -183,9 +189,9 @@ static inline void lam_multiply_half(float (&d)[4], const uint32_t (&a)[2], uint
     lam_emulated_multiply(d, {{a[0], a[1], 0, 0}, {b, 0}}, c, 1, "mma.m16n8k8");
 }
 
-template <int bytes> static inline void lam_copy_later(void *to, const void *from, bool present) {
+template <int bytes> static inline void lam_copy_later(lam_shared to, const void *from, bool present) {
     static_assert(bytes == 4 || bytes == 16, "bytes of a copy");
-    lam_emulated_copy_later(to, from, bytes, present ? bytes : 0);
+    lam_emulated_copy_later(reinterpret_cast<void *>(to), from, bytes, present ? bytes : 0);
 }
 static inline void lam_copies_close(void) { lam_emulated_copies_commit(); }
 template <int groups> static inline void lam_copies_wait(void) { lam_emulated_copies_wait(groups); }
