@@ -351,9 +351,11 @@ static bool is_misaligned(const void *address, size_t bytes) {
 }
 
 void lam_emulated_access(const void *address, size_t bytes, bool write) {
+    lam_now.code = __builtin_return_address(0);
     if (is_misaligned(address, bytes))
         lam_emulated_report("misaligned access of %zu bytes at %p", bytes, address);
     if (is_on) check(address, bytes, write ? WRITE : READ);
+    lam_now.code = nullptr;
 }
 void lam_emulated_atomic(const void *address, size_t bytes) {
     if (is_misaligned(address, bytes))
