@@ -2,12 +2,12 @@
  * begin after them. Both events exist once: a stream that waits for an event waits for its last record at that time. */
 #include "dist/nccl.h"
 
+#include <cuda_runtime.h>
 #include <nccl.h>
 
 #include <cstdio>
 #include <cstring>
 
-#include "model/cuda/launch.cuh"
 
 namespace {
 
@@ -62,22 +62,26 @@ void close(void) {
     the = state();
 }
 
-lam_status start_sum(void *values, int64_t count, ncclDataType_t type) {
-    TRY_CUDA(cudaEventRecord(the.given, lam_cuda_stream()));
+lam_status start_sum(void *values, int64_t count, ncclDataType_t type, void *stream) {
+    TRY_CUDA(cudaEventRecord(the.given, (cudaStream_t)stream));
     TRY_CUDA(cudaStreamWaitEvent(the.stream, the.given, 0));
     TRY_NCCL(ncclAllReduce(values, values, (size_t)count, type, ncclSum, the.communicator, the.stream));
     the.waiting = true;
     return LAM_OK;
 }
 
-lam_status start_sum_f32(float *values, int64_t count) { return start_sum(values, count, ncclFloat32); }
-lam_status start_sum_f64(double *values, int64_t count) { return start_sum(values, count, ncclFloat64); }
+lam_status start_sum_f32(float *values, int64_t count, void *stream) {
+    return start_sum(values, count, ncclFloat32, stream);
+}
+lam_status start_sum_f64(double *values, int64_t count, void *stream) {
+    return start_sum(values, count, ncclFloat64, stream);
+}
 
-lam_status wait(void) {
+lam_status wait(void *stream) {
     if (!the.waiting) return LAM_OK;
     the.waiting = false;
     TRY_CUDA(cudaEventRecord(the.summed, the.stream));
-    TRY_CUDA(cudaStreamWaitEvent(lam_cuda_stream(), the.summed, 0));
+    TRY_CUDA(cudaStreamWaitEvent((cudaStream_t)stream, the.summed, 0));
     return LAM_OK;
 }
 

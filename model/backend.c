@@ -111,6 +111,7 @@ lam_status lam_backend_reached(const lam_backend *backend, int slot, bool *yes) 
     return backend->reached(slot, yes);
 }
 lam_status lam_backend_await(const lam_backend *backend, int slot) { return backend->await(slot); }
+void *lam_backend_stream(const lam_backend *backend) { return backend->stream(); }
 
 void (*lam_backend_function(const lam_backend *backend, const char *name))(void) {
     return backend->on_host ? NULL : (void (*)(void))(uintptr_t)dlsym(module, name);

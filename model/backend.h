@@ -48,6 +48,8 @@ lam_status lam_backend_mark(const lam_backend *backend, int slot);
 lam_status lam_backend_reached(const lam_backend *backend, int slot, bool *yes);
 lam_status lam_backend_await(const lam_backend *backend, int slot);
 
+/* The CUDA stream that work goes to now. */
+void *lam_backend_stream(const lam_backend *backend);
 /* A function that the module exports, by name (model/cuda/update.h, dist/nccl.h); NULL: it has none. */
 void (*lam_backend_function(const lam_backend *backend, const char *name))(void);
 

@@ -124,6 +124,7 @@ struct lam_backend {
     lam_status (*mark)(int slot); /* as in model/backend.h */
     lam_status (*reached)(int slot, bool *yes);
     lam_status (*await)(int slot);
+    void *(*stream)(void);
     void (*set_step)(int64_t step); /* for stochastic rounding: read by kernels from device memory */
     const char *(*device)(void);
     void (*memory)(size_t *free, size_t *total);

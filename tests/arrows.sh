@@ -12,6 +12,7 @@ declare -A owner=(
   [tiffio.h]='data/.*' [openjpeg.h]='data/.*' [png.h]='(data/.*|base/picture\.c)' [zstd.h]='(data/.*|base/unpack\.c|base/h5ad_filter\.c)'
   [dnnl.h]='(base/gemm[a-z_]*\.[ch]|model/cpu/.*)' [oneapi/dnnl/dnnl.h]='(base/gemm[a-z_]*\.c|model/cpu/.*)'
   [lapacke.h]='(eval/linalg\.c|base/gemm[a-z_]*\.[ch])' [cblas.h]='(eval/linalg\.c|base/gemm[a-z_]*\.c)' [lbfgs.h]='eval/.*'
+  [cuda_runtime.h]='(model/cuda/.*|dist/nccl\.cu)' [cuda_bf16.h]='model/cuda/.*' [cublasLt.h]='model/cuda/.*' [nccl.h]='dist/nccl\.cu'
   [zip.h]='base/torch_.*')
 failed=0
 while IFS=: read -r file line text; do

@@ -111,7 +111,8 @@ static void start_sums(void *step, int64_t begin, int64_t end) {
     while (s->sent < end) {
         int64_t next = s->sent + BUCKET < p->trainable ? s->sent + BUCKET : p->trainable;
         if (next > end) return;
-        lam_status status = s->nccl->start_sum_f32(p->device_gradients + s->sent, next - s->sent);
+        lam_status status = s->nccl->start_sum_f32(p->device_gradients + s->sent, next - s->sent,
+                                                   lam_backend_stream(s->o.backend));
         if (s->sent_status == LAM_OK) s->sent_status = status;
         s->sent = next;
     }
@@ -130,8 +131,8 @@ static lam_status work(lam_device_step *s, int64_t k, bool first, bool last) {
     if (!last) return LAM_OK;
     if (s->nccl) {
         LAM_TRY(s->sent_status);
-        LAM_TRY(s->nccl->start_sum_f64(s->updates->loss(s->update), 1));
-        LAM_TRY(s->nccl->wait());
+        LAM_TRY(s->nccl->start_sum_f64(s->updates->loss(s->update), 1, lam_backend_stream(s->o.backend)));
+        LAM_TRY(s->nccl->wait(lam_backend_stream(s->o.backend)));
     }
     return s->updates->enqueue(s->update);
 }

@@ -120,6 +120,8 @@ lam_status await(int slot) {
     return LAM_OK;
 }
 
+void *stream(void) { return the.current; }
+
 /* ---- errors ---- */
 
 lam_status synchronise(void) {
@@ -353,6 +355,7 @@ extern "C" lam_status lam_cuda_open(const lam_backend **out, int device) {
     backend.recorded = recorded;
     backend.replay = replay;
     backend.forget = forget;
+    backend.stream = stream;
     backend.mark = mark;
     backend.reached = reached;
     backend.await = await;
