@@ -12,7 +12,7 @@ for source in "$root"/model/cuda/*.cu; do
   grep -q "Compiling entry" "${found[0]}" || continue
   header=$source
   case $name in attention*) header=$root/model/cuda/attention.cuh ;; esac
-  limit=$(awk '/\*\// { exit } { print }' "$header" | tr '\n' ' ' | sed 's/ \* / /g' |
+  limit=$(awk '{ print } /\*\// { exit }' "$header" | tr '\n' ' ' | sed 's/ \* / /g' |
     grep -oiE "at most [0-9]+ +registers|registers +at most [0-9]+" | grep -oE "[0-9]+" | sort -n | tail -1 || true)
   [ -n "$limit" ] || { echo "$name: its header does not say how many registers its kernels take at most"; failed=1; limit=255; }
   out=$(awk -v file="$name" -v limit="$limit" '

@@ -83,20 +83,21 @@ static void fill_inputs(const lam_bench_network *n) {
     }
 }
 
-static lam_status open_device(lam_bench_network *n) {
+static lam_status open_device(lam_bench_network *n, bool autotune) {
     if (n->backend == lam_backend_cpu()) return LAM_OK;
     lam_device_step_options options = {.backend = n->backend,
                                        .parameters = n->parameters,
                                        .graphs = &n->graph,
                                        .io = &n->io,
                                        .graph_count = 1,
-                                       .optimizer = n->optimizer.optimizer};
+                                       .optimizer = n->optimizer.optimizer,
+                                       .autotune = autotune};
     LAM_TRY(lam_device_step_open(&n->device, &options));
     return lam_device_step_push(n->device, n->optimizer.arena, NULL, 0, 0, 0);
 }
 
-lam_status lam_bench_network_open(lam_bench_network *n, const lam_backend *backend, const char *name, int64_t batch,
-                                  lam_dtype activation, lam_recompute recompute, double drop_path) {
+lam_status lam_bench_network_open(lam_bench_network *n, const lam_backend *backend, bool autotune, const char *name,
+                                  int64_t batch, lam_dtype activation, lam_recompute recompute, double drop_path) {
     *n = (lam_bench_network){.batch = batch, .backend = backend};
     LAM_TRY(lam_bench_model(name, &n->model));
     n->model.drop_path = drop_path;
@@ -113,7 +114,7 @@ lam_status lam_bench_network_open(lam_bench_network *n, const lam_backend *backe
     LAM_TRY(lam_graph_differentiate(n->graph, n->io.loss));
     LAM_TRY(lam_graph_plan(n->graph));
     fill_inputs(n);
-    return open_device(n);
+    return open_device(n, autotune);
 }
 
 void lam_bench_network_close(lam_bench_network *n) {

@@ -1,7 +1,7 @@
 /* What benchmarks of a training step run: a network by a short name, on pixels drawn at random, with its optimiser.
  *
  *     lam_bench_network n;
- *     LAM_TRY_GOTO(lam_bench_network_open(&n, lam_backend_cpu(), "s16", 8, LAM_F32, LAM_RECOMPUTE_NONE, 0), done);
+ *     LAM_TRY_GOTO(lam_bench_network_open(&n, lam_backend_cpu(), false, "s16", 8, LAM_F32, LAM_RECOMPUTE_NONE, 0), done);
  *     LAM_TRY_GOTO(lam_bench_network_step(&n), done);
  *     done: lam_bench_network_close(&n);                       // also after a failure to open */
 #ifndef LAMELLA_TRAIN_BENCH_NETWORK_H
@@ -35,8 +35,8 @@ typedef struct lam_bench_network {
  * 8 deep with 16 heads. LAM_ERROR_USAGE where there is no such name. */
 lam_status lam_bench_model(const char *name, lam_mae_config *model);
 
-lam_status lam_bench_network_open(lam_bench_network *network, const lam_backend *backend, const char *name,
-                                  int64_t batch, lam_dtype activation, lam_recompute recompute, double drop_path);
+lam_status lam_bench_network_open(lam_bench_network *network, const lam_backend *backend, bool autotune,
+                                  const char *name, int64_t batch, lam_dtype activation, lam_recompute recompute, double drop_path);
 void lam_bench_network_close(lam_bench_network *network);
 /* Forward, backward, AdamW, one step after another; seconds [steps]: what each took. On a device a step is given to it before
  * the one before has been waited for. */

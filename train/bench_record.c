@@ -98,7 +98,7 @@ static lam_status measure(measurement *m) {
     const lam_bench_settings *s = m->settings;
     LAM_TRY(lam_alloc_array((void **)&m->seconds, s->steps, sizeof *m->seconds));
     LAM_TRY(lam_alloc_array((void **)&m->by_operation, MOST_OPERATIONS * s->steps, sizeof *m->by_operation));
-    LAM_TRY(lam_bench_network_open(&m->network, s->backend, s->model, s->batch, s->bf16 ? LAM_BF16 : LAM_F32,
+    LAM_TRY(lam_bench_network_open(&m->network, s->backend, s->autotune, s->model, s->batch, s->bf16 ? LAM_BF16 : LAM_F32,
                                    lam_bench_recompute(s->recompute), s->drop_path));
     LAM_TRY(lam_bench_network_steps(&m->network, 1, m->seconds)); /* caches and code are warm after it */
     m->peak = lam_peak_mebibytes();

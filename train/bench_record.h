@@ -23,6 +23,7 @@ extern "C" {
 
 typedef struct lam_bench_settings {
     const lam_backend *backend;
+    bool autotune;
     const char *model; /* lam_bench_model */
     int64_t batch, steps;
     bool bf16;

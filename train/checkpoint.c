@@ -247,10 +247,11 @@ static lam_status check_file(const char *folder, const char *name, uint64_t expe
 
 static lam_status check_folder(const char *folder, int64_t step) {
     char *path = NULL;
-    lam_run_state state;
+    lam_run_state state = {0};
     lam_state_hashes hashes;
     LAM_TRY(lam_path_join(&path, folder, "state.json"));
     lam_status status = lam_run_state_read(path, step, &state, &hashes);
+    lam_free(state.plans);
     lam_free(path);
     LAM_TRY(status);
     LAM_TRY(check_file(folder, "model.safetensors", hashes.model));

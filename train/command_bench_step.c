@@ -114,7 +114,10 @@ static lam_status bench_step(const lam_arguments *a) {
         lam_json_free(record);
         return status;
     }
-    LAM_TRY(lam_device_open(a, 0, &settings.backend));
+    lam_device device;
+    LAM_TRY(lam_device_open(a, 0, &device));
+    settings.backend = device.backend;
+    settings.autotune = device.autotune;
     if (to) LAM_TRY_GOTO(lam_require_new_file(to, lam_option_force(a)), done);
     if (against) LAM_TRY_GOTO(lam_bench_read(against, &settings, &before), done);
     LAM_TRY_GOTO(lam_bench_measure(&settings, &record), done);
@@ -142,6 +145,7 @@ static const lam_option options[] = {
     {"recompute", LAM_OPTION_CHOICE, "none|norm_gelu|block", "none",
      "what the backward pass computes again instead of keeping it", .required = false},
     LAM_DEVICE_OPTION,
+    LAM_AUTOTUNE_OPTION,
     {"estimate", LAM_OPTION_FLAG, NULL, NULL,
      "what the step should take on an H200, from the graph alone: needs no GPU, measures nothing", .required = false},
     {"steps", LAM_OPTION_INT, "N", "5", "that are timed; medians count", .minimum = 1, .maximum = 100000},

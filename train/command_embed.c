@@ -175,7 +175,7 @@ done:
 
 static lam_status open_all(const lam_arguments *a, int local_rank, lam_shards **shards, source *s,
                            lam_embedder *e, lam_crop **crops, int64_t *count) {
-    const lam_backend *backend = lam_backend_cpu();
+    lam_device on = {lam_backend_cpu(), false};
     const char *pool_name = lam_option_text(a, "pool");
     lam_pool pool = !strcmp(pool_name, "cls")       ? LAM_POOL_CLS
                     : !strcmp(pool_name, "channel") ? LAM_POOL_CHANNEL
@@ -194,11 +194,11 @@ static lam_status open_all(const lam_arguments *a, int local_rank, lam_shards **
                            crops, count));
     if (s->network) {
         char device[160];
-        LAM_TRY(lam_device_open(a, local_rank, &backend));
-        lam_device_describe(backend, device, sizeof device);
+        LAM_TRY(lam_device_open(a, local_rank, &on));
+        lam_device_describe(on.backend, device, sizeof device);
         lam_log_info("embedding on %s", device);
     }
-    return lam_embedder_open(e, *shards, s->network, backend, s->handmade, size, block, pool,
+    return lam_embedder_open(e, *shards, s->network, on.backend, s->handmade, size, block, pool,
                              lam_option_int(a, "batch"), lam_option_int(a, "views"),
                              lam_option_flag(a, "strict"));
 }

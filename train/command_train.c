@@ -272,10 +272,10 @@ static lam_status run(const lam_arguments *a) {
     if (status == LAM_OK && lam_dist_rank(dist) == 0)
         status = lam_run_look(lam_config_text(config, "train.out"), &start);
     status = lam_dist_agree(dist, status);
-    const lam_backend *backend = lam_backend_cpu();
-    if (status == LAM_OK) status = lam_dist_agree(dist, lam_device_open(a, lam_dist_local_rank(dist), &backend));
+    lam_device device = {0};
+    if (status == LAM_OK) status = lam_dist_agree(dist, lam_device_open(a, lam_dist_local_rank(dist), &device));
     if (status == LAM_OK) {
-        status = lam_trainer_open(&trainer, dist, backend, config, !start.resume);
+        status = lam_trainer_open(&trainer, dist, &device, config, !start.resume);
         if (status == LAM_OK) {
             status = train(&trainer, &start, lam_option_json(a));
             lam_trainer_close(&trainer);
@@ -295,6 +295,7 @@ static const lam_option options[] = {
      .kind = LAM_OPTION_FLAG,
      .help = "as --resume, but refuse where the resume would not be bit-exact"},
     LAM_DEVICE_OPTION,
+    LAM_AUTOTUNE_OPTION,
     {.name = "help-config", .kind = LAM_OPTION_FLAG, .help = "print every key of the configuration and end"},
     {.name = NULL}};
 

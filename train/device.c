@@ -14,13 +14,20 @@ static bool may_have_gpu(void) {
     return (module && *module) || access("/dev/nvidiactl", F_OK) == 0 || access("/dev/dxg", F_OK) == 0;
 }
 
-lam_status lam_device_open(const lam_arguments *a, int local_rank, const lam_backend **backend) {
-    const char *name = lam_option_text(a, "device");
+static lam_status choose(const char *name, int local_rank, const lam_backend **backend) {
     if (name) return lam_backend_open(backend, name, local_rank);
     *backend = lam_backend_cpu();
     if (!may_have_gpu() || lam_backend_open(backend, "cuda", local_rank) == LAM_OK) return LAM_OK;
     lam_log_info("computing on the CPU: %s", lam_last_error());
     *backend = lam_backend_cpu();
+    return LAM_OK;
+}
+
+lam_status lam_device_open(const lam_arguments *a, int local_rank, lam_device *device) {
+    *device = (lam_device){.autotune = lam_option_given(a, "autotune")};
+    LAM_TRY(choose(lam_option_text(a, "device"), local_rank, &device->backend));
+    LAM_REQUIRE(!device->autotune || device->backend != lam_backend_cpu(), LAM_ERROR_USAGE,
+                "--autotune is for a GPU; add --device cuda");
     return LAM_OK;
 }
 

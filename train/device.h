@@ -13,10 +13,18 @@ extern "C" {
 /* clang-format off */
 #define LAM_DEVICE_OPTION {"device", LAM_OPTION_CHOICE, "cpu|cuda", NULL, \
     "where to compute; without it cuda where a GPU can be used", .required = false}
+#define LAM_AUTOTUNE_OPTION {"autotune", LAM_OPTION_FLAG, NULL, NULL, \
+    "on a GPU: time the algorithms of each matrix product at the start and take the fastest", .required = false}
+
 /* clang-format on */
 
+typedef struct lam_device {
+    const lam_backend *backend;
+    bool autotune;
+} lam_device;
+
 /* local_rank: which GPU of the host. Asked for and not there: the error of lam_backend_open. */
-lam_status lam_device_open(const lam_arguments *arguments, int local_rank, const lam_backend **backend);
+lam_status lam_device_open(const lam_arguments *arguments, int local_rank, lam_device *device);
 /* "cpu, avx512, 2 threads" or "cuda, NVIDIA H200, CUDA 13.0". */
 void lam_device_describe(const lam_backend *backend, char *text, size_t size);
 

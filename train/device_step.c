@@ -5,6 +5,7 @@
 
 #include "base/memory.h"
 #include "dist/nccl.h"
+#include "model/cuda/products.h"
 
 enum { UNDER_WAY = 2, BUCKET = 1 << 22 };
 
@@ -12,6 +13,7 @@ struct lam_device_step {
     lam_device_step_options o;
     const lam_cuda_updates *updates;
     const lam_nccl *nccl; /* NULL: one rank */
+    const lam_cuda_products *products;
     lam_cuda_update *update;
     lam_recording *recording[LAM_MASK_LEVELS][2][2]; /* of a graph; not the first, the first; not the last, the last */
     lam_cuda_update_outcome *outcomes;                /* pinned, [UNDER_WAY] */
@@ -55,6 +57,11 @@ static lam_status open(lam_device_step *s) {
     lam_cuda_update_options options = update_options(&s->o);
     s->updates = updates_of(s->o.backend);
     LAM_REQUIRE(s->updates, LAM_ERROR_INTERNAL, "%s has no updates", lam_backend_name(s->o.backend));
+    lam_cuda_products_function *products =
+        (lam_cuda_products_function *)(uintptr_t)lam_backend_function(s->o.backend, "lam_cuda_products_get");
+    LAM_REQUIRE(products, LAM_ERROR_INTERNAL, "%s has no products", lam_backend_name(s->o.backend));
+    s->products = products();
+    s->products->autotune(s->o.autotune);
     LAM_TRY(s->updates->open(&s->update, &options));
     LAM_TRY(lam_backend_allocate_pinned(s->o.backend, (void **)&s->outcomes, UNDER_WAY * sizeof *s->outcomes));
     return open_collectives(s);
@@ -101,6 +108,17 @@ lam_status lam_device_step_pull(lam_device_step *s, float *const *arenas, float 
 
 const char *lam_device_step_collectives(const lam_device_step *s) { return s->nccl ? s->nccl->library() : ""; }
 
+lam_status lam_device_step_plans(const lam_device_step *s, char **text) {
+    *text = NULL;
+    int64_t count = s->products->plans_write(text);
+    LAM_REQUIRE(count >= 0, LAM_ERROR_MEMORY, "no memory for the plans of products");
+    return LAM_OK;
+}
+
+lam_status lam_device_step_use_plans(lam_device_step *s, const char *text) {
+    return s->products->plans_read(text) >= 0 ? LAM_OK : LAM_ERROR_FORMAT;
+}
+
 /* ---- a step ---- */
 
 /* In ranges of fixed bounds: every rank starts the same ones in the same order. */
@@ -137,6 +155,16 @@ static lam_status work(lam_device_step *s, int64_t k, bool first, bool last) {
     return s->updates->enqueue(s->update);
 }
 
+/* Nothing can be timed while it is recorded: the products of graph k are planned by a pass whose results nobody reads. */
+static lam_status plan_products(lam_device_step *s, int64_t k) {
+    lam_graph *graph = s->o.graphs[k];
+    lam_graph_hold_weights(graph, true); /* the host's may be old */
+    lam_status status = lam_graph_forward(graph);
+    if (status == LAM_OK) status = lam_graph_backward(graph);
+    lam_graph_hold_weights(graph, false);
+    return status;
+}
+
 static lam_status record(lam_device_step *s, int64_t k, bool first, bool last) {
     lam_graph *graph = s->o.graphs[k];
     lam_recording *made = NULL;
@@ -159,7 +187,10 @@ lam_status lam_device_step_give(lam_device_step *s, int64_t k, bool first, bool 
                                 const lam_cuda_update_input *terms) {
     int64_t slot = s->given % UNDER_WAY;
     LAM_REQUIRE(s->given - s->asked < UNDER_WAY, LAM_ERROR_INTERNAL, "too many steps are under way");
-    if (!s->recording[k][first][last]) LAM_TRY(record(s, k, first, last));
+    if (!s->recording[k][first][last]) {
+        if (s->o.autotune && first) LAM_TRY(plan_products(s, k));
+        LAM_TRY(record(s, k, first, last));
+    }
     LAM_TRY(lam_graph_send(s->o.graphs[k]));
     if (first) s->updates->set(s->update, terms);
     LAM_TRY(lam_backend_replay(s->o.backend, s->recording[k][first][last]));

@@ -34,6 +34,7 @@ typedef struct lam_device_step_options {
     bool average;
     const lam_cuda_range *held;
     int64_t held_count;
+    bool autotune; /* algorithms of products are timed before the first step of a graph */
 } lam_device_step_options;
 
 /* Collective where there are several ranks. */
@@ -45,6 +46,10 @@ lam_status lam_device_step_push(lam_device_step *step, float *const *arenas, con
                                 int64_t skipped, int64_t skipped_in_row);
 /* Waits for what was given. */
 lam_status lam_device_step_pull(lam_device_step *step, float *const *arenas, float *average);
+/* Which algorithms the products take, as text for a checkpoint (caller frees; NULL: nothing chosen yet), and back, before the
+ * first step is given: what another GPU or library wrote is not used. */
+lam_status lam_device_step_plans(const lam_device_step *step, char **text);
+lam_status lam_device_step_use_plans(lam_device_step *step, const char *text);
 /* terms: read with `first`. */
 lam_status lam_device_step_give(lam_device_step *step, int64_t graph, bool first, bool last,
                                 const lam_cuda_update_input *terms);

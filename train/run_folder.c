@@ -203,7 +203,7 @@ static lam_status explain(lam_trainer *t, lam_status unread) {
 static lam_status read_checkpoint(lam_trainer *t, const lam_start *start, int64_t *found) {
     const char *run = t->settings->out;
     char *folder = NULL, differences[2048] = "";
-    lam_run_state before;
+    lam_run_state before = {0};
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_checkpoint_find(run, &folder), done);
     if (!folder) {
@@ -231,11 +231,25 @@ static lam_status read_checkpoint(lam_trainer *t, const lam_start *start, int64_
     t->state.skipped_in_row = before.skipped_in_row;
     t->state.damaged_samples = before.damaged_samples;
     t->state.metrics_bytes = before.metrics_bytes;
+    t->state.plans = before.plans;
+    before.plans = NULL;
     lam_log_info("resumed from %s", folder);
     *found = 1;
 done:
     lam_free(folder);
+    lam_free(before.plans);
     return status;
+}
+
+/* All ranks take the algorithms of products that rank 0 found in the checkpoint. */
+static lam_status share_plans(lam_trainer *t) {
+    int64_t size = t->rank == 0 && t->device && t->state.plans ? (int64_t)strlen(t->state.plans) + 1 : 0;
+    LAM_TRY(lam_dist_broadcast(t->dist, &size, sizeof size, 0));
+    if (size == 0) return LAM_OK;
+    lam_status status = t->rank == 0 ? LAM_OK : lam_alloc((void **)&t->state.plans, (size_t)size);
+    LAM_TRY(lam_dist_agree(t->dist, status));
+    LAM_TRY(lam_dist_broadcast(t->dist, t->state.plans, (size_t)size, 0));
+    return t->device ? lam_device_step_use_plans(t->device, t->state.plans) : LAM_OK;
 }
 
 static lam_status share_checkpoint(lam_trainer *t) {
@@ -249,7 +263,7 @@ static lam_status share_checkpoint(lam_trainer *t) {
     for (int k = 0; k < t->optimizer.optimizer->arenas; k++)
         LAM_TRY(lam_dist_broadcast(t->dist, t->optimizer.arena[k], arena_bytes, 0));
     if (t->average) LAM_TRY(lam_dist_broadcast(t->dist, t->average, arena_bytes, 0));
-    return LAM_OK;
+    return lam_dist_agree(t->dist, share_plans(t));
 }
 
 static lam_status write_first_line(const lam_trainer *t, const lam_start *start, double limit,
@@ -375,11 +389,14 @@ lam_status lam_run_checkpoint(lam_trainer *t, lam_metrics *metrics) {
         const char *run = t->settings->out;
         status = lam_metrics_sync(metrics, &state.metrics_bytes);
         if (status == LAM_OK) status = lam_trainer_pull(t);
+        state.plans = NULL;
+        if (status == LAM_OK && t->device) status = lam_device_step_plans(t->device, &state.plans);
         if (status == LAM_OK)
             status = lam_checkpoint_write(run, t->network, &t->optimizer, t->average, &state,
                                           state.step / t->steps_per_epoch);
         if (status == LAM_OK)
             status = lam_checkpoint_prune(run, state.step, t->settings->keep_last, t->settings->keep_every);
+        lam_free(state.plans);
     }
     t->saved = t->state.step;
     return lam_dist_agree(t->dist, status);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/memory.h"
 #include "base/sealed.h"
 
 static void set_hash(lam_json *json, const char *key, uint64_t hash) {
@@ -28,6 +29,7 @@ lam_status lam_run_state_write(const char *path, const lam_run_state *s, int64_t
     lam_json_set_text(json, "isa", s->isa);
     lam_json_set_text(json, "mpi", s->mpi);
     lam_json_set_text(json, "gemm", s->gemm);
+    if (s->plans) lam_json_set_text(json, "product_plans", s->plans);
     lam_json_set_text(json, "version", s->version);
     set_hash(json, "shards", s->shards_hash);
     lam_json_set_int(json, "metrics_bytes", s->metrics_bytes);
@@ -87,6 +89,8 @@ static lam_status get_all(const lam_json *json, const char *path, lam_run_state 
     hashes->has_ema = lam_json_get(json, "ema.safetensors") != NULL;
     hashes->ema = 0;
     if (hashes->has_ema) LAM_TRY(get_hash(json, path, "ema.safetensors", &hashes->ema));
+    const char *plans = lam_json_text(lam_json_get(json, "product_plans"), NULL);
+    if (plans) LAM_TRY(lam_text_copy(&s->plans, plans));
     s->seed = (uint64_t)seed;
     s->world_size = (int)world_size;
     s->threads = (int)threads;
@@ -102,8 +106,12 @@ lam_status lam_run_state_read(const char *path, int64_t step, lam_run_state *s, 
     LAM_TRY(lam_sealed_read(&json, path));
     lam_status status = get_all(json, path, s, hashes);
     lam_json_free(json);
-    LAM_TRY(status);
-    LAM_REQUIRE(step < 0 || s->step == step, LAM_ERROR_FORMAT,
-                "%s: says step %" PRId64 ", its folder is that of step %" PRId64, path, s->step, step);
-    return LAM_OK;
+    if (status == LAM_OK && step >= 0 && s->step != step)
+        status = lam_fail(LAM_ERROR_FORMAT, __FILE__, __LINE__,
+                          "%s: says step %" PRId64 ", its folder is that of step %" PRId64, path, s->step, step);
+    if (status != LAM_OK) {
+        lam_free(s->plans);
+        s->plans = NULL;
+    }
+    return status;
 }

@@ -21,6 +21,7 @@ typedef struct lam_run_state {
     uint64_t seed, shards_hash;
     int world_size, threads;
     char isa[16], mpi[128], gemm[64], version[32]; /* gemm: the library of the matrix products */
+    char *plans; /* of a GPU: which algorithms its products take (model/cuda/products.h); NULL: none. Freed by who read it */
 } lam_run_state;
 
 /* xxh64 of the files of the checkpoint. */

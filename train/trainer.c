@@ -138,7 +138,8 @@ static lam_status open_device(lam_trainer *t) {
                                        .optimizer = s->optimizer,
                                        .average = t->average != NULL,
                                        .held = held,
-                                       .held_count = held_count};
+                                       .held_count = held_count,
+                                       .autotune = t->autotune};
     lam_status status = lam_device_step_open(&t->device, &options);
     lam_free(held);
     return status;
@@ -187,11 +188,12 @@ static lam_status open_all(lam_trainer *t) {
     return LAM_OK;
 }
 
-lam_status lam_trainer_open(lam_trainer *t, lam_dist *dist, const lam_backend *backend, lam_config *config,
+lam_status lam_trainer_open(lam_trainer *t, lam_dist *dist, const lam_device *device, lam_config *config,
                             bool fresh) {
     memset(t, 0, sizeof *t);
     t->dist = dist;
-    t->backend = backend;
+    t->backend = device->backend;
+    t->autotune = device->autotune;
     t->rank = lam_dist_rank(dist);
     t->world_size = lam_dist_world_size(dist);
     lam_status status = lam_isa_select();
@@ -217,6 +219,7 @@ void lam_trainer_close(lam_trainer *t) {
     lam_loader_close(&t->loader);
     lam_loader_close(&t->validation);
     lam_device_step_close(&t->device);
+    lam_free(t->state.plans);
     lam_graphs_close(&t->graphs);
     lam_feeder_free(&t->feeder);
     lam_split_free(&t->split);

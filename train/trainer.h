@@ -12,6 +12,7 @@
 #include "data/loader.h"
 #include "dist/dist.h"
 #include "train/checkpoint.h"
+#include "train/device.h"
 #include "train/device_step.h"
 #include "train/graphs.h"
 #include "train/metrics.h"
@@ -25,6 +26,7 @@ extern "C" {
 typedef struct lam_trainer {
     lam_dist *dist; /* borrowed */
     const lam_backend *backend;
+    bool autotune;
     int rank, world_size;
     lam_shards *shards; /* owned, as everything below */
     lam_network *network;
@@ -56,7 +58,7 @@ typedef struct lam_trainer {
 
 /* Takes over `config` in every case. fresh: train.init is going to be read, so it is looked at before memory is planned; a run
  * that is resumed may do without it. */
-lam_status lam_trainer_open(lam_trainer *trainer, lam_dist *dist, const lam_backend *backend, lam_config *config,
+lam_status lam_trainer_open(lam_trainer *trainer, lam_dist *dist, const lam_device *device, lam_config *config,
                             bool fresh);
 void lam_trainer_close(lam_trainer *trainer);
 /* Of the rule's arenas and of the average of weights. */

@@ -99,10 +99,9 @@ lam_status sent(void) {
     return LAM_OK;
 }
 
-void set_step(int64_t step) {
-    /* From pageable memory: the value is taken before the call returns. */
-    lam_cuda_launched(cudaMemcpyAsync(the.step, &step, sizeof step, cudaMemcpyHostToDevice, the.stream), "step");
-}
+/* As an argument: a copy from memory that is not pinned may wait for the stream. */
+__global__ void set_number(int64_t *to, int64_t value) { *to = value; }
+void set_step(int64_t step) { LAM_LAUNCH((set_number), 1, 1, 0, the.stream, the.step, step); }
 
 lam_status mark(int slot) {
     TRY_CUDA(cudaEventRecord(the.marks[slot], the.stream));

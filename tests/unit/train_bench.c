@@ -63,7 +63,7 @@ static void models(void **state) {
 static void check_products(const char *name, lam_dtype type, double tokens, double kept, double length) {
     lam_bench_network n;
     lam_gemm_limit limit;
-    ok(lam_bench_network_open(&n, lam_backend_cpu(), name, 1, type, LAM_RECOMPUTE_NONE, 0));
+    ok(lam_bench_network_open(&n, lam_backend_cpu(), false, name, 1, type, LAM_RECOMPUTE_NONE, 0));
     ok(lam_gemm_limit_measure(n.graph, 1, 0.001, &limit));
     double width = 192, decoder = 512;
     double queries = 7 * (tokens + 1) + tokens - kept; /* of the last block the hidden tokens alone */
@@ -107,7 +107,7 @@ static void bytes(void **state) {
     (void)state;
     lam_bench_network n;
     lam_op_time times[64];
-    ok(lam_bench_network_open(&n, lam_backend_cpu(), "t32", 2, LAM_F32, LAM_RECOMPUTE_NORM_GELU, 0));
+    ok(lam_bench_network_open(&n, lam_backend_cpu(), false, "t32", 2, LAM_F32, LAM_RECOMPUTE_NORM_GELU, 0));
     lam_graph_profile(n.graph, true);
     double seconds;
     ok(lam_bench_network_steps(&n, 1, &seconds));
