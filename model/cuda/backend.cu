@@ -1,7 +1,7 @@
 /* The CUDA backend: memory, streams, errors, and the tables of kernels and operations (model/internal.h, lam_backend).
  *
  * One process drives one device. Work goes to one stream; what is sent from pinned memory has a stream of its own, so that the
- * inputs of the next step arrive behind the running one. */
+ * inputs of the next step arrive behind the running one. Its kernels set single numbers: one thread, at most 32 registers. */
 #include <string.h>
 
 #include <cstdio>

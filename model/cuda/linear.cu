@@ -12,7 +12,7 @@
  *
  * Of the kernels here, `prepare` is bound by bytes (4 read, 2 written an element; 40 registers, no shared memory), with random
  * rounding by the Philox rounds (about 100 integer operations for 8 elements); scale_rows_backward by bytes (16 an element; 256
- * threads a row, 32 bytes of shared memory, 32 registers). */
+ * threads a row, 32 bytes of shared memory); at most 48 registers. */
 #include <string.h>
 
 #include "base/rng.h"

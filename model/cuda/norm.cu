@@ -3,8 +3,8 @@
  * Bound by bytes, each read or written once: forward x, r, s, y (4 a element and storage byte; 2 without r); backward s, dy,
  * ds, dx, dr (5; 3 without the sum), and two rows of float32 partial sums for each block of rows.
  *
- * Forward: a warp a row, 4 rows a block, the row in registers: up to 64 floats a lane, so widths to 2,048, odd ones to 512; at
- * most 128 registers, 168 for float32 rows over 1,024. Mean first, then squares about it: no cancellation (Chan, Golub & LeVeque
+ * Forward: a warp a row, 4 rows a block, the row in registers: up to 64 floats a lane, so widths to 2,048, odd ones to 512; 128
+ * registers, for float32 rows over 1,024 at most 168 registers. Mean first, then squares about it: no cancellation (Chan, Golub & LeVeque
  * 1983). Wider rows: a block of 256 threads a row, which is read again from the caches; at most 128 registers.
  * Backward: a block has all columns of 8 rows and more, a thread 16 bytes of each row and the sums of its columns in registers;
  * ROWS rows at once pay one barrier and keep enough loads under way. Up to 256 threads and 128 registers, or 1,024 and 64; 2
