@@ -115,7 +115,7 @@ static lam_status bench_step(const lam_arguments *a) {
         return status;
     }
     lam_device device;
-    LAM_TRY(lam_device_open(a, 0, &device));
+    LAM_TRY(lam_device_open_to_train(a, 0, &device));
     settings.backend = device.backend;
     settings.autotune = device.autotune;
     if (to) LAM_TRY_GOTO(lam_require_new_file(to, lam_option_force(a)), done);

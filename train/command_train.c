@@ -273,7 +273,7 @@ static lam_status run(const lam_arguments *a) {
         status = lam_run_look(lam_config_text(config, "train.out"), &start);
     status = lam_dist_agree(dist, status);
     lam_device device = {0};
-    if (status == LAM_OK) status = lam_dist_agree(dist, lam_device_open(a, lam_dist_local_rank(dist), &device));
+    if (status == LAM_OK) status = lam_dist_agree(dist, lam_device_open_to_train(a, lam_dist_local_rank(dist), &device));
     if (status == LAM_OK) {
         status = lam_trainer_open(&trainer, dist, &device, config, !start.resume);
         if (status == LAM_OK) {

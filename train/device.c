@@ -24,8 +24,13 @@ static lam_status choose(const char *name, int local_rank, const lam_backend **b
 }
 
 lam_status lam_device_open(const lam_arguments *a, int local_rank, lam_device *device) {
-    *device = (lam_device){.autotune = lam_option_given(a, "autotune")};
-    LAM_TRY(choose(lam_option_text(a, "device"), local_rank, &device->backend));
+    *device = (lam_device){0};
+    return choose(lam_option_text(a, "device"), local_rank, &device->backend);
+}
+
+lam_status lam_device_open_to_train(const lam_arguments *a, int local_rank, lam_device *device) {
+    LAM_TRY(lam_device_open(a, local_rank, device));
+    device->autotune = lam_option_flag(a, "autotune");
     LAM_REQUIRE(!device->autotune || device->backend != lam_backend_cpu(), LAM_ERROR_USAGE,
                 "--autotune is for a GPU; add --device cuda");
     return LAM_OK;

@@ -25,6 +25,8 @@ typedef struct lam_device {
 
 /* local_rank: which GPU of the host. Asked for and not there: the error of lam_backend_open. */
 lam_status lam_device_open(const lam_arguments *arguments, int local_rank, lam_device *device);
+/* For commands with LAM_AUTOTUNE_OPTION; LAM_ERROR_USAGE where it is asked of the CPU. */
+lam_status lam_device_open_to_train(const lam_arguments *arguments, int local_rank, lam_device *device);
 /* "cpu, avx512, 2 threads" or "cuda, NVIDIA H200, CUDA 13.0". */
 void lam_device_describe(const lam_backend *backend, char *text, size_t size);
 

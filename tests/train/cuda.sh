@@ -45,6 +45,16 @@ done
 train whole cuda train.checkpoint_every=2
 same_bits whole killed "killed and resumed has the same bits"
 
+# The algorithms of products are kept, and a resumed run takes those that it began with.
+train tuned cuda --autotune train.checkpoint_every=7
+grep -q '"product_plans"' tuned/checkpoints/step_00000007/state.json || fail "state.json holds no plans of products"
+cp -r tuned halfway
+rm -r halfway/checkpoints/step_00000014
+printf step_00000007 > halfway/checkpoints/latest
+train halfway cuda --resume train.checkpoint_every=7
+same_bits tuned halfway "resumed with the algorithms of its checkpoint"
+close cuda tuned 2e-5 "algorithms chosen by time"
+
 # Everything that varies: kept samples of stochastic depth in buckets of rows, micro-batches, levels of the mask ratio,
 # recomputation, types, rules, averages.
 vary() { # bound, what, options...
@@ -89,6 +99,7 @@ no 1 "there is no /nowhere.so" env LAMELLA_CUDA_MODULE=/nowhere.so "$lamella" tr
 no 1 "no GPU can be used here" env LAMELLA_EMULATION_LACKS=device "$lamella" train tiny.yaml train.out=x --device cuda
 no 1 "driver" env LAMELLA_EMULATION_LACKS=driver "$lamella" train tiny.yaml train.out=x --device cuda
 no 1 "has no kernels for" env LAMELLA_EMULATION_LACKS=kernels "$lamella" train tiny.yaml train.out=x --device cuda
+no 2 "autotune is for a GPU" "$lamella" train tiny.yaml train.out=x --device cpu --autotune
 no 2 "cpu or cuda\|cpu|cuda" "$lamella" train tiny.yaml train.out=x --device gpu
 no 1 "MiB are asked for" env LAMELLA_EMULATION_MEMORY=1000000 "$lamella" train tiny.yaml train.out=x --device cuda
 no 1 "train.micro_batch=[1-9][0-9]* fits" env LAMELLA_EMULATION_MEMORY=37000000 "$lamella" train tiny.yaml train.out=x \
