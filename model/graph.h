@@ -83,7 +83,8 @@ void lam_tensor_read(const lam_tensor *tensor, float *values);
 void lam_tensor_read_gradient(const lam_tensor *tensor, float *values);
 
 /* What the backward pass recomputes instead of keeping: nothing; outputs of LayerNorm and GELU; whole blocks from what
- * enters them. The results have the same bits. */
+ * enters them. The results have the same bits; but with BF16 on CUDA a recomputed GELU is that of its rounded argument
+ * (model/cuda/linear.cu). */
 typedef enum lam_recompute { LAM_RECOMPUTE_NONE, LAM_RECOMPUTE_NORM_GELU, LAM_RECOMPUTE_BLOCK } lam_recompute;
 void lam_graph_set_recompute(lam_graph *graph, lam_recompute what);
 /* What is built between these two calls is one block. */

@@ -95,7 +95,8 @@ __global__ void __launch_bounds__(threads)
 
 constexpr int lanes = 32, sum_rows = threads / lanes, most_parts = 64;
 
-/* partial[part][column] = the sum over the part's rows; eight rows at a time, folded in the order of the rows' number modulo 8. */
+/* partial[part][column] = the sum over the part's rows; eight rows at a time, folded in the order of the rows' number modulo
+ * 8. */
 template <typename T>
 __global__ void __launch_bounds__(threads)
     column_sums(const T *a, int64_t rows, int64_t columns, int64_t lda, int64_t rows_a_part, float *partial) {

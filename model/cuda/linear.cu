@@ -1,18 +1,19 @@
-/* linear, linear_qkv, linear_kv, linear_gelu, parallel_projection on products.cu; inputs and rules as in model/ops/linear.c and
- * model/ops/parallel.c.
+/* linear, linear_qkv, linear_kv, linear_gelu, parallel_projection on products.cu; inputs and rules as in model/ops/linear.c
+ * and model/ops/parallel.c.
  *
- * bfloat16: the float32 weights of all parts are rounded into one matrix [sum of out, in] by one kernel, which forward and dx read
- * alike, with the biases side by side behind it, in bfloat16 because cuBLASLt wants them of the result's type. float32 multiplies
- * the weights where they are, in as few products as they lie in stretches of memory (one where they are rows of one parameter).
+ * bfloat16: the float32 weights of all parts are rounded into one matrix [sum of out, in] by one kernel, which forward and dx
+ * read alike, with the biases side by side behind it, in bfloat16 because cuBLASLt wants them of the result's type. float32
+ * multiplies the weights where they are, in as few products as they lie in stretches of memory (one where they are rows of
+ * one parameter).
  *
- * linear_gelu keeps h, never gelu'(h). In bfloat16 its y is made from h before h is rounded where the GELU is fused, so that what
- * is recomputed from h (lam_graph_set_recompute) differs from what forward saw by the rounding of h; in float32 the bits are the
- * same. Where a linear map alone takes y, dy is multiplied by gelu'(h) in the epilogue of that map's dx, and linear_gelu's backward
- * rule begins with dh.
+ * linear_gelu keeps h, never gelu'(h). In bfloat16 its y is made from h before h is rounded where the GELU is fused, so that
+ * what is recomputed from h (lam_graph_set_recompute) differs from what forward saw by the rounding of h; in float32 the bits
+ * are the same. Where a linear map alone takes y, dy is multiplied by gelu'(h) in the epilogue of that map's dx, and
+ * linear_gelu's backward rule begins with dh.
  *
- * Of the kernels here, `prepare` is bound by bytes (4 read, 2 written an element; 40 registers, no shared memory), with random
- * rounding by the Philox rounds (about 100 integer operations for 8 elements); scale_rows_backward by bytes (16 an element; 256
- * threads a row, 32 bytes of shared memory); at most 48 registers. */
+ * Of the kernels here, `prepare` is bound by bytes (4 read, 2 written an element; 40 registers, no shared memory), with
+ * random rounding by the Philox rounds (about 100 integer operations for 8 elements); scale_rows_backward by bytes (16 an
+ * element; 256 threads a row, 32 bytes of shared memory); at most 48 registers. */
 #include <string.h>
 
 #include "base/rng.h"
@@ -145,8 +146,8 @@ void *elements(void *base, int64_t count, lam_dtype type) {
     return (char *)base + (size_t)count * lam_dtype_bytes(type);
 }
 
-/* The map that makes y = gelu(h) whose only use is input k of this node: the node's dx can be dh at once. A map that runs again
- * in the backward pass has h only when its own block has. */
+/* The map that makes y = gelu(h) whose only use is input k of this node: the node's dx can be dh at once. A map that runs
+ * again in the backward pass has h only when its own block has. */
 lam_node *gelu_before(const lam_node *node, int k) {
     lam_tensor *y = node->inputs[k];
     lam_node *gelu = y->producer;

@@ -1,11 +1,12 @@
 /* Plans of products and what runs them.
  *
- * Row-major C[m, n] = op(A) op(B) is column-major C^T[n, m] = op(B)^T op(A)^T: cuBLASLt's first operand is B, its second A, and its
- * bias, one value for each row of C^T, one for each column of C. Sums over the second operand (BGRADB) are those over A.
+ * Row-major C[m, n] = op(A) op(B) is column-major C^T[n, m] = op(B)^T op(A)^T: cuBLASLt's first operand is B, its second A,
+ * and its bias, one value for each row of C^T, one for each column of C. Sums over the second operand (BGRADB) are those over
+ * A.
  *
- * The epilogues with GELU are used from compute capability 9.0 on: before, the fused kernels are slower than a kernel of our own
- * behind the product (karpathy/llm.c pull request 338); --autotune measures it. float32 is the reference type: never TF32, and GELU
- * never fused, because cuBLASLt's is the tanh form. */
+ * The epilogues with GELU are used from compute capability 9.0 on: before, the fused kernels are slower than a kernel of our
+ * own behind the product (karpathy/llm.c pull request 338); --autotune measures it. float32 is the reference type: never
+ * TF32, and GELU never fused, because cuBLASLt's is the tanh form. */
 #include "model/cuda/products.h"
 
 #include <cublasLt.h>
@@ -245,7 +246,8 @@ void close_trial(trial *t) {
     cudaFree(t->memory);
 }
 
-/* Milliseconds of four runs, the least of three; the first of all is not counted. Negative: it fails. algorithm NULL: unfused. */
+/* Milliseconds of four runs, the least of three; the first of all is not counted. Negative: it fails. algorithm NULL:
+ * unfused. */
 float time_of(trial *t, plan *plan, const cublasLtMatmulAlgo_t *algorithm) {
     float least = -1.0f;
     for (int round = 0; round < 4; round++) {

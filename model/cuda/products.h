@@ -5,13 +5,13 @@
  *     p.epilogue = LAM_CUDA_BIAS, p.bias = b;
  *     LAM_TRY(lam_cuda_multiply(&p));
  *
- * A plan (descriptors, algorithm) is made once for each shape, type, epilogue, distance of rows and alignment and serves until the
- * process ends; the algorithm is the first of cuBLASLt's heuristics, or with lam_cuda_autotune the fastest of them. Where cuBLASLt
- * has nothing for an epilogue (rows of an odd number of elements, pointers that 16 does not divide), or is known to be slower with
- * it, the plain product is followed by kernels of products.cu: callers need not know.
+ * A plan (descriptors, algorithm) is made once for each shape, type, epilogue, distance of rows and alignment and serves
+ * until the process ends; the algorithm is the first of cuBLASLt's heuristics, or with lam_cuda_autotune the fastest of them.
+ * Where cuBLASLt has nothing for an epilogue (rows of an odd number of elements, pointers that 16 does not divide), or is
+ * known to be slower with it, the plain product is followed by kernels of epilogues.cu: callers need not know.
  *
- * Everything is enqueued on lam_cuda_stream(), nothing is read back; LAM_ERROR_EXTERNAL where cuBLASLt fails. The first product of
- * a shape asks the heuristics, which allocates on the host only: that may happen while a graph is being captured. */
+ * Everything is enqueued on lam_cuda_stream(), nothing is read back; LAM_ERROR_EXTERNAL where cuBLASLt fails. The first
+ * product of a shape asks the heuristics, which allocates on the host only: that may happen while a graph is being captured. */
 #ifndef LAMELLA_MODEL_CUDA_PRODUCTS_H
 #define LAMELLA_MODEL_CUDA_PRODUCTS_H
 
@@ -21,19 +21,19 @@
 extern "C" {
 #endif
 
-/* GELU is the erf form in float32. In bfloat16 it is the tanh form 0.5 h (1 + tanh(sqrt(2 / pi) (h + 0.044715 h^3))), fused or not,
- * because that is what cuBLASLt fuses (PyTorch pull request 104061 found the same): it differs from the erf form by 4.8e-4 at most,
- * as much as bfloat16 rounds a value of 0.2 by. */
+/* GELU is the erf form in float32. In bfloat16 it is the tanh form 0.5 h (1 + tanh(sqrt(2 / pi) (h + 0.044715 h^3))), fused
+ * or not, because that is what cuBLASLt fuses (PyTorch pull request 104061 found the same): it differs from the erf form by
+ * 4.8e-4 at most, as much as bfloat16 rounds a value of 0.2 by. */
 typedef enum lam_cuda_epilogue {
     LAM_CUDA_PLAIN,
     LAM_CUDA_BIAS,       /* c = a b + bias */
     LAM_CUDA_GELU,       /* h = a b + bias, c = gelu(h); from h before it is rounded, where it is fused */
     LAM_CUDA_GELU_SLOPE, /* c = (a b) gelu'(h) */
-    LAM_CUDA_SUMS        /* sums (+)= of a's columns as stored, over k: a is turned, c float32, as cuBLASLt's sums are then */
+    LAM_CUDA_SUMS /* sums (+)= of a's columns as stored, over k: a is turned, c float32, as cuBLASLt's sums are then */
 } lam_cuda_epilogue;
 
-/* C[m, n] = op(A) op(B), or += where `accumulate`; op(A) is [m, k] and op(B) [k, n]; a turned operand is stored [k, m] or [n, k].
- * lda, ldb, ldc: elements from one stored row to the next. C overlaps neither A nor B. */
+/* C[m, n] = op(A) op(B), or += where `accumulate`; op(A) is [m, k] and op(B) [k, n]; a turned operand is stored [k, m] or [n,
+ * k]. lda, ldb, ldc: elements from one stored row to the next. C overlaps neither A nor B. */
 typedef struct lam_cuda_product {
     lam_dtype type, result; /* of a and b; of c: LAM_F32, LAM_BF16 */
     int64_t m, n, k, lda, ldb, ldc;
@@ -63,21 +63,21 @@ lam_status lam_cuda_multiply(const lam_cuda_product *product);
 /* Whether the epilogue of this product is fused on this device; makes the plan. */
 bool lam_cuda_is_fused(const lam_cuda_product *product);
 
-/* The parts that are not fused. y = gelu(h); d *= gelu'(h); sums (+)= of the columns of a [rows, columns], lda apart. Sums run over
- * fixed blocks of rows in a fixed order. */
+/* The parts that are not fused. y = gelu(h); d *= gelu'(h); sums (+)= of the columns of a [rows, columns], lda apart. Sums
+ * run over fixed blocks of rows in a fixed order. */
 void lam_cuda_gelu(const void *h, void *y, int64_t count, lam_dtype type);
 void lam_cuda_gelu_slope(const void *h, void *d, int64_t count, lam_dtype type);
 void lam_cuda_column_sums(const void *a, int64_t rows, int64_t columns, int64_t lda, float *sums, bool add,
                           lam_dtype type);
 
-/* With `on`, plans made from now on are chosen by time, among the algorithms that cuBLASLt offers and without its epilogue; not
- * while a graph is being captured, when nothing can be timed. */
+/* With `on`, plans made from now on are chosen by time, among the algorithms that cuBLASLt offers and without its epilogue;
+ * not while a graph is being captured, when nothing can be timed. */
 void lam_cuda_autotune(bool on);
 /* For tests: nothing is fused from now on. Plans that are there are forgotten. */
 void lam_cuda_never_fuse(bool never);
-/* The plans of this process as text, one a line behind the name of the GPU and the version of cuBLASLt; the caller frees it. What
- * is read is used for plans made from then on, if the GPU and the version are the same, so that a run that goes on has the bits
- * of one that was not interrupted. Return how many plans that is; -1: no memory, not such a text (lam_last_error). */
+/* The plans of this process as text, one a line behind the name of the GPU and the version of cuBLASLt; the caller frees it.
+ * What is read is used for plans made from then on, if the GPU and the version are the same, so that a run that goes on has
+ * the bits of one that was not interrupted. Return how many plans that is; -1: no memory, not such a text (lam_last_error). */
 int64_t lam_cuda_plans_write(char **text);
 int64_t lam_cuda_plans_read(const char *text);
 /* Forgets all plans. */

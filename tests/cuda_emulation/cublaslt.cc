@@ -1,10 +1,10 @@
 /* A stand-in for cuBLASLt on the emulator's streams.
  *
- * Products are float32 sums in blocks along k, which an algorithm's number decides, so that another algorithm gives other bits;
- * LAMELLA_EMULATION_SUMS says in which direction, or for bfloat16 that every addition is cut off instead of rounded, as tensor
- * cores may do. Refused is what the documentation of cuBLASLt 13 rules out (cublasLt.h, cuBLAS manual, section 3.4.17), and what it
- * leaves open in favour of the caller who relies on less: fused GELU, its slope and sums for biases want every pointer at a multiple
- * of 16 bytes and every row of that length, biases start at a multiple of 16 bytes. */
+ * Products are float32 sums in blocks along k, which an algorithm's number decides, so that another algorithm gives other
+ * bits; LAMELLA_EMULATION_SUMS says in which direction, or for bfloat16 that every addition is cut off instead of rounded, as
+ * tensor cores may do. Refused is what the documentation of cuBLASLt 13 rules out (cublasLt.h, cuBLAS manual, section
+ * 3.4.17), and what it leaves open in favour of the caller who relies on less: fused GELU, its slope and sums for biases want
+ * every pointer at a multiple of 16 bytes and every row of that length, biases start at a multiple of 16 bytes. */
 #include "emulator.h"
 
 #include <algorithm>
@@ -47,8 +47,8 @@ static_assert(sizeof(layout_data) <= sizeof(cublasLtMatrixLayoutOpaque_t) &&
               "the stand-in's structures fit into cuBLASLt's");
 constexpr uint32_t MAGIC = 0x6c616d65;
 
-/* The first wants 16 bytes, splits k in blocks of 64; the second the same in blocks of 256 with a workspace; the third takes any
- * alignment, without epilogues of GELU or sums. */
+/* The first wants 16 bytes, splits k in blocks of 64; the second the same in blocks of 256 with a workspace; the third takes
+ * any alignment, without epilogues of GELU or sums. */
 constexpr struct {
     uint32_t alignment;
     int64_t block;

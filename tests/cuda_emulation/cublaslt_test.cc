@@ -1,5 +1,5 @@
-/* The stand-in for cuBLASLt: every epilogue, type and turn against float64 at sizes that divide nothing and at such that do, and
- * what it refuses. */
+/* The stand-in for cuBLASLt: every epilogue, type and turn against float64 at sizes that divide nothing and at such that do,
+ * and what it refuses. */
 #include "emulation.h"
 
 #include <cublasLt.h>

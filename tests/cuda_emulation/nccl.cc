@@ -1,14 +1,15 @@
 /* A stand-in for NCCL between processes of one host, through shared memory that the unique identifier names.
  *
- * A collective runs when its stream comes to it, piece by piece: every rank puts its piece into its room, waits for the others',
- * takes what it needs in the order of the ranks, and waits until all have done so. The result has the same bits every time.
+ * A collective runs when its stream comes to it, piece by piece: every rank puts its piece into its room, waits for the
+ * others', takes what it needs in the order of the ranks, and waits until all have done so. The result has the same bits
+ * every time.
  *
  * A device works on while its host does something else; the emulator only does while a host waits for it. A thread of each
- * communicator therefore lets everything that is enqueued run when another rank has waited for this one for a while: hosts that
- * go different ways between two collectives get on, as they do with GPUs.
+ * communicator therefore lets everything that is enqueued run when another rank has waited for this one for a while: hosts
+ * that go different ways between two collectives get on, as they do with GPUs.
  *
- * Found: ranks that meet in different collectives or counts, a communicator that is used after its end, ranks that do not come
- * within two minutes. A rank that is gone or has aborted ends the collective and shows in ncclCommGetAsyncError. */
+ * Found: ranks that meet in different collectives or counts, a communicator that is used after its end, ranks that do not
+ * come within two minutes. A rank that is gone or has aborted ends the collective and shows in ncclCommGetAsyncError. */
 #include "runtime.h"
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-/* Products on the device (model/cuda/products.h): each epilogue, fused and not, against float64 at sizes that 16 bytes divide and
- * at others; plans as text. Nothing to do on the CPU. */
+/* Products on the device (model/cuda/products.h): each epilogue, fused and not, against float64 at sizes that 16 bytes divide
+ * and at others; plans as text. Nothing to do on the CPU. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
