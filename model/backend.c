@@ -100,6 +100,18 @@ void lam_backend_forget(const lam_backend *backend, lam_recording *recording) {
     if (recording) backend->forget(recording);
 }
 
+const lam_kernels *lam_backend_kernels(const lam_backend *backend, bool bf16) { return backend->kernels(bf16); }
+lam_status lam_backend_allocate(const lam_backend *backend, void **out, size_t bytes) {
+    return backend->allocate(out, bytes);
+}
+void lam_backend_release(const lam_backend *backend, void *memory) {
+    if (memory) backend->release(memory);
+}
+lam_status lam_backend_write(const lam_backend *backend, void *device, const void *host, size_t bytes) {
+    return backend->write(device, host, bytes);
+}
+lam_status lam_backend_error(const lam_backend *backend) { return backend->error(); }
+
 lam_status lam_backend_allocate_pinned(const lam_backend *backend, void **out, size_t bytes) {
     return backend->allocate_pinned(out, bytes);
 }

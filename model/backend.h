@@ -38,6 +38,15 @@ lam_status lam_backend_recorded(const lam_backend *backend, lam_recording **out)
 lam_status lam_backend_replay(const lam_backend *backend, lam_recording *recording);
 void lam_backend_forget(const lam_backend *backend, lam_recording *recording); /* NULL allowed */
 
+/* Memory and kernels of a device (model/cpu/kernels.h has the contracts), for what is timed without a graph. `write` waits;
+ * `error` is the first of what was given since the last call. */
+struct lam_kernels;
+const struct lam_kernels *lam_backend_kernels(const lam_backend *backend, bool bf16);
+lam_status lam_backend_allocate(const lam_backend *backend, void **out, size_t bytes); /* LAM_ERROR_MEMORY */
+void lam_backend_release(const lam_backend *backend, void *memory);                    /* NULL allowed */
+lam_status lam_backend_write(const lam_backend *backend, void *device, const void *host, size_t bytes);
+lam_status lam_backend_error(const lam_backend *backend);
+
 /* Host memory that the device copies from and to by itself. */
 lam_status lam_backend_allocate_pinned(const lam_backend *backend, void **out, size_t bytes);
 void lam_backend_release_pinned(const lam_backend *backend, void *memory); /* NULL allowed */

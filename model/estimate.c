@@ -8,21 +8,17 @@
 /* H200, NVIDIA: bf16 as torch reaches at 8192^3, 794 TFLOP/s of 989 on an H100 SXM with the same chip in the public table of
  * maximum achievable FLOPS (stas00/ml-engineering); float32 outside the tensor cores 67 TFLOP/s by the data sheet, of which 3/4;
  * memory 4.8 TB/s by the data sheet, of which 4.3; exponentials 132 multiprocessors x 16 a clock x 1.75 GHz; mma.sync is held to
- * 2/3 of what wgmma gives on this chip. */
-static const lam_device_limits known[] = {{.name = "H200",
-                                           .bf16_flops_per_s = 790e12,
-                                           .f32_flops_per_s = 50e12,
-                                           .attention_flops_per_s = 527e12,
-                                           .exponentials_per_s = 3.7e12,
-                                           .bytes_per_s = 4.3e12,
-                                           .launch_seconds = 1e-6,
-                                           .product_share = 0.9,
-                                           .attention_share = 0.75,
-                                           .memory_share = 0.9}};
+ * 2/3 of what wgmma gives on this chip. H100: the same chip; memory 3.35 TB/s by the data sheet, of which 3.0, the same share. */
+#define HOPPER                                                                                                   \
+    .bf16_flops_per_s = 790e12, .f32_flops_per_s = 50e12, .attention_flops_per_s = 527e12,                       \
+    .exponentials_per_s = 3.7e12, .launch_seconds = 1e-6, .product_share = 0.9, .attention_share = 0.75,         \
+    .memory_share = 0.9
+static const lam_device_limits known[] = {{.name = "H200", HOPPER, .bytes_per_s = 4.3e12},
+                                          {.name = "H100 80GB HBM3", HOPPER, .bytes_per_s = 3.0e12}};
 
 const lam_device_limits *lam_device_limits_find(const char *device) {
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (strstr(device, known[i].name)) return &known[i];
+        if (strstr(device, known[i].name) || !strncmp(known[i].name, device, strlen(device))) return &known[i];
     return NULL;
 }
 
@@ -36,6 +32,18 @@ static double exponentials_of(const lam_node *node, double forward_flops) {
     return forward_flops / (4 * head_dim);
 }
 
+/* Fills in the times of one call whose work is known. */
+static void take_times(lam_op_estimate *e, bool attention, bool bf16, const lam_device_limits *l) {
+    double rate = !bf16 ? l->f32_flops_per_s : attention ? l->attention_flops_per_s : l->bf16_flops_per_s,
+           share = attention ? l->attention_share : l->product_share, products = e->flops / rate,
+           exponentials = e->exponentials / l->exponentials_per_s, memory = e->bytes / l->bytes_per_s;
+    e->bound_seconds = fmax(fmax(products, exponentials), memory);
+    e->seconds = fmax(fmax(products, exponentials) / share, memory / l->memory_share) + l->launch_seconds;
+}
+
+/* The scores once more: five products where the forward pass has two. */
+static const double backward_products = 2.5;
+
 static lam_op_estimate estimate(const lam_node *node, lam_pass pass, bool bf16, const lam_device_limits *l) {
     lam_op_estimate e = {.op = node->op->name,
                          .backward = pass == LAM_PASS_BACKWARD,
@@ -45,15 +53,35 @@ static lam_op_estimate estimate(const lam_node *node, lam_pass pass, bool bf16, 
     bool attention = is_attention(node);
     if (attention && pass == LAM_PASS_BACKWARD) {
         e.exponentials = exponentials_of(node, e.flops / 2);
-        e.flops *= 1.25; /* the scores once more: five products where the forward pass has two */
+        e.flops *= backward_products / 2;
     } else if (e.flops > 0) {
         e.exponentials = exponentials_of(node, e.flops);
     }
-    double rate = !bf16 ? l->f32_flops_per_s : attention ? l->attention_flops_per_s : l->bf16_flops_per_s,
-           share = attention ? l->attention_share : l->product_share, products = e.flops / rate,
-           exponentials = e.exponentials / l->exponentials_per_s, memory = e.bytes / l->bytes_per_s;
-    e.bound_seconds = fmax(fmax(products, exponentials), memory);
-    e.seconds = fmax(fmax(products, exponentials) / share, memory / l->memory_share) + l->launch_seconds;
+    take_times(&e, attention, bf16, l);
+    return e;
+}
+
+lam_op_estimate lam_estimate_attention(const lam_device_limits *l, const lam_attention_shape *s, bool bf16,
+                                       bool backward) {
+    double scores = (double)(s->batch * s->heads * s->queries) * (double)s->keys, head_dim = (double)s->head_dim,
+           queries = (double)(s->batch * s->heads * s->queries), keys = (double)(s->batch * s->heads * s->keys),
+           size = bf16 ? 2 : 4;
+    lam_op_estimate e = {.op = "attention", .backward = backward, .calls = 1, .exponentials = scores};
+    e.flops = 4 * scores * head_dim * (backward ? backward_products : 1);
+    /* q and out, k and v; backward these and d_out, and the gradients of q, k and v; the logarithms of sums. */
+    e.bytes = (backward ? 4 : 2) * queries * head_dim * size + (backward ? 4 : 2) * keys * head_dim * size +
+              4 * queries;
+    take_times(&e, true, bf16, l);
+    return e;
+}
+
+/* Weights rounded to bfloat16, a launch for each linear map. */
+static lam_op_estimate prepare_estimate(const lam_node *node, const lam_device_limits *l) {
+    lam_op_estimate e = {.op = "prepare", .calls = 1};
+    for (int k = 0; k < node->input_count; k++)
+        if (node->inputs[k]->parameter && node->inputs[k]->rank == 2)
+            e.bytes += (double)node->inputs[k]->count * (sizeof(float) + sizeof(uint16_t));
+    take_times(&e, false, true, l);
     return e;
 }
 
@@ -90,6 +118,10 @@ int64_t lam_graph_estimate(lam_graph *graph, const lam_device_limits *limits, la
     lam_graph_find_lifetimes(graph, graph->recompute);
     for (int64_t i = 0; i < graph->node_count; i++) {
         const lam_node *node = graph->nodes[i];
+        if (bf16 && node->products[0].count && !node->packed_before) {
+            lam_op_estimate one = prepare_estimate(node, limits);
+            count = add(rows, count, maximum, &one);
+        }
         for (int pass = 0; pass < LAM_PASSES; pass++) {
             if (pass == LAM_PASS_BACKWARD && !lam_runs_backward(graph, node)) continue;
             if (pass == LAM_PASS_AGAIN && !runs_again(node)) continue;

@@ -12,6 +12,7 @@
 #ifndef LAMELLA_MODEL_ESTIMATE_H
 #define LAMELLA_MODEL_ESTIMATE_H
 
+#include "model/cpu/attention.h"
 #include "model/graph.h"
 
 #ifdef __cplusplus
@@ -27,7 +28,7 @@ typedef struct lam_device_limits {
     double product_share, attention_share, memory_share;
 } lam_device_limits;
 
-/* NULL: not known. */
+/* By what lam_backend_device says, or "H100", "H200" (boards with SXM sockets); NULL: not known. */
 const lam_device_limits *lam_device_limits_find(const char *device);
 
 typedef struct lam_op_estimate {
@@ -38,8 +39,12 @@ typedef struct lam_op_estimate {
     double bound_seconds, seconds; /* all calls together */
 } lam_op_estimate;
 
-/* One row an operation and pass, as lam_graph_op_times; returns how many. The update of the weights is not part of the graph. */
+/* One row an operation and pass, as lam_graph_op_times, and in bfloat16 "prepare", which rounds the weights of linear maps; returns
+ * how many. The update of the weights is not part of the graph. */
 int64_t lam_graph_estimate(lam_graph *graph, const lam_device_limits *limits, lam_op_estimate *rows, int64_t maximum);
+/* Attention by itself, all samples in one call. */
+lam_op_estimate lam_estimate_attention(const lam_device_limits *limits, const lam_attention_shape *shape, bool bf16,
+                                       bool backward);
 /* An update that reads and writes `bytes`. */
 lam_op_estimate lam_estimate_update(const lam_device_limits *limits, double bytes);
 

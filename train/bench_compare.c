@@ -53,6 +53,7 @@ static lam_status check(const lam_json *record, const char *path, const lam_benc
     compare_text(&d, record, "precision", s->bf16 ? "bf16" : "f32");
     compare_text(&d, record, "recompute", s->recompute);
     compare_float(&d, record, "drop_path", s->drop_path);
+    compare_text(&d, record, "device", lam_backend_name(s->backend));
     compare_float(&d, record, "threads", lam_threads());
     LAM_REQUIRE(!d.used, LAM_ERROR_USAGE,
                 "bench step: --against %s is of %.*s: only the same can be compared", path, (int)(d.used - 2),
@@ -130,7 +131,7 @@ static void compare_number(lam_json *comparison, const char *name, const lam_jso
 }
 
 lam_json *lam_bench_compare(const char *before_name, const lam_json *before, const lam_json *after) {
-    static const char *const circumstances[] = {"cpu", "isa", "library", "version"};
+    static const char *const circumstances[] = {"gpu", "cpu", "isa", "library", "version"};
     lam_json *comparison = lam_json_object(), *differs = lam_json_array(), *list = lam_json_array();
     lam_json_set_text(comparison, "before", before_name);
     for (size_t i = 0; i < sizeof circumstances / sizeof *circumstances; i++)

@@ -7,9 +7,10 @@
 #include "model/estimate.h"
 #include "train/bench_network.h"
 
-enum { MOST_ROWS = 128 };
-
-static const char gpu[] = "H200";
+enum {
+    MOST_ROWS = 128,
+    ADAMW_FLOATS = 8 /* an element: the gradient for the norm, then four read and three written */
+};
 
 typedef struct paper {
     lam_mae_config model;
@@ -37,7 +38,7 @@ static lam_status build(paper *p, const lam_bench_settings *s, const lam_device_
     LAM_TRY(lam_graph_differentiate(p->graph, p->io.loss));
     LAM_TRY(lam_graph_measure(p->graph, what, &p->memory));
     p->count = lam_graph_estimate(p->graph, limits, p->rows, MOST_ROWS - 1);
-    p->rows[p->count++] = lam_estimate_update(limits, 7 * sizeof(float) * p->elements);
+    p->rows[p->count++] = lam_estimate_update(limits, ADAMW_FLOATS * sizeof(float) * p->elements);
     return LAM_OK;
 }
 
@@ -109,7 +110,7 @@ static void set_memory(lam_json *record, const paper *p) {
 
 lam_status lam_bench_estimate(const lam_bench_settings *s, lam_json **record) {
     paper p = {0};
-    const lam_device_limits *limits = lam_device_limits_find(gpu);
+    const lam_device_limits *limits = lam_device_limits_find(s->gpu);
     lam_status status = build(&p, s, limits);
     if (status == LAM_OK) {
         qsort(p.rows, (size_t)p.count, sizeof *p.rows, longest_first);
@@ -121,7 +122,7 @@ lam_status lam_bench_estimate(const lam_bench_settings *s, lam_json **record) {
         lam_json_set_text(*record, "recompute", s->recompute);
         lam_json_set_float(*record, "drop_path", s->drop_path);
         lam_json_set_text(*record, "device", "cuda");
-        lam_json_set_text(*record, "gpu", gpu);
+        lam_json_set_text(*record, "gpu", s->gpu);
         set_times(*record, &p, s, limits);
         set_memory(*record, &p);
         set_operations(*record, &p);
@@ -140,8 +141,8 @@ void lam_bench_print_estimate(const lam_json *record) {
     printf("step of %s, batch %.0f, %s, on paper for one %s: %.0f crops/s, %.2f ms (every operation at its limit: "
            "%.2f), %.0f %% of %.0f TFLOP/s\n",
            lam_json_text(lam_json_get(record, "model"), ""), number(record, "batch"),
-           lam_json_text(lam_json_get(record, "precision"), ""), gpu, number(record, "crops_per_s"),
-           number(record, "step_ms"), number(record, "bound_ms"), 100 * number(record, "share_of_limit"),
+           lam_json_text(lam_json_get(record, "precision"), ""), lam_json_text(lam_json_get(record, "gpu"), ""),
+           number(record, "crops_per_s"), number(record, "step_ms"), number(record, "bound_ms"), 100 * number(record, "share_of_limit"),
            number(record, "limit_gflops_per_s") / 1e3);
     printf("products %.2f ms, attention %.2f, everything else %.2f (%.0f %%)\n", number(record, "products_ms"),
            number(record, "attention_ms"), number(record, "other_ms"),

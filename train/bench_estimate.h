@@ -13,6 +13,12 @@
 extern "C" {
 #endif
 
+/* clang-format off */
+#define LAM_ESTIMATE_OPTIONS \
+    {"estimate", LAM_OPTION_FLAG, NULL, NULL, "what it should take on a GPU, on paper: needs none, measures nothing", .required = false}, \
+    {"gpu", LAM_OPTION_CHOICE, "H100|H200", "H200", "whose limits an estimate takes (boards with SXM sockets)", .required = false}
+/* clang-format on */
+
 /* The caller frees the record. */
 lam_status lam_bench_estimate(const lam_bench_settings *settings, lam_json **record);
 void lam_bench_print_estimate(const lam_json *record);

@@ -142,13 +142,17 @@ static lam_status step(lam_bench_network *n) {
     return LAM_OK;
 }
 
-static lam_status give(lam_bench_network *n) {
-    lam_cuda_update_input terms = {.lr = LR,
+static lam_cuda_update_input terms_of(const lam_bench_network *n) {
+    return (lam_cuda_update_input){.lr = LR,
                                    .beta1 = BETA1,
                                    .beta2 = BETA2,
                                    .eps = EPS,
                                    .weight_decay = WEIGHT_DECAY,
                                    .rows = n->batch};
+}
+
+static lam_status give(lam_bench_network *n) {
+    lam_cuda_update_input terms = terms_of(n);
     *(int64_t *)lam_tensor_data(n->io.step) = n->updates++;
     return lam_device_step_give(n->device, 0, true, true, &terms);
 }
@@ -176,5 +180,7 @@ lam_status lam_bench_network_steps(lam_bench_network *n, int64_t steps, double *
 lam_status lam_bench_network_profile(lam_bench_network *n) {
     lam_parameters_zero_gradients(n->parameters);
     LAM_TRY(lam_graph_forward(n->graph));
-    return lam_graph_backward(n->graph);
+    LAM_TRY(lam_graph_backward(n->graph));
+    lam_cuda_update_input terms = terms_of(n);
+    return n->device ? lam_device_step_time_update(n->device, &terms, &n->update_seconds) : LAM_OK;
 }

@@ -41,7 +41,7 @@ void lam_bench_network_close(lam_bench_network *network);
 /* Forward, backward, AdamW, one step after another; seconds [steps]: what each took. On a device a step is given to it before
  * the one before has been waited for. */
 lam_status lam_bench_network_steps(lam_bench_network *network, int64_t steps, double *seconds);
-/* Forward and backward, waiting for each operation, for lam_graph_op_times. */
+/* Forward, backward and, on a device, the update, waiting for each operation, for lam_graph_op_times. */
 lam_status lam_bench_network_profile(lam_bench_network *network);
 
 #ifdef __cplusplus

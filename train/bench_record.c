@@ -17,7 +17,10 @@
 #include "train/bench_network.h"
 #include "train/limit.h"
 
-enum { MOST_OPERATIONS = 128 };
+enum {
+    MOST_OPERATIONS = 128,
+    MOST_PROFILED = 5 /* on a device, where these steps come behind those that are timed as a whole */
+};
 
 /* Memory for the triad: as much as the step walks through, within these bounds. */
 #define LEAST_TRIAD ((size_t)48 << 20)
@@ -28,8 +31,10 @@ typedef struct measurement {
     lam_bench_network network;
     lam_gemm_limit limit;
     double memory_limit, peak; /* bytes a second; MiB */
+    double first_step;         /* seconds since the start */
     double *seconds;           /* [steps] */
-    double *by_operation;      /* [MOST_OPERATIONS, steps] seconds */
+    int64_t profiled;          /* steps of which each operation is timed */
+    double *by_operation;      /* [MOST_OPERATIONS, profiled] seconds */
     lam_op_time operations[MOST_OPERATIONS];
     int64_t operation_count;
 } measurement;
@@ -75,9 +80,8 @@ static int64_t add_update(const lam_bench_network *n, lam_op_time *times, int64_
 }
 
 static lam_status time_steps(measurement *m) {
-    int64_t steps = m->settings->steps;
-    if (m->network.device) LAM_TRY(lam_bench_network_steps(&m->network, steps, m->seconds));
-    for (int64_t i = 0; i < steps; i++) {
+    if (m->network.device) LAM_TRY(lam_bench_network_steps(&m->network, m->settings->steps, m->seconds));
+    for (int64_t i = 0; i < m->profiled; i++) {
         lam_graph_profile(m->network.graph, true); /* each step by itself */
         if (m->network.device)
             LAM_TRY(lam_bench_network_profile(&m->network));
@@ -87,20 +91,25 @@ static lam_status time_steps(measurement *m) {
             add_update(&m->network, m->operations,
                        lam_graph_op_times(m->network.graph, m->operations, MOST_OPERATIONS - 1));
         for (int64_t k = 0; k < m->operation_count; k++)
-            m->by_operation[k * steps + i] = m->operations[k].seconds;
+            m->by_operation[k * m->profiled + i] = m->operations[k].seconds;
     }
     for (int64_t k = 0; k < m->operation_count; k++)
-        m->operations[k].seconds = median(m->by_operation + k * steps, steps);
+        m->operations[k].seconds = median(m->by_operation + k * m->profiled, m->profiled);
     return LAM_OK;
 }
 
 static lam_status measure(measurement *m) {
     const lam_bench_settings *s = m->settings;
+    bool on_host = s->backend == lam_backend_cpu();
+    m->profiled = on_host || s->steps < MOST_PROFILED ? s->steps : MOST_PROFILED;
     LAM_TRY(lam_alloc_array((void **)&m->seconds, s->steps, sizeof *m->seconds));
-    LAM_TRY(lam_alloc_array((void **)&m->by_operation, MOST_OPERATIONS * s->steps, sizeof *m->by_operation));
+    LAM_TRY(
+        lam_alloc_array((void **)&m->by_operation, MOST_OPERATIONS * m->profiled, sizeof *m->by_operation));
     LAM_TRY(lam_bench_network_open(&m->network, s->backend, s->autotune, s->model, s->batch, s->bf16 ? LAM_BF16 : LAM_F32,
                                    lam_bench_recompute(s->recompute), s->drop_path));
     LAM_TRY(lam_bench_network_steps(&m->network, 1, m->seconds)); /* caches and code are warm after it */
+    m->first_step = lam_now() - s->start;
+    for (int64_t i = 1; i < s->warmup; i++) LAM_TRY(lam_bench_network_steps(&m->network, 1, m->seconds));
     m->peak = lam_peak_mebibytes();
     if (m->network.device) {
         const lam_device_limits *known = lam_device_limits_find(lam_backend_device(s->backend));
@@ -162,6 +171,7 @@ static void set_speed(lam_json *record, measurement *m) {
         lam_json_set_float(library, "share", m->limit.share[l]);
         lam_json_append(libraries, library);
     }
+    lam_json_set_float(record, "first_step_s", m->first_step);
     lam_json_set_float(record, "step_ms", middle * 1e3);
     lam_json_set_float(record, "crops_per_s", rate);
     lam_json_set(record, "spread", spread);

@@ -1,7 +1,7 @@
 /* One measurement of a training step, as the JSON object that `bench step` prints, saves and compares.
  *
  * Keys: "bench" ("step"), "version", "model", "batch", "precision", "recompute", "drop_path", "device", "gpu" (on one), "cpu", "isa", "threads", "library",
- * "steps"; "tokens" (patches of a crop), "step_ms" (the median of the steps), "crops_per_s", "spread" (of crops_per_s),
+ * "steps"; "tokens" (patches of a crop), "first_step_s" (from the start of the command to its end), "step_ms" (the median of the steps), "crops_per_s", "spread" (of crops_per_s),
  * "gflops_per_crop" (of the whole network), "kept_share" (of them, that is done), "gflops_per_s" (done); "limit_gflops_per_s"
  * (lam_gemm_limit_measure; of a GPU what its kind is known to reach, model/estimate.h; absent where that is not known), "limit_libraries" [{"name", "share"}], "share_of_limit", "memory_gb_per_s"
  * (lam_memory_limit); "peak_MiB" of the process after a step, before anything else was measured,
@@ -24,8 +24,10 @@ extern "C" {
 typedef struct lam_bench_settings {
     const lam_backend *backend;
     bool autotune;
-    const char *model; /* lam_bench_model */
-    int64_t batch, steps;
+    const char *model;            /* lam_bench_model */
+    const char *gpu;              /* of an estimate: "H100", "H200" */
+    double start;                 /* lam_now() at the start of the command */
+    int64_t batch, steps, warmup; /* warmup: steps before those that are timed, at least 1 */
     bool bf16;
     const char *recompute; /* "none", "norm_gelu", "block" */
     double drop_path;      /* stochastic depth of the encoder */

@@ -53,7 +53,8 @@ static lam_status measure(scaling *s, const lam_arguments *a) {
     lam_mae_config config;
     for (int i = 0; i < count; i++) LAM_TRY(lam_bench_model(models[i], &config)); /* before time is spent */
     for (int i = 0; i < count; i++) {
-        lam_bench_settings settings = {.backend = lam_backend_cpu(),
+        lam_bench_settings settings = {.start = lam_now(),
+                                       .backend = lam_backend_cpu(),
                                        .model = models[i],
                                        .batch = lam_option_int(a, "batch"),
                                        .steps = lam_option_int(a, "steps"),

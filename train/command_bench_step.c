@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/files.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "base/records.h"
 #include "train/bench_compare.h"
@@ -22,6 +23,15 @@ static const char *text(const lam_json *object, const char *key) {
 
 static void print_limits(const lam_json *record) {
     const lam_json *libraries = lam_json_get(record, "limit_libraries");
+    if (!lam_json_get(record, "limit_gflops_per_s")) {
+        printf("limits: not known of this GPU\n");
+        return;
+    }
+    if (lam_json_get(record, "gpu")) {
+        printf("limits: products %.0f TFLOP/s, memory %.0f GB/s\n", number(record, "limit_gflops_per_s") / 1e3,
+               number(record, "memory_gb_per_s"));
+        return;
+    }
     printf("limits: products %.1f GFLOP/s, fastest", number(record, "limit_gflops_per_s"));
     for (size_t i = 0; i < lam_json_size(libraries); i++)
         printf("%s %s for %.0f %%", i ? "," : "", text(lam_json_at(libraries, i), "name"),
@@ -46,12 +56,14 @@ static void print_operations(const lam_json *record) {
            "GFLOP/s", "GB/s", "% of limit");
     for (size_t i = 0; i < lam_json_size(list); i++) {
         const lam_json *o = lam_json_at(list, i);
-        char products[24] = "-";
+        char products[24] = "-", share[24] = "-";
         if (number(o, "gflops_per_s") > 0)
             snprintf(products, sizeof products, "%.1f", number(o, "gflops_per_s"));
-        printf("%-20s %-9s %7.0f %11.2f %9.1f %10s %9.1f %10.0f\n", text(o, "op"), text(o, "pass"),
+        if (lam_json_get(o, "share_of_limit"))
+            snprintf(share, sizeof share, "%.0f", 100 * number(o, "share_of_limit"));
+        printf("%-20s %-9s %7.0f %11.2f %9.1f %10s %9.1f %10s\n", text(o, "op"), text(o, "pass"),
                number(o, "calls"), number(o, "ms"), 100 * number(o, "share_of_step"), products,
-               number(o, "gb_per_s"), 100 * number(o, "share_of_limit"));
+               number(o, "gb_per_s"), share);
     }
     printf(
         "%% of limit: where there are GFLOP/s of that of the products, else of that of memory; above 100: read from a cache\n");
@@ -64,13 +76,14 @@ static void print_step(const lam_json *record) {
         snprintf(device, sizeof device, "%s", text(record, "gpu"));
     else
         snprintf(device, sizeof device, "cpu %s, %.0f threads", text(record, "isa"), number(record, "threads"));
-    printf(
-        "step of %s, batch %.0f, %s, %s: %.2f crops/s (%.2f to %.2f), %.1f ms, %.1f GFLOP/s, "
-        "%.0f %% of the limit\n",
-        text(record, "model"), number(record, "batch"), text(record, "precision"), device,
-        number(record, "crops_per_s"), lam_json_float(lam_json_at(spread, 0), 0),
-        lam_json_float(lam_json_at(spread, 1), 0), number(record, "step_ms"), number(record, "gflops_per_s"),
-        100 * number(record, "share_of_limit"));
+    char share[40] = "";
+    if (lam_json_get(record, "share_of_limit"))
+        snprintf(share, sizeof share, ", %.0f %% of the limit", 100 * number(record, "share_of_limit"));
+    printf("step of %s, batch %.0f, %s, %s: %.2f crops/s (%.2f to %.2f), %.1f ms, %.1f GFLOP/s%s\n",
+           text(record, "model"), number(record, "batch"), text(record, "precision"), device,
+           number(record, "crops_per_s"), lam_json_float(lam_json_at(spread, 0), 0),
+           lam_json_float(lam_json_at(spread, 1), 0), number(record, "step_ms"), number(record, "gflops_per_s"),
+           share);
     if (number(record, "kept_share") < 1)
         printf(
             "%.1f %% of the products of the whole network are done: the others count in no loss or are the same "
@@ -94,8 +107,11 @@ static lam_status save(const lam_json *record, const char *path) {
 
 static lam_status bench_step(const lam_arguments *a) {
     const char *to = lam_option_text(a, "save"), *against = lam_option_text(a, "against");
-    lam_bench_settings settings = {.model = lam_option_text(a, "model"),
+    lam_bench_settings settings = {.start = lam_now(),
+                                   .model = lam_option_text(a, "model"),
                                    .batch = lam_option_int(a, "batch"),
+                                   .gpu = lam_option_text(a, "gpu"),
+                                   .warmup = lam_option_int(a, "warmup"),
                                    .steps = lam_option_int(a, "steps"),
                                    .bf16 = !strcmp(lam_option_text(a, "precision"), "bf16"),
                                    .recompute = lam_option_text(a, "recompute"),
@@ -146,8 +162,8 @@ static const lam_option options[] = {
      "what the backward pass computes again instead of keeping it", .required = false},
     LAM_DEVICE_OPTION,
     LAM_AUTOTUNE_OPTION,
-    {"estimate", LAM_OPTION_FLAG, NULL, NULL,
-     "what the step should take on an H200, from the graph alone: needs no GPU, measures nothing", .required = false},
+    LAM_ESTIMATE_OPTIONS,
+    {"warmup", LAM_OPTION_INT, "N", "1", "steps before those that are timed", .minimum = 1, .maximum = 100000},
     {"steps", LAM_OPTION_INT, "N", "5", "that are timed; medians count", .minimum = 1, .maximum = 100000},
     {"drop-path", LAM_OPTION_FLOAT, "RATE", "0", "stochastic depth of the encoder", .minimum = 0,
      .maximum = 0.9},

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/log.h"
 #include "base/memory.h"
 #include "dist/nccl.h"
 #include "model/cuda/products.h"
@@ -223,4 +224,16 @@ lam_status lam_device_step_outcome(lam_device_step *s, lam_cuda_update_outcome *
     LAM_TRY(await(s, slot));
     *outcome = s->outcomes[slot];
     return LAM_OK;
+}
+
+lam_status lam_device_step_time_update(lam_device_step *s, const lam_cuda_update_input *terms, double *seconds) {
+    s->updates->set(s->update, terms);
+    LAM_TRY(lam_backend_mark(s->o.backend, 0));
+    LAM_TRY(lam_backend_await(s->o.backend, 0));
+    double start = lam_now();
+    LAM_TRY(s->updates->enqueue(s->update));
+    LAM_TRY(lam_backend_mark(s->o.backend, 0));
+    LAM_TRY(lam_backend_await(s->o.backend, 0));
+    *seconds = lam_now() - start;
+    return lam_backend_error(s->o.backend);
 }

@@ -54,6 +54,8 @@ lam_status lam_device_step_use_plans(lam_device_step *step, const char *text);
 lam_status lam_device_step_give(lam_device_step *step, int64_t graph, bool first, bool last,
                                 const lam_cuda_update_input *terms);
 lam_status lam_device_step_outcome(lam_device_step *step, lam_cuda_update_outcome *outcome);
+/* An update by itself with the gradients that are there, waited for, while no step is under way: for benchmarks. */
+lam_status lam_device_step_time_update(lam_device_step *step, const lam_cuda_update_input *terms, double *seconds);
 /* The library of the sums over ranks; "" for one rank. */
 const char *lam_device_step_collectives(const lam_device_step *step);
 
