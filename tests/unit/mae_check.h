@@ -16,6 +16,7 @@
 #include "model/nets/mae.h"
 #include "model/nets/parts.h"
 #include "tests/unit/device.h"
+#include "tests/unit/golden_file.h"
 
 static inline void ok(lam_status status) {
     if (status != LAM_OK) fail_msg("%s", lam_last_error());
@@ -145,7 +146,7 @@ static inline double relative(const float *got, const double *golden, int64_t co
 
 static inline lam_safetensors *open_golden(const char *name) {
     char path[1024];
-    snprintf(path, sizeof path, "%s/%s", LAM_TEST_GOLDEN, name);
+    golden_file(path, name);
     lam_safetensors *file;
     ok(lam_safetensors_open(&file, path));
     return file;
@@ -271,10 +272,11 @@ static inline void check_golden_network(lam_mae_kind kind, const char *name) {
 }
 
 static inline lam_json *golden_numbers(void) {
-    char *bytes;
+    char path[1024], *bytes;
     size_t size;
     lam_json *json;
-    ok(lam_file_read(LAM_TEST_GOLDEN "/mae_golden.json", &bytes, &size));
+    golden_file(path, "mae_golden.json");
+    ok(lam_file_read(path, &bytes, &size));
     ok(lam_json_parse(&json, bytes, size, "mae_golden.json"));
     lam_free(bytes);
     return json;

@@ -16,16 +16,18 @@
 #include "model/nets/mae.h"
 #include "model/ops.h"
 #include "tests/unit/device.h"
+#include "tests/unit/golden_file.h"
 
 static void ok(lam_status status) {
     if (status != LAM_OK) fail_msg("%s", lam_last_error());
 }
 
 static lam_json *golden(void) {
-    char *bytes;
+    char path[1024], *bytes;
     size_t size;
     lam_json *json;
-    ok(lam_file_read(LAM_TEST_GOLDEN "/mae_golden.json", &bytes, &size));
+    golden_file(path, "mae_golden.json");
+    ok(lam_file_read(path, &bytes, &size));
     ok(lam_json_parse(&json, bytes, size, "mae_golden.json"));
     lam_free(bytes);
     return json;
