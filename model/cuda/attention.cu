@@ -11,6 +11,7 @@ arguments arguments_of(const lam_attention_shape *shape, const void *q, const vo
     a.q_stride = shape->q_stride, a.kv_stride = shape->kv_stride, a.out_stride = shape->out_stride;
     a.key_mask = shape->key_mask;
     a.scale = 1 / sqrtf((float)shape->head_dim);
+    a.exponent = a.scale * LOG2_E;
     a.q = (const bf16 *)q, a.k = (const bf16 *)k, a.v = (const bf16 *)v;
     a.vectors = shape->head_dim % 8 == 0 && is_aligned(q, shape->q_stride) && is_aligned(k, shape->kv_stride) &&
                 is_aligned(v, shape->kv_stride);
@@ -38,8 +39,11 @@ division divide(const arguments &a, int64_t batch, const need &n) {
         while (d.units_a_block > WARPS && heads * lam_blocks(d.units, d.units_a_block) < wanted)
             d.units_a_block = (int)lam_blocks(d.units_a_block / 2, WARPS) * WARPS;
     }
+    d.parts = (d.units + d.units_a_block - 1) / d.units_a_block;
+    d.groups = a.heads / d.heads_a_block;
     d.room = d.resident ? d.heads_a_block * rows : n.stages * STAGE_ROWS;
     d.side = d.room * n.row_bytes;
+    d.stage_mask = d.resident ? -1 : STAGE_ROWS - 1;
     return d;
 }
 
@@ -47,8 +51,8 @@ size_t shared_bytes(const division &d, const need &n) {
     return (size_t)d.room * (size_t)(2 * n.row_bytes + n.extra) + n.block_bytes;
 }
 
-unsigned blocks_of(const arguments &a, int64_t batch, const division &d) {
-    return (unsigned)(batch * (a.heads / d.heads_a_block) * lam_blocks(d.units, d.units_a_block));
+unsigned blocks_of(int64_t batch, const division &d) {
+    return (unsigned)(batch * d.groups * d.parts);
 }
 
 bool allow_shared(const void *kernel) {

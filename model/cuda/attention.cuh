@@ -27,9 +27,11 @@ const unsigned ALL = 0xffffffffu;
 
 /* Of a pass over one side of the heads. */
 struct division {
-    int units, units_a_block; /* of a head */
-    int heads_a_block;        /* 1 where rows are streamed */
+    int units, units_a_block;  /* of a head */
+    int heads_a_block;         /* 1 where rows are streamed */
+    int parts, groups;         /* blocks that share a head, groups of heads of a block */
     int room, side;           /* rows and bytes of each of the two sides in shared memory */
+    int stage_mask; /* rows of a stage less 1; all where there are no stages */
     bool resident;
 };
 
@@ -38,7 +40,7 @@ struct arguments {
     int64_t q_stride, kv_stride, out_stride;
     const float *key_mask;
     bool vectors; /* rows of heads are 16-byte aligned and whole vectors */
-    float scale;  /* 1 / sqrt(head_dim) */
+    float scale, exponent; /* 1 / sqrt(head_dim), that times log2(e) */
     const bf16 *q, *k, *v, *out, *d_out;
     float *lse, *less; /* [batch, heads, queries]; less: minus d_out . out */
     bf16 *result, *dq, *dk, *dv;
@@ -82,7 +84,7 @@ struct need {
 };
 division divide(const arguments &a, int64_t batch, const need &n);
 size_t shared_bytes(const division &d, const need &n);
-unsigned blocks_of(const arguments &a, int64_t batch, const division &d);
+unsigned blocks_of(int64_t batch, const division &d);
 /* Lets a kernel have as much dynamic shared memory as there is. */
 bool allow_shared(const void *kernel);
 
@@ -209,7 +211,7 @@ __device__ __forceinline__ float high_of(uint32_t pair) { return __uint_as_float
 template <int WIDTH, int TILES>
 __device__ __forceinline__ void load_unit(uint32_t (&to)[TILES][WIDTH / 16][4], const bf16 *from, int64_t stride,
                                           int first, int end, const arguments &a, const float *mask) {
-    const int g = threadIdx.x >> 2 & 7, t = threadIdx.x & 3;
+    const int lane = lam_anew((int)threadIdx.x), g = lane >> 2 & 7, t = lane & 3;
 #pragma unroll
     for (int m = 0; m < TILES; m++)
 #pragma unroll
@@ -325,15 +327,14 @@ struct unit {
     bool works;            /* there is such a unit */
 };
 /* The block's u-th, of `rows` rows. */
-__device__ __forceinline__ unit unit_of(const arguments &a, const division &d, int rows, int u) {
-    const int block = lam_anew((int)blockIdx.x), parts = (d.units + d.units_a_block - 1) / d.units_a_block;
-    const int groups = a.heads / d.heads_a_block, first = block % parts * d.units_a_block;
+__device__ __forceinline__ unit unit_of(const division &d, int rows, int u) {
+    const int block = lam_anew((int)blockIdx.x), first = block % d.parts * d.units_a_block;
     const int units = min(d.units - first, d.units_a_block);
     unit r = {};
     r.works = u < units * d.heads_a_block;
     r.own = r.works ? u / units : 0;
-    r.sample = block / parts / groups;
-    r.head = block / parts % groups * d.heads_a_block + r.own;
+    r.sample = block / d.parts / d.groups;
+    r.head = block / d.parts % d.groups * d.heads_a_block + r.own;
     r.row = (first + u - r.own * units) * rows;
     return r;
 }
@@ -342,7 +343,7 @@ __device__ __forceinline__ unit unit_of(const arguments &a, const division &d, i
 template <int WIDTH, bool KEYS>
 __device__ __forceinline__ void bring(const arguments &a, const division &d, unsigned char *memory, int own, int first,
                                       int rows, int at) {
-    const unit block = unit_of(a, d, 0, 0);
+    const unit block = unit_of(d, 0, 0);
     const int count = KEYS ? a.keys : a.queries, head = block.head + own;
 #pragma unroll 1
     for (int side = 0; side < 2; side++) {
@@ -357,50 +358,56 @@ __device__ __forceinline__ void bring(const arguments &a, const division &d, uns
     bring_floats((float *)(memory + 2 * d.side), d.room, at, a.lse + statistics, a.less + statistics, first, rows, count);
 }
 
+/* Whether there is more to do in the stage when `left` of `count` rows are left. */
+__device__ __forceinline__ bool goes_on(const division &d, int count, int left) {
+    return left > 0 && ((count - left) & d.stage_mask);
+}
+
 /* Goes over the units of a block, of 16 TILES rows, against `count` rows of keys and values (KEYS) or of queries: for each open,
- * step(row in the memory, first of the stage's rows, whether the unit has more than 16 rows) for each stage, close. `own_count`:
- * rows on the units' side. A unit for which open says that there is nothing to do has no steps. */
+ * then, if that says that there is something to do, step(row in the memory, rows left, whether the unit has more than 16 rows) for
+ * each stage, which advances the first two as long as it goes on, at last close. `own_count`: rows on the units' side. */
 template <int WIDTH, int TILES, int STAGES, bool KEYS, typename O, typename S, typename C>
 __device__ __forceinline__ void pass(const arguments &a, const division &d, unsigned char *memory, int own_count, int count,
                                      O open, S step, C close) {
-    const int warp = threadIdx.x >> 5;
+    const int warp = __shfl_sync(ALL, threadIdx.x >> 5, 0), rows = (count + 7) / 8 * 8; /* the same in all lanes, for the compiler too */
     if (d.resident) {
-        const int rows = (count + 7) / 8 * 8;
 #pragma unroll 1
-        for (int h = 0; h < d.heads_a_block; h++)
-            bring<WIDTH, KEYS>(a, d, memory, h, 0, rows, h * rows);
+        for (int h = 0; h < d.heads_a_block; h++) bring<WIDTH, KEYS>(a, d, memory, h, 0, rows, h * rows);
         lam_copies_close();
     }
     /* Every warp comes to the barriers, also one without a unit; where rows are streamed, there is at most one a warp. */
 #pragma unroll 1
     for (int u = warp; u < max(d.units_a_block * d.heads_a_block, WARPS); u += WARPS) {
-        unit now = unit_of(a, d, 16 * TILES, u);
+        unit now = unit_of(d, 16 * TILES, u);
         const bool whole = now.row + 16 < own_count;
-        int at = now.own * ((count + 7) / 8 * 8);
+        int at = now.own * rows, left = lam_anew(count) + (d.resident ? 0 : (STAGES - 1) * STAGE_ROWS);
         const bool works = open(now);
         if (d.resident && u < WARPS) { /* the first time */
             lam_copies_wait<0>();
             __syncthreads();
         }
 #pragma unroll 1
-        for (int first = d.resident ? 0 : (1 - STAGES) * STAGE_ROWS; first < count; first += STAGE_ROWS) {
+        while (left > 0) {
             if (!d.resident) {
-                const int stage = first / STAGE_ROWS, next = first + (STAGES - 1) * STAGE_ROWS;
+                /* Before the first stage, as many as the ring holds but one are sent for. */
+                const int first = count - left, next = first + (STAGES - 1) * STAGE_ROWS;
                 if (first >= 0) {
                     lam_copies_wait<STAGES - 2>();
                     __syncthreads();
                 }
                 if (next < count)
-                    bring<WIDTH, KEYS>(a, d, memory, 0, next, min(STAGE_ROWS, (count + 7) / 8 * 8 - next),
-                                       (stage + STAGES - 1) % STAGES * STAGE_ROWS);
+                    bring<WIDTH, KEYS>(a, d, memory, 0, next, min(STAGE_ROWS, rows - next), next / STAGE_ROWS % STAGES * STAGE_ROWS);
                 lam_copies_close();
-                if (first < 0) continue;
-                at = stage % STAGES * STAGE_ROWS;
+                at = first / STAGE_ROWS % STAGES * STAGE_ROWS;
+                if (first < 0) {
+                    left -= STAGE_ROWS;
+                    continue;
+                }
             }
-            if (works) step(at, first, whole);
-            at += STAGE_ROWS;
+            if (works) step(at, left, whole);
+            else left -= STAGE_ROWS;
         }
-        now = unit_of(a, d, 16 * TILES, lam_anew(u));
+        now = unit_of(d, 16 * TILES, lam_anew(u));
         if (now.works) close(now);
     }
 }

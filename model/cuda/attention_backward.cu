@@ -123,13 +123,12 @@ __device__ __forceinline__ void to_keys(const uint32_t (&k)[ROOM][WIDTH / 16][4]
 template <int WIDTH>
 __device__ __forceinline__ void queries_pass(const arguments &a, unsigned char *memory) {
     const int TILES = backward_sizes<WIDTH>::QUERY_TILES, STAGES = backward_sizes<WIDTH>::STAGES;
-    const int ROW_BYTES = layout<WIDTH>::ROW_BYTES, keys = a.dq ? a.keys : 0; /* 0: only `less` is wanted */
-    const float scale = a.scale * LOG2_E;
+    const int keys = a.dq ? a.keys : 0; /* 0: only `less` is wanted */
     uint32_t q[TILES][WIDTH / 16][4], d_out[TILES][WIDTH / 16][4];
     float lse[TILES][2], dq[TILES][WIDTH / 8][4];
     quad less[TILES];
     auto open = [&](const unit &u) {
-        const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3, end = u.works ? a.queries : 0, row = u.row;
+        const int lane = lam_anew((int)threadIdx.x), g = lane >> 2 & 7, t = lane & 3, end = u.works ? a.queries : 0, row = u.row;
         const int64_t first = (int64_t)u.sample * a.queries, column = u.head * a.head_dim;
         const int64_t rows = ((int64_t)u.sample * a.heads + u.head) * a.queries;
         load_unit<WIDTH, TILES>(d_out, a.d_out + first * a.out_stride + column, a.out_stride, row, end, a, NULL);
@@ -159,17 +158,17 @@ __device__ __forceinline__ void queries_pass(const arguments &a, unsigned char *
         load_unit<WIDTH, TILES>(q, a.q + first * a.q_stride + column, a.q_stride, row, end, a, NULL);
         return u.works;
     };
-    auto step = [&](int at, int key, bool whole) {
-        const lam_shared k = lam_shared_at(memory) + at * ROW_BYTES, end = k + min(STAGE_ROWS, keys - key) * ROW_BYTES;
+    auto step = [&](int &at, int &left, bool whole) {
         whole = TILES == 1 || whole;
 #pragma unroll 1
-        for (lam_shared rows = k; rows < end; rows += 16 * ROW_BYTES) {
-            const bool both = rows + 8 * ROW_BYTES < end;
-            if (whole && both) to_queries<WIDTH, TILES, TILES, 2>(q, d_out, rows, rows + a.by_queries.side, lse, less, scale, dq);
-            else if (whole) to_queries<WIDTH, TILES, TILES, 1>(q, d_out, rows, rows + a.by_queries.side, lse, less, scale, dq);
-            else if (both) to_queries<WIDTH, TILES, 1, 2>(q, d_out, rows, rows + a.by_queries.side, lse, less, scale, dq);
-            else to_queries<WIDTH, TILES, 1, 1>(q, d_out, rows, rows + a.by_queries.side, lse, less, scale, dq);
-        }
+        do {
+            const lam_shared k = lam_shared_at(memory) + at * layout<WIDTH>::ROW_BYTES, v = k + a.by_queries.side;
+            if (whole && left > 8) to_queries<WIDTH, TILES, TILES, 2>(q, d_out, k, v, lse, less, a.exponent, dq);
+            else if (whole) to_queries<WIDTH, TILES, TILES, 1>(q, d_out, k, v, lse, less, a.exponent, dq);
+            else if (left > 8) to_queries<WIDTH, TILES, 1, 2>(q, d_out, k, v, lse, less, a.exponent, dq);
+            else to_queries<WIDTH, TILES, 1, 1>(q, d_out, k, v, lse, less, a.exponent, dq);
+            at += 16, left -= 16;
+        } while (goes_on(a.by_queries, a.keys, left));
     };
     auto close = [&](const unit &u) {
         if (!a.dq) return;
@@ -190,14 +189,12 @@ __device__ __forceinline__ void queries_pass(const arguments &a, unsigned char *
 template <int WIDTH>
 __device__ __forceinline__ void keys_pass(const arguments &a, unsigned char *memory) {
     const int TILES = backward_sizes<WIDTH>::KEY_TILES, STAGES = backward_sizes<WIDTH>::STAGES;
-    const int ROW_BYTES = layout<WIDTH>::ROW_BYTES;
-    const float scale = a.scale * LOG2_E;
     uint32_t k[TILES][WIDTH / 16][4], v[TILES][WIDTH / 16][4];
     float dk[TILES][WIDTH / 8][4], dv[TILES][WIDTH / 8][4];
     auto open = [&](const unit &u) {
         const int64_t at = u.sample * (a.keys * a.kv_stride) + u.head * a.head_dim;
         const float *mask = a.key_mask ? a.key_mask + (int64_t)u.sample * a.keys : NULL;
-        const int number = u.row + (threadIdx.x & 31) % (16 * TILES), end = u.works ? a.keys : 0;
+        const int number = u.row + lam_anew((int)threadIdx.x) % (16 * TILES), end = u.works ? a.keys : 0;
         const bool visible = __any_sync(ALL, number < end && (!mask || mask[number] != 0));
         load_unit<WIDTH, TILES>(k, a.k + at, a.kv_stride, u.row, end, a, mask);
         load_unit<WIDTH, TILES>(v, a.v + at, a.kv_stride, u.row, end, a, mask);
@@ -209,21 +206,18 @@ __device__ __forceinline__ void keys_pass(const arguments &a, unsigned char *mem
                 for (int e = 0; e < 4; e++) dk[m][c][e] = dv[m][c][e] = 0;
         return visible;
     };
-    auto step = [&](int at, int query, bool whole) {
-        const division &d = a.by_keys;
-        const lam_shared base = lam_shared_at(memory);
-        const float *lse = (const float *)(memory + 2 * d.side), *less = lse + d.room;
-        const int end = at + min(STAGE_ROWS, a.queries - query);
+    auto step = [&](int &at, int &left, bool whole) {
+        const float *lse = (const float *)(memory + 2 * a.by_keys.side), *less = lse + a.by_keys.room;
         whole = TILES == 1 || whole;
 #pragma unroll 1
-        for (int i = at; i < end; i += 16) {
-            const lam_shared q = base + i * ROW_BYTES;
-            const bool both = i + 8 < end;
-            if (whole && both) to_keys<WIDTH, TILES, TILES, 2>(k, v, q, q + d.side, lse + i, less + 2 * i, scale, dk, dv);
-            else if (whole) to_keys<WIDTH, TILES, TILES, 1>(k, v, q, q + d.side, lse + i, less + 2 * i, scale, dk, dv);
-            else if (both) to_keys<WIDTH, TILES, 1, 2>(k, v, q, q + d.side, lse + i, less + 2 * i, scale, dk, dv);
-            else to_keys<WIDTH, TILES, 1, 1>(k, v, q, q + d.side, lse + i, less + 2 * i, scale, dk, dv);
-        }
+        do {
+            const lam_shared q = lam_shared_at(memory) + at * layout<WIDTH>::ROW_BYTES, d_out = q + a.by_keys.side;
+            if (whole && left > 8) to_keys<WIDTH, TILES, TILES, 2>(k, v, q, d_out, lse + at, less + 2 * at, a.exponent, dk, dv);
+            else if (whole) to_keys<WIDTH, TILES, TILES, 1>(k, v, q, d_out, lse + at, less + 2 * at, a.exponent, dk, dv);
+            else if (left > 8) to_keys<WIDTH, TILES, 1, 2>(k, v, q, d_out, lse + at, less + 2 * at, a.exponent, dk, dv);
+            else to_keys<WIDTH, TILES, 1, 1>(k, v, q, d_out, lse + at, less + 2 * at, a.exponent, dk, dv);
+            at += 16, left -= 16;
+        } while (goes_on(a.by_keys, a.queries, left));
     };
     auto close = [&](const unit &u) {
         const int g = lam_anew((int)threadIdx.x) >> 2 & 7;
@@ -268,13 +262,13 @@ template <int WIDTH> void launch(arguments a, const lam_attention_shape *s) {
     const size_t q_bytes = shared_bytes(by_q, q), k_bytes = shared_bytes(by_k, k);
     if (a.dk && by_q.units_a_block == by_q.units && by_k.units_a_block == by_k.units && by_q.resident && by_k.resident &&
         by_q.heads_a_block == by_k.heads_a_block) {
-        LAM_LAUNCH((attention_backward<WIDTH>), blocks_of(a, s->batch, by_q), THREADS, q_bytes > k_bytes ? q_bytes : k_bytes,
+        LAM_LAUNCH((attention_backward<WIDTH>), blocks_of(s->batch, by_q), THREADS, q_bytes > k_bytes ? q_bytes : k_bytes,
                    lam_cuda_stream(), a, BY_QUERIES | BY_KEYS);
         return;
     }
-    LAM_LAUNCH((attention_backward<WIDTH>), blocks_of(a, s->batch, by_q), THREADS, q_bytes, lam_cuda_stream(), a, BY_QUERIES);
+    LAM_LAUNCH((attention_backward<WIDTH>), blocks_of(s->batch, by_q), THREADS, q_bytes, lam_cuda_stream(), a, BY_QUERIES);
     if (!a.dk) return;
-    LAM_LAUNCH((attention_backward<WIDTH>), blocks_of(a, s->batch, by_k), THREADS, k_bytes, lam_cuda_stream(), a, BY_KEYS);
+    LAM_LAUNCH((attention_backward<WIDTH>), blocks_of(s->batch, by_k), THREADS, k_bytes, lam_cuda_stream(), a, BY_KEYS);
 }
 
 } // namespace

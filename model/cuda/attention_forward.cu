@@ -169,7 +169,7 @@ __global__ void __launch_bounds__(THREADS, forward_sizes<WIDTH>::BLOCKS) attenti
     const int TILES = forward_sizes<WIDTH>::TILES, STAGES = forward_sizes<WIDTH>::STAGES;
     const division &d = a.by_queries;
     uint32_t *words = (uint32_t *)(memory + 2 * d.side);
-    if (a.key_mask) visible_keys(words, a.key_mask + (int64_t)unit_of(a, d, 0, 0).sample * a.keys, a.keys);
+    if (a.key_mask) visible_keys(words, a.key_mask + (int64_t)unit_of(d, 0, 0).sample * a.keys, a.keys);
     uint32_t q[TILES][WIDTH / 16][4];
     running<WIDTH, TILES> r;
     bool first;
@@ -180,17 +180,15 @@ __global__ void __launch_bounds__(THREADS, forward_sizes<WIDTH>::BLOCKS) attenti
                                 u.works ? a.queries : 0, a, NULL);
         return u.works;
     };
-    auto step = [&](int at, int key, bool whole) {
-        const lam_shared k = lam_shared_at(memory) + at * layout<WIDTH>::ROW_BYTES;
+    auto step = [&](int &at, int &left, bool whole) {
 #pragma unroll 1
-        for (int j = 0; j < STAGE_ROWS && key + j < a.keys; j += 32) {
-            uint32_t visible = a.key_mask ? words[(key + j) / 32] : first_keys(a.keys - key - j);
-            const lam_shared rows = k + j * layout<WIDTH>::ROW_BYTES;
-            if (TILES == 1 || whole)
-                attend_32<WIDTH, TILES, TILES>(q, rows, rows + d.side, visible, a.scale * LOG2_E, r, first);
-            else
-                attend_32<WIDTH, TILES, 1>(q, rows, rows + d.side, visible, a.scale * LOG2_E, r, first);
-        }
+        do {
+            const lam_shared k = lam_shared_at(memory) + at * layout<WIDTH>::ROW_BYTES;
+            const uint32_t visible = a.key_mask ? __shfl_sync(ALL, words[(a.keys - left) / 32], 0) : first_keys(left);
+            if (TILES == 1 || whole) attend_32<WIDTH, TILES, TILES>(q, k, k + d.side, visible, a.exponent, r, first);
+            else attend_32<WIDTH, TILES, 1>(q, k, k + d.side, visible, a.exponent, r, first);
+            at += 32, left -= 32;
+        } while (goes_on(d, a.keys, left));
     };
     auto close = [&](const unit &u) {
         const int g = lam_anew((int)threadIdx.x) >> 2 & 7;
@@ -206,7 +204,7 @@ __global__ void __launch_bounds__(THREADS, forward_sizes<WIDTH>::BLOCKS) attenti
                 factor[m][half] = 1 / sum;
                 if ((threadIdx.x & 3) == 0 && number < a.queries)
                     a.lse[((int64_t)u.sample * a.heads + u.head) * a.queries + number] =
-                        first ? 0 : log2f(sum) - r.less[m][2 * half] * (a.scale * LOG2_E);
+                        first ? 0 : log2f(sum) - r.less[m][2 * half] * a.exponent;
             }
         store_unit<WIDTH, TILES>(r.out, factor, present,
                                  a.result + u.sample * (a.queries * a.out_stride) + u.head * a.head_dim, a.out_stride, u.row,
@@ -222,7 +220,7 @@ template <int WIDTH> void launch(arguments a, const lam_attention_shape *s) {
     static const bool allowed = allow_shared((const void *)attention_forward<WIDTH>);
     (void)allowed;
     a.by_queries = divide(a, s->batch, n);
-    LAM_LAUNCH((attention_forward<WIDTH>), blocks_of(a, s->batch, a.by_queries), THREADS, shared_bytes(a.by_queries, n),
+    LAM_LAUNCH((attention_forward<WIDTH>), blocks_of(s->batch, a.by_queries), THREADS, shared_bytes(a.by_queries, n),
                lam_cuda_stream(), a);
 }
 
