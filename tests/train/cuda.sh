@@ -75,6 +75,15 @@ vary 2e-5 "schedule-free" optim.name=schedulefree optim.schedule=constant
 mpi 2 "$lamella" train tiny.yaml train.steps=$steps train.validate_every=7 train.out=ranks --device cuda --quiet
 close cuda ranks 2e-5 "two ranks"
 
+# A rank that fails ends both, with its words: nobody waits.
+cp -r shards hurt
+printf 'XXXXXXXX' | dd of=hurt/shard_00000.lam bs=1 seek=20000 conv=notrunc status=none
+status=0
+timeout 120 mpirun --allow-run-as-root --oversubscribe --bind-to none -n 2 "$lamella" train tiny.yaml train.out=strict \
+  data.path=hurt data.strict=true --device cuda --quiet > log 2>&1 || status=$?
+[ $status != 0 ] && [ $status != 124 ] && grep -q "damaged frame" log || { cat log; fail "a failing rank of two ended with $status"; }
+echo "ok: a failing rank ends both"
+
 # A step that is not finite is skipped on the device: the weights stay.
 train nan cuda optim.lr=1e3 optim.weight_decay=1000 optim.warmup=0 optim.schedule=constant train.max_skipped_steps=3 2> nan.err && fail "steps without a finite loss ended well"
 grep -q "steps in a row without a finite update" nan.err || { cat nan.err; fail "no line about skipped steps"; }
