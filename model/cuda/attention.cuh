@@ -8,7 +8,8 @@
  *                barrier after the first; a block may hold several heads, so that short sequences keep all warps busy
  *     streamed   longer rows pass through a ring of stages of 64 rows, which all warps of a block follow with a unit each
  *
- * head_dim is filled with zeros up to WIDTH, a multiple of 16. */
+ * head_dim is filled with zeros up to WIDTH, a multiple of 16. 128 threads with at most 255 registers, of which the launch bounds
+ * say how many blocks a multiprocessor has. */
 #ifndef LAMELLA_MODEL_CUDA_ATTENTION_CUH
 #define LAMELLA_MODEL_CUDA_ATTENTION_CUH
 
