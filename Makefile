@@ -15,7 +15,7 @@ help:
 	@echo
 	@echo '  make demo          install what is missing, build, and run images -> map -> report: runs/demo/report.html, 350 MB'
 	@echo '                     (four minutes on two idle cores, ten on busy ones)'
-	@echo '  make test          install what is missing, build, and run every test (five to ten minutes on two cores)'
+	@echo '  make test          install what is missing, build, and run every test (ten to twenty minutes on two cores)'
 	@echo '  make build         the command, at build/lamella'
 	@echo '  make setup         the Debian packages that the build needs (skipped where they are in)'
 	@echo '  make setup-test    those that the tests need beside them'
