@@ -176,6 +176,7 @@ done:
 static lam_status open_all(const lam_arguments *a, int local_rank, lam_shards **shards, source *s,
                            lam_embedder *e, lam_crop **crops, int64_t *count) {
     lam_device on = {lam_backend_cpu(), false};
+    char device[160];
     const char *pool_name = lam_option_text(a, "pool");
     lam_pool pool = !strcmp(pool_name, "cls")       ? LAM_POOL_CLS
                     : !strcmp(pool_name, "channel") ? LAM_POOL_CHANNEL
@@ -193,14 +194,14 @@ static lam_status open_all(const lam_arguments *a, int local_rank, lam_shards **
     LAM_TRY(lam_crops_list(*shards, size, lam_option_int(a, "crops"), (uint64_t)lam_option_int(a, "seed"),
                            crops, count));
     if (s->network) {
-        char device[160];
         LAM_TRY(lam_device_open(a, local_rank, &on));
         lam_device_describe(on.backend, device, sizeof device);
-        lam_log_info("embedding on %s", device);
     }
-    return lam_embedder_open(e, *shards, s->network, on.backend, s->handmade, size, block, pool,
-                             lam_option_int(a, "batch"), lam_option_int(a, "views"),
-                             lam_option_flag(a, "strict"));
+    LAM_TRY(lam_embedder_open(e, *shards, s->network, on.backend, s->handmade, size, block, pool,
+                              lam_option_int(a, "batch"), lam_option_int(a, "views"),
+                              lam_option_flag(a, "strict")));
+    if (s->network) lam_log_info("embedding on %s", device);
+    return LAM_OK;
 }
 
 static lam_status run(const lam_arguments *a) {

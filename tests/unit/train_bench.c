@@ -145,13 +145,13 @@ static void bytes(void **state) {
 /* ---- records ---- */
 
 static const char before[] =
-    "{\"bench\": \"step\", \"model\": \"s16\", \"batch\": 8, \"precision\": \"f32\", \"recompute\": \"none\", \"drop_path\": 0, "
+    "{\"bench\": \"step\", \"model\": \"s16\", \"batch\": 8, \"device\": \"cpu\", \"precision\": \"f32\", \"recompute\": \"none\", \"drop_path\": 0, "
     "\"cpu\": \"one\", \"isa\": \"avx2\", \"threads\": 2, \"library\": \"a\", \"version\": \"1\", \"step_ms\": 200, "
     "\"limit_gflops_per_s\": 100, \"memory_gb_per_s\": 10, \"operations\": ["
     "{\"op\": \"linear\", \"pass\": \"forward\", \"ms\": 60}, {\"op\": \"linear\", \"pass\": \"backward\", \"ms\": 120}, "
     "{\"op\": \"gone\", \"pass\": \"forward\", \"ms\": 5}]}";
 static const char after[] =
-    "{\"bench\": \"step\", \"model\": \"s16\", \"batch\": 8, \"precision\": \"f32\", \"recompute\": \"none\", \"drop_path\": 0, "
+    "{\"bench\": \"step\", \"model\": \"s16\", \"batch\": 8, \"device\": \"cpu\", \"precision\": \"f32\", \"recompute\": \"none\", \"drop_path\": 0, "
     "\"cpu\": \"one\", \"isa\": \"avx512\", \"threads\": 2, \"library\": \"b\", \"version\": \"1\", \"step_ms\": 100, "
     "\"limit_gflops_per_s\": 150, \"memory_gb_per_s\": 5, \"operations\": ["
     "{\"op\": \"linear\", \"pass\": \"backward\", \"ms\": 40}, {\"op\": \"linear\", \"pass\": \"forward\", \"ms\": 80}, "
