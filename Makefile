@@ -8,7 +8,7 @@ PACKAGES := build-essential cmake ninja-build pkg-config git ca-certificates lib
 TEST_PACKAGES := libcmocka-dev clang libclang-rt-14-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test build demo test test-science bench bench-compare fuzz clean
+.PHONY: help setup setup-test build demo test test-mutants test-science bench bench-compare fuzz clean
 
 help:
 	@echo 'lamella: self-supervised representation learning on microscope images'
@@ -16,6 +16,7 @@ help:
 	@echo '  make demo          install what is missing, build, and run images -> map -> report: runs/demo/report.html, 350 MB'
 	@echo '                     (four minutes on two idle cores, ten on busy ones)'
 	@echo '  make test          install what is missing, build, and run every test (ten to twenty minutes on two cores)'
+	@echo '  make test-mutants  bugs put into the CUDA kernels one at a time: is each found? (five minutes on two idle cores)'
 	@echo '  make build         the command, at build/lamella'
 	@echo '  make setup         the Debian packages that the build needs (skipped where they are in)'
 	@echo '  make setup-test    those that the tests need beside them'
@@ -54,6 +55,12 @@ demo: build
 
 test: setup-test
 	@bash tests/run.sh $(JOBS)
+
+test-mutants: setup-test
+	@cmake --preset release -DBUILD_TESTING=ON > $(BUILD)-configure.log 2>&1 || { cat $(BUILD)-configure.log; rm -f $(BUILD)-configure.log; exit 1; }
+	@rm -f $(BUILD)-configure.log
+	@cmake --build --preset release -j $(JOBS) --target device_tests
+	@bash tests/cuda_emulation/mutants.sh $(BUILD) $(JOBS)
 
 test-science: build
 	@bash tests/science.sh $(BUILD)/lamella runs/science

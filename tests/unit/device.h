@@ -1,5 +1,7 @@
 /* The device that the tests of model/ run on: LAMELLA_TEST_DEVICE, the CPU where it is not set. ctest runs them once more with
- * "cuda" and the emulated module (tests/cuda_emulation), a machine with a GPU with the real one. Include after cmocka.h. */
+ * "cuda" and the emulated module (tests/cuda_emulation), a machine with a GPU with the real one. LAMELLA_TEST_FILTER, a pattern, and
+ * LAMELLA_TEST_CASE, a name, leave out all other tests and all other cases of tables (tests/cuda_emulation/mutants.sh). Include
+ * after cmocka.h. */
 #ifndef LAMELLA_TESTS_DEVICE_H
 #define LAMELLA_TESTS_DEVICE_H
 
@@ -17,6 +19,15 @@ static inline const lam_backend *test_backend(void) {
     const lam_backend *backend = NULL;
     if (lam_backend_open(&backend, on_cuda() ? "cuda" : "cpu", 0) != LAM_OK) fail_msg("%s", lam_last_error());
     return backend;
+}
+
+__attribute__((constructor)) static void choose_tests(void) {
+    if (getenv("LAMELLA_TEST_FILTER")) cmocka_set_test_filter(getenv("LAMELLA_TEST_FILTER"));
+}
+
+static inline bool is_chosen_case(const char *name) {
+    const char *wanted = getenv("LAMELLA_TEST_CASE");
+    return !wanted || !strcmp(wanted, name);
 }
 
 #endif

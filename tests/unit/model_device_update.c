@@ -311,6 +311,37 @@ static void state_moves(void **state) {
     }
 }
 
+/* A step is given before the one before it is done; each says when its outcome is there. */
+static void steps_under_way(void **state) {
+    (void)state;
+    if (!on_cuda()) skip();
+    bench b = open_bench("adamw", false);
+    lam_cuda_update_outcome *both, wanted[4];
+    ok(b.device->allocate_pinned((void **)&both, 2 * sizeof *both));
+    memset(both, 0xff, 2 * sizeof *both);
+    draw_gradients(&b, &steps[0], 0);
+    ok(b.device->write(b.loss, steps[0].loss, sizeof steps[0].loss));
+    for (int i = 0; i < 4; i++) {
+        bool reached = false;
+        wanted[i] = step_of_host(&b, &steps[0], i);
+        lam_cuda_update_input in = input_of(&steps[0], i);
+        if (i >= 2) {
+            while (!reached) ok(lam_backend_reached(b.device, i % 2, &reached));
+            compare_outcome(&wanted[i - 2], &both[i % 2], i - 2);
+        }
+        b.f->set(b.update, &in);
+        ok(lam_backend_replay(b.device, b.step));
+        b.f->outcome(b.update, &both[i % 2]);
+        ok(lam_backend_mark(b.device, i % 2));
+    }
+    for (int i = 2; i < 4; i++) {
+        ok(lam_backend_await(b.device, i % 2));
+        compare_outcome(&wanted[i], &both[i % 2], i);
+    }
+    b.device->release_pinned(both);
+    close_bench(&b);
+}
+
 /* Weights for inference and back. */
 static void averaged(void **state) {
     (void)state;
@@ -342,6 +373,6 @@ static void averaged(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(as_on_the_host), cmocka_unit_test(state_moves),
-                                       cmocka_unit_test(averaged)};
+                                       cmocka_unit_test(steps_under_way), cmocka_unit_test(averaged)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
