@@ -199,7 +199,7 @@ lam_node *lam_node_add(lam_graph *graph, const lam_op *op, int inputs, lam_tenso
     const lam_op_functions *own = graph->backend->find ? graph->backend->find(op->name) : NULL;
     node->run = own ? *own
                     : (lam_op_functions){op->name, NULL, op->forward, op->backward, op->again, op->prepare};
-    node->kernels = lam_kernels_of(graph->backend, graph->activation == LAM_BF16);
+    node->kernels = lam_backend_kernels(graph->backend, graph->activation == LAM_BF16);
     node->rounding = &graph->rounding;
     node->block = graph->open_block;
     node->input_count = inputs;
@@ -315,7 +315,7 @@ lam_status lam_graph_differentiate(lam_graph *graph, lam_tensor *loss) {
 /* ---- running ---- */
 
 static void poison_bytes(const lam_backend *backend, void *memory, size_t bytes) {
-    if (memory) lam_kernels_of(backend, false)->fill(memory, 0xff, bytes); /* NaN in real types, -1 in integers */
+    if (memory) lam_backend_kernels(backend, false)->fill(memory, 0xff, bytes); /* NaN in real types, -1 in integers */
 }
 
 /* Marks what the node is to write and nobody has written yet. */
@@ -463,7 +463,7 @@ lam_status lam_graph_backward(lam_graph *graph) {
     LAM_REQUIRE(graph->planned && graph->loss, LAM_ERROR_INTERNAL, "the graph is not differentiated");
     LAM_TRY(check_threads());
     for (int64_t i = 0; i < graph->tensor_count; i++) graph->tensors[i]->gradient_written = false;
-    lam_kernels_of(graph->backend, false)->set(graph->loss->gradient, 1);
+    lam_backend_kernels(graph->backend, false)->set(graph->loss->gradient, 1);
     graph->loss->gradient_written = true;
     lam_parameters *p = graph->parameters;
     for (int64_t i = 0; i < p->entries && graph->poison; i++)
@@ -494,7 +494,7 @@ lam_status lam_graph_send(lam_graph *graph) {
         const lam_tensor *t = graph->tensors[i];
         if (!t->is_input) continue;
         size_t at = (size_t)((const char *)t->host - (const char *)graph->staging);
-        lam_kernels_of(graph->backend, false)
+        lam_backend_kernels(graph->backend, false)
             ->copy(t->places[0], (const char *)graph->incoming + at, (size_t)t->count * lam_dtype_bytes(t->dtype));
     }
     LAM_TRY(graph->backend->taken());

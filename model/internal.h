@@ -129,9 +129,6 @@ struct lam_backend {
     const char *(*device)(void);
     void (*memory)(size_t *free, size_t *total);
 };
-static inline const lam_kernels *lam_kernels_of(const lam_backend *backend, bool bf16) {
-    return backend->kernels(bf16);
-}
 typedef lam_status lam_cuda_open_function(const lam_backend **out, int device);
 
 /* What is timed apart: an operation forward, backward, and forward once more for the backward pass. */

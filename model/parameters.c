@@ -101,7 +101,7 @@ void lam_parameters_settle_gradient(lam_parameters *p, const lam_parameter_entry
     enum { PART = 1 << 16 };
     if (!lam_parameters_claim_gradient(p, entry)) return;
     if (p->backend && !p->backend->on_host) {
-        lam_kernels_of(p->backend, false)->fill(p->device_gradients + entry->offset, 0,
+        lam_backend_kernels(p->backend, false)->fill(p->device_gradients + entry->offset, 0,
                                                 (size_t)entry->count * sizeof(float));
         return;
     }

@@ -7,7 +7,6 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/rng.h"
-#include "base/threads.h"
 #include "model/cpu/kernels.h"
 
 #define MOST_ROUNDS 100000
@@ -72,7 +71,7 @@ lam_status lam_attention_timer_open(lam_attention_timer *t, const lam_backend *b
     LAM_TRY(random_tensor(t, &t->out, tokens * t->width, 2));
     LAM_TRY(random_tensor(t, &t->d_out, tokens * t->width, 3));
     LAM_TRY(lam_backend_allocate(backend, &t->lse, (size_t)(tokens * s->heads) * sizeof(float)));
-    LAM_TRY(lam_backend_allocate(backend, &t->workspace, on_host(t) ? (size_t)lam_threads() * each : each));
+    LAM_TRY(lam_backend_allocate(backend, &t->workspace, each));
     for (int k = 0; k < LAM_TIMES; k++)
         LAM_TRY(lam_alloc_array((void **)&t->seconds[k], MOST_ROUNDS, sizeof(double)));
     return on_host(t) ? pack_product(t) : LAM_OK;

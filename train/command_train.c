@@ -121,22 +121,20 @@ static void show(lam_progress *progress, const lam_trainer *t, const lam_step_re
     lam_progress_update(progress, t->state.step, detail);
 }
 
-static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
-
 /* What follows a step, in a fixed order: line, validation, picture, checkpoint. */
 static lam_status after_step(lam_trainer *t, lam_metrics *metrics, const lam_step_result *r) {
     const lam_settings *s = t->settings;
     bool last = t->state.step == t->steps;
     LAM_TRY(lam_dist_agree(t->dist, t->rank == 0 ? write_step(metrics, t, r) : LAM_OK));
-    if (t->validation && (last || due(t->state.step, s->validate_every))) {
+    if (t->validation && (last || lam_is_due(t->state.step, s->validate_every))) {
         double loss = NAN;
         LAM_TRY(lam_trainer_validate(t, &loss));
         LAM_TRY(
             lam_dist_agree(t->dist, t->rank == 0 ? write_validation(metrics, t->state.step, loss) : LAM_OK));
         lam_log_info("step %" PRId64 ": validation loss %.5f", t->state.step, loss);
     }
-    if (last || due(t->state.step, s->pictures_every)) LAM_TRY(draw(t));
-    if (last || due(t->state.step, s->checkpoint_every)) LAM_TRY(lam_run_checkpoint(t, metrics));
+    if (last || lam_is_due(t->state.step, s->pictures_every)) LAM_TRY(draw(t));
+    if (last || lam_is_due(t->state.step, s->checkpoint_every)) LAM_TRY(lam_run_checkpoint(t, metrics));
     return LAM_OK;
 }
 

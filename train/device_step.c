@@ -92,12 +92,6 @@ void lam_device_step_close(lam_device_step **step) {
     *step = NULL;
 }
 
-int64_t lam_device_step_bytes(const lam_device_step_options *o) {
-    lam_cuda_update_options options = update_options(o);
-    const lam_cuda_updates *updates = updates_of(o->backend);
-    return updates ? updates->bytes(&options) : 0;
-}
-
 lam_status lam_device_step_push(lam_device_step *s, float *const *arenas, const float *average, int64_t updates,
                                 int64_t skipped, int64_t skipped_in_row) {
     return s->updates->push(s->update, arenas, average, updates, skipped, skipped_in_row);
@@ -106,8 +100,6 @@ lam_status lam_device_step_push(lam_device_step *s, float *const *arenas, const 
 lam_status lam_device_step_pull(lam_device_step *s, float *const *arenas, float *average) {
     return s->updates->pull(s->update, arenas, average);
 }
-
-const char *lam_device_step_collectives(const lam_device_step *s) { return s->nccl ? s->nccl->library() : ""; }
 
 lam_status lam_device_step_plans(const lam_device_step *s, char **text) {
     *text = NULL;

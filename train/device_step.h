@@ -40,8 +40,6 @@ typedef struct lam_device_step_options {
 /* Collective where there are several ranks. */
 lam_status lam_device_step_open(lam_device_step **out, const lam_device_step_options *options);
 void lam_device_step_close(lam_device_step **step);
-/* Of device memory that the state of the rule takes. */
-int64_t lam_device_step_bytes(const lam_device_step_options *options);
 lam_status lam_device_step_push(lam_device_step *step, float *const *arenas, const float *average, int64_t updates,
                                 int64_t skipped, int64_t skipped_in_row);
 /* Waits for what was given. */
@@ -56,8 +54,6 @@ lam_status lam_device_step_give(lam_device_step *step, int64_t graph, bool first
 lam_status lam_device_step_outcome(lam_device_step *step, lam_cuda_update_outcome *outcome);
 /* An update by itself with the gradients that are there, waited for, while no step is under way: for benchmarks. */
 lam_status lam_device_step_time_update(lam_device_step *step, const lam_cuda_update_input *terms, double *seconds);
-/* The library of the sums over ranks; "" for one rank. */
-const char *lam_device_step_collectives(const lam_device_step *step);
 
 #ifdef __cplusplus
 }

@@ -353,13 +353,11 @@ static lam_status skip(lam_trainer *t, const lam_step_result *r, const char *nam
 
 /* ---- a step on a device ---- */
 
-static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
-
 /* Nothing is due after `step` steps that needs the weights of that moment. */
 static bool may_go_on(const lam_trainer *t, int64_t step) {
     const lam_settings *s = t->settings;
-    return step < t->steps && !t->stop_next && !due(step, s->checkpoint_every) && !due(step, s->pictures_every) &&
-           !(t->validation && due(step, s->validate_every));
+    return step < t->steps && !t->stop_next && !lam_is_due(step, s->checkpoint_every) &&
+           !lam_is_due(step, s->pictures_every) && !(t->validation && lam_is_due(step, s->validate_every));
 }
 
 /* *stop: a rank was told to; the step is not given. */

@@ -68,6 +68,9 @@ int64_t lam_trainer_optimizer_bytes(const lam_trainer *trainer);
 lam_status lam_trainer_push(lam_trainer *trainer);
 lam_status lam_trainer_pull(lam_trainer *trainer);
 
+/* Something that comes every so many steps comes after `step` of them; every 0: never. */
+static inline bool lam_is_due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+
 typedef struct lam_step_result {
     double loss, gradient_norm, lr;
     int64_t rows; /* valid, over all ranks */

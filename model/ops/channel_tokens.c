@@ -102,7 +102,7 @@ lam_tensor *lam_token_rows(lam_graph *g, lam_tensor *x, int64_t first, int64_t c
 /* ---- concat_tokens: activations, or parameters, which are float32 in every graph ---- */
 
 static const lam_kernels *kernels_of(const lam_node *node) {
-    return lam_kernels_of(node->backend, node->outputs[0]->dtype == LAM_BF16);
+    return lam_backend_kernels(node->backend, node->outputs[0]->dtype == LAM_BF16);
 }
 
 static lam_status concat_tokens_forward(lam_node *node) {
