@@ -13,16 +13,17 @@ arguments arguments_of(const lam_attention_shape *shape, const void *q, const vo
     a.scale = 1 / sqrtf((float)shape->head_dim);
     a.exponent = a.scale * LOG2_E;
     a.q = (const bf16 *)q, a.k = (const bf16 *)k, a.v = (const bf16 *)v;
-    a.vectors = shape->head_dim % 8 == 0 && is_aligned(q, shape->q_stride) && is_aligned(k, shape->kv_stride) &&
-                is_aligned(v, shape->kv_stride);
+    a.vectors = shape->head_dim % 8 == 0 && is_aligned(q, shape->q_stride) &&
+                is_aligned(k, shape->kv_stride) && is_aligned(v, shape->kv_stride);
     return a;
 }
 
-/* Rows are resident where as many blocks as registers allow have the shared memory for it. A block takes whole heads, so that
- * their rows are read once, unless that leaves multiprocessors idle. */
+/* Rows are resident where as many blocks as registers allow have the shared memory for it. A block takes whole
+ * heads, so that their rows are read once, unless that leaves multiprocessors idle. */
 division divide(const arguments &a, int64_t batch, const need &n) {
     const cudaDeviceProp *device = lam_cuda_properties();
-    const size_t reserved = 1024, room = device->sharedMemPerMultiprocessor / (size_t)n.blocks - reserved - n.block_bytes;
+    const size_t reserved = 1024,
+                 room = device->sharedMemPerMultiprocessor / (size_t)n.blocks - reserved - n.block_bytes;
     const int64_t wanted = 2 * (int64_t)n.blocks * device->multiProcessorCount, heads = batch * a.heads;
     const int rows = round_up(n.others, 8);
     const size_t head_bytes = (size_t)rows * (size_t)(2 * n.row_bytes + n.extra);
@@ -51,9 +52,7 @@ size_t shared_bytes(const division &d, const need &n) {
     return (size_t)d.room * (size_t)(2 * n.row_bytes + n.extra) + n.block_bytes;
 }
 
-unsigned blocks_of(int64_t batch, const division &d) {
-    return (unsigned)(batch * d.groups * d.parts);
-}
+unsigned blocks_of(int64_t batch, const division &d) { return (unsigned)(batch * d.groups * d.parts); }
 
 bool allow_shared(const void *kernel) {
     lam_cuda_launched(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,

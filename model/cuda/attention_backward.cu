@@ -1,4 +1,5 @@
-/* Attention in bfloat16, backward (attention.cuh; Dao 2023, FlashAttention-2, algorithm 2, without its atomic sums). */
+/* Attention in bfloat16, backward (attention.cuh; Dao 2023, FlashAttention-2, algorithm 2, without its atomic
+ * sums). */
 #include "model/cuda/attention.cuh"
 #include "model/cuda/backend.cuh"
 
@@ -6,7 +7,8 @@ namespace lam_attention_parts {
 namespace {
 
 template <int WIDTH> struct backward_sizes {
-    static const int QUERY_TILES = WIDTH <= 64 ? 2 : 1, KEY_TILES = WIDTH <= 64 ? 2 : 1; /* of 16 rows in a unit */
+    static const int QUERY_TILES = WIDTH <= 80 ? 2 : 1,
+                     KEY_TILES = WIDTH <= 64 ? 2 : 1; /* of 16 rows in a unit */
     static const int STAGES = 2;
     static const int BLOCKS = WIDTH <= 32 ? 3 : 2;
 };
@@ -16,10 +18,12 @@ struct quad {
     float x[4];
 };
 
-/* sums = left rows^T over the width, of 8 N rows on the other side; START: 0 only that, 1 plus start[m], 2 plus start[n]. */
+/* sums = left rows^T over the width, of 8 N rows on the other side; START: 0 only that, 1 plus start[m], 2 plus
+ * start[n]. */
 template <int WIDTH, int ROOM, int TILES, int N, int START, typename Q>
-__device__ __forceinline__ void multiply_rows(float (&sums)[TILES][N][4], const uint32_t (&left)[ROOM][WIDTH / 16][4],
-                                              lam_shared rows, const Q &start) {
+__device__ __forceinline__ void multiply_rows(float (&sums)[TILES][N][4],
+                                              const uint32_t (&left)[ROOM][WIDTH / 16][4], lam_shared rows,
+                                              const Q &start) {
     rows += lane_of_rows<WIDTH>();
 #pragma unroll
     for (int c = 0; c < WIDTH / 16; c++) {
@@ -35,32 +39,43 @@ __device__ __forceinline__ void multiply_rows(float (&sums)[TILES][N][4], const 
         for (int m = 0; m < TILES; m++)
 #pragma unroll
             for (int n = 0; n < N; n++)
-                if (c) lam_multiply(sums[m][n], left[m][c], b[2 * n], b[2 * n + 1], sums[m][n]);
-                else lam_multiply(sums[m][n], left[m][c], b[2 * n], b[2 * n + 1], start[START == 1 ? m : START == 2 ? n : 0].x);
+                if (c)
+                    lam_multiply(sums[m][n], left[m][c], b[2 * n], b[2 * n + 1], sums[m][n]);
+                else
+                    lam_multiply(sums[m][n], left[m][c], b[2 * n], b[2 * n + 1],
+                                 start[START == 1   ? m
+                                       : START == 2 ? n
+                                                    : 0]
+                                     .x);
     }
 }
 
 /* sums += weights rows, the weights [16 TILES][8 N]. */
 template <int WIDTH, int ROOM, int TILES, int N>
-__device__ __forceinline__ void multiply_columns(float (&sums)[ROOM][WIDTH / 8][4], const float (&weights)[TILES][N][4],
-                                                 lam_shared rows) {
+__device__ __forceinline__ void multiply_columns(float (&sums)[ROOM][WIDTH / 8][4],
+                                                 const float (&weights)[TILES][N][4], lam_shared rows) {
     uint32_t w[TILES][2 * N];
     rows += N == 2 ? lane_of_columns<WIDTH>() : lane_of_rows<WIDTH>();
 #pragma unroll
     for (int m = 0; m < TILES; m++)
 #pragma unroll
-        for (int i = 0; i < 2 * N; i++) w[m][i] = packed(weights[m][i / 2][i % 2 * 2], weights[m][i / 2][i % 2 * 2 + 1]);
+        for (int i = 0; i < 2 * N; i++)
+            w[m][i] = packed(weights[m][i / 2][i % 2 * 2], weights[m][i / 2][i % 2 * 2 + 1]);
 #pragma unroll
     for (int c = 0; c < WIDTH / 16; c++) {
         uint32_t b[2 * N];
-        if constexpr (N == 2) columns_16<WIDTH>(b, rows, c);
-        else columns_8<WIDTH>(b, rows, c);
+        if constexpr (N == 2)
+            columns_16<WIDTH>(b, rows, c);
+        else
+            columns_8<WIDTH>(b, rows, c);
 #pragma unroll
         for (int m = 0; m < TILES; m++)
 #pragma unroll
             for (int i = 0; i < 2; i++)
-                if constexpr (N == 2) lam_multiply(sums[m][2 * c + i], w[m], b[2 * i], b[2 * i + 1], sums[m][2 * c + i]);
-                else lam_multiply_half(sums[m][2 * c + i], w[m], b[i], sums[m][2 * c + i]);
+                if constexpr (N == 2)
+                    lam_multiply(sums[m][2 * c + i], w[m], b[2 * i], b[2 * i + 1], sums[m][2 * c + i]);
+                else
+                    lam_multiply_half(sums[m][2 * c + i], w[m], b[i], sums[m][2 * c + i]);
     }
 }
 
@@ -69,11 +84,13 @@ __device__ __forceinline__ float probability(float score, float scale, float lse
     return lam_exp2(lam_smaller(fmaf(score, scale, -lse), 0));
 }
 
-/* dq += ds k over 8 N keys; a key that does not take part is a row of zeros. less: minus d_out . out of the rows. */
+/* dq += ds k over 8 N keys; a key that does not take part is a row of zeros. less: minus d_out . out of the
+ * rows. */
 template <int WIDTH, int ROOM, int TILES, int N>
-__device__ __forceinline__ void to_queries(const uint32_t (&q)[ROOM][WIDTH / 16][4], const uint32_t (&d_out)[ROOM][WIDTH / 16][4],
-                                           lam_shared k, lam_shared v, const float (&lse)[ROOM][2], const quad (&less)[ROOM],
-                                           float scale, float (&dq)[ROOM][WIDTH / 8][4]) {
+__device__ __forceinline__ void
+to_queries(const uint32_t (&q)[ROOM][WIDTH / 16][4], const uint32_t (&d_out)[ROOM][WIDTH / 16][4],
+           lam_shared k, lam_shared v, const float (&lse)[ROOM][2], const quad (&less)[ROOM], float scale,
+           float (&dq)[ROOM][WIDTH / 8][4]) {
     const quad zero[1] = {};
     float s[TILES][N][4], ds[TILES][N][4];
     multiply_rows<WIDTH, ROOM, TILES, N, 0>(s, q, k, zero);
@@ -87,11 +104,12 @@ __device__ __forceinline__ void to_queries(const uint32_t (&q)[ROOM][WIDTH / 16]
     multiply_columns<WIDTH, ROOM, TILES, N>(dq, ds, k);
 }
 
-/* dv += p^T d_out, dk += ds^T q over 8 N queries; what lies behind the last query is 0. less: minus d_out . out, each pair of
- * queries twice, as C of a product has it. */
+/* dv += p^T d_out, dk += ds^T q over 8 N queries; what lies behind the last query is 0. less: minus d_out .
+ * out, each pair of queries twice, as C of a product has it. */
 template <int WIDTH, int ROOM, int TILES, int N>
-__device__ __forceinline__ void to_keys(const uint32_t (&k)[ROOM][WIDTH / 16][4], const uint32_t (&v)[ROOM][WIDTH / 16][4],
-                                        lam_shared q, lam_shared d_out, const float *lse, const float *less, float scale,
+__device__ __forceinline__ void to_keys(const uint32_t (&k)[ROOM][WIDTH / 16][4],
+                                        const uint32_t (&v)[ROOM][WIDTH / 16][4], lam_shared q,
+                                        lam_shared d_out, const float *lse, const float *less, float scale,
                                         float (&dk)[ROOM][WIDTH / 8][4], float (&dv)[ROOM][WIDTH / 8][4]) {
     const int t = threadIdx.x & 3;
     const quad zero[1] = {};
@@ -120,22 +138,24 @@ __device__ __forceinline__ void to_keys(const uint32_t (&k)[ROOM][WIDTH / 16][4]
 }
 
 /* Gradients of queries; minus d_out . out of each query. */
-template <int WIDTH>
-__device__ __forceinline__ void queries_pass(const arguments &a, unsigned char *memory) {
+template <int WIDTH> __device__ __forceinline__ void queries_pass(const arguments &a, unsigned char *memory) {
     const int TILES = backward_sizes<WIDTH>::QUERY_TILES, STAGES = backward_sizes<WIDTH>::STAGES;
     const int keys = a.dq ? a.keys : 0; /* 0: only `less` is wanted */
     uint32_t q[TILES][WIDTH / 16][4], d_out[TILES][WIDTH / 16][4];
     float lse[TILES][2], dq[TILES][WIDTH / 8][4];
     quad less[TILES];
     auto open = [&](const unit &u) {
-        const int lane = lam_anew((int)threadIdx.x), g = lane >> 2 & 7, t = lane & 3, end = u.works ? a.queries : 0, row = u.row;
+        const int lane = lam_anew((int)threadIdx.x), g = lane >> 2 & 7, t = lane & 3,
+                  end = u.works ? a.queries : 0, row = u.row;
         const int64_t first = (int64_t)u.sample * a.queries, column = u.head * a.head_dim;
         const int64_t rows = ((int64_t)u.sample * a.heads + u.head) * a.queries;
-        load_unit<WIDTH, TILES>(d_out, a.d_out + first * a.out_stride + column, a.out_stride, row, end, a, NULL);
+        load_unit<WIDTH, TILES>(d_out, a.d_out + first * a.out_stride + column, a.out_stride, row, end, a,
+                                NULL);
 #pragma unroll
         for (int m = 0; m < TILES; m++) {
             uint32_t out[1][WIDTH / 16][4];
-            load_unit<WIDTH, 1>(out, a.out + first * a.out_stride + column, a.out_stride, row + 16 * m, end, a, NULL);
+            load_unit<WIDTH, 1>(out, a.out + first * a.out_stride + column, a.out_stride, row + 16 * m, end,
+                                a, NULL);
 #pragma unroll
             for (int half = 0; half < 2; half++) {
                 float sum = 0;
@@ -144,7 +164,8 @@ __device__ __forceinline__ void queries_pass(const arguments &a, unsigned char *
                 for (int c = 0; c < WIDTH / 16; c++)
 #pragma unroll
                     for (int i = half; i < 4; i += 2)
-                        sum -= low_of(out[0][c][i]) * low_of(d_out[m][c][i]) + high_of(out[0][c][i]) * high_of(d_out[m][c][i]);
+                        sum -= low_of(out[0][c][i]) * low_of(d_out[m][c][i]) +
+                               high_of(out[0][c][i]) * high_of(d_out[m][c][i]);
                 sum = sum_of_row(sum);
                 less[m].x[2 * half] = sum, less[m].x[2 * half + 1] = twin_of(sum);
                 lse[m][half] = number < end ? a.lse[rows + number] : 0;
@@ -162,11 +183,16 @@ __device__ __forceinline__ void queries_pass(const arguments &a, unsigned char *
         whole = TILES == 1 || whole;
 #pragma unroll 1
         do {
-            const lam_shared k = lam_shared_at(memory) + at * layout<WIDTH>::ROW_BYTES, v = k + a.by_queries.side;
-            if (whole && left > 8) to_queries<WIDTH, TILES, TILES, 2>(q, d_out, k, v, lse, less, a.exponent, dq);
-            else if (whole) to_queries<WIDTH, TILES, TILES, 1>(q, d_out, k, v, lse, less, a.exponent, dq);
-            else if (left > 8) to_queries<WIDTH, TILES, 1, 2>(q, d_out, k, v, lse, less, a.exponent, dq);
-            else to_queries<WIDTH, TILES, 1, 1>(q, d_out, k, v, lse, less, a.exponent, dq);
+            const lam_shared k = lam_shared_at(memory) + at * layout<WIDTH>::ROW_BYTES,
+                             v = k + a.by_queries.side;
+            if (whole && left > 8)
+                to_queries<WIDTH, TILES, TILES, 2>(q, d_out, k, v, lse, less, a.exponent, dq);
+            else if (whole)
+                to_queries<WIDTH, TILES, TILES, 1>(q, d_out, k, v, lse, less, a.exponent, dq);
+            else if (left > 8)
+                to_queries<WIDTH, TILES, 1, 2>(q, d_out, k, v, lse, less, a.exponent, dq);
+            else
+                to_queries<WIDTH, TILES, 1, 1>(q, d_out, k, v, lse, less, a.exponent, dq);
             at += 16, left -= 16;
         } while (goes_on(a.by_queries, a.keys, left));
     };
@@ -179,15 +205,14 @@ __device__ __forceinline__ void queries_pass(const arguments &a, unsigned char *
 #pragma unroll
             for (int half = 0; half < 2; half++) present[m][half] = true, factor[m][half] = a.scale;
         store_unit<WIDTH, TILES>(dq, factor, present,
-                                 a.dq + u.sample * (a.queries * a.q_stride) + u.head * a.head_dim, a.q_stride, u.row, a.queries, a,
-                                 a.add_q);
+                                 a.dq + u.sample * (a.queries * a.q_stride) + u.head * a.head_dim, a.q_stride,
+                                 u.row, a.queries, a, a.add_q);
     };
     pass<WIDTH, TILES, STAGES, true>(a, a.by_queries, memory, a.queries, keys, open, step, close);
 }
 
 /* Gradients of keys and values. */
-template <int WIDTH>
-__device__ __forceinline__ void keys_pass(const arguments &a, unsigned char *memory) {
+template <int WIDTH> __device__ __forceinline__ void keys_pass(const arguments &a, unsigned char *memory) {
     const int TILES = backward_sizes<WIDTH>::KEY_TILES, STAGES = backward_sizes<WIDTH>::STAGES;
     uint32_t k[TILES][WIDTH / 16][4], v[TILES][WIDTH / 16][4];
     float dk[TILES][WIDTH / 8][4], dv[TILES][WIDTH / 8][4];
@@ -211,11 +236,16 @@ __device__ __forceinline__ void keys_pass(const arguments &a, unsigned char *mem
         whole = TILES == 1 || whole;
 #pragma unroll 1
         do {
-            const lam_shared q = lam_shared_at(memory) + at * layout<WIDTH>::ROW_BYTES, d_out = q + a.by_keys.side;
-            if (whole && left > 8) to_keys<WIDTH, TILES, TILES, 2>(k, v, q, d_out, lse + at, less + 2 * at, a.exponent, dk, dv);
-            else if (whole) to_keys<WIDTH, TILES, TILES, 1>(k, v, q, d_out, lse + at, less + 2 * at, a.exponent, dk, dv);
-            else if (left > 8) to_keys<WIDTH, TILES, 1, 2>(k, v, q, d_out, lse + at, less + 2 * at, a.exponent, dk, dv);
-            else to_keys<WIDTH, TILES, 1, 1>(k, v, q, d_out, lse + at, less + 2 * at, a.exponent, dk, dv);
+            const lam_shared q = lam_shared_at(memory) + at * layout<WIDTH>::ROW_BYTES,
+                             d_out = q + a.by_keys.side;
+            if (whole && left > 8)
+                to_keys<WIDTH, TILES, TILES, 2>(k, v, q, d_out, lse + at, less + 2 * at, a.exponent, dk, dv);
+            else if (whole)
+                to_keys<WIDTH, TILES, TILES, 1>(k, v, q, d_out, lse + at, less + 2 * at, a.exponent, dk, dv);
+            else if (left > 8)
+                to_keys<WIDTH, TILES, 1, 2>(k, v, q, d_out, lse + at, less + 2 * at, a.exponent, dk, dv);
+            else
+                to_keys<WIDTH, TILES, 1, 1>(k, v, q, d_out, lse + at, less + 2 * at, a.exponent, dk, dv);
             at += 16, left -= 16;
         } while (goes_on(a.by_keys, a.queries, left));
     };
@@ -244,7 +274,8 @@ enum { BY_QUERIES = 1, BY_KEYS = 2 };
 
 /* Both passes of the block's heads, when all their rows fit into shared memory, or one. */
 template <int WIDTH>
-__global__ void __launch_bounds__(THREADS, backward_sizes<WIDTH>::BLOCKS) attention_backward(const arguments a, int passes) {
+__global__ void __launch_bounds__(THREADS, backward_sizes<WIDTH>::BLOCKS)
+    attention_backward(const arguments a, int passes) {
     LAM_DYNAMIC_SHARED(unsigned char, memory);
     if (passes & BY_QUERIES) queries_pass<WIDTH>(a, memory);
     if (passes == (BY_QUERIES | BY_KEYS)) __syncthreads(); /* `less` is written, the memory is read */
@@ -260,15 +291,17 @@ template <int WIDTH> void launch(arguments a, const lam_attention_shape *s) {
     (void)allowed;
     const division &by_q = a.by_queries = divide(a, s->batch, q), &by_k = a.by_keys = divide(a, s->batch, k);
     const size_t q_bytes = shared_bytes(by_q, q), k_bytes = shared_bytes(by_k, k);
-    if (a.dk && by_q.units_a_block == by_q.units && by_k.units_a_block == by_k.units && by_q.resident && by_k.resident &&
-        by_q.heads_a_block == by_k.heads_a_block) {
-        LAM_LAUNCH((attention_backward<WIDTH>), blocks_of(s->batch, by_q), THREADS, q_bytes > k_bytes ? q_bytes : k_bytes,
-                   lam_cuda_stream(), a, BY_QUERIES | BY_KEYS);
+    if (a.dk && by_q.units_a_block == by_q.units && by_k.units_a_block == by_k.units && by_q.resident &&
+        by_k.resident && by_q.heads_a_block == by_k.heads_a_block) {
+        LAM_LAUNCH((attention_backward<WIDTH>), blocks_of(s->batch, by_q), THREADS,
+                   q_bytes > k_bytes ? q_bytes : k_bytes, lam_cuda_stream(), a, BY_QUERIES | BY_KEYS);
         return;
     }
-    LAM_LAUNCH((attention_backward<WIDTH>), blocks_of(s->batch, by_q), THREADS, q_bytes, lam_cuda_stream(), a, BY_QUERIES);
+    LAM_LAUNCH((attention_backward<WIDTH>), blocks_of(s->batch, by_q), THREADS, q_bytes, lam_cuda_stream(), a,
+               BY_QUERIES);
     if (!a.dk) return;
-    LAM_LAUNCH((attention_backward<WIDTH>), blocks_of(s->batch, by_k), THREADS, k_bytes, lam_cuda_stream(), a, BY_KEYS);
+    LAM_LAUNCH((attention_backward<WIDTH>), blocks_of(s->batch, by_k), THREADS, k_bytes, lam_cuda_stream(), a,
+               BY_KEYS);
 }
 
 } // namespace
@@ -280,9 +313,9 @@ void backward(const lam_attention_shape *shape, const lam_attention_tensors *ten
     a.lse = (float *)t->lse, a.less = (float *)workspace;
     a.dq = (bf16 *)t->dq, a.dk = (bf16 *)t->dk, a.dv = (bf16 *)t->dv;
     a.add_q = t->add_q, a.add_kv = t->add_kv;
-    a.vectors = a.vectors && is_aligned(t->out, shape->out_stride) && is_aligned(t->d_out, shape->out_stride) &&
-                is_aligned(t->dq, shape->q_stride) && is_aligned(t->dk, shape->kv_stride) &&
-                is_aligned(t->dv, shape->kv_stride);
+    a.vectors = a.vectors && is_aligned(t->out, shape->out_stride) &&
+                is_aligned(t->d_out, shape->out_stride) && is_aligned(t->dq, shape->q_stride) &&
+                is_aligned(t->dk, shape->kv_stride) && is_aligned(t->dv, shape->kv_stride);
     with_width(shape->head_dim, [&](auto width) { launch<decltype(width)::value>(a, shape); });
 }
 

@@ -1,4 +1,10 @@
-/* Attention in bfloat16, forward (attention.cuh; Dao 2023, FlashAttention-2). */
+/* Attention in bfloat16, forward (attention.cuh has the counts).
+ *
+ * The online softmax has no maximum in its way: the scores come out of the product with a reference subtracted,
+ * the row's largest score of the unit's first keys, by starting the sums at minus the reference. As long as no
+ * sum of probabilities says that a score lies far above it, it stays, for softmax(s) = softmax(s - c); else the
+ * block is computed again, and what was summed is scaled (FlashAttention-4 also lets its reference lag behind).
+ * The reference is itself a score, so that its probability is 1 however large the scores are. */
 #include "model/cuda/attention.cuh"
 #include "model/cuda/backend.cuh"
 
@@ -7,11 +13,11 @@ namespace {
 
 /* Rows of 16 in a unit, stages of the ring, and blocks that registers leave on a multiprocessor. */
 template <int WIDTH> struct forward_sizes {
-    static const int TILES = WIDTH <= 96 ? 2 : 1;
-    static const int AT_ONCE = WIDTH <= 64 ? 2 : 4; /* blocks of 8 keys that are looked at together */
+    static const int TILES = WIDTH <= 112 ? 2 : 1;
+    static const int AT_ONCE = WIDTH == 64 || WIDTH == 112 ? 2 : 4; /* blocks of 8 keys in one step */
     static const int STAGES = WIDTH <= 64 ? 3 : 2;
     static const int BLOCKS = WIDTH <= 32 ? 4 : WIDTH <= 64 ? 3 : 2;
-    static const int POLYNOMIAL = WIDTH <= 32 ? 2 : 0; /* exponentials of 16 that the multipliers compute */
+    static const int POLYNOMIAL = WIDTH <= 32 ? 1 : 0; /* exponentials of 16 that the multipliers compute */
 };
 
 const float SUM_MOST = 65536; /* of a lane's probabilities of a row and block; more: the reference rises */
@@ -28,13 +34,13 @@ __device__ __forceinline__ float exp2_polynomial(float x) {
 /* Of a unit: sums of p v and of p, p = 2^(scale (score + less)). */
 template <int WIDTH, int TILES> struct running {
     float out[TILES][WIDTH / 8][4];
-    float less[TILES][4]; /* minus the reference, a score of the row that is at most SUM_MOST too small; as C of a product */
+    float less[TILES][4]; /* minus the reference of each row, as C of a product */
     float sum[TILES][2];
 };
 
-/* 8 N keys of which `visible` says which take part (bit 0 the first; WHOLE: all do). The scores come out of the product with
- * the reference subtracted already. Their largest is looked for only in a unit's first block and when a sum shows that the
- * reference has become too small; then the block is computed again. */
+/* 8 N keys of which `visible` says which take part (bit 0 the first; WHOLE: all do). The scores come out of the
+ * product with the reference subtracted already. Their largest is looked for only in a unit's first block and
+ * when a sum shows that the reference has become too small; then the block is computed again. */
 template <int WIDTH, int ROOM, int TILES, int N, bool WHOLE>
 __device__ __forceinline__ void attend(const uint32_t (&q)[ROOM][WIDTH / 16][4], lam_shared k, lam_shared v,
                                        uint32_t visible, float scale, running<WIDTH, ROOM> &r, bool first) {
@@ -57,7 +63,8 @@ __device__ __forceinline__ void attend(const uint32_t (&q)[ROOM][WIDTH / 16][4],
                 for (int m = 0; m < TILES; m++)
 #pragma unroll
                     for (int i = 0; i < 2 && n + i < N; i++)
-                        lam_multiply(s[m][n + i], q[m][c], b[2 * i], b[2 * i + 1], c ? s[m][n + i] : r.less[m]);
+                        lam_multiply(s[m][n + i], q[m][c], b[2 * i], b[2 * i + 1],
+                                     c ? s[m][n + i] : r.less[m]);
             }
         if (!WHOLE)
 #pragma unroll
@@ -74,13 +81,15 @@ __device__ __forceinline__ void attend(const uint32_t (&q)[ROOM][WIDTH / 16][4],
                 for (int half = 0; half < 2; half++) {
                     float most = -INFINITY;
 #pragma unroll
-                    for (int n = 0; n < N; n++) most = fmaxf(most, fmaxf(s[m][n][2 * half], s[m][n][2 * half + 1]));
+                    for (int n = 0; n < N; n++)
+                        most = fmaxf(most, fmaxf(s[m][n][2 * half], s[m][n][2 * half + 1]));
                     most = largest_of_row(most);
                     if (!first) most = fmaxf(most, 0);
                     float factor = first ? 1 : lam_exp2(-most * scale);
                     r.sum[m][half] *= factor;
 #pragma unroll
-                    for (int c = 0; c < WIDTH / 8; c++) r.out[m][c][2 * half] *= factor, r.out[m][c][2 * half + 1] *= factor;
+                    for (int c = 0; c < WIDTH / 8; c++)
+                        r.out[m][c][2 * half] *= factor, r.out[m][c][2 * half + 1] *= factor;
 #pragma unroll
                     for (int n = 0; n < N; n++) s[m][n][2 * half] -= most, s[m][n][2 * half + 1] -= most;
                     r.less[m][2 * half] -= most;
@@ -112,7 +121,8 @@ __device__ __forceinline__ void attend(const uint32_t (&q)[ROOM][WIDTH / 16][4],
 #pragma unroll
             for (int m = 0; m < TILES; m++)
 #pragma unroll
-                for (int i = 0; i < 4; i++) p[m][i] = packed(s[m][n + i / 2][i % 2 * 2], s[m][n + i / 2][i % 2 * 2 + 1]);
+                for (int i = 0; i < 4; i++)
+                    p[m][i] = packed(s[m][n + i / 2][i % 2 * 2], s[m][n + i / 2][i % 2 * 2 + 1]);
 #pragma unroll
             for (int c = 0; c < WIDTH / 16; c++) {
                 uint32_t b[4];
@@ -137,15 +147,17 @@ __device__ __forceinline__ void attend(const uint32_t (&q)[ROOM][WIDTH / 16][4],
 #pragma unroll
             for (int m = 0; m < TILES; m++)
 #pragma unroll
-                for (int i = 0; i < 2; i++) lam_multiply_half(r.out[m][2 * c + i], p[m], b[i], r.out[m][2 * c + i]);
+                for (int i = 0; i < 2; i++)
+                    lam_multiply_half(r.out[m][2 * c + i], p[m], b[i], r.out[m][2 * c + i]);
         }
     }
 }
 
 /* 32 keys, or as many as there are. */
 template <int WIDTH, int ROOM, int TILES>
-__device__ __forceinline__ void attend_32(const uint32_t (&q)[ROOM][WIDTH / 16][4], lam_shared k, lam_shared v,
-                                          uint32_t visible, float scale, running<WIDTH, ROOM> &r, bool &first) {
+__device__ __forceinline__ void attend_32(const uint32_t (&q)[ROOM][WIDTH / 16][4], lam_shared k,
+                                          lam_shared v, uint32_t visible, float scale,
+                                          running<WIDTH, ROOM> &r, bool &first) {
     const int N = forward_sizes<WIDTH>::AT_ONCE, EIGHT = 8 * layout<WIDTH>::ROW_BYTES;
     if (visible == ALL) {
 #pragma unroll 1
@@ -164,7 +176,8 @@ __device__ __forceinline__ void attend_32(const uint32_t (&q)[ROOM][WIDTH / 16][
 }
 
 template <int WIDTH>
-__global__ void __launch_bounds__(THREADS, forward_sizes<WIDTH>::BLOCKS) attention_forward(const arguments a) {
+__global__ void __launch_bounds__(THREADS, forward_sizes<WIDTH>::BLOCKS)
+    attention_forward(const arguments a) {
     LAM_DYNAMIC_SHARED(unsigned char, memory);
     const int TILES = forward_sizes<WIDTH>::TILES, STAGES = forward_sizes<WIDTH>::STAGES;
     const division &d = a.by_queries;
@@ -176,17 +189,20 @@ __global__ void __launch_bounds__(THREADS, forward_sizes<WIDTH>::BLOCKS) attenti
     auto open = [&](const unit &u) {
         r = {};
         first = true;
-        load_unit<WIDTH, TILES>(q, a.q + u.sample * (a.queries * a.q_stride) + u.head * a.head_dim, a.q_stride, u.row,
-                                u.works ? a.queries : 0, a, NULL);
+        load_unit<WIDTH, TILES>(q, a.q + u.sample * (a.queries * a.q_stride) + u.head * a.head_dim,
+                                a.q_stride, u.row, u.works ? a.queries : 0, a, NULL);
         return u.works;
     };
     auto step = [&](int &at, int &left, bool whole) {
 #pragma unroll 1
         do {
             const lam_shared k = lam_shared_at(memory) + at * layout<WIDTH>::ROW_BYTES;
-            const uint32_t visible = a.key_mask ? __shfl_sync(ALL, words[(a.keys - left) / 32], 0) : first_keys(left);
-            if (TILES == 1 || whole) attend_32<WIDTH, TILES, TILES>(q, k, k + d.side, visible, a.exponent, r, first);
-            else attend_32<WIDTH, TILES, 1>(q, k, k + d.side, visible, a.exponent, r, first);
+            const uint32_t visible =
+                a.key_mask ? __shfl_sync(ALL, words[(a.keys - left) / 32], 0) : first_keys(left);
+            if (TILES == 1 || whole)
+                attend_32<WIDTH, TILES, TILES>(q, k, k + d.side, visible, a.exponent, r, first);
+            else
+                attend_32<WIDTH, TILES, 1>(q, k, k + d.side, visible, a.exponent, r, first);
             at += 32, left -= 32;
         } while (goes_on(d, a.keys, left));
     };
@@ -207,8 +223,8 @@ __global__ void __launch_bounds__(THREADS, forward_sizes<WIDTH>::BLOCKS) attenti
                         first ? 0 : log2f(sum) - r.less[m][2 * half] * a.exponent;
             }
         store_unit<WIDTH, TILES>(r.out, factor, present,
-                                 a.result + u.sample * (a.queries * a.out_stride) + u.head * a.head_dim, a.out_stride, u.row,
-                                 a.queries, a, false);
+                                 a.result + u.sample * (a.queries * a.out_stride) + u.head * a.head_dim,
+                                 a.out_stride, u.row, a.queries, a, false);
     };
     pass<WIDTH, TILES, STAGES, true>(a, d, memory, a.queries, a.keys, open, step, close);
 }
@@ -216,18 +232,19 @@ __global__ void __launch_bounds__(THREADS, forward_sizes<WIDTH>::BLOCKS) attenti
 template <int WIDTH> void launch(arguments a, const lam_attention_shape *s) {
     typedef forward_sizes<WIDTH> z;
     const size_t words = s->key_mask ? (size_t)lam_blocks(s->keys, 32) * sizeof(uint32_t) : 0;
-    const need n = {a.queries, 16 * z::TILES, a.keys, z::STAGES, layout<WIDTH>::ROW_BYTES, 0, words, z::BLOCKS};
+    const need n = {a.queries, 16 * z::TILES, a.keys,   z::STAGES, layout<WIDTH>::ROW_BYTES,
+                    0,         words,         z::BLOCKS};
     static const bool allowed = allow_shared((const void *)attention_forward<WIDTH>);
     (void)allowed;
     a.by_queries = divide(a, s->batch, n);
-    LAM_LAUNCH((attention_forward<WIDTH>), blocks_of(s->batch, a.by_queries), THREADS, shared_bytes(a.by_queries, n),
-               lam_cuda_stream(), a);
+    LAM_LAUNCH((attention_forward<WIDTH>), blocks_of(s->batch, a.by_queries), THREADS,
+               shared_bytes(a.by_queries, n), lam_cuda_stream(), a);
 }
 
 } // namespace
 
-void forward(const lam_attention_shape *shape, const void *q, const void *k, const void *v, void *out, float *lse,
-             void *workspace) {
+void forward(const lam_attention_shape *shape, const void *q, const void *k, const void *v, void *out,
+             float *lse, void *workspace) {
     (void)workspace;
     arguments a = arguments_of(shape, q, k, v);
     a.result = (bf16 *)out, a.lse = lse;
