@@ -135,11 +135,23 @@ static void close_measurement(measurement *m) {
 
 /* ---- the record ---- */
 
+/* Of the products; on a device the end of the second line of its plans (model/cuda/products.h). */
+static void set_library(lam_json *record, const measurement *m) {
+    char library[96], *plans = NULL;
+    lam_gemm_library(library, sizeof library);
+    if (m->network.device && lam_device_step_plans(m->network.device, &plans) == LAM_OK) {
+        const char *name = strstr(plans, "cuBLASLt ");
+        name = name ? strstr(name + 1, "cuBLASLt ") : NULL;
+        if (name) snprintf(library, sizeof library, "%.*s", (int)strcspn(name, "\n"), name);
+    }
+    lam_free(plans);
+    lam_json_set_text(record, "library", library);
+}
+
 static void set_what(lam_json *record, const measurement *m) {
     const lam_bench_settings *s = m->settings;
-    char cpu[49], library[96];
+    char cpu[49];
     cpu_name(cpu);
-    lam_gemm_library(library, sizeof library);
     lam_json_set_text(record, "bench", "step");
     lam_json_set_text(record, "version", lam_version);
     lam_json_set_text(record, "model", s->model);
@@ -152,7 +164,7 @@ static void set_what(lam_json *record, const measurement *m) {
     lam_json_set_text(record, "cpu", cpu);
     lam_json_set_text(record, "isa", lam_isa_name());
     lam_json_set_int(record, "threads", lam_threads());
-    lam_json_set_text(record, "library", library);
+    set_library(record, m);
     lam_json_set_int(record, "steps", s->steps);
     lam_json_set_int(record, "tokens", lam_tensor_dim(m->network.io.ids_restore, 1));
 }
