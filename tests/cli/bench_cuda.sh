@@ -16,7 +16,7 @@ grep -q '^step of t32, batch 2, bf16, .*: [0-9.]* crops/s .* GFLOP/s$' text || f
 grep -q '^limits: not known of this GPU$' text || fail "limits of a GPU that nobody knows: $(grep limits text)"
 grep -qE '^attention +backward +19 .* -$' text || fail "no row of attention"
 grep -qE '^optimizer +update +1 +[0-9.]*[1-9]' text || fail "no time of the update: $(grep optimizer text)"
-for key in '"device": "cuda"' '"gpu": "' '"memory_MiB"' '"packed"' '"first_step_s"' '"operations"'; do
+for key in '"device": "cuda"' '"gpu": "' '"library": "cuBLASLt ' '"memory_MiB"' '"packed"' '"first_step_s"' '"operations"'; do
   grep -q "$key" step.json || fail "no $key in the record"
 done
 if grep -q 'share_of_limit' step.json; then fail "a share of a limit that is not known"; fi
