@@ -35,8 +35,14 @@ if [ ${#tables[@]} -gt 0 ]; then print_table /dev/null "${tables[@]}"; exit; fi
 
 # ---- what to carry ----
 
-# Programs of the tests that choose their device (tests/unit/device.h).
-programs() { grep -lE '(device|op_check|mae_check)\.h"' "$root"/tests/unit/model_*.c | sed 's,.*/,test_,; s,\.c$,,'; }
+# Programs of the tests that choose their device (tests/unit/device.h); of an archive all that it has.
+programs() {
+  if [ -f "$build/commit" ]; then
+    find "$build" -name 'test_*' -printf '%f\n'
+  else
+    grep -lE '(device|op_check|mae_check)\.h"' "$root"/tests/unit/model_*.c | sed 's,.*/,test_,; s,\.c$,,'
+  fi
+}
 
 # With every library that they are linked with but the C library's own.
 pack_build() {
@@ -141,10 +147,6 @@ describe_machine() {
 }
 gpu_name=$([ -n "$have_smi" ] && smi name || true)
 case $gpu_name in *H100*) limits_of=H100 ;; *) limits_of=H200 ;; esac
-has_torch=
-peer_python -c 'import torch; assert torch.cuda.is_available(); print(torch.__version__)' > "$work/torch" 2> "$logs/torch.log" &&
-  has_torch=$(cat "$work/torch")
-
 # Clocks and watts while something runs: medians of the samples at which the GPU was busy.
 watch_clocks() {
   [ -n "$have_smi" ] || return 0
@@ -414,7 +416,7 @@ put_attention_peers() {
 }
 part_peer() {
   local mode one all=()
-  if [ -z "$has_torch" ]; then
+  if ! peer_python -c 'import torch; assert torch.cuda.is_available()' 2> "$logs/torch.log"; then
     put "part peer" state "left out: $python has no torch that sees a GPU: $(tail -1 "$logs/torch.log" | cut -c 1-120)"
     return
   fi
