@@ -18,12 +18,16 @@ arguments arguments_of(const lam_attention_shape *shape, const void *q, const vo
     return a;
 }
 
+size_t room_of_block(const need &n) {
+    const size_t reserved = 1024;
+    return lam_cuda_properties()->sharedMemPerMultiprocessor / (size_t)n.blocks - reserved;
+}
+
 /* Rows are resident where as many blocks as registers allow have the shared memory for it. A block takes whole
  * heads, so that their rows are read once, unless that leaves multiprocessors idle. */
 division divide(const arguments &a, int64_t batch, const need &n) {
     const cudaDeviceProp *device = lam_cuda_properties();
-    const size_t reserved = 1024,
-                 room = device->sharedMemPerMultiprocessor / (size_t)n.blocks - reserved - n.block_bytes;
+    const size_t room = room_of_block(n) - n.block_bytes;
     const int64_t wanted = 2 * (int64_t)n.blocks * device->multiProcessorCount, heads = batch * a.heads;
     const int rows = round_up(n.others, 8);
     const size_t head_bytes = (size_t)rows * (size_t)(2 * n.row_bytes + n.extra);
@@ -44,15 +48,12 @@ division divide(const arguments &a, int64_t batch, const need &n) {
     d.groups = a.heads / d.heads_a_block;
     d.room = d.resident ? d.heads_a_block * rows : n.stages * STAGE_ROWS;
     d.side = d.room * n.row_bytes;
-    d.stage_mask = d.resident ? -1 : STAGE_ROWS - 1;
     return d;
 }
 
 size_t shared_bytes(const division &d, const need &n) {
     return (size_t)d.room * (size_t)(2 * n.row_bytes + n.extra) + n.block_bytes;
 }
-
-unsigned blocks_of(int64_t batch, const division &d) { return (unsigned)(batch * d.groups * d.parts); }
 
 bool allow_shared(const void *kernel) {
     lam_cuda_launched(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,

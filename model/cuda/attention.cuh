@@ -56,13 +56,12 @@ const int STAGE_ROWS = 64;
 const float LOG2_E = 1.44269504088896341f;
 const unsigned ALL = 0xffffffffu;
 
-/* Of a pass over one side of the heads. */
+/* Of a pass over one side of the heads. Blocks: [parts, groups of heads, samples]. */
 struct division {
     int units, units_a_block; /* of a head */
     int heads_a_block;        /* 1 where rows are streamed */
     int parts, groups;        /* blocks that share a head, groups of heads of a block */
     int room, side;           /* rows and bytes of each of the two sides in shared memory */
-    int stage_mask;           /* rows of a stage less 1; all where there are no stages */
     bool resident;
 };
 
@@ -70,12 +69,15 @@ struct arguments {
     int queries, keys, heads, head_dim;
     int64_t q_stride, kv_stride, out_stride;
     const float *key_mask;
+    int64_t first_sample;  /* of the launch */
     bool vectors;          /* rows of heads are 16-byte aligned and whole vectors */
     float scale, exponent; /* 1 / sqrt(head_dim), that times log2(e) */
     const bf16 *q, *k, *v, *out, *d_out;
     float *lse, *less; /* [batch, heads, queries]; less: minus d_out . out */
     bf16 *result, *dq, *dk, *dv;
     bool add_q, add_kv;
+    int apart, floats; /* in shared memory: where the second pass's rows begin, 0 or behind those of the first; and
+                          from there its lse and less */
     division by_queries, by_keys;
 };
 
@@ -91,21 +93,27 @@ void backward_float(const lam_attention_shape *shape, const lam_attention_tensor
 
 static inline int round_up(int64_t count, int unit) { return (int)((count + unit - 1) / unit * unit); }
 
-/* The narrowest width of kernels that holds a head: call(width_of<WIDTH>()). */
-template <int width> struct width_of { static const int value = width; };
-template <typename F> void with_width(int64_t head_dim, F call) {
-    if (head_dim <= 16)
-        call(width_of<16>());
-    else if (head_dim <= 32)
-        call(width_of<32>());
-    else if (head_dim <= 64)
-        call(width_of<64>());
-    else if (head_dim <= 80)
-        call(width_of<80>());
-    else if (head_dim <= 112)
-        call(width_of<112>());
+/* The narrowest width of kernels that holds a head: call(width_of<WIDTH, VECTORS>()). Without whole vectors there is
+ * the widest only. */
+template <int width, bool vectors> struct width_of {
+    static const int WIDTH = width;
+    static const bool VECTORS = vectors;
+};
+template <typename F> void with_width(const arguments &a, F call) {
+    if (!a.vectors)
+        call(width_of<128, false>());
+    else if (a.head_dim <= 16)
+        call(width_of<16, true>());
+    else if (a.head_dim <= 32)
+        call(width_of<32, true>());
+    else if (a.head_dim <= 64)
+        call(width_of<64, true>());
+    else if (a.head_dim <= 80)
+        call(width_of<80, true>());
+    else if (a.head_dim <= 112)
+        call(width_of<112, true>());
     else
-        call(width_of<128>());
+        call(width_of<128, true>());
 }
 
 static inline bool is_aligned(const void *tensor, int64_t stride) {
@@ -122,9 +130,15 @@ struct need {
     size_t block_bytes; /* of a block besides */
     int blocks;         /* that registers leave on a multiprocessor */
 };
+/* Bytes of shared memory that a block may have so that as many fit as registers leave. */
+size_t room_of_block(const need &n);
 division divide(const arguments &a, int64_t batch, const need &n);
 size_t shared_bytes(const division &d, const need &n);
-unsigned blocks_of(int64_t batch, const division &d);
+/* The launches of a pass: kernels take at most 65,535 samples at a time. launch(grid, the arguments of it). */
+template <typename F> void for_samples(arguments a, const division &d, int64_t batch, F launch) {
+    for (; a.first_sample < batch; a.first_sample += 65535)
+        launch(dim3((unsigned)d.parts, (unsigned)d.groups, (unsigned)min(batch - a.first_sample, (int64_t)65535)), a);
+}
 /* Lets a kernel have as much dynamic shared memory as there is. */
 bool allow_shared(const void *kernel);
 
@@ -180,31 +194,40 @@ template <int WIDTH> __device__ __forceinline__ void columns_8(uint32_t (&b)[2],
     lam_load_matrices<2, true>(b, layout<WIDTH>::further(at, pair));
 }
 
-/* Elements of one row that may not be aligned, 0 behind its end. */
-__device__ __forceinline__ uint32_t pair_of(const bf16 *row, int at, int end) {
+/* Two elements of a row, the first even: 0 behind `end`. */
+template <bool VECTORS> __device__ __forceinline__ uint32_t pair_of(const bf16 *row, int at, int end) {
+    if (VECTORS) return at < end ? *(const uint32_t *)(row + at) : 0;
     uint32_t low = at < end ? __bfloat16_as_ushort(row[at]) : 0,
              high = at + 1 < end ? __bfloat16_as_ushort(row[at + 1]) : 0;
     return low | high << 16;
 }
 
-/* Rows first to first + rows of a head into shared memory, by all threads of the block; 0 where `mask` has 0,
- * from row `end` on, and behind head_dim. Arrives when the group of copies that the caller closes has. */
-template <int WIDTH>
+/* Rows first to first + rows of a head into shared memory, by all threads of the block, each its vector of every
+ * STEP-th row; 0 where `mask` has 0, from row `end` on, and behind head_dim. Arrives when the group of copies that
+ * the caller closes has. */
+template <int WIDTH, bool VECTORS>
 __device__ __forceinline__ void bring_rows(unsigned char *to, const bf16 *from, int64_t stride, int first,
-                                           int rows, int end, const arguments &a, const float *mask) {
+                                           int rows, int end, int head_dim, const float *mask) {
     typedef layout<WIDTH> l;
-    for (int i = threadIdx.x; i < rows * l::VECTORS; i += THREADS) {
-        int r = i / l::VECTORS, vector = i % l::VECTORS, row = first + r;
-        bool present = row < end && vector * 8 < a.head_dim && (!mask || mask[row] != 0);
-        unsigned char *target = to + l::place(r, vector);
-        const bf16 *source = from + (present ? row * stride + vector * 8 : 0);
-        if (a.vectors) {
-            lam_copy_later<16>(lam_shared_at(target), source, present);
+    const int STEP = THREADS / l::VECTORS;
+    static_assert(!l::EXCHANGED || STEP % 8 == 0, "a thread's vectors lie in one place of their rows");
+    const int vector = threadIdx.x % l::VECTORS, row = threadIdx.x / l::VECTORS;
+    if (row >= STEP) return;
+    lam_shared target = lam_shared_at(to) + l::place(row, vector);
+    const bf16 *source = from + (first + row) * stride + vector * 8;
+    const bool column = vector * 8 < head_dim;
+#pragma unroll 4
+    for (int r = row; r < rows; r += STEP) {
+        bool present = column && first + r < end && (!mask || mask[first + r] != 0);
+        if (VECTORS) {
+            lam_copy_later<16>(target, present ? source : from, present);
         } else {
-            int left = present ? a.head_dim - vector * 8 : 0;
-            *(uint4 *)target = make_uint4(pair_of(source, 0, left), pair_of(source, 2, left),
-                                          pair_of(source, 4, left), pair_of(source, 6, left));
+            int left = present ? head_dim - vector * 8 : 0;
+            *(uint4 *)(to + l::place(r, vector)) =
+                make_uint4(pair_of<false>(source, 0, left), pair_of<false>(source, 2, left),
+                           pair_of<false>(source, 4, left), pair_of<false>(source, 6, left));
         }
+        source += STEP * stride, target += STEP * l::ROW_BYTES;
     }
 }
 
@@ -223,23 +246,6 @@ __device__ __forceinline__ void bring_floats(float *to, int room, int at, const 
 
 /* ---- fragments ---- */
 
-/* Four lanes of a row hold four words each; word j of lane t becomes word t of lane j. */
-__device__ __forceinline__ void turn_words(uint32_t (&w)[4]) {
-    const bool odd = threadIdx.x & 1, upper = threadIdx.x & 2;
-#pragma unroll
-    for (int i = 0; i < 4; i += 2) {
-        uint32_t other = __shfl_xor_sync(ALL, odd ? w[i] : w[i + 1], 1);
-        w[i] = odd ? other : w[i];
-        w[i + 1] = odd ? w[i + 1] : other;
-    }
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        uint32_t other = __shfl_xor_sync(ALL, upper ? w[i] : w[i + 2], 2);
-        w[i] = upper ? other : w[i];
-        w[i + 2] = upper ? w[i + 2] : other;
-    }
-}
-
 __device__ __forceinline__ uint32_t packed(float low, float high) {
     union {
         __nv_bfloat162 pair;
@@ -252,90 +258,54 @@ __device__ __forceinline__ float low_of(uint32_t pair) { return __uint_as_float(
 __device__ __forceinline__ float high_of(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
 
 /* Left operands: 16 TILES rows of a head from row `first`; 0 from row `end` on and where `mask` has 0. */
-template <int WIDTH, int TILES>
+template <int WIDTH, bool VECTORS, int TILES>
 __device__ __forceinline__ void load_unit(uint32_t (&to)[TILES][WIDTH / 16][4], const bf16 *from,
-                                          int64_t stride, int first, int end, const arguments &a,
+                                          int64_t stride, int first, int end, int head_dim,
                                           const float *mask) {
-    const int lane = lam_anew((int)threadIdx.x), g = lane >> 2 & 7, t = lane & 3;
+    const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
 #pragma unroll
     for (int m = 0; m < TILES; m++)
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            int number = first + 16 * m + 8 * half + g;
-            bool present = number < end && (!mask || mask[number] != 0);
+            const int number = first + 16 * m + 8 * half + g;
+            const bool present = number < end && (!mask || mask[number] != 0);
             const bf16 *row = from + (present ? number * stride : 0);
-            int columns = present ? a.head_dim : 0;
-            if (a.vectors) {
+            const int columns = present ? head_dim : 0;
 #pragma unroll
-                for (int c = 0; c < WIDTH / 32; c++) {
-                    uint4 v = make_uint4(0, 0, 0, 0);
-                    if (32 * c + 8 * t < columns) v = *(const uint4 *)(row + 32 * c + 8 * t);
-                    uint32_t w[4] = {v.x, v.y, v.z, v.w};
-                    turn_words(w);
-#pragma unroll
-                    for (int j = 0; j < 4; j++) to[m][2 * c + j / 2][half + j % 2 * 2] = w[j];
-                }
-                if (WIDTH % 32)
-#pragma unroll
-                    for (int j = 0; j < 2; j++) {
-                        int column = WIDTH / 32 * 32 + 8 * j + 2 * t;
-                        to[m][WIDTH / 16 - 1][half + 2 * j] =
-                            column < columns ? *(const uint32_t *)(row + column) : 0;
-                    }
-            } else {
-#pragma unroll
-                for (int j = 0; j < WIDTH / 8; j++)
-                    to[m][j / 2][half + j % 2 * 2] = pair_of(row, 8 * j + 2 * t, columns);
-            }
+            for (int j = 0; j < WIDTH / 8; j++)
+                to[m][j / 2][half + j % 2 * 2] = pair_of<VECTORS>(row, 8 * j + 2 * t, columns);
         }
 }
 
 /* The way back: factor * sums of each row; `add`: +=. Rows that are not `present` become 0 (add: stay). */
-template <int WIDTH, int TILES>
+template <int WIDTH, bool VECTORS, int TILES>
 __device__ __forceinline__ void store_unit(const float (&sums)[TILES][WIDTH / 8][4],
                                            const float (&factor)[TILES][2], const bool (&present)[TILES][2],
-                                           bf16 *to, int64_t stride, int first, int end, const arguments &a,
+                                           bf16 *to, int64_t stride, int first, int end, int head_dim,
                                            bool add) {
-    const int lane = lam_anew((int)threadIdx.x), g = lane >> 2 & 7, t = lane & 3;
+    const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
 #pragma unroll
     for (int m = 0; m < TILES; m++)
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            int number = first + 16 * m + 8 * half + g;
+            const int number = first + 16 * m + 8 * half + g;
             bf16 *row = to + number * stride;
-            bool seen = present[m][half];
-            int columns = number < end && (seen || !add) ? a.head_dim : 0;
-            float by = factor[m][half];
+            const bool seen = present[m][half];
+            const int columns = number < end && (seen || !add) ? head_dim : 0;
+            const float by = factor[m][half];
 #pragma unroll
-            for (int c = 0; c < (WIDTH + 31) / 32; c++) {
-                uint32_t w[4] = {0, 0, 0, 0};
-#pragma unroll
-                for (int j = 0; j < 4; j++)
-                    if (4 * c + j < WIDTH / 8 && seen)
-                        w[j] =
-                            packed(by * sums[m][4 * c + j][2 * half], by * sums[m][4 * c + j][2 * half + 1]);
-                if (c < WIDTH / 32 && a.vectors && !add) {
-                    turn_words(w);
-                    if (32 * c + 8 * t < columns)
-                        *(uint4 *)(row + 32 * c + 8 * t) = make_uint4(w[0], w[1], w[2], w[3]);
-                    continue;
-                }
-#pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    int column = 32 * c + 8 * j + 2 * t;
-                    if (4 * c + j >= WIDTH / 8 || column >= columns) continue;
-                    if (a.vectors) {
-                        uint32_t *at = (uint32_t *)(row + column);
-                        if (add)
-                            w[j] = packed(low_of(*at) + by * sums[m][4 * c + j][2 * half],
-                                          high_of(*at) + by * sums[m][4 * c + j][2 * half + 1]);
-                        *at = w[j];
-                    } else {
-                        for (int e = 0; e < 2 && column + e < columns; e++) {
-                            float x = seen ? by * sums[m][4 * c + j][2 * half + e] : 0;
-                            lam_store(row + column + e, add ? lam_load(row + column + e) + x : x);
-                        }
-                    }
+            for (int j = 0; j < WIDTH / 8; j++) {
+                const int column = 8 * j + 2 * t;
+                float x = seen ? by * sums[m][j][2 * half] : 0, y = seen ? by * sums[m][j][2 * half + 1] : 0;
+                if (column >= columns) continue;
+                if (VECTORS) {
+                    uint32_t *at = (uint32_t *)(row + column);
+                    if (add) x += low_of(*at), y += high_of(*at);
+                    *at = packed(x, y);
+                } else {
+                    lam_store(row + column, add ? lam_load(row + column) + x : x);
+                    if (column + 1 < columns)
+                        lam_store(row + column + 1, add ? lam_load(row + column + 1) + y : y);
                 }
             }
         }
@@ -368,103 +338,94 @@ __device__ __forceinline__ uint32_t first_keys(int count) { return count >= 32 ?
 
 /* ---- a pass ---- */
 
-/* What a warp does at a time. All that the loops over stages do not need is computed anew where it is needed,
- * since they leave no register for it. */
-struct unit {
-    int sample, head, row; /* the first */
-    int own;               /* head of the block */
-    bool works;            /* there is such a unit */
-};
-/* The block's u-th, of `rows` rows. */
-__device__ __forceinline__ unit unit_of(const division &d, int rows, int u) {
-    const int block = lam_anew((int)blockIdx.x), first = block % d.parts * d.units_a_block;
-    const int units = min(d.units - first, d.units_a_block);
-    unit r = {};
-    r.works = u < units * d.heads_a_block;
-    r.own = r.works ? u / units : 0;
-    r.sample = block / d.parts / d.groups;
-    r.head = block / d.parts % d.groups * d.heads_a_block + r.own;
-    r.row = (first + u - r.own * units) * rows;
-    return r;
-}
+__device__ __forceinline__ int64_t sample_of(const arguments &a) { return a.first_sample + blockIdx.z; }
 
-/* Rows of keys and values, or of queries and d_out with lse and less, into rows `at` of the memory. */
-template <int WIDTH, bool KEYS>
-__device__ __forceinline__ void bring(const arguments &a, const division &d, unsigned char *memory, int own,
-                                      int first, int rows, int at) {
-    const unit block = unit_of(d, 0, 0);
-    const int count = KEYS ? a.keys : a.queries, head = block.head + own;
+/* Rows of keys and values, or of queries and d_out with lse and less unless those are there already, into rows `at`
+ * of the memory. */
+template <int WIDTH, bool VECTORS, bool KEYS>
+__device__ __forceinline__ void bring(const arguments &a, const division &d, unsigned char *memory, int head,
+                                      int first, int rows, int at, bool floats) {
+    const int count = KEYS ? a.keys : a.queries;
+    const int64_t sample = sample_of(a);
 #pragma unroll 1
     for (int side = 0; side < 2; side++) {
         const bf16 *from = KEYS ? (side ? a.v : a.k) : side ? a.d_out : a.q;
         const int64_t stride = KEYS ? a.kv_stride : side ? a.out_stride : a.q_stride;
-        bring_rows<WIDTH>(memory + side * d.side + at * layout<WIDTH>::ROW_BYTES,
-                          from + block.sample * (count * stride) + head * a.head_dim, stride, first, rows,
-                          count, a, KEYS && a.key_mask ? a.key_mask + (int64_t)block.sample * a.keys : NULL);
+        bring_rows<WIDTH, VECTORS>(memory + side * d.side + at * layout<WIDTH>::ROW_BYTES,
+                                   from + sample * (count * stride) + head * a.head_dim, stride, first, rows,
+                                   count, a.head_dim,
+                                   KEYS && a.key_mask ? a.key_mask + sample * a.keys : NULL);
     }
-    if (KEYS) return;
-    const int64_t statistics = ((int64_t)block.sample * a.heads + head) * count;
+    if (KEYS || !floats) return;
+    const int64_t statistics = (sample * a.heads + head) * count;
     bring_floats((float *)(memory + 2 * d.side), d.room, at, a.lse + statistics, a.less + statistics, first,
                  rows, count);
 }
 
-/* Whether there is more to do in the stage when `left` of `count` rows are left. */
-__device__ __forceinline__ bool goes_on(const division &d, int count, int left) {
-    return left > 0 && ((count - left) & d.stage_mask);
+/* The block's heads, where their rows are resident. */
+template <int WIDTH, bool VECTORS, bool KEYS>
+__device__ __forceinline__ void bring_heads(const arguments &a, const division &d, unsigned char *memory,
+                                            bool floats) {
+    const int count = KEYS ? a.keys : a.queries, rows = (count + 7) / 8 * 8;
+#pragma unroll 1
+    for (int h = 0; h < d.heads_a_block; h++)
+        bring<WIDTH, VECTORS, KEYS>(a, d, memory, blockIdx.y * d.heads_a_block + h, 0, rows, h * rows, floats);
+    lam_copies_close();
 }
 
 /* Goes over the units of a block, of 16 TILES rows, against `count` rows of keys and values (KEYS) or of
- * queries: for each open, then, if that says that there is something to do, step(row in the memory, rows left,
- * whether the unit has more than 16 rows) for each stage, which advances the first two as long as it goes on,
- * at last close. `own_count`: rows on the units' side. */
-template <int WIDTH, int TILES, int STAGES, bool KEYS, typename O, typename S, typename C>
+ * queries: for each open(head, the head's number in the block, first row, end of the rows), then, if that says that
+ * there is something to do, step(row in the memory, row of the head, rows, whether the unit has more than 16 rows)
+ * for each stage, at last close(head, first row). Resident rows have been brought by bring_heads; `under_way` groups
+ * of copies need not have arrived. `own_count`: rows on the units' side. */
+template <int WIDTH, bool VECTORS, int TILES, int STAGES, bool KEYS, int UNDER_WAY, typename O, typename S,
+          typename C>
 __device__ __forceinline__ void pass(const arguments &a, const division &d, unsigned char *memory,
                                      int own_count, int count, O open, S step, C close) {
     const int warp = __shfl_sync(ALL, threadIdx.x >> 5, 0),
               rows = (count + 7) / 8 * 8; /* the same in all lanes, for the compiler too */
-    if (d.resident) {
+    const int first_unit = blockIdx.x * d.units_a_block, units = min(d.units - first_unit, d.units_a_block);
+    const int stage = d.resident ? rows : STAGE_ROWS;
+    bool waits = true;
+    int u = warp, own = 0;
+    for (;;) {
+        while (own < d.heads_a_block && u >= units) u -= units, own++;
+        const bool there = own < d.heads_a_block; /* else the warp only comes to the barriers */
+        if (!there && !waits) return;
+        const int head = blockIdx.y * d.heads_a_block + (there ? own : 0), row = (first_unit + u) * 16 * TILES;
+        if (!d.resident)
 #pragma unroll 1
-        for (int h = 0; h < d.heads_a_block; h++) bring<WIDTH, KEYS>(a, d, memory, h, 0, rows, h * rows);
-        lam_copies_close();
-    }
-    /* Every warp comes to the barriers, also one without a unit; where rows are streamed, there is at most one
-     * a warp. */
+            for (int s = 0; s < STAGES - 1; s++) {
+                if (s * STAGE_ROWS < count)
+                    bring<WIDTH, VECTORS, KEYS>(a, d, memory, head, s * STAGE_ROWS,
+                                                min(STAGE_ROWS, rows - s * STAGE_ROWS), s * STAGE_ROWS, true);
+                lam_copies_close();
+            }
+        const bool works = open(head, own, row, there ? own_count : 0);
+        int at = own * rows;
 #pragma unroll 1
-    for (int u = warp; u < max(d.units_a_block * d.heads_a_block, WARPS); u += WARPS) {
-        unit now = unit_of(d, 16 * TILES, u);
-        const bool whole = now.row + 16 < own_count;
-        int at = now.own * rows, left = lam_anew(count) + (d.resident ? 0 : (STAGES - 1) * STAGE_ROWS);
-        const bool works = open(now);
-        if (d.resident && u < WARPS) { /* the first time */
-            lam_copies_wait<0>();
-            __syncthreads();
-        }
-#pragma unroll 1
-        while (left > 0) {
-            if (!d.resident) {
-                /* Before the first stage, as many as the ring holds but one are sent for. */
-                const int first = count - left, next = first + (STAGES - 1) * STAGE_ROWS;
-                if (first >= 0) {
-                    lam_copies_wait<STAGES - 2>();
+        for (int first = 0; first < count; first += stage) {
+            if (d.resident) {
+                if (waits) {
+                    lam_copies_wait<UNDER_WAY>();
                     __syncthreads();
                 }
+            } else {
+                const int next = first + (STAGES - 1) * STAGE_ROWS;
+                lam_copies_wait<STAGES - 2>();
+                __syncthreads();
                 if (next < count)
-                    bring<WIDTH, KEYS>(a, d, memory, 0, next, min(STAGE_ROWS, rows - next),
-                                       next / STAGE_ROWS % STAGES * STAGE_ROWS);
+                    bring<WIDTH, VECTORS, KEYS>(a, d, memory, head, next, min(STAGE_ROWS, rows - next),
+                                                next / STAGE_ROWS % STAGES * STAGE_ROWS, true);
                 lam_copies_close();
                 at = first / STAGE_ROWS % STAGES * STAGE_ROWS;
-                if (first < 0) {
-                    left -= STAGE_ROWS;
-                    continue;
-                }
             }
-            if (works)
-                step(at, left, whole);
-            else
-                left -= STAGE_ROWS;
+            if (works) step(at, first, min(stage, count - first), row + 16 < own_count);
         }
-        now = unit_of(d, 16 * TILES, lam_anew(u));
-        if (now.works) close(now);
+        if (there) close(head, row);
+        if (!there || !d.resident) return; /* where rows are streamed, a warp has at most one unit */
+        waits = false;
+        u += WARPS;
     }
 }
 

@@ -137,66 +137,82 @@ __device__ __forceinline__ void to_keys(const uint32_t (&k)[ROOM][WIDTH / 16][4]
     multiply_columns<WIDTH, ROOM, TILES, N>(dk, ds, q);
 }
 
-/* Gradients of queries; minus d_out . out of each query. */
-template <int WIDTH> __device__ __forceinline__ void queries_pass(const arguments &a, unsigned char *memory) {
+/* Gradients of queries; minus d_out . out of each query, which with lse goes to `floats` where the other pass has
+ * them in shared memory. */
+template <int WIDTH, bool VECTORS, int UNDER_WAY>
+__device__ __forceinline__ void queries_pass(const arguments &a, unsigned char *memory, float *floats) {
     const int TILES = backward_sizes<WIDTH>::QUERY_TILES, STAGES = backward_sizes<WIDTH>::STAGES;
     const int keys = a.dq ? a.keys : 0; /* 0: only `less` is wanted */
+    const int64_t first_row = sample_of(a) * a.queries;
+    const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
     uint32_t q[TILES][WIDTH / 16][4], d_out[TILES][WIDTH / 16][4];
     float lse[TILES][2], dq[TILES][WIDTH / 8][4];
     quad less[TILES];
-    auto open = [&](const unit &u) {
-        const int lane = lam_anew((int)threadIdx.x), g = lane >> 2 & 7, t = lane & 3,
-                  end = u.works ? a.queries : 0, row = u.row;
-        const int64_t first = (int64_t)u.sample * a.queries, column = u.head * a.head_dim;
-        const int64_t rows = ((int64_t)u.sample * a.heads + u.head) * a.queries;
-        load_unit<WIDTH, TILES>(d_out, a.d_out + first * a.out_stride + column, a.out_stride, row, end, a,
-                                NULL);
+    auto open = [&](int head, int own, int row, int end) {
+        const int64_t column = head * a.head_dim;
+        const int64_t rows = (sample_of(a) * a.heads + head) * a.queries;
+        uint32_t out[TILES][WIDTH / 16][4];
+        load_unit<WIDTH, VECTORS, TILES>(d_out, a.d_out + first_row * a.out_stride + column, a.out_stride, row,
+                                         end, a.head_dim, NULL);
+        load_unit<WIDTH, VECTORS, TILES>(out, a.out + first_row * a.out_stride + column, a.out_stride, row, end,
+                                         a.head_dim, NULL);
 #pragma unroll
-        for (int m = 0; m < TILES; m++) {
-            uint32_t out[1][WIDTH / 16][4];
-            load_unit<WIDTH, 1>(out, a.out + first * a.out_stride + column, a.out_stride, row + 16 * m, end,
-                                a, NULL);
+        for (int m = 0; m < TILES; m++)
 #pragma unroll
             for (int half = 0; half < 2; half++) {
+                const int number = row + 16 * m + 8 * half + g;
+                lse[m][half] = number < end ? a.lse[rows + number] : 0;
+            }
+        load_unit<WIDTH, VECTORS, TILES>(q, a.q + first_row * a.q_stride + column, a.q_stride, row, end,
+                                         a.head_dim, NULL);
+#pragma unroll
+        for (int m = 0; m < TILES; m++) {
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const int number = row + 16 * m + 8 * half + g;
                 float sum = 0;
-                int number = row + 16 * m + 8 * half + g;
 #pragma unroll
                 for (int c = 0; c < WIDTH / 16; c++)
 #pragma unroll
                     for (int i = half; i < 4; i += 2)
-                        sum -= low_of(out[0][c][i]) * low_of(d_out[m][c][i]) +
-                               high_of(out[0][c][i]) * high_of(d_out[m][c][i]);
+                        sum -= low_of(out[m][c][i]) * low_of(d_out[m][c][i]) +
+                               high_of(out[m][c][i]) * high_of(d_out[m][c][i]);
                 sum = sum_of_row(sum);
                 less[m].x[2 * half] = sum, less[m].x[2 * half + 1] = twin_of(sum);
-                lse[m][half] = number < end ? a.lse[rows + number] : 0;
-                if (t == 0 && number < end) a.less[rows + number] = sum;
+                if (t == 0 && floats) {
+                    const int room = a.by_keys.room, rows_here = (a.queries + 7) / 8 * 8,
+                              at = own * rows_here + number;
+                    if (number < rows_here && end) {
+                        float *pair = floats + room + at / 2 * 4 + at % 2;
+                        floats[at] = lse[m][half], pair[0] = sum, pair[2] = sum;
+                    }
+                } else if (t == 0 && number < end) {
+                    a.less[rows + number] = sum;
+                }
             }
 #pragma unroll
             for (int c = 0; c < WIDTH / 8; c++)
 #pragma unroll
                 for (int e = 0; e < 4; e++) dq[m][c][e] = 0;
         }
-        load_unit<WIDTH, TILES>(q, a.q + first * a.q_stride + column, a.q_stride, row, end, a, NULL);
-        return u.works;
+        return row < end;
     };
-    auto step = [&](int &at, int &left, bool whole) {
+    auto step = [&](int at, int, int left, bool whole) {
         whole = TILES == 1 || whole;
+        lam_shared k = lam_shared_at(memory) + at * layout<WIDTH>::ROW_BYTES;
+        const int side = a.by_queries.side;
+        if (whole) {
 #pragma unroll 1
-        do {
-            const lam_shared k = lam_shared_at(memory) + at * layout<WIDTH>::ROW_BYTES,
-                             v = k + a.by_queries.side;
-            if (whole && left > 8)
-                to_queries<WIDTH, TILES, TILES, 2>(q, d_out, k, v, lse, less, a.exponent, dq);
-            else if (whole)
-                to_queries<WIDTH, TILES, TILES, 1>(q, d_out, k, v, lse, less, a.exponent, dq);
-            else if (left > 8)
-                to_queries<WIDTH, TILES, 1, 2>(q, d_out, k, v, lse, less, a.exponent, dq);
-            else
-                to_queries<WIDTH, TILES, 1, 1>(q, d_out, k, v, lse, less, a.exponent, dq);
-            at += 16, left -= 16;
-        } while (goes_on(a.by_queries, a.keys, left));
+            for (; left > 8; left -= 16, k += 16 * layout<WIDTH>::ROW_BYTES)
+                to_queries<WIDTH, TILES, TILES, 2>(q, d_out, k, k + side, lse, less, a.exponent, dq);
+            if (left > 0) to_queries<WIDTH, TILES, TILES, 1>(q, d_out, k, k + side, lse, less, a.exponent, dq);
+        } else {
+#pragma unroll 1
+            for (; left > 0; left -= 8, k += 8 * layout<WIDTH>::ROW_BYTES)
+                to_queries<WIDTH, TILES, 1, 1>(q, d_out, k, k + side, lse, less, a.exponent, dq);
+        }
     };
-    auto close = [&](const unit &u) {
+    auto close = [&](int head, int row) {
         if (!a.dq) return;
         bool present[TILES][2];
         float factor[TILES][2];
@@ -204,104 +220,137 @@ template <int WIDTH> __device__ __forceinline__ void queries_pass(const argument
         for (int m = 0; m < TILES; m++)
 #pragma unroll
             for (int half = 0; half < 2; half++) present[m][half] = true, factor[m][half] = a.scale;
-        store_unit<WIDTH, TILES>(dq, factor, present,
-                                 a.dq + u.sample * (a.queries * a.q_stride) + u.head * a.head_dim, a.q_stride,
-                                 u.row, a.queries, a, a.add_q);
+        store_unit<WIDTH, VECTORS, TILES>(dq, factor, present,
+                                          a.dq + first_row * a.q_stride + head * a.head_dim, a.q_stride, row,
+                                          a.queries, a.head_dim, a.add_q);
     };
-    pass<WIDTH, TILES, STAGES, true>(a, a.by_queries, memory, a.queries, keys, open, step, close);
+    pass<WIDTH, VECTORS, TILES, STAGES, true, UNDER_WAY>(a, a.by_queries, memory, a.queries, keys, open, step,
+                                                         close);
 }
 
 /* Gradients of keys and values. */
-template <int WIDTH> __device__ __forceinline__ void keys_pass(const arguments &a, unsigned char *memory) {
+template <int WIDTH, bool VECTORS>
+__device__ __forceinline__ void keys_pass(const arguments &a, unsigned char *memory) {
     const int TILES = backward_sizes<WIDTH>::KEY_TILES, STAGES = backward_sizes<WIDTH>::STAGES;
+    const int64_t first_row = sample_of(a) * a.keys;
+    const float *mask = a.key_mask ? a.key_mask + first_row : NULL;
     uint32_t k[TILES][WIDTH / 16][4], v[TILES][WIDTH / 16][4];
     float dk[TILES][WIDTH / 8][4], dv[TILES][WIDTH / 8][4];
-    auto open = [&](const unit &u) {
-        const int64_t at = u.sample * (a.keys * a.kv_stride) + u.head * a.head_dim;
-        const float *mask = a.key_mask ? a.key_mask + (int64_t)u.sample * a.keys : NULL;
-        const int number = u.row + lam_anew((int)threadIdx.x) % (16 * TILES), end = u.works ? a.keys : 0;
-        const bool visible = __any_sync(ALL, number < end && (!mask || mask[number] != 0));
-        load_unit<WIDTH, TILES>(k, a.k + at, a.kv_stride, u.row, end, a, mask);
-        load_unit<WIDTH, TILES>(v, a.v + at, a.kv_stride, u.row, end, a, mask);
+    auto open = [&](int head, int, int row, int end) {
+        const int64_t at = first_row * a.kv_stride + head * a.head_dim;
+        const int number = row + (threadIdx.x & 31) % (16 * TILES);
+        load_unit<WIDTH, VECTORS, TILES>(k, a.k + at, a.kv_stride, row, end, a.head_dim, mask);
+        load_unit<WIDTH, VECTORS, TILES>(v, a.v + at, a.kv_stride, row, end, a.head_dim, mask);
 #pragma unroll
         for (int m = 0; m < TILES; m++)
 #pragma unroll
             for (int c = 0; c < WIDTH / 8; c++)
 #pragma unroll
                 for (int e = 0; e < 4; e++) dk[m][c][e] = dv[m][c][e] = 0;
-        return visible;
+        return (bool)__any_sync(ALL, number < end && (!mask || mask[number] != 0));
     };
-    auto step = [&](int &at, int &left, bool whole) {
-        const float *lse = (const float *)(memory + 2 * a.by_keys.side), *less = lse + a.by_keys.room;
+    auto step = [&](int at, int, int left, bool whole) {
+        const float *floats = (const float *)(memory + a.floats), *lse = floats + at,
+                    *less = floats + a.by_keys.room + 2 * at;
         whole = TILES == 1 || whole;
+        lam_shared q = lam_shared_at(memory) + at * layout<WIDTH>::ROW_BYTES;
+        const int side = a.by_keys.side;
+        if (whole) {
 #pragma unroll 1
-        do {
-            const lam_shared q = lam_shared_at(memory) + at * layout<WIDTH>::ROW_BYTES,
-                             d_out = q + a.by_keys.side;
-            if (whole && left > 8)
-                to_keys<WIDTH, TILES, TILES, 2>(k, v, q, d_out, lse + at, less + 2 * at, a.exponent, dk, dv);
-            else if (whole)
-                to_keys<WIDTH, TILES, TILES, 1>(k, v, q, d_out, lse + at, less + 2 * at, a.exponent, dk, dv);
-            else if (left > 8)
-                to_keys<WIDTH, TILES, 1, 2>(k, v, q, d_out, lse + at, less + 2 * at, a.exponent, dk, dv);
-            else
-                to_keys<WIDTH, TILES, 1, 1>(k, v, q, d_out, lse + at, less + 2 * at, a.exponent, dk, dv);
-            at += 16, left -= 16;
-        } while (goes_on(a.by_keys, a.queries, left));
+            for (; left > 8; left -= 16, q += 16 * layout<WIDTH>::ROW_BYTES, lse += 16, less += 32)
+                to_keys<WIDTH, TILES, TILES, 2>(k, v, q, q + side, lse, less, a.exponent, dk, dv);
+            if (left > 0) to_keys<WIDTH, TILES, TILES, 1>(k, v, q, q + side, lse, less, a.exponent, dk, dv);
+        } else {
+#pragma unroll 1
+            for (; left > 0; left -= 8, q += 8 * layout<WIDTH>::ROW_BYTES, lse += 8, less += 16)
+                to_keys<WIDTH, TILES, 1, 1>(k, v, q, q + side, lse, less, a.exponent, dk, dv);
+        }
     };
-    auto close = [&](const unit &u) {
-        const int g = lam_anew((int)threadIdx.x) >> 2 & 7;
-        const int64_t at = u.sample * (a.keys * a.kv_stride) + u.head * a.head_dim;
-        const float *mask = a.key_mask ? a.key_mask + (int64_t)u.sample * a.keys : NULL;
+    auto close = [&](int head, int row) {
+        const int g = (threadIdx.x & 31) >> 2;
+        const int64_t at = first_row * a.kv_stride + head * a.head_dim;
         bool present[TILES][2];
         float factor[TILES][2], one[TILES][2];
 #pragma unroll
         for (int m = 0; m < TILES; m++)
 #pragma unroll
             for (int half = 0; half < 2; half++) {
-                int number = u.row + 16 * m + 8 * half + g;
+                int number = row + 16 * m + 8 * half + g;
                 present[m][half] = !mask || (number < a.keys && mask[number] != 0);
                 factor[m][half] = a.scale;
                 one[m][half] = 1;
             }
-        store_unit<WIDTH, TILES>(dk, factor, present, a.dk + at, a.kv_stride, u.row, a.keys, a, a.add_kv);
-        store_unit<WIDTH, TILES>(dv, one, present, a.dv + at, a.kv_stride, u.row, a.keys, a, a.add_kv);
+        store_unit<WIDTH, VECTORS, TILES>(dk, factor, present, a.dk + at, a.kv_stride, row, a.keys, a.head_dim,
+                                          a.add_kv);
+        store_unit<WIDTH, VECTORS, TILES>(dv, one, present, a.dv + at, a.kv_stride, row, a.keys, a.head_dim,
+                                          a.add_kv);
     };
-    pass<WIDTH, TILES, STAGES, false>(a, a.by_keys, memory, a.keys, a.queries, open, step, close);
+    pass<WIDTH, VECTORS, TILES, STAGES, false, 0>(a, a.by_keys, memory, a.keys, a.queries, open, step, close);
 }
 
-enum { BY_QUERIES = 1, BY_KEYS = 2 };
-
-/* Both passes of the block's heads, when all their rows fit into shared memory, or one. */
-template <int WIDTH>
+/* Both passes of the block's heads, where all their rows fit into shared memory; those of the second lie apart from
+ * those of the first, and come with them, where there is room for both. */
+template <int WIDTH, bool VECTORS>
 __global__ void __launch_bounds__(THREADS, backward_sizes<WIDTH>::BLOCKS)
-    attention_backward(const arguments a, int passes) {
+    attention_backward(const arguments a) {
     LAM_DYNAMIC_SHARED(unsigned char, memory);
-    if (passes & BY_QUERIES) queries_pass<WIDTH>(a, memory);
-    if (passes == (BY_QUERIES | BY_KEYS)) __syncthreads(); /* `less` is written, the memory is read */
-    if (passes & BY_KEYS) keys_pass<WIDTH>(a, memory);
+    unsigned char *second = memory + a.apart;
+    if (a.dq) bring_heads<WIDTH, VECTORS, true>(a, a.by_queries, memory, true);
+    if (a.apart) bring_heads<WIDTH, VECTORS, false>(a, a.by_keys, second, false);
+    else lam_copies_close();
+    queries_pass<WIDTH, VECTORS, 1>(a, memory, (float *)(second + a.floats));
+    if (!a.apart) {
+        __syncthreads(); /* the memory has been read */
+        bring_heads<WIDTH, VECTORS, false>(a, a.by_keys, second, false);
+    }
+    keys_pass<WIDTH, VECTORS>(a, second);
+}
+template <int WIDTH, bool VECTORS>
+__global__ void __launch_bounds__(THREADS, backward_sizes<WIDTH>::BLOCKS)
+    attention_backward_queries(const arguments a) {
+    LAM_DYNAMIC_SHARED(unsigned char, memory);
+    if (a.by_queries.resident && a.dq) bring_heads<WIDTH, VECTORS, true>(a, a.by_queries, memory, true);
+    queries_pass<WIDTH, VECTORS, 0>(a, memory, NULL);
+}
+template <int WIDTH, bool VECTORS>
+__global__ void __launch_bounds__(THREADS, backward_sizes<WIDTH>::BLOCKS)
+    attention_backward_keys(const arguments a) {
+    LAM_DYNAMIC_SHARED(unsigned char, memory);
+    if (a.by_keys.resident) bring_heads<WIDTH, VECTORS, false>(a, a.by_keys, memory, true);
+    keys_pass<WIDTH, VECTORS>(a, memory);
 }
 
-template <int WIDTH> void launch(arguments a, const lam_attention_shape *s) {
+template <int WIDTH, bool VECTORS> void launch(arguments a, const lam_attention_shape *s) {
     typedef backward_sizes<WIDTH> z;
     const int row = layout<WIDTH>::ROW_BYTES, floats = FLOATS * sizeof(float);
     const need q = {a.queries, 16 * z::QUERY_TILES, a.keys, z::STAGES, row, 0, 0, z::BLOCKS},
                k = {a.keys, 16 * z::KEY_TILES, a.queries, z::STAGES, row, floats, 0, z::BLOCKS};
-    static const bool allowed = allow_shared((const void *)attention_backward<WIDTH>);
+    static const bool allowed = allow_shared((const void *)attention_backward<WIDTH, VECTORS>) &&
+                                allow_shared((const void *)attention_backward_queries<WIDTH, VECTORS>) &&
+                                allow_shared((const void *)attention_backward_keys<WIDTH, VECTORS>);
     (void)allowed;
     const division &by_q = a.by_queries = divide(a, s->batch, q), &by_k = a.by_keys = divide(a, s->batch, k);
     const size_t q_bytes = shared_bytes(by_q, q), k_bytes = shared_bytes(by_k, k);
-    if (a.dk && by_q.units_a_block == by_q.units && by_k.units_a_block == by_k.units && by_q.resident &&
+    if (a.dq && a.dk && by_q.units_a_block == by_q.units && by_k.units_a_block == by_k.units && by_q.resident &&
         by_k.resident && by_q.heads_a_block == by_k.heads_a_block) {
-        LAM_LAUNCH((attention_backward<WIDTH>), blocks_of(s->batch, by_q), THREADS,
-                   q_bytes > k_bytes ? q_bytes : k_bytes, lam_cuda_stream(), a, BY_QUERIES | BY_KEYS);
+        const bool apart = q_bytes + k_bytes <= room_of_block(q);
+        const int both = by_q.side > by_k.side ? 2 * by_q.side : 2 * by_k.side;
+        a.apart = apart ? (int)q_bytes : 0;
+        a.floats = apart ? 2 * by_k.side : both; /* not where keys and values are still read */
+        const size_t bytes = (size_t)(a.apart + a.floats) + (size_t)by_k.room * floats;
+        for_samples(a, by_q, s->batch, [&](dim3 grid, const arguments &part) {
+            LAM_LAUNCH((attention_backward<WIDTH, VECTORS>), grid, THREADS, bytes, lam_cuda_stream(), part);
+        });
         return;
     }
-    LAM_LAUNCH((attention_backward<WIDTH>), blocks_of(s->batch, by_q), THREADS, q_bytes, lam_cuda_stream(), a,
-               BY_QUERIES);
+    for_samples(a, by_q, s->batch, [&](dim3 grid, const arguments &part) {
+        LAM_LAUNCH((attention_backward_queries<WIDTH, VECTORS>), grid, THREADS, q_bytes, lam_cuda_stream(), part);
+    });
     if (!a.dk) return;
-    LAM_LAUNCH((attention_backward<WIDTH>), blocks_of(s->batch, by_k), THREADS, k_bytes, lam_cuda_stream(), a,
-               BY_KEYS);
+    a.floats = 2 * by_k.side;
+    for_samples(a, by_k, s->batch, [&](dim3 grid, const arguments &part) {
+        LAM_LAUNCH((attention_backward_keys<WIDTH, VECTORS>), grid, THREADS, k_bytes, lam_cuda_stream(), part);
+    });
 }
 
 } // namespace
@@ -316,7 +365,7 @@ void backward(const lam_attention_shape *shape, const lam_attention_tensors *ten
     a.vectors = a.vectors && is_aligned(t->out, shape->out_stride) &&
                 is_aligned(t->d_out, shape->out_stride) && is_aligned(t->dq, shape->q_stride) &&
                 is_aligned(t->dk, shape->kv_stride) && is_aligned(t->dv, shape->kv_stride);
-    with_width(shape->head_dim, [&](auto width) { launch<decltype(width)::value>(a, shape); });
+    with_width(a, [&](auto width) { launch<decltype(width)::WIDTH, decltype(width)::VECTORS>(a, shape); });
 }
 
 } // namespace lam_attention_parts

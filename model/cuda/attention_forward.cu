@@ -1,10 +1,9 @@
 /* Attention in bfloat16, forward (attention.cuh has the counts).
  *
- * The online softmax has no maximum in its way: the scores come out of the product with a reference subtracted,
- * the row's largest score of the unit's first keys, by starting the sums at minus the reference. As long as no
- * sum of probabilities says that a score lies far above it, it stays, for softmax(s) = softmax(s - c); else the
- * block is computed again, and what was summed is scaled (FlashAttention-4 also lets its reference lag behind).
- * The reference is itself a score, so that its probability is 1 however large the scores are. */
+ * Softmax needs no maximum: softmax(s) = softmax(s - c) for every c, and float holds 2^-126 to 2^127, so that scores
+ * are taken as they are, without a look for the largest and without scaling what was summed. Where the sum of a row
+ * shows that its scores are too far from 0 for that, its unit is computed once more by the online softmax, with the
+ * largest score so far subtracted, which is exact for scores of any size. */
 #include "model/cuda/attention.cuh"
 #include "model/cuda/backend.cuh"
 
@@ -12,15 +11,15 @@ namespace lam_attention_parts {
 namespace {
 
 /* Rows of 16 in a unit, stages of the ring, and blocks that registers leave on a multiprocessor. */
-template <int WIDTH> struct forward_sizes {
+template <int WIDTH, bool VECTORS> struct forward_sizes {
     static const int TILES = WIDTH <= 112 ? 2 : 1;
     static const int AT_ONCE = WIDTH == 64 || WIDTH == 112 ? 2 : 4; /* blocks of 8 keys in one step */
     static const int STAGES = WIDTH <= 64 ? 3 : 2;
     static const int BLOCKS = WIDTH <= 32 ? 4 : WIDTH <= 64 ? 3 : 2;
-    static const int POLYNOMIAL = WIDTH <= 32 ? 1 : 0; /* exponentials of 16 that the multipliers compute */
+    static const int POLYNOMIAL = WIDTH <= 32 ? 2 : 0; /* exponentials of 16 that the multipliers compute */
 };
 
-const float SUM_MOST = 65536; /* of a lane's probabilities of a row and block; more: the reference rises */
+const float SUM_MOST = 1.2676506e30f, SUM_LEAST = 7.8886091e-31f; /* 2^100, 2^-100 */
 
 /* 2^x for x <= 127 by a polynomial on [-1/2, 1/2], relative error 7.5e-5 (minimax); below 2^-126 it is 2^-126. */
 __device__ __forceinline__ float exp2_polynomial(float x) {
@@ -31,89 +30,54 @@ __device__ __forceinline__ float exp2_polynomial(float x) {
     return y * __uint_as_float((__float_as_uint(shifted) << 23) + 0x3f800000u);
 }
 
-/* Of a unit: sums of p v and of p, p = 2^(scale (score + less)). */
+/* Of a unit: sums of p v and of p. */
 template <int WIDTH, int TILES> struct running {
     float out[TILES][WIDTH / 8][4];
-    float less[TILES][4]; /* minus the reference of each row, as C of a product */
-    float sum[TILES][2];
+    float sum[TILES][2]; /* of the lane's columns */
 };
 
-/* 8 N keys of which `visible` says which take part (bit 0 the first; WHOLE: all do). The scores come out of the
- * product with the reference subtracted already. Their largest is looked for only in a unit's first block and
- * when a sum shows that the reference has become too small; then the block is computed again. */
-template <int WIDTH, int ROOM, int TILES, int N, bool WHOLE>
+/* 8 N keys of which `visible` says which take part (bit 0 the first; WHOLE: all do), p = 2^(scale score). */
+template <int WIDTH, bool VECTORS, int ROOM, int TILES, int N, bool WHOLE>
 __device__ __forceinline__ void attend(const uint32_t (&q)[ROOM][WIDTH / 16][4], lam_shared k, lam_shared v,
-                                       uint32_t visible, float scale, running<WIDTH, ROOM> &r, bool first) {
+                                       uint32_t visible, float scale, running<WIDTH, ROOM> &r) {
     const int t = threadIdx.x & 3;
-    float s[TILES][N][4], sum[TILES][2];
-    for (bool raise = first;; raise = true) {
+    const float zero[4] = {};
+    float s[TILES][N][4];
 #pragma unroll
-        for (int n = 0; n < N; n += 2)
+    for (int n = 0; n < N; n += 2)
 #pragma unroll
-            for (int c = 0; c < WIDTH / 16; c++) {
-                uint32_t b[4];
-                if constexpr (N > 1) {
-                    rows_16<WIDTH>(b, k + lane_of_rows<WIDTH>() + n * 8 * layout<WIDTH>::ROW_BYTES, c);
-                } else {
-                    uint32_t half[2];
-                    rows_8<WIDTH>(half, k + lane_of_rows<WIDTH>(), c);
-                    b[0] = half[0], b[1] = half[1], b[2] = b[3] = 0;
-                }
-#pragma unroll
-                for (int m = 0; m < TILES; m++)
-#pragma unroll
-                    for (int i = 0; i < 2 && n + i < N; i++)
-                        lam_multiply(s[m][n + i], q[m][c], b[2 * i], b[2 * i + 1],
-                                     c ? s[m][n + i] : r.less[m]);
+        for (int c = 0; c < WIDTH / 16; c++) {
+            uint32_t b[4];
+            if constexpr (N > 1) {
+                rows_16<WIDTH>(b, k + n * 8 * layout<WIDTH>::ROW_BYTES, c);
+            } else {
+                uint32_t half[2];
+                rows_8<WIDTH>(half, k, c);
+                b[0] = half[0], b[1] = half[1], b[2] = b[3] = 0;
             }
-        if (!WHOLE)
 #pragma unroll
             for (int m = 0; m < TILES; m++)
 #pragma unroll
-                for (int n = 0; n < N; n++)
-#pragma unroll
-                    for (int e = 0; e < 4; e++)
-                        if (!(visible >> (8 * n + 2 * t + e % 2) & 1)) s[m][n][e] = -INFINITY;
-        if (raise)
-#pragma unroll
-            for (int m = 0; m < TILES; m++)
-#pragma unroll
-                for (int half = 0; half < 2; half++) {
-                    float most = -INFINITY;
-#pragma unroll
-                    for (int n = 0; n < N; n++)
-                        most = fmaxf(most, fmaxf(s[m][n][2 * half], s[m][n][2 * half + 1]));
-                    most = largest_of_row(most);
-                    if (!first) most = fmaxf(most, 0);
-                    float factor = first ? 1 : lam_exp2(-most * scale);
-                    r.sum[m][half] *= factor;
-#pragma unroll
-                    for (int c = 0; c < WIDTH / 8; c++)
-                        r.out[m][c][2 * half] *= factor, r.out[m][c][2 * half + 1] *= factor;
-#pragma unroll
-                    for (int n = 0; n < N; n++) s[m][n][2 * half] -= most, s[m][n][2 * half + 1] -= most;
-                    r.less[m][2 * half] -= most;
-                    r.less[m][2 * half + 1] = twin_of(r.less[m][2 * half]);
-                }
-        float largest = 0;
-#pragma unroll
-        for (int m = 0; m < TILES; m++) {
-#pragma unroll
-            for (int n = 0; n < N; n++)
-#pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    const int SHARE = forward_sizes<WIDTH>::POLYNOMIAL, at = (m * N + n) * 4 + e;
-                    float x = s[m][n][e] * scale;
-                    bool by_polynomial = at * SHARE / 16 != (at + 1) * SHARE / 16;
-                    s[m][n][e] = by_polynomial ? exp2_polynomial(x) : lam_exp2(x);
-                    sum[m][e / 2] = n || e % 2 ? sum[m][e / 2] + s[m][n][e] : s[m][n][e];
-                }
-            largest = fmaxf(largest, fmaxf(sum[m][0], sum[m][1]));
+                for (int i = 0; i < 2 && n + i < N; i++)
+                    if (c)
+                        lam_multiply(s[m][n + i], q[m][c], b[2 * i], b[2 * i + 1], s[m][n + i]);
+                    else
+                        lam_multiply(s[m][n + i], q[m][c], b[2 * i], b[2 * i + 1], zero);
         }
-        if (raise || !__any_sync(ALL, largest > SUM_MOST)) break;
-    }
 #pragma unroll
-    for (int m = 0; m < TILES; m++) r.sum[m][0] += sum[m][0], r.sum[m][1] += sum[m][1];
+    for (int m = 0; m < TILES; m++)
+#pragma unroll
+        for (int n = 0; n < N; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const int SHARE = forward_sizes<WIDTH, VECTORS>::POLYNOMIAL, at = (m * N + n) * 4 + e;
+                const bool by_polynomial = WHOLE && at * SHARE / 16 != (at + 1) * SHARE / 16;
+                float x = s[m][n][e] * scale;
+                x = by_polynomial ? exp2_polynomial(x) : lam_exp2(x);
+                if (!WHOLE && !(visible >> (8 * n + 2 * t + e % 2) & 1)) x = 0;
+                s[m][n][e] = x;
+                r.sum[m][e / 2] += x;
+            }
     if constexpr (N > 1) {
 #pragma unroll
         for (int n = 0; n < N; n += 2) {
@@ -126,7 +90,7 @@ __device__ __forceinline__ void attend(const uint32_t (&q)[ROOM][WIDTH / 16][4],
 #pragma unroll
             for (int c = 0; c < WIDTH / 16; c++) {
                 uint32_t b[4];
-                columns_16<WIDTH>(b, v + lane_of_columns<WIDTH>() + n * 8 * layout<WIDTH>::ROW_BYTES, c);
+                columns_16<WIDTH>(b, v + n * 8 * layout<WIDTH>::ROW_BYTES, c);
 #pragma unroll
                 for (int m = 0; m < TILES; m++)
 #pragma unroll
@@ -143,7 +107,7 @@ __device__ __forceinline__ void attend(const uint32_t (&q)[ROOM][WIDTH / 16][4],
 #pragma unroll
         for (int c = 0; c < WIDTH / 16; c++) {
             uint32_t b[2];
-            columns_8<WIDTH>(b, v + lane_of_rows<WIDTH>(), c);
+            columns_8<WIDTH>(b, v, c);
 #pragma unroll
             for (int m = 0; m < TILES; m++)
 #pragma unroll
@@ -153,92 +117,180 @@ __device__ __forceinline__ void attend(const uint32_t (&q)[ROOM][WIDTH / 16][4],
     }
 }
 
-/* 32 keys, or as many as there are. */
-template <int WIDTH, int ROOM, int TILES>
-__device__ __forceinline__ void attend_32(const uint32_t (&q)[ROOM][WIDTH / 16][4], lam_shared k,
-                                          lam_shared v, uint32_t visible, float scale,
-                                          running<WIDTH, ROOM> &r, bool &first) {
-    const int N = forward_sizes<WIDTH>::AT_ONCE, EIGHT = 8 * layout<WIDTH>::ROW_BYTES;
-    if (visible == ALL) {
-#pragma unroll 1
-        for (int n = 0; n < 4; n += N) {
-            attend<WIDTH, ROOM, TILES, N, true>(q, k + n * EIGHT, v + n * EIGHT, visible, scale, r, first);
-            first = false;
+/* `count` keys of which key `first` of the head lies in row `at` of the memory; words: bits of the visible keys. */
+template <int WIDTH, bool VECTORS, int ROOM, int TILES>
+__device__ __forceinline__ void attend_all(const arguments &a, const uint32_t (&q)[ROOM][WIDTH / 16][4],
+                                           const unsigned char *memory, int side, int at, int first, int count,
+                                           const uint32_t *words, running<WIDTH, ROOM> &r) {
+    const int N = forward_sizes<WIDTH, VECTORS>::AT_ONCE, EIGHT = 8 * layout<WIDTH>::ROW_BYTES;
+    const lam_shared rows = lam_shared_at(memory) + at * layout<WIDTH>::ROW_BYTES;
+    lam_shared k = rows + lane_of_rows<WIDTH>(), v = rows + side + lane_of_columns<WIDTH>();
+    for (;;) {
+        int whole = count >> 5; /* words in a row whose keys are all visible */
+        uint32_t visible = first_keys(count & 31);
+        if (a.key_mask) {
+            whole = 0;
+            while (32 * whole < count && (visible = __shfl_sync(ALL, words[(first >> 5) + whole], 0)) == ALL) whole++;
         }
-        return;
+#pragma unroll 1
+        for (int n = whole * (4 / N); n > 0; n--) {
+            attend<WIDTH, VECTORS, ROOM, TILES, N, true>(q, k, v, ALL, a.exponent, r);
+            k += N * EIGHT, v += N * EIGHT;
+        }
+        first += 32 * whole, count -= 32 * whole;
+        if (count <= 0) return;
+        /* Eight keys at a time are read as rows are, keys and values alike. */
+        const lam_shared v_rows = v + lane_of_rows<WIDTH>() - lane_of_columns<WIDTH>();
+#pragma unroll 1
+        for (int n = 0; n < 4 && visible >> (8 * n); n++)
+            if (visible >> (8 * n) & 0xffu)
+                attend<WIDTH, VECTORS, ROOM, TILES, 1, false>(q, k + n * EIGHT, v_rows + n * EIGHT,
+                                                              visible >> (8 * n), a.exponent, r);
+        first += 32, count -= 32, k += 4 * EIGHT, v += 4 * EIGHT;
+        if (count <= 0) return;
     }
-#pragma unroll 1
-    for (; visible; visible >>= 8, k += EIGHT, v += EIGHT)
-        if (visible & 0xffu) {
-            attend<WIDTH, ROOM, TILES, 1, false>(q, k, v, visible, scale, r, first);
-            first = false;
-        }
 }
 
-template <int WIDTH>
-__global__ void __launch_bounds__(THREADS, forward_sizes<WIDTH>::BLOCKS)
+/* The online softmax over all keys, 8 at a time, from memory of the device: slow, seldom wanted. most: the row's
+ * largest score; whether a key takes part. */
+template <int WIDTH, bool VECTORS, int TILES>
+__device__ __forceinline__ bool attend_online(const arguments &a, const uint32_t (&q)[TILES][WIDTH / 16][4], int head,
+                                           running<WIDTH, TILES> &r, float (&most)[TILES][2]) {
+    const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+    const int64_t at = sample_of(a) * (a.keys * a.kv_stride) + head * a.head_dim;
+    const float *mask = a.key_mask ? a.key_mask + sample_of(a) * a.keys : NULL;
+    const float zero[4] = {};
+    unsigned seen = 0;
+    r = {};
+#pragma unroll
+    for (int m = 0; m < TILES; m++) most[m][0] = most[m][1] = -INFINITY;
+#pragma unroll 1
+    for (int key = 0; key < a.keys; key += 8) {
+        const bool present = key + g < a.keys && (!mask || mask[key + g] != 0);
+        const unsigned visible = __ballot_sync(ALL, present); /* bit 4 i: key i */
+        const bf16 *row = a.k + at + (present ? (key + g) * a.kv_stride : 0);
+        float s[TILES][4];
+        seen |= visible;
+#pragma unroll
+        for (int c = 0; c < WIDTH / 16; c++) {
+            const uint32_t b0 = pair_of<VECTORS>(row, 16 * c + 2 * t, present ? a.head_dim : 0),
+                           b1 = pair_of<VECTORS>(row, 16 * c + 8 + 2 * t, present ? a.head_dim : 0);
+#pragma unroll
+            for (int m = 0; m < TILES; m++)
+                if (c)
+                    lam_multiply(s[m], q[m][c], b0, b1, s[m]);
+                else
+                    lam_multiply(s[m], q[m][c], b0, b1, zero);
+        }
+        uint32_t p[TILES][2];
+#pragma unroll
+        for (int m = 0; m < TILES; m++)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const bool low = visible >> (8 * t) & 1, high = visible >> (8 * t + 4) & 1;
+                float x = low ? s[m][2 * half] : -INFINITY, y = high ? s[m][2 * half + 1] : -INFINITY;
+                const float largest = fmaxf(most[m][half], largest_of_row(fmaxf(x, y)));
+                const float factor = largest > most[m][half] ? lam_exp2((most[m][half] - largest) * a.exponent) : 1;
+                most[m][half] = largest;
+                x = low ? lam_exp2((x - largest) * a.exponent) : 0;
+                y = high ? lam_exp2((y - largest) * a.exponent) : 0;
+                r.sum[m][half] = r.sum[m][half] * factor + x + y;
+#pragma unroll
+                for (int j = 0; j < WIDTH / 8; j++)
+                    r.out[m][j][2 * half] *= factor, r.out[m][j][2 * half + 1] *= factor;
+                p[m][half] = packed(x, y);
+            }
+        const int first = key + 2 * t, one = visible >> (8 * t) & 1, two = visible >> (8 * t + 4) & 1;
+        const bf16 *value = a.v + at + (one ? first * a.kv_stride : 0),
+                   *next = a.v + at + (two ? (first + 1) * a.kv_stride : 0);
+#pragma unroll
+        for (int j = 0; j < WIDTH / 8; j++) {
+            const int column = 8 * j + g;
+            const bool inside = column < a.head_dim;
+            const uint32_t low = inside && one ? __bfloat16_as_ushort(value[column]) : 0,
+                           high = inside && two ? __bfloat16_as_ushort(next[column]) : 0;
+#pragma unroll
+            for (int m = 0; m < TILES; m++) lam_multiply_half(r.out[m][j], p[m], low | high << 16, r.out[m][j]);
+        }
+    }
+    return seen;
+}
+
+template <int WIDTH, bool VECTORS>
+__global__ void __launch_bounds__(THREADS, forward_sizes<WIDTH, VECTORS>::BLOCKS)
     attention_forward(const arguments a) {
     LAM_DYNAMIC_SHARED(unsigned char, memory);
-    const int TILES = forward_sizes<WIDTH>::TILES, STAGES = forward_sizes<WIDTH>::STAGES;
+    const int TILES = forward_sizes<WIDTH, VECTORS>::TILES, STAGES = forward_sizes<WIDTH, VECTORS>::STAGES;
     const division &d = a.by_queries;
+    const int64_t sample = sample_of(a);
     uint32_t *words = (uint32_t *)(memory + 2 * d.side);
-    if (a.key_mask) visible_keys(words, a.key_mask + (int64_t)unit_of(d, 0, 0).sample * a.keys, a.keys);
+    if (d.resident) bring_heads<WIDTH, VECTORS, true>(a, d, memory, false);
+    if (a.key_mask) visible_keys(words, a.key_mask + sample * a.keys, a.keys);
     uint32_t q[TILES][WIDTH / 16][4];
     running<WIDTH, TILES> r;
-    bool first;
-    auto open = [&](const unit &u) {
+    auto open = [&](int head, int, int row, int end) {
         r = {};
-        first = true;
-        load_unit<WIDTH, TILES>(q, a.q + u.sample * (a.queries * a.q_stride) + u.head * a.head_dim,
-                                a.q_stride, u.row, u.works ? a.queries : 0, a, NULL);
-        return u.works;
+        load_unit<WIDTH, VECTORS, TILES>(q, a.q + sample * (a.queries * a.q_stride) + head * a.head_dim,
+                                         a.q_stride, row, end, a.head_dim, NULL);
+        return row < end;
     };
-    auto step = [&](int &at, int &left, bool whole) {
-#pragma unroll 1
-        do {
-            const lam_shared k = lam_shared_at(memory) + at * layout<WIDTH>::ROW_BYTES;
-            const uint32_t visible =
-                a.key_mask ? __shfl_sync(ALL, words[(a.keys - left) / 32], 0) : first_keys(left);
-            if (TILES == 1 || whole)
-                attend_32<WIDTH, TILES, TILES>(q, k, k + d.side, visible, a.exponent, r, first);
-            else
-                attend_32<WIDTH, TILES, 1>(q, k, k + d.side, visible, a.exponent, r, first);
-            at += 32, left -= 32;
-        } while (goes_on(d, a.keys, left));
+    auto step = [&](int at, int first, int count, bool whole) {
+        if (TILES == 1 || whole)
+            attend_all<WIDTH, VECTORS, TILES, TILES>(a, q, memory, d.side, at, first, count, words, r);
+        else
+            attend_all<WIDTH, VECTORS, TILES, 1>(a, q, memory, d.side, at, first, count, words, r);
     };
-    auto close = [&](const unit &u) {
-        const int g = lam_anew((int)threadIdx.x) >> 2 & 7;
+    auto close = [&](int head, int row) {
+        const int lane = threadIdx.x & 31, g = lane >> 2;
+        float sum[TILES][2], most[TILES][2];
+        bool bad = false, seen = true;
+#pragma unroll
+        for (int m = 0; m < TILES; m++)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                sum[m][half] = sum_of_row(r.sum[m][half]), most[m][half] = 0;
+                bad |= row + 16 * m + 8 * half + g < a.queries &&
+                       !(sum[m][half] > SUM_LEAST && sum[m][half] < SUM_MOST);
+            }
+        if (__any_sync(ALL, bad)) {
+            seen = attend_online<WIDTH, VECTORS, TILES>(a, q, head, r, most);
+#pragma unroll
+            for (int m = 0; m < TILES; m++)
+#pragma unroll
+                for (int half = 0; half < 2; half++) sum[m][half] = sum_of_row(r.sum[m][half]);
+        }
         bool present[TILES][2];
         float factor[TILES][2];
 #pragma unroll
         for (int m = 0; m < TILES; m++)
 #pragma unroll
             for (int half = 0; half < 2; half++) {
-                float sum = sum_of_row(r.sum[m][half]);
-                int number = u.row + 16 * m + 8 * half + g;
-                present[m][half] = !first; /* no key was seen */
-                factor[m][half] = 1 / sum;
-                if ((threadIdx.x & 3) == 0 && number < a.queries)
-                    a.lse[((int64_t)u.sample * a.heads + u.head) * a.queries + number] =
-                        first ? 0 : log2f(sum) - r.less[m][2 * half] * a.exponent;
+                const int number = row + 16 * m + 8 * half + g;
+                present[m][half] = seen;
+                factor[m][half] = 1 / sum[m][half];
+                if ((lane & 3) == 0 && number < a.queries)
+                    a.lse[(sample * a.heads + head) * a.queries + number] =
+                        seen ? log2f(sum[m][half]) + most[m][half] * a.exponent : 0;
             }
-        store_unit<WIDTH, TILES>(r.out, factor, present,
-                                 a.result + u.sample * (a.queries * a.out_stride) + u.head * a.head_dim,
-                                 a.out_stride, u.row, a.queries, a, false);
+        store_unit<WIDTH, VECTORS, TILES>(r.out, factor, present,
+                                          a.result + sample * (a.queries * a.out_stride) + head * a.head_dim,
+                                          a.out_stride, row, a.queries, a.head_dim, false);
     };
-    pass<WIDTH, TILES, STAGES, true>(a, d, memory, a.queries, a.keys, open, step, close);
+    pass<WIDTH, VECTORS, TILES, STAGES, true, 0>(a, d, memory, a.queries, a.keys, open, step, close);
 }
 
-template <int WIDTH> void launch(arguments a, const lam_attention_shape *s) {
-    typedef forward_sizes<WIDTH> z;
+template <int WIDTH, bool VECTORS> void launch(arguments a, const lam_attention_shape *s) {
+    typedef forward_sizes<WIDTH, VECTORS> z;
     const size_t words = s->key_mask ? (size_t)lam_blocks(s->keys, 32) * sizeof(uint32_t) : 0;
     const need n = {a.queries, 16 * z::TILES, a.keys,   z::STAGES, layout<WIDTH>::ROW_BYTES,
                     0,         words,         z::BLOCKS};
-    static const bool allowed = allow_shared((const void *)attention_forward<WIDTH>);
+    static const bool allowed = allow_shared((const void *)attention_forward<WIDTH, VECTORS>);
     (void)allowed;
     a.by_queries = divide(a, s->batch, n);
-    LAM_LAUNCH((attention_forward<WIDTH>), blocks_of(s->batch, a.by_queries), THREADS,
-               shared_bytes(a.by_queries, n), lam_cuda_stream(), a);
+    for_samples(a, a.by_queries, s->batch, [&](dim3 grid, const arguments &part) {
+        LAM_LAUNCH((attention_forward<WIDTH, VECTORS>), grid, THREADS, shared_bytes(a.by_queries, n),
+                   lam_cuda_stream(), part);
+    });
 }
 
 } // namespace
@@ -249,7 +301,7 @@ void forward(const lam_attention_shape *shape, const void *q, const void *k, con
     arguments a = arguments_of(shape, q, k, v);
     a.result = (bf16 *)out, a.lse = lse;
     a.vectors = a.vectors && is_aligned(out, shape->out_stride);
-    with_width(shape->head_dim, [&](auto width) { launch<decltype(width)::value>(a, shape); });
+    with_width(a, [&](auto width) { launch<decltype(width)::WIDTH, decltype(width)::VECTORS>(a, shape); });
 }
 
 } // namespace lam_attention_parts
