@@ -205,18 +205,18 @@ template <bool VECTORS> __device__ __forceinline__ uint32_t pair_of(const bf16 *
 /* Rows first to first + rows of a head into shared memory, by all threads of the block, each its vector of every
  * STEP-th row; 0 where `mask` has 0, from row `end` on, and behind head_dim. Arrives when the group of copies that
  * the caller closes has. */
-template <int WIDTH, bool VECTORS>
+template <int WIDTH, bool VECTORS, int AT_ONCE>
 __device__ __forceinline__ void bring_rows(unsigned char *to, const bf16 *from, int64_t stride, int first,
                                            int rows, int end, int head_dim, const float *mask) {
     typedef layout<WIDTH> l;
     const int STEP = THREADS / l::VECTORS;
     static_assert(!l::EXCHANGED || STEP % 8 == 0, "a thread's vectors lie in one place of their rows");
-    const int vector = threadIdx.x % l::VECTORS, row = threadIdx.x / l::VECTORS;
+    const int thread = lam_anew((int)threadIdx.x), vector = thread % l::VECTORS, row = thread / l::VECTORS;
     if (row >= STEP) return;
     lam_shared target = lam_shared_at(to) + l::place(row, vector);
     const bf16 *source = from + (first + row) * stride + vector * 8;
     const bool column = vector * 8 < head_dim;
-#pragma unroll 4
+#pragma unroll AT_ONCE
     for (int r = row; r < rows; r += STEP) {
         bool present = column && first + r < end && (!mask || mask[first + r] != 0);
         if (VECTORS) {
@@ -236,7 +236,8 @@ const int FLOATS = 3; /* of a row of queries */
 /* The same for lse and, twice by pairs of rows, for `less`; `room` floats, then 2 room. */
 __device__ __forceinline__ void bring_floats(float *to, int room, int at, const float *lse, const float *less,
                                              int first, int rows, int end) {
-    for (int i = threadIdx.x; i < FLOATS * rows; i += THREADS) {
+#pragma unroll 1
+    for (int i = lam_anew((int)threadIdx.x); i < FLOATS * rows; i += THREADS) {
         int row = i < rows ? i : (i - rows) / 4 * 2 + (i - rows) % 2;
         bool present = first + row < end;
         lam_copy_later<4>(lam_shared_at(to + (i < rows ? at + i : room + 2 * at + i - rows)),
@@ -245,6 +246,12 @@ __device__ __forceinline__ void bring_floats(float *to, int room, int at, const 
 }
 
 /* ---- fragments ---- */
+
+/* What the loops over scores do not need is computed anew where it is needed, since they leave no register for it. */
+__device__ __forceinline__ int64_t sample_of(const arguments &a) {
+    return a.first_sample + lam_anew((int)blockIdx.z);
+}
+__device__ __forceinline__ int lane_anew(void) { return lam_anew((int)threadIdx.x) & 31; }
 
 __device__ __forceinline__ uint32_t packed(float low, float high) {
     union {
@@ -262,7 +269,7 @@ template <int WIDTH, bool VECTORS, int TILES>
 __device__ __forceinline__ void load_unit(uint32_t (&to)[TILES][WIDTH / 16][4], const bf16 *from,
                                           int64_t stride, int first, int end, int head_dim,
                                           const float *mask) {
-    const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+    const int lane = lane_anew(), g = lane >> 2, t = lane & 3;
 #pragma unroll
     for (int m = 0; m < TILES; m++)
 #pragma unroll
@@ -283,7 +290,7 @@ __device__ __forceinline__ void store_unit(const float (&sums)[TILES][WIDTH / 8]
                                            const float (&factor)[TILES][2], const bool (&present)[TILES][2],
                                            bf16 *to, int64_t stride, int first, int end, int head_dim,
                                            bool add) {
-    const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+    const int lane = lane_anew(), g = lane >> 2, t = lane & 3;
 #pragma unroll
     for (int m = 0; m < TILES; m++)
 #pragma unroll
@@ -338,11 +345,9 @@ __device__ __forceinline__ uint32_t first_keys(int count) { return count >= 32 ?
 
 /* ---- a pass ---- */
 
-__device__ __forceinline__ int64_t sample_of(const arguments &a) { return a.first_sample + blockIdx.z; }
-
 /* Rows of keys and values, or of queries and d_out with lse and less unless those are there already, into rows `at`
  * of the memory. */
-template <int WIDTH, bool VECTORS, bool KEYS>
+template <int WIDTH, bool VECTORS, bool KEYS, int AT_ONCE>
 __device__ __forceinline__ void bring(const arguments &a, const division &d, unsigned char *memory, int head,
                                       int first, int rows, int at, bool floats) {
     const int count = KEYS ? a.keys : a.queries;
@@ -351,7 +356,7 @@ __device__ __forceinline__ void bring(const arguments &a, const division &d, uns
     for (int side = 0; side < 2; side++) {
         const bf16 *from = KEYS ? (side ? a.v : a.k) : side ? a.d_out : a.q;
         const int64_t stride = KEYS ? a.kv_stride : side ? a.out_stride : a.q_stride;
-        bring_rows<WIDTH, VECTORS>(memory + side * d.side + at * layout<WIDTH>::ROW_BYTES,
+        bring_rows<WIDTH, VECTORS, AT_ONCE>(memory + side * d.side + at * layout<WIDTH>::ROW_BYTES,
                                    from + sample * (count * stride) + head * a.head_dim, stride, first, rows,
                                    count, a.head_dim,
                                    KEYS && a.key_mask ? a.key_mask + sample * a.keys : NULL);
@@ -369,7 +374,7 @@ __device__ __forceinline__ void bring_heads(const arguments &a, const division &
     const int count = KEYS ? a.keys : a.queries, rows = (count + 7) / 8 * 8;
 #pragma unroll 1
     for (int h = 0; h < d.heads_a_block; h++)
-        bring<WIDTH, VECTORS, KEYS>(a, d, memory, blockIdx.y * d.heads_a_block + h, 0, rows, h * rows, floats);
+        bring<WIDTH, VECTORS, KEYS, 4>(a, d, memory, blockIdx.y * d.heads_a_block + h, 0, rows, h * rows, floats);
     lam_copies_close();
 }
 
@@ -384,20 +389,22 @@ __device__ __forceinline__ void pass(const arguments &a, const division &d, unsi
                                      int own_count, int count, O open, S step, C close) {
     const int warp = __shfl_sync(ALL, threadIdx.x >> 5, 0),
               rows = (count + 7) / 8 * 8; /* the same in all lanes, for the compiler too */
-    const int first_unit = blockIdx.x * d.units_a_block, units = min(d.units - first_unit, d.units_a_block);
     const int stage = d.resident ? rows : STAGE_ROWS;
     bool waits = true;
     int u = warp, own = 0;
     for (;;) {
+        const int first_unit = lam_anew((int)blockIdx.x) * d.units_a_block,
+                  units = min(d.units - first_unit, d.units_a_block);
         while (own < d.heads_a_block && u >= units) u -= units, own++;
         const bool there = own < d.heads_a_block; /* else the warp only comes to the barriers */
         if (!there && !waits) return;
-        const int head = blockIdx.y * d.heads_a_block + (there ? own : 0), row = (first_unit + u) * 16 * TILES;
+        const int head = lam_anew((int)blockIdx.y) * d.heads_a_block + (there ? own : 0),
+                  row = (first_unit + u) * 16 * TILES;
         if (!d.resident)
 #pragma unroll 1
             for (int s = 0; s < STAGES - 1; s++) {
                 if (s * STAGE_ROWS < count)
-                    bring<WIDTH, VECTORS, KEYS>(a, d, memory, head, s * STAGE_ROWS,
+                    bring<WIDTH, VECTORS, KEYS, 1>(a, d, memory, blockIdx.y, s * STAGE_ROWS,
                                                 min(STAGE_ROWS, rows - s * STAGE_ROWS), s * STAGE_ROWS, true);
                 lam_copies_close();
             }
@@ -415,14 +422,16 @@ __device__ __forceinline__ void pass(const arguments &a, const division &d, unsi
                 lam_copies_wait<STAGES - 2>();
                 __syncthreads();
                 if (next < count)
-                    bring<WIDTH, VECTORS, KEYS>(a, d, memory, head, next, min(STAGE_ROWS, rows - next),
+                    bring<WIDTH, VECTORS, KEYS, 1>(a, d, memory, blockIdx.y, next, min(STAGE_ROWS, rows - next),
                                                 next / STAGE_ROWS % STAGES * STAGE_ROWS, true);
                 lam_copies_close();
                 at = first / STAGE_ROWS % STAGES * STAGE_ROWS;
             }
             if (works) step(at, first, min(stage, count - first), row + 16 < own_count);
         }
-        if (there) close(head, row);
+        if (there)
+            close(lam_anew((int)blockIdx.y) * d.heads_a_block + own,
+                  (lam_anew((int)blockIdx.x) * d.units_a_block + u) * 16 * TILES);
         if (!there || !d.resident) return; /* where rows are streamed, a warp has at most one unit */
         waits = false;
         u += WARPS;

@@ -143,12 +143,12 @@ template <int WIDTH, bool VECTORS, int UNDER_WAY>
 __device__ __forceinline__ void queries_pass(const arguments &a, unsigned char *memory, float *floats) {
     const int TILES = backward_sizes<WIDTH>::QUERY_TILES, STAGES = backward_sizes<WIDTH>::STAGES;
     const int keys = a.dq ? a.keys : 0; /* 0: only `less` is wanted */
-    const int64_t first_row = sample_of(a) * a.queries;
-    const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
     uint32_t q[TILES][WIDTH / 16][4], d_out[TILES][WIDTH / 16][4];
     float lse[TILES][2], dq[TILES][WIDTH / 8][4];
     quad less[TILES];
     auto open = [&](int head, int own, int row, int end) {
+        const int lane = lane_anew(), g = lane >> 2, t = lane & 3;
+        const int64_t first_row = sample_of(a) * a.queries;
         const int64_t column = head * a.head_dim;
         const int64_t rows = (sample_of(a) * a.heads + head) * a.queries;
         uint32_t out[TILES][WIDTH / 16][4];
@@ -214,6 +214,7 @@ __device__ __forceinline__ void queries_pass(const arguments &a, unsigned char *
     };
     auto close = [&](int head, int row) {
         if (!a.dq) return;
+        const int64_t first_row = sample_of(a) * a.queries;
         bool present[TILES][2];
         float factor[TILES][2];
 #pragma unroll
@@ -232,13 +233,13 @@ __device__ __forceinline__ void queries_pass(const arguments &a, unsigned char *
 template <int WIDTH, bool VECTORS>
 __device__ __forceinline__ void keys_pass(const arguments &a, unsigned char *memory) {
     const int TILES = backward_sizes<WIDTH>::KEY_TILES, STAGES = backward_sizes<WIDTH>::STAGES;
-    const int64_t first_row = sample_of(a) * a.keys;
-    const float *mask = a.key_mask ? a.key_mask + first_row : NULL;
     uint32_t k[TILES][WIDTH / 16][4], v[TILES][WIDTH / 16][4];
     float dk[TILES][WIDTH / 8][4], dv[TILES][WIDTH / 8][4];
     auto open = [&](int head, int, int row, int end) {
+        const int64_t first_row = sample_of(a) * a.keys;
+        const float *mask = a.key_mask ? a.key_mask + first_row : NULL;
         const int64_t at = first_row * a.kv_stride + head * a.head_dim;
-        const int number = row + (threadIdx.x & 31) % (16 * TILES);
+        const int number = row + lane_anew() % (16 * TILES);
         load_unit<WIDTH, VECTORS, TILES>(k, a.k + at, a.kv_stride, row, end, a.head_dim, mask);
         load_unit<WIDTH, VECTORS, TILES>(v, a.v + at, a.kv_stride, row, end, a.head_dim, mask);
 #pragma unroll
@@ -267,7 +268,9 @@ __device__ __forceinline__ void keys_pass(const arguments &a, unsigned char *mem
         }
     };
     auto close = [&](int head, int row) {
-        const int g = (threadIdx.x & 31) >> 2;
+        const int g = lane_anew() >> 2;
+        const int64_t first_row = sample_of(a) * a.keys;
+        const float *mask = a.key_mask ? a.key_mask + first_row : NULL;
         const int64_t at = first_row * a.kv_stride + head * a.head_dim;
         bool present[TILES][2];
         float factor[TILES][2], one[TILES][2];

@@ -117,11 +117,12 @@ __device__ __forceinline__ void attend(const uint32_t (&q)[ROOM][WIDTH / 16][4],
     }
 }
 
-/* `count` keys of which key `first` of the head lies in row `at` of the memory; words: bits of the visible keys. */
+/* `count` keys of which key `first` of the head lies in row `at` of the memory; bits of the visible keys lie behind
+ * both sides. */
 template <int WIDTH, bool VECTORS, int ROOM, int TILES>
 __device__ __forceinline__ void attend_all(const arguments &a, const uint32_t (&q)[ROOM][WIDTH / 16][4],
                                            const unsigned char *memory, int side, int at, int first, int count,
-                                           const uint32_t *words, running<WIDTH, ROOM> &r) {
+                                           running<WIDTH, ROOM> &r) {
     const int N = forward_sizes<WIDTH, VECTORS>::AT_ONCE, EIGHT = 8 * layout<WIDTH>::ROW_BYTES;
     const lam_shared rows = lam_shared_at(memory) + at * layout<WIDTH>::ROW_BYTES;
     lam_shared k = rows + lane_of_rows<WIDTH>(), v = rows + side + lane_of_columns<WIDTH>();
@@ -129,6 +130,7 @@ __device__ __forceinline__ void attend_all(const arguments &a, const uint32_t (&
         int whole = count >> 5; /* words in a row whose keys are all visible */
         uint32_t visible = first_keys(count & 31);
         if (a.key_mask) {
+            const uint32_t *words = (const uint32_t *)(memory + 2 * side);
             whole = 0;
             while (32 * whole < count && (visible = __shfl_sync(ALL, words[(first >> 5) + whole], 0)) == ALL) whole++;
         }
@@ -140,11 +142,10 @@ __device__ __forceinline__ void attend_all(const arguments &a, const uint32_t (&
         first += 32 * whole, count -= 32 * whole;
         if (count <= 0) return;
         /* Eight keys at a time are read as rows are, keys and values alike. */
-        const lam_shared v_rows = v + lane_of_rows<WIDTH>() - lane_of_columns<WIDTH>();
 #pragma unroll 1
         for (int n = 0; n < 4 && visible >> (8 * n); n++)
             if (visible >> (8 * n) & 0xffu)
-                attend<WIDTH, VECTORS, ROOM, TILES, 1, false>(q, k + n * EIGHT, v_rows + n * EIGHT,
+                attend<WIDTH, VECTORS, ROOM, TILES, 1, false>(q, k + n * EIGHT, k + side + n * EIGHT,
                                                               visible >> (8 * n), a.exponent, r);
         first += 32, count -= 32, k += 4 * EIGHT, v += 4 * EIGHT;
         if (count <= 0) return;
@@ -156,7 +157,6 @@ __device__ __forceinline__ void attend_all(const arguments &a, const uint32_t (&
 template <int WIDTH, bool VECTORS, int TILES>
 __device__ __forceinline__ bool attend_online(const arguments &a, const uint32_t (&q)[TILES][WIDTH / 16][4], int head,
                                            running<WIDTH, TILES> &r, float (&most)[TILES][2]) {
-    const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
     const int64_t at = sample_of(a) * (a.keys * a.kv_stride) + head * a.head_dim;
     const float *mask = a.key_mask ? a.key_mask + sample_of(a) * a.keys : NULL;
     const float zero[4] = {};
@@ -166,6 +166,7 @@ __device__ __forceinline__ bool attend_online(const arguments &a, const uint32_t
     for (int m = 0; m < TILES; m++) most[m][0] = most[m][1] = -INFINITY;
 #pragma unroll 1
     for (int key = 0; key < a.keys; key += 8) {
+        const int lane = lane_anew(), g = lane >> 2, t = lane & 3;
         const bool present = key + g < a.keys && (!mask || mask[key + g] != 0);
         const unsigned visible = __ballot_sync(ALL, present); /* bit 4 i: key i */
         const bf16 *row = a.k + at + (present ? (key + g) * a.kv_stride : 0);
@@ -222,26 +223,26 @@ __global__ void __launch_bounds__(THREADS, forward_sizes<WIDTH, VECTORS>::BLOCKS
     LAM_DYNAMIC_SHARED(unsigned char, memory);
     const int TILES = forward_sizes<WIDTH, VECTORS>::TILES, STAGES = forward_sizes<WIDTH, VECTORS>::STAGES;
     const division &d = a.by_queries;
-    const int64_t sample = sample_of(a);
-    uint32_t *words = (uint32_t *)(memory + 2 * d.side);
     if (d.resident) bring_heads<WIDTH, VECTORS, true>(a, d, memory, false);
-    if (a.key_mask) visible_keys(words, a.key_mask + sample * a.keys, a.keys);
+    if (a.key_mask)
+        visible_keys((uint32_t *)(memory + 2 * d.side), a.key_mask + sample_of(a) * a.keys, a.keys);
     uint32_t q[TILES][WIDTH / 16][4];
     running<WIDTH, TILES> r;
     auto open = [&](int head, int, int row, int end) {
         r = {};
-        load_unit<WIDTH, VECTORS, TILES>(q, a.q + sample * (a.queries * a.q_stride) + head * a.head_dim,
+        load_unit<WIDTH, VECTORS, TILES>(q, a.q + sample_of(a) * (a.queries * a.q_stride) + head * a.head_dim,
                                          a.q_stride, row, end, a.head_dim, NULL);
         return row < end;
     };
     auto step = [&](int at, int first, int count, bool whole) {
         if (TILES == 1 || whole)
-            attend_all<WIDTH, VECTORS, TILES, TILES>(a, q, memory, d.side, at, first, count, words, r);
+            attend_all<WIDTH, VECTORS, TILES, TILES>(a, q, memory, d.side, at, first, count, r);
         else
-            attend_all<WIDTH, VECTORS, TILES, 1>(a, q, memory, d.side, at, first, count, words, r);
+            attend_all<WIDTH, VECTORS, TILES, 1>(a, q, memory, d.side, at, first, count, r);
     };
     auto close = [&](int head, int row) {
-        const int lane = threadIdx.x & 31, g = lane >> 2;
+        const int lane = lane_anew(), g = lane >> 2;
+        const int64_t sample = sample_of(a);
         float sum[TILES][2], most[TILES][2];
         bool bad = false, seen = true;
 #pragma unroll
