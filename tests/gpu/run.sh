@@ -435,7 +435,7 @@ put_attention_peers() {
 }
 part_peer() {
   local mode one all=()
-  if ! peer_python -c 'import torch; assert torch.cuda.is_available()' > "$logs/torch.log" 2>&1; then
+  if ! peer_python -c 'import torch; assert torch.cuda.is_available()' > /dev/null 2> "$logs/torch.log"; then
     put "part peer" state "left out: $python has no torch that sees a GPU: $(tail -1 "$logs/torch.log" | cut -c 1-120)"
     return
   fi
