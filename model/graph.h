@@ -83,8 +83,10 @@ void lam_tensor_read(const lam_tensor *tensor, float *values);
 void lam_tensor_read_gradient(const lam_tensor *tensor, float *values);
 
 /* What the backward pass recomputes instead of keeping: nothing; outputs of LayerNorm and GELU; whole blocks from what
- * enters them. The results have the same bits; but with BF16 on CUDA a recomputed GELU is that of its rounded argument
- * (model/cuda/linear.cu). */
+ * enters them. The results have the same bits, with one exception: with BF16 on CUDA, NORM_GELU recomputes by our kernel what
+ * cuBLASLt may have computed behind a product, and some GELUs are the neighbouring bfloat16 then. Outputs and all gradients
+ * but those of the weights that a GELU is multiplied by have the same bits then, too; these differ by less than 2^-9 of their
+ * norm (model/cuda/linear.cu). */
 typedef enum lam_recompute { LAM_RECOMPUTE_NONE, LAM_RECOMPUTE_NORM_GELU, LAM_RECOMPUTE_BLOCK } lam_recompute;
 void lam_graph_set_recompute(lam_graph *graph, lam_recompute what);
 /* What is built between these two calls is one block. */

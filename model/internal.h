@@ -71,8 +71,8 @@ typedef struct lam_op {
     lam_status (*forward)(lam_node *node);
     lam_status (*backward)(lam_node *node); /* NULL: no gradient passes */
     double (*flops)(const lam_node *node);  /* of forward; NULL: 0 */
-    /* Recomputes the outputs of again_outputs (bits) from what backward keeps anyway, the same bits as forward; NULL: the op
-     * offers no such thing. */
+    /* Recomputes the outputs of again_outputs (bits) from what backward keeps anyway, the same bits as forward (but for GELU
+     * on CUDA, lam_graph_set_recompute); NULL: the op offers no such thing. */
     void (*again)(lam_node *node);
     uint32_t again_outputs;
     /* Fills node->packed from the weights; before the forward pass, unless the graph holds its weights. NULL: nothing. */

@@ -6,9 +6,11 @@
  * multiplies the weights where they are, in as few products as they lie in stretches of memory (one where they are rows of
  * one parameter).
  *
- * linear_gelu keeps h, never gelu'(h). In bfloat16 its y is made from h before h is rounded where the GELU is fused, so that
- * what is recomputed from h (lam_graph_set_recompute) differs from what forward saw by the rounding of h; in float32 the bits
- * are the same. Where a linear map alone takes y, dy is multiplied by gelu'(h) in the epilogue of that map's dx, and
+ * linear_gelu keeps h, never gelu'(h). In bfloat16, where the GELU is fused, y comes of cuBLASLt's arithmetic, which is not
+ * documented: what is recomputed from h by our kernel (lam_graph_set_recompute, NORM_GELU) is the neighbouring bfloat16 in
+ * some places. It is read for the gradient of the weights behind it, and nowhere else. On an H200 (CUDA 13.0) so few
+ * differed that h must have been rounded first, and the elementary function another; the emulator rounds h afterwards, and a
+ * quarter differs. Bits of whole blocks are the same: they run the same products again. So are those of float32. Where a linear map alone takes y, dy is multiplied by gelu'(h) in the epilogue of that map's dx, and
  * linear_gelu's backward rule begins with dh.
  *
  * Of the kernels here, `prepare` is bound by bytes (4 read, 2 written an element; 40 registers, no shared memory), with

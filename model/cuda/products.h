@@ -27,7 +27,7 @@ extern "C" {
 typedef enum lam_cuda_epilogue {
     LAM_CUDA_PLAIN,
     LAM_CUDA_BIAS,       /* c = a b + bias */
-    LAM_CUDA_GELU,       /* h = a b + bias, c = gelu(h); from h before it is rounded, where it is fused */
+    LAM_CUDA_GELU,       /* h = a b + bias, c = gelu(h); where it is fused, of h rounded or not, by cuBLASLt */
     LAM_CUDA_GELU_SLOPE, /* c = (a b) gelu'(h) */
     LAM_CUDA_SUMS /* sums (+)= of a's columns as stored, over k: a is turned, c float32, as cuBLASLt's sums are then */
 } lam_cuda_epilogue;

@@ -1,40 +1,28 @@
-/* Compares the stand-ins with the toolkit's headers, where it is installed: compiled once against each
- * (LAM_TOOLKIT_VALUES names the table), and the two tables must be equal. */
-#include <stddef.h>
-#include <stdio.h>
-#include <string.h>
-
-struct toolkit_value {
-    const char *name;
-    long long value;
-};
-extern const toolkit_value of_stand_ins[], of_toolkit[];
-
-#ifdef LAM_TOOLKIT_VALUES
+/* The stand-ins' values, sizes and places against those of the toolkit's headers, where it is installed. The two cannot be seen
+ * by one program: compiled with the stand-ins, this one writes a static_assert for each entry of toolkit_values.inc, which are
+ * compiled with the toolkit's headers then (LAM_TOOLKIT_ASSERTS names the file). */
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
+#include <stddef.h>
 #ifdef LAM_WITH_NCCL
 #include <nccl.h>
 #endif
 
-#define VALUE(name) {#name, static_cast<long long>(name)},
-#define SIZE(type) {"sizeof " #type, sizeof(type)}, {"alignof " #type, alignof(type)},
-#define PLACE(type, field) {"place of " #field " in " #type, offsetof(type, field)},
-const toolkit_value LAM_TOOLKIT_VALUES[] = {
-#include "toolkit_values.inc"
-    {nullptr, 0}};
+#ifdef LAM_TOOLKIT_ASSERTS
+#include LAM_TOOLKIT_ASSERTS
 #else
+#include <stdio.h>
+
+#define WRITE(expression, value)                                                                             \
+    printf("static_assert(%s == %lld, \"%lld in the stand-in\");\n", expression,                             \
+           static_cast<long long>(value), static_cast<long long>(value));
+#define VALUE(name) WRITE("static_cast<long long>(" #name ")", name)
+#define SIZE(type) WRITE("sizeof(" #type ")", sizeof(type)) WRITE("alignof(" #type ")", alignof(type))
+#define PLACE(type, field) WRITE("offsetof(" #type ", " #field ")", offsetof(type, field))
+
 int main(void) {
-    int wrong = 0, count = 0;
-    for (; of_stand_ins[count].name && of_toolkit[count].name; count++) {
-        const toolkit_value &a = of_stand_ins[count], &b = of_toolkit[count];
-        if (strcmp(a.name, b.name) == 0 && a.value == b.value) continue;
-        printf("%s: %lld, in the toolkit %s %lld\n", a.name, a.value, b.name, b.value);
-        wrong++;
-    }
-    wrong += of_stand_ins[count].name || of_toolkit[count].name;
-    printf("%d values and sizes of the toolkit compared, %d differ\n", count, wrong);
-    return wrong != 0;
+#include "toolkit_values.inc"
+    return 0;
 }
 #endif

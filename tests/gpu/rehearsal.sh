@@ -31,13 +31,26 @@ cmp -s again all/table.txt || fail "the table of a saved run differs"
 run_in late --build "$build" --minutes 0 || fail "lack of time is no failure"
 [ "$(grep -c 'left out: 0 s are left, [0-9]* are needed' late/table.txt)" = 7 ] || { cat late/table.txt; fail "seven parts left out"; }
 
-# A test that fails, a library that is not there.
-mkdir broken
+# An archive of --pack, on a machine without the program that tar unpacks it with; in it a test that fails.
+mkdir broken bin
 for name in lamella test_model_loss liblamella_cuda_emulated.so; do ln -s "$build/$name" broken; done
 printf '#!/bin/sh\nexit 3\n' > broken/test_model_pixels
 chmod +x broken/test_model_pixels
-code=0; run_in failed --build broken --only tests || code=$?
-[ "$code" = 1 ] && grep -q '^tests  *FAILED: 1 of 2 programs, test_model_pixels exit 3 ' failed/table.txt || { cat failed/table.txt; fail "a failing test ends with $code"; }
+code=0; bash "$run" --rehearse --build broken --pack carried.tar.zst > told 2>&1 || code=$?
+[ "$code" = 2 ] && grep -q 'carried.tar.zst: an archive that every machine opens' told || { cat told; fail "an archive that wants zstd: exit $code"; }
+bash "$run" --rehearse --build broken --pack carried.tar.gz > told 2>&1 || { cat told; fail "--pack"; }
+if command -v python3 > /dev/null; then # which opens it where tar cannot
+  printf '#!/bin/sh\n[ "$1" = -d ] && exit 1\nexec %s "$@"\n' "$(command -v gzip)" > bin/gzip
+  chmod +x bin/gzip
+fi
+code=0; PATH=$PWD/bin:$PATH run_in carried --build carried.tar.gz --only tests,attention || code=$?
+[ "$code" = 1 ] || { cat carried/said carried/told; fail "an archive with a failing test ends with $code"; }
+for line in '^tests  *FAILED: 1 of 2 programs, test_model_pixels exit 3 ' \
+  '^attention, 9 tokens x 32, forward  *TFLOP/s  *[0-9.e-]*[1-9]'; do
+  grep -q "$line" carried/table.txt || { cat carried/table.txt carried/told; fail "no line '$line' of an archive"; }
+done
+
+# A library that is not there.
 rm broken/liblamella_cuda_emulated.so
 code=0; run_in lacking --build broken --only tests || code=$?
 [ "$code" = 2 ] && grep -q 'there is no .*liblamella_cuda_emulated.so' lacking/told || { cat lacking/told; fail "no module: exit $code"; }

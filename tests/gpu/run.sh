@@ -3,7 +3,7 @@
 # compute-sanitizer, then the figures of tests/bench/SPEED.md beside their paper estimate and PyTorch. Prints one table last.
 #
 #   run.sh [--build FOLDER|ARCHIVE] [--out FOLDER] [--minutes N] [--only PART,...] [--rehearse]
-#   run.sh --pack ARCHIVE [--build FOLDER]      what to carry to a machine with a driver and nothing else of ours
+#   run.sh --pack ARCHIVE [--build FOLDER]      what to carry to a machine with a driver and nothing else of ours: FILE.tar.gz, FILE.tar.xz
 #   run.sh --table FILE.tsv...                  the table of several runs' results.tsv; of two figures the last counts
 #
 # --build    where lamella, liblamella_cuda.so and the test programs are, or an archive of --pack; default build/, which is built
@@ -39,6 +39,8 @@ if [ ${#tables[@]} -gt 0 ]; then print_table /dev/null "${tables[@]}"; exit; fi
 programs() {
   if [ -f "$build/commit" ]; then
     find "$build" -name 'test_*' -printf '%f\n'
+  elif [ -n "$rehearse" ]; then
+    printf '%s\n' test_model_loss test_model_pixels
   else
     grep -lE '(device|op_check|mae_check)\.h"' "$root"/tests/unit/model_*.c | sed 's,.*/,test_,; s,\.c$,,'
   fi
@@ -46,10 +48,11 @@ programs() {
 
 # With every library that they are linked with but the C library's own.
 pack_build() {
-  local folder program
+  local folder program module=liblamella_cuda.so
+  [ -z "$rehearse" ] || module=liblamella_cuda_emulated.so
   folder=$(mktemp -d) || exit 1
   mkdir "$folder/lib"
-  cp "$build/lamella" "$build/liblamella_cuda.so" "$folder" || die "build first"
+  cp "$build/lamella" "$build/$module" "$folder" || die "build first"
   for program in $(programs); do cp "$build/$program" "$folder" || die "build the tests first"; done
   ldd "$folder"/lamella "$folder"/test_* | awk '$3 ~ /^\// && $1 !~ /^(ld-linux|lib(c|m|dl|rt|pthread|resolv|util|nsl|anl))[-.]/ { print $3 }' |
     sort -u | xargs cp -Lt "$folder/lib"
@@ -58,7 +61,12 @@ pack_build() {
   tar -caf "$pack" -C "$folder" . && du -h "$pack"
   rm -r "$folder"
 }
-if [ -n "$pack" ]; then pack_build; exit; fi
+if [ -n "$pack" ]; then
+  case $pack in
+    *.tar.gz | *.tgz | *.tar.xz) pack_build; exit ;;
+    *) die "$pack: an archive that every machine opens is .tar.gz, or .tar.xz, which is smaller" ;;
+  esac
+fi
 
 # ---- where things are ----
 
@@ -80,14 +88,26 @@ say() { echo "run: $* ($((SECONDS - begin)) s)" >&2; }
 value() { grep -oE "\"$1\": ?(\"[^\"]*\"|-?[0-9][-0-9.e+]*)" "$2" | head -1 | sed -E 's/^"[^"]*": ?//; s/^"(.*)"$/\1/'; }
 calculate() { awk "BEGIN { printf \"%.6g\", ($1) }"; }
 
+# tar calls gzip or xz, which may be absent; Python has both within.
+unpack() {
+  { tar -xf "$build" -C "$work/build" ||
+    "${PYTHON:-python3}" -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2])' "$build" "$work/build"; } \
+    2> "$logs/unpack.log"
+}
+# Of the GPU at hand, where one is seen; else those that CMakeLists.txt names.
+architectures() {
+  nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2> /dev/null |
+    sed -nE '1 { s/\.//; s/^90$/90a/; s/^[0-9]+a?$/-DLAM_CUDA_ARCHITECTURES=&-real/p }'
+}
+
 if [ -f "$build" ]; then
   mkdir "$work/build"
-  tar -xaf "$build" -C "$work/build" || die "$build is no archive of --pack"
+  unpack || die "$build is no archive of --pack: $(tail -1 "$logs/unpack.log")"
   build=$work/build
 elif [ ! -x "$build/lamella" ]; then
   say "building in $build"
   { cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_C_FLAGS_RELEASE=-O3 -DLAM_CUDA=ON \
-    -DLAM_CUDA_ARCHITECTURES=native && cmake --build "$build" -j "$(nproc)" --target lamella lamella_cuda $(programs); } \
+    $(architectures) && cmake --build "$build" -j "$(nproc)" --target lamella lamella_cuda $(programs); } \
     > "$logs/build.log" 2>&1 || { tail -20 "$logs/build.log" >&2; die "cannot be built here: carry an archive (--pack)"; }
 fi
 build=$(realpath "$build")
@@ -198,7 +218,6 @@ verdict() { # part, passed (0: yes), words
 part_tests() {
   local all jobs=$(($(nproc) / 2)) good
   all=$(programs)
-  [ -z "$rehearse" ] || all="test_model_loss test_model_pixels"
   [ "$jobs" -le 8 ] || jobs=8
   [ "$jobs" -ge 1 ] || jobs=1
   export LAMELLA_TEST_DEVICE=cuda

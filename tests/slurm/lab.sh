@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
 # A real two-host Slurm cluster on one machine (root, Debian): network namespaces n1 and n2 on a bridge, munge,
-# slurmctld and one slurmd a host. Proves slurm/train.sbatch: submit, stop by the time limit, requeue, resume, finish.
+# slurmctld and one slurmd a host. Proves slurm/train.sbatch: submit, stop by the time limit, requeue, resume, finish; then jobs
+# that ask for GPUs, of which each host claims to have two, on the emulated device where it lies beside LAMELLA.
 #   tests/slurm/lab.sh LAMELLA WORK      (packages: slurm-wlm munge iproute2; not part of `make test`)
 set -euo pipefail
 lamella=$(readlink -f "$1")
+module=$(dirname "$lamella")/liblamella_cuda_emulated.so
 mkdir -p "$2"
 work=$(readlink -f "$2")
 root=$(cd "$(dirname "$0")/../.." && pwd)
 # The hosts see the system and this folder, but not the other folders of /tmp.
 mkdir -p "$work/bin"; cp "$lamella" "$work/bin/"; lamella=$work/bin/$(basename "$lamella")
+[ ! -f "$module" ] || cp "$module" "$work/bin/emulated.so"
 rm -rf "$work/jobs" "$work/configs"; cp -r "$root/slurm" "$work/jobs"; cp -r "$root/configs" "$work/configs"
 host=$(hostname)
 
@@ -57,10 +60,12 @@ ReturnToService=2
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 MpiDefault=pmix
-NodeName=n1 NodeHostname=n1 NodeAddr=10.77.0.1 CPUs=2
-NodeName=n2 NodeHostname=n2 NodeAddr=10.77.0.2 CPUs=2
+GresTypes=gpu
+NodeName=n1 NodeHostname=n1 NodeAddr=10.77.0.1 CPUs=2 Gres=gpu:2
+NodeName=n2 NodeHostname=n2 NodeAddr=10.77.0.2 CPUs=2 Gres=gpu:2
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=FORCE:4
 CONF
+echo "Name=gpu File=/dev/null,/dev/zero" > "$work/slurm/gres.conf" # files that are there, for two GPUs that are not
 export SLURM_CONF=$work/slurm/slurm.conf
 slurmctld
 for i in 1 2; do
@@ -93,4 +98,25 @@ done
 [ "$state" = COMPLETED ] && [ "$restarts" -ge 1 ]
 [ "$(cat run/checkpoints/latest)" = step_00000200 ]
 tail -5 ./*.log
+grep -q "emulated device" ./*.log && { echo "a job that asked for no GPU took one"; exit 1; }
 echo "slurm lab: job $job ran on two hosts, stopped by signal, was requeued $restarts time(s), resumed and finished"
+
+[ -f "$work/bin/emulated.so" ] || { echo "slurm lab: no emulated device, no jobs on GPUs"; exit 0; }
+rm -rf few few_shards on_gpus gpus.npy
+"$lamella" synth few --genes 4 --guides 1 --replicates 4 --controls 4 --plates 2 --image-size 48 --seed 3 --quiet
+"$lamella" pack few/images.csv --out few_shards --quiet
+tiny=(data.path="$work/few_shards" data.threads=1 train.steps=4 train.global_batch=8 model.depth=1 model.embed_dim=32
+  model.num_heads=2 model.patch_size=8 model.decoder_embed_dim=32 train.out="$work/on_gpus")
+submit() { sbatch --wait --parsable --time=00:05:00 --output="$work/$1.log" "${@:2}"; }
+export LAMELLA_CUDA_MODULE=$work/bin/emulated.so
+submit train --nodes=1 --gpus-per-node=2 --ntasks-per-node=2 --cpus-per-task=1 "$work/jobs/train.sbatch" \
+  "$work/configs/demo.yaml" "${tiny[@]}" || { cat train.log; exit 1; }
+submit embed --nodes=2 --gpus-per-node=1 "$work/jobs/embed.sbatch" "$work/on_gpus" "$work/few_shards" --level well \
+  --out "$work/gpus.npy" || { cat embed.log; exit 1; }
+grep -q "cuda, emulated device.*2 ranks\|2 ranks.*cuda, emulated device" train.log && grep -q "emulated device" embed.log &&
+  [ -s gpus.npy ] || { cat train.log embed.log; exit 1; }
+export LAMELLA_CUDA_MODULE=/nowhere.so
+submit without --nodes=1 --gpus-per-node=1 "$work/jobs/embed.sbatch" "$work/on_gpus" "$work/few_shards" --level well \
+  --out "$work/gpus.npy" --force && { echo "a job on a GPU that is not there did not fail"; exit 1; }
+grep -q "there is no /nowhere.so" without.log || { cat without.log; exit 1; }
+echo "slurm lab: two ranks trained and embedded on two GPUs, a job whose GPU cannot be used fails"

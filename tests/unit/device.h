@@ -21,6 +21,11 @@ static inline const lam_backend *test_backend(void) {
     return backend;
 }
 
+/* Of a device: the emulated one, not a GPU. */
+static inline bool is_emulated(const lam_backend *device) {
+    return strstr(lam_backend_device(device), "emulat") != NULL;
+}
+
 __attribute__((constructor)) static void choose_tests(void) {
     if (getenv("LAMELLA_TEST_FILTER")) cmocka_set_test_filter(getenv("LAMELLA_TEST_FILTER"));
 }

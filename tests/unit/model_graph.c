@@ -213,6 +213,31 @@ static void poisoned_memory(void **state) {
     drop_net(&dirty);
 }
 
+static double norm_of_difference(const float *a, const float *b, int64_t count) {
+    double sum = 0;
+    for (int64_t i = 0; i < count; i++) sum += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+    return sqrt(sum);
+}
+
+/* The same bits; but where cuBLASLt has computed a GELU that our kernel computes again (`other_gelu`), gradients of the weights
+ * that the GELU is multiplied by are close: within 2^-9 of their norm. */
+static void check_gradients(const lam_parameters *kept, const lam_parameters *again, bool other_gelu) {
+    for (int64_t e = 0; e < kept->entries; e++) {
+        const lam_parameter_entry *entry = &kept->entry[e];
+        if (entry->offset >= kept->trainable) continue;
+        const float *a = kept->gradients + entry->offset, *b = again->gradients + entry->offset;
+        bool of_gelu = strstr(entry->name, "output.dense.weight") && !strstr(entry->name, "attention");
+        if (other_gelu && of_gelu) {
+            double norm = sqrt(lam_sum_of_squares(a, 0, entry->count)),
+                   off = norm_of_difference(a, b, entry->count);
+            if (!(off <= 0x1p-9 * norm)) fail_msg("%s: off by %g of %g", entry->name, off, norm);
+        } else if (memcmp(a, b, (size_t)entry->count * sizeof(float)) != 0) {
+            fail_msg("%s: other bits, off by %g of %g", entry->name, norm_of_difference(a, b, entry->count),
+                     sqrt(lam_sum_of_squares(a, 0, entry->count)));
+        }
+    }
+}
+
 /* What is recomputed has the same bits, in less memory; poison shows what would be read where the plan lets it die. */
 static void recompute(void **state) {
     (void)state;
@@ -231,8 +256,9 @@ static void recompute(void **state) {
                 ok(lam_graph_backward(plain.g));
                 ok(lam_graph_forward(again.g));
                 ok(lam_graph_backward(again.g));
-                assert_memory_equal(plain.p->gradients, again.p->gradients,
-                                    (size_t)plain.p->trainable * sizeof(float));
+                check_gradients(plain.p, again.p,
+                                on_cuda() && !is_emulated(test_backend()) && types[t] == LAM_BF16 &&
+                                    what == LAM_RECOMPUTE_NORM_GELU);
                 assert_true(lam_sum_of_squares(plain.p->gradients, 0, plain.p->trainable) > 1e-6);
             }
             lam_memory_report report;
