@@ -378,42 +378,51 @@ __device__ __forceinline__ void bring_heads(const arguments &a, const division &
     lam_copies_close();
 }
 
+/* What a warp does at a time. */
+struct unit {
+    int head, own, row; /* own: the head's number in the block; row: the first */
+    bool there;         /* else the warp only comes to the barriers */
+};
+/* The block's number-th, of ROWS rows. */
+template <int ROWS> __device__ __forceinline__ unit unit_of(const division &d, int number) {
+    const int first = lam_anew((int)blockIdx.x) * d.units_a_block, units = min(d.units - first, d.units_a_block);
+    unit r = {};
+    while (r.own < d.heads_a_block && number >= units) number -= units, r.own++;
+    r.there = r.own < d.heads_a_block;
+    if (!r.there) r.own = 0;
+    r.head = lam_anew((int)blockIdx.y) * d.heads_a_block + r.own;
+    r.row = (first + number) * ROWS;
+    return r;
+}
+
 /* Goes over the units of a block, of 16 TILES rows, against `count` rows of keys and values (KEYS) or of
- * queries: for each open(head, the head's number in the block, first row, end of the rows), then, if that says that
- * there is something to do, step(row in the memory, row of the head, rows, whether the unit has more than 16 rows)
- * for each stage, at last close(head, first row). Resident rows have been brought by bring_heads; `under_way` groups
- * of copies need not have arrived. `own_count`: rows on the units' side. */
+ * queries: for each open(unit, end of the rows), then, if that says that there is something to do, step(row in the
+ * memory, row of the head, rows, whether the unit has more than 16 rows) for each stage, at last close(unit).
+ * Resident rows have been brought by bring_heads; UNDER_WAY groups of copies need not have arrived. `own_count`: rows on the units' side. */
 template <int WIDTH, bool VECTORS, int TILES, int STAGES, bool KEYS, int UNDER_WAY, typename O, typename S,
           typename C>
 __device__ __forceinline__ void pass(const arguments &a, const division &d, unsigned char *memory,
                                      int own_count, int count, O open, S step, C close) {
-    const int warp = __shfl_sync(ALL, threadIdx.x >> 5, 0),
-              rows = (count + 7) / 8 * 8; /* the same in all lanes, for the compiler too */
+    const int rows = (count + 7) / 8 * 8;
     const int stage = d.resident ? rows : STAGE_ROWS;
-    bool waits = true;
-    int u = warp, own = 0;
-    for (;;) {
-        const int first_unit = lam_anew((int)blockIdx.x) * d.units_a_block,
-                  units = min(d.units - first_unit, d.units_a_block);
-        while (own < d.heads_a_block && u >= units) u -= units, own++;
-        const bool there = own < d.heads_a_block; /* else the warp only comes to the barriers */
-        if (!there && !waits) return;
-        const int head = lam_anew((int)blockIdx.y) * d.heads_a_block + (there ? own : 0),
-                  row = (first_unit + u) * 16 * TILES;
+    /* The same in all lanes, for the compiler too. */
+    for (int number = __shfl_sync(ALL, threadIdx.x >> 5, 0);; number += WARPS) {
+        const unit now = unit_of<16 * TILES>(d, number);
+        if (!now.there && number >= WARPS) return;
         if (!d.resident)
 #pragma unroll 1
             for (int s = 0; s < STAGES - 1; s++) {
                 if (s * STAGE_ROWS < count)
                     bring<WIDTH, VECTORS, KEYS, 1>(a, d, memory, blockIdx.y, s * STAGE_ROWS,
-                                                min(STAGE_ROWS, rows - s * STAGE_ROWS), s * STAGE_ROWS, true);
+                                                   min(STAGE_ROWS, rows - s * STAGE_ROWS), s * STAGE_ROWS, true);
                 lam_copies_close();
             }
-        const bool works = open(head, own, row, there ? own_count : 0);
-        int at = own * rows;
+        const bool works = open(now, now.there ? own_count : 0);
+        int at = now.own * rows;
 #pragma unroll 1
         for (int first = 0; first < count; first += stage) {
             if (d.resident) {
-                if (waits) {
+                if (number < WARPS) { /* the first time */
                     lam_copies_wait<UNDER_WAY>();
                     __syncthreads();
                 }
@@ -423,18 +432,15 @@ __device__ __forceinline__ void pass(const arguments &a, const division &d, unsi
                 __syncthreads();
                 if (next < count)
                     bring<WIDTH, VECTORS, KEYS, 1>(a, d, memory, blockIdx.y, next, min(STAGE_ROWS, rows - next),
-                                                next / STAGE_ROWS % STAGES * STAGE_ROWS, true);
+                                                   next / STAGE_ROWS % STAGES * STAGE_ROWS, true);
                 lam_copies_close();
                 at = first / STAGE_ROWS % STAGES * STAGE_ROWS;
             }
-            if (works) step(at, first, min(stage, count - first), row + 16 < own_count);
+            if (works) step(at, first, min(stage, count - first), now.row + 16 < own_count);
         }
-        if (there)
-            close(lam_anew((int)blockIdx.y) * d.heads_a_block + own,
-                  (lam_anew((int)blockIdx.x) * d.units_a_block + u) * 16 * TILES);
-        if (!there || !d.resident) return; /* where rows are streamed, a warp has at most one unit */
-        waits = false;
-        u += WARPS;
+        const unit then = unit_of<16 * TILES>(d, lam_anew(number));
+        if (then.there) close(then);
+        if (!then.there || !d.resident) return; /* where rows are streamed, a warp has at most one unit */
     }
 }
 

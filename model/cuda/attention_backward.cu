@@ -146,8 +146,8 @@ __device__ __forceinline__ void queries_pass(const arguments &a, unsigned char *
     uint32_t q[TILES][WIDTH / 16][4], d_out[TILES][WIDTH / 16][4];
     float lse[TILES][2], dq[TILES][WIDTH / 8][4];
     quad less[TILES];
-    auto open = [&](int head, int own, int row, int end) {
-        const int lane = lane_anew(), g = lane >> 2, t = lane & 3;
+    auto open = [&](const unit &u, int end) {
+        const int lane = lane_anew(), g = lane >> 2, t = lane & 3, head = u.head, row = u.row;
         const int64_t first_row = sample_of(a) * a.queries;
         const int64_t column = head * a.head_dim;
         const int64_t rows = (sample_of(a) * a.heads + head) * a.queries;
@@ -181,7 +181,7 @@ __device__ __forceinline__ void queries_pass(const arguments &a, unsigned char *
                 less[m].x[2 * half] = sum, less[m].x[2 * half + 1] = twin_of(sum);
                 if (t == 0 && floats) {
                     const int room = a.by_keys.room, rows_here = (a.queries + 7) / 8 * 8,
-                              at = own * rows_here + number;
+                              at = u.own * rows_here + number;
                     if (number < rows_here && end) {
                         float *pair = floats + room + at / 2 * 4 + at % 2;
                         floats[at] = lse[m][half], pair[0] = sum, pair[2] = sum;
@@ -212,8 +212,9 @@ __device__ __forceinline__ void queries_pass(const arguments &a, unsigned char *
                 to_queries<WIDTH, TILES, 1, 1>(q, d_out, k, k + side, lse, less, a.exponent, dq);
         }
     };
-    auto close = [&](int head, int row) {
+    auto close = [&](const unit &u) {
         if (!a.dq) return;
+        const int head = u.head, row = u.row;
         const int64_t first_row = sample_of(a) * a.queries;
         bool present[TILES][2];
         float factor[TILES][2];
@@ -235,7 +236,8 @@ __device__ __forceinline__ void keys_pass(const arguments &a, unsigned char *mem
     const int TILES = backward_sizes<WIDTH>::KEY_TILES, STAGES = backward_sizes<WIDTH>::STAGES;
     uint32_t k[TILES][WIDTH / 16][4], v[TILES][WIDTH / 16][4];
     float dk[TILES][WIDTH / 8][4], dv[TILES][WIDTH / 8][4];
-    auto open = [&](int head, int, int row, int end) {
+    auto open = [&](const unit &u, int end) {
+        const int head = u.head, row = u.row;
         const int64_t first_row = sample_of(a) * a.keys;
         const float *mask = a.key_mask ? a.key_mask + first_row : NULL;
         const int64_t at = first_row * a.kv_stride + head * a.head_dim;
@@ -267,8 +269,8 @@ __device__ __forceinline__ void keys_pass(const arguments &a, unsigned char *mem
                 to_keys<WIDTH, TILES, 1, 1>(k, v, q, q + side, lse, less, a.exponent, dk, dv);
         }
     };
-    auto close = [&](int head, int row) {
-        const int g = lane_anew() >> 2;
+    auto close = [&](const unit &u) {
+        const int g = lane_anew() >> 2, head = u.head, row = u.row;
         const int64_t first_row = sample_of(a) * a.keys;
         const float *mask = a.key_mask ? a.key_mask + first_row : NULL;
         const int64_t at = first_row * a.kv_stride + head * a.head_dim;

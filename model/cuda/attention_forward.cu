@@ -30,11 +30,13 @@ __device__ __forceinline__ float exp2_polynomial(float x) {
     return y * __uint_as_float((__float_as_uint(shifted) << 23) + 0x3f800000u);
 }
 
-/* Of a unit: sums of p v and of p. */
+/* Of a unit: sums of p v and, as a product with ones, of p as it is rounded for that, so that the weights of a row
+ * add up to 1 and a row that sees one key gets its value. */
 template <int WIDTH, int TILES> struct running {
     float out[TILES][WIDTH / 8][4];
-    float sum[TILES][2]; /* of the lane's columns */
+    float sum[TILES][4]; /* the same in all columns */
 };
+const uint32_t ONES = 0x3f803f80u;
 
 /* 8 N keys of which `visible` says which take part (bit 0 the first; WHOLE: all do), p = 2^(scale score). */
 template <int WIDTH, bool VECTORS, int ROOM, int TILES, int N, bool WHOLE>
@@ -76,7 +78,6 @@ __device__ __forceinline__ void attend(const uint32_t (&q)[ROOM][WIDTH / 16][4],
                 x = by_polynomial ? exp2_polynomial(x) : lam_exp2(x);
                 if (!WHOLE && !(visible >> (8 * n + 2 * t + e % 2) & 1)) x = 0;
                 s[m][n][e] = x;
-                r.sum[m][e / 2] += x;
             }
     if constexpr (N > 1) {
 #pragma unroll
@@ -87,6 +88,8 @@ __device__ __forceinline__ void attend(const uint32_t (&q)[ROOM][WIDTH / 16][4],
 #pragma unroll
                 for (int i = 0; i < 4; i++)
                     p[m][i] = packed(s[m][n + i / 2][i % 2 * 2], s[m][n + i / 2][i % 2 * 2 + 1]);
+#pragma unroll
+            for (int m = 0; m < TILES; m++) lam_multiply(r.sum[m], p[m], ONES, ONES, r.sum[m]);
 #pragma unroll
             for (int c = 0; c < WIDTH / 16; c++) {
                 uint32_t b[4];
@@ -104,6 +107,8 @@ __device__ __forceinline__ void attend(const uint32_t (&q)[ROOM][WIDTH / 16][4],
         for (int m = 0; m < TILES; m++)
 #pragma unroll
             for (int i = 0; i < 2; i++) p[m][i] = packed(s[m][0][2 * i], s[m][0][2 * i + 1]);
+#pragma unroll
+        for (int m = 0; m < TILES; m++) lam_multiply_half(r.sum[m], p[m], ONES, r.sum[m]);
 #pragma unroll
         for (int c = 0; c < WIDTH / 16; c++) {
             uint32_t b[2];
@@ -195,12 +200,14 @@ __device__ __forceinline__ bool attend_online(const arguments &a, const uint32_t
                 most[m][half] = largest;
                 x = low ? lam_exp2((x - largest) * a.exponent) : 0;
                 y = high ? lam_exp2((y - largest) * a.exponent) : 0;
-                r.sum[m][half] = r.sum[m][half] * factor + x + y;
+                r.sum[m][2 * half] *= factor, r.sum[m][2 * half + 1] *= factor;
 #pragma unroll
                 for (int j = 0; j < WIDTH / 8; j++)
                     r.out[m][j][2 * half] *= factor, r.out[m][j][2 * half + 1] *= factor;
                 p[m][half] = packed(x, y);
             }
+#pragma unroll
+        for (int m = 0; m < TILES; m++) lam_multiply_half(r.sum[m], p[m], ONES, r.sum[m]);
         const int first = key + 2 * t, one = visible >> (8 * t) & 1, two = visible >> (8 * t + 4) & 1;
         const bf16 *value = a.v + at + (one ? first * a.kv_stride : 0),
                    *next = a.v + at + (two ? (first + 1) * a.kv_stride : 0);
@@ -228,11 +235,11 @@ __global__ void __launch_bounds__(THREADS, forward_sizes<WIDTH, VECTORS>::BLOCKS
         visible_keys((uint32_t *)(memory + 2 * d.side), a.key_mask + sample_of(a) * a.keys, a.keys);
     uint32_t q[TILES][WIDTH / 16][4];
     running<WIDTH, TILES> r;
-    auto open = [&](int head, int, int row, int end) {
+    auto open = [&](const unit &u, int end) {
         r = {};
-        load_unit<WIDTH, VECTORS, TILES>(q, a.q + sample_of(a) * (a.queries * a.q_stride) + head * a.head_dim,
-                                         a.q_stride, row, end, a.head_dim, NULL);
-        return row < end;
+        load_unit<WIDTH, VECTORS, TILES>(q, a.q + sample_of(a) * (a.queries * a.q_stride) + u.head * a.head_dim,
+                                         a.q_stride, u.row, end, a.head_dim, NULL);
+        return u.row < end;
     };
     auto step = [&](int at, int first, int count, bool whole) {
         if (TILES == 1 || whole)
@@ -240,26 +247,20 @@ __global__ void __launch_bounds__(THREADS, forward_sizes<WIDTH, VECTORS>::BLOCKS
         else
             attend_all<WIDTH, VECTORS, TILES, 1>(a, q, memory, d.side, at, first, count, r);
     };
-    auto close = [&](int head, int row) {
-        const int lane = lane_anew(), g = lane >> 2;
+    auto close = [&](const unit &u) {
+        const int lane = lane_anew(), g = lane >> 2, head = u.head, row = u.row;
         const int64_t sample = sample_of(a);
-        float sum[TILES][2], most[TILES][2];
+        float most[TILES][2];
         bool bad = false, seen = true;
 #pragma unroll
         for (int m = 0; m < TILES; m++)
 #pragma unroll
             for (int half = 0; half < 2; half++) {
-                sum[m][half] = sum_of_row(r.sum[m][half]), most[m][half] = 0;
+                most[m][half] = 0;
                 bad |= row + 16 * m + 8 * half + g < a.queries &&
-                       !(sum[m][half] > SUM_LEAST && sum[m][half] < SUM_MOST);
+                       !(r.sum[m][2 * half] > SUM_LEAST && r.sum[m][2 * half] < SUM_MOST);
             }
-        if (__any_sync(ALL, bad)) {
-            seen = attend_online<WIDTH, VECTORS, TILES>(a, q, head, r, most);
-#pragma unroll
-            for (int m = 0; m < TILES; m++)
-#pragma unroll
-                for (int half = 0; half < 2; half++) sum[m][half] = sum_of_row(r.sum[m][half]);
-        }
+        if (__any_sync(ALL, bad)) seen = attend_online<WIDTH, VECTORS, TILES>(a, q, head, r, most);
         bool present[TILES][2];
         float factor[TILES][2];
 #pragma unroll
@@ -268,10 +269,10 @@ __global__ void __launch_bounds__(THREADS, forward_sizes<WIDTH, VECTORS>::BLOCKS
             for (int half = 0; half < 2; half++) {
                 const int number = row + 16 * m + 8 * half + g;
                 present[m][half] = seen;
-                factor[m][half] = 1 / sum[m][half];
+                factor[m][half] = 1 / r.sum[m][2 * half];
                 if ((lane & 3) == 0 && number < a.queries)
                     a.lse[(sample * a.heads + head) * a.queries + number] =
-                        seen ? log2f(sum[m][half]) + most[m][half] * a.exponent : 0;
+                        seen ? log2f(r.sum[m][2 * half]) + most[m][half] * a.exponent : 0;
             }
         store_unit<WIDTH, VECTORS, TILES>(r.out, factor, present,
                                           a.result + sample * (a.queries * a.out_stride) + head * a.head_dim,
