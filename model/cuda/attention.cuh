@@ -3,35 +3,36 @@
  * forward of head_dim to 32, 64 and more (4, 3, 2 blocks a multiprocessor), 168 and 255 backward of head_dim to
  * 32 and more (3, 2 blocks). head_dim is filled with zeros up to WIDTH, a multiple of 16.
  *
- * A warp works by itself on `units` of 32 rows of queries (for the gradients of keys and values: of keys; 16
- * rows where registers are short), held in registers as left operands; the rows on the other side come through
- * shared memory and are the right operands.
+ * A warp works by itself on units of 32 rows of queries (for the gradients of keys and values: of keys; 16 rows
+ * where registers are short), held in registers as left operands; the rows on the other side come through shared
+ * memory and are the right operands.
  *
  *     resident   all rows of the other side of a head lie in shared memory, and warps take the head's units in
  *                turn with no barrier after the first; a block may hold several heads, so that short sequences
  *                keep all warps busy. Where both sides fit, one launch does the backward pass and reads each
- *                row from memory once.
+ *                row from memory once; where they fit together, all rows are on their way from its beginning.
  *     streamed   longer rows pass through a ring of stages of 64 rows, which all warps of a block follow with a
  *                unit each
  *
  * The backward pass goes over the scores twice, once for the gradients of queries and once for those of keys
- * and values: no sum crosses warps, nothing is added to memory, and the same bits come out every time. In one
- * pass, the gradients of queries would be summed over warps through shared memory, which is the scarcest thing
- * here.
+ * and values: no sum crosses warps, nothing is added to memory, and the same bits come out every time.
  *
- * Counts by score block, 16 x 8 scores of a warp, for head_dim 32 (64). A multiprocessor quarter issues one
- * instruction a clock, an mma takes it 4 clocks on Hopper (8 on Ampere), 32 exponentials 8 clocks; shared
- * memory gives 128 bytes a clock to all four:
+ * Counts by score block, 16 x 8 scores of a warp, for head_dim 32 (64), instructions in the machine code for sm_90a.
+ * A multiprocessor quarter issues one instruction a clock, an mma takes it 4 clocks on Hopper at best (8 on Ampere),
+ * 32 exponentials 8 clocks; shared memory gives 128 bytes a clock to all four:
  *
- *                         mma      its clocks   exponentials   instructions   shared memory, clocks of four
- *     forward             4 (8)    16 (32)      30 (32)        28 (34)        512 (1,024) bytes, 16 (32)
- *     queries' gradients  6 (12)   24 (48)      32             29 (38)        768 (1,536) bytes, 24 (48)
- *     keys' and values'   8 (16)   32 (64)      32             34 (46)        1,024 (2,048) bytes, 32 (64)
- *     both in one pass    10       40           32             48             2,300 bytes, 72 against 56
+ *                         mma          its clocks   exponentials   instructions   shared memory, clocks of four
+ *     forward             4.5 (8.5)    18 (34)      28 (32)        22 (25)        512 (1,024) bytes, 16 (32)
+ *     queries' gradients  6 (12)       24 (48)      32             28 (37)        768 (1,536) bytes, 24 (48)
+ *     keys' and values'   8 (16)       32 (64)      32             36 (48)        1,024 (2,048) bytes, 32 (64)
  *
- * so exponentials bound head_dim 32: of 16 the forward pass leaves one to the multipliers (Cody & Waite 1980,
+ * so exponentials bound head_dim 32: of 16 the forward pass leaves two to the multipliers (Cody & Waite 1980,
  * and a polynomial, as FlashAttention-4 does). With units of 16 rows shared memory would be read twice as often
- * and be the bound. Instructions are counted in the machine code for sm_90a.
+ * and be the bound. A head of 257 x 257 scores is 561 blocks of each kind, 12,600 instructions forward. What is
+ * not in the loops over scores must stay small beside that: ncu found 15,800 instructions a head there in a version
+ * that brought a vector of 16 bytes by 43 instructions, and four fifths of the time of its units' loads spent
+ * waiting for one after the other. Hence bring_rows' fixed columns, load_unit's loads without a branch between
+ * them, blocks by [part, heads, sample] in place of divisions, and softmax without the largest score.
  *
  * Rows are counted in 16 on the units' side and in 8 on the other: of the products' work is useful at 65, 257,
  * 385, 1,025 and 6,145 tokens 73, 92.0, 94.5, 97.9 and 99.6 % (with tiles of 64: 26, 64, 74, 89, 98; of 128:

@@ -257,8 +257,9 @@ __global__ void __launch_bounds__(THREADS, forward_sizes<WIDTH, VECTORS>::BLOCKS
 #pragma unroll
             for (int half = 0; half < 2; half++) {
                 most[m][half] = 0;
+                /* What is no number stays so. */
                 bad |= row + 16 * m + 8 * half + g < a.queries &&
-                       !(r.sum[m][2 * half] > SUM_LEAST && r.sum[m][2 * half] < SUM_MOST);
+                       (r.sum[m][2 * half] <= SUM_LEAST || r.sum[m][2 * half] >= SUM_MOST);
             }
         if (__any_sync(ALL, bad)) seen = attend_online<WIDTH, VECTORS, TILES>(a, q, head, r, most);
         bool present[TILES][2];

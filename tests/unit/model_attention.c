@@ -73,8 +73,9 @@ static const attention_case device_cases[] = {
     {"385 tokens", 1, 385, 385, 1, 32, 0, 1, NO_MASK, false},
     {"1025 tokens", 1, 1025, 1025, 1, 32, 0, 1, NO_MASK, false},
     {"streamed, masked", 1, 130, 1500, 1, 16, 0, 2, SOME_KEYS, false},
+    {"one key, whole vectors", 5, 31, 70, 1, 16, 0, 1, ONE_KEY, false},
     {"sides in turn", 3, 120, 120, 8, 128, 0, 1, NO_MASK, false},
-    {"online", 1, 40, 160, 1, 16, 0, 9, NO_MASK, false},
+    {"online", 1, 40, 160, 1, 16, 0, 12, NO_MASK, false},
     {"online, masked", 1, 33, 70, 1, 80, 0, 8, SOME_KEYS, false},
 };
 
