@@ -8,8 +8,8 @@
  *
  * linear_gelu keeps h, never gelu'(h). In bfloat16 its y is made from h before h is rounded where the GELU is fused, so that
  * what is recomputed from h (lam_graph_set_recompute) differs from what forward saw by the rounding of h; in float32 the bits
- * are the same. Where a linear map alone takes y, dy is multiplied by gelu'(h) in the epilogue of that map's dx, and
- * linear_gelu's backward rule begins with dh.
+ * are the same. Where a linear map alone takes y, dy is multiplied by gelu'(h) behind that map's dx, with the sums that are the
+ * gradient of the bias, and linear_gelu's backward rule begins with dh.
  *
  * Of the kernels here, `prepare` is bound by bytes (4 read, 2 written an element; 40 registers, no shared memory), with
  * random rounding by the Philox rounds (about 100 integer operations for 8 elements); scale_rows_backward by bytes (16 an
@@ -165,6 +165,16 @@ void decide_slope(lam_node *node, int k) {
     }
 }
 
+/* Of linear, linear_qkv, linear_kv, linear_gelu: sums of the columns of dy, dh. */
+lam_cuda_sums bias_gradients(lam_node *node) {
+    lam_cuda_sums sums = {};
+    for (int k = 1, i = 0; has_bias(node) && k < node->input_count; k += 2, i++) {
+        sums.to[i] = lam_weight_gradient_target(node->inputs[k + 1], &sums.add[i]);
+        sums.columns[i] = node->inputs[k]->shape[0];
+    }
+    return sums;
+}
+
 /* The gradient of input k, dx = dy w, w [out, in] one matrix. */
 lam_status input_gradient(lam_node *node, int k, const void *w) {
     lam_tensor *x = node->inputs[k], *y = node->outputs[0];
@@ -178,6 +188,7 @@ lam_status input_gradient(lam_node *node, int k, const void *w) {
     if (node->integers[FUSES_SLOPE] >> k & 1) {
         p.epilogue = LAM_CUDA_GELU_SLOPE;
         p.h = x->producer->outputs[1]->data;
+        p.sums = bias_gradients(x->producer);
     }
     return lam_cuda_multiply(&p);
 }
@@ -190,8 +201,8 @@ size_t matrix_bytes(const lam_node *node) {
 
 void linear_sizes(lam_node *node) {
     node->integers[SLOPE_FUSED] = node->integers[FUSES_SLOPE] = 0;
-    node->saved_bytes = node->forward_workspace_bytes = node->packed_bytes[0] = node->packed_bytes[1] = 0;
-    node->backward_workspace_bytes = has_bias(node) ? (size_t)width_of(node) * sizeof(float) : 0;
+    node->saved_bytes = node->forward_workspace_bytes = node->backward_workspace_bytes = 0;
+    node->packed_bytes[0] = node->packed_bytes[1] = 0;
     if (!is_bf16(node)) return;
     decide_slope(node, 0);
     node->packed_bytes[0] =
@@ -220,30 +231,27 @@ lam_status linear_prepare(lam_node *node) {
 struct stretch {
     int64_t at, out;
     const float *w, *b;
-    float *dw, *db;
-    bool add_w, add_b;
+    float *dw;
+    bool add_w;
 };
 
 bool continues(const stretch &before, const stretch &next, int64_t in) {
     return next.w == before.w + before.out * in && (!next.b || next.b == before.b + before.out) &&
            !next.dw == !before.dw && (!next.dw || next.dw == before.dw + before.out * in) &&
-           !next.db == !before.db && (!next.db || next.db == before.db + before.out) &&
-           next.add_w == before.add_w && next.add_b == before.add_b;
+           next.add_w == before.add_w;
 }
 
-/* With gradients: theirs, where they are wanted. */
+/* For the gradients of the weights, else for y. */
 int stretches_of(lam_node *node, bool gradients, stretch *stretches) {
     int64_t in = lam_tensor_width(node->inputs[0]), at = 0;
     int count = 0;
     for (int k = 1; k < node->input_count; k += 2) {
-        lam_tensor *w = node->inputs[k], *b = has_bias(node) ? node->inputs[k + 1] : NULL;
-        stretch s = {
-            at,    w->shape[0], (const float *)w->data, b ? (const float *)b->data : NULL, NULL, NULL,
-            false, false};
-        if (gradients) {
+        lam_tensor *w = node->inputs[k];
+        stretch s = {at, w->shape[0], (const float *)w->data, NULL, NULL, false};
+        if (gradients)
             s.dw = lam_weight_gradient_target(w, &s.add_w);
-            if (b) s.db = lam_weight_gradient_target(b, &s.add_b);
-        }
+        else if (has_bias(node))
+            s.b = (const float *)node->inputs[k + 1]->data;
         if (count > 0 && continues(stretches[count - 1], s, in))
             stretches[count - 1].out += s.out;
         else
@@ -280,22 +288,15 @@ lam_status stretch_gradients(lam_node *node, const stretch &s) {
     const lam_tensor *x = node->inputs[0], *y = node->outputs[0];
     int64_t rows = lam_tensor_rows(x), in = lam_tensor_width(x), width = width_of(node);
     const void *dy = elements((const void *)y->gradient, s.at, x->dtype);
-    if (!s.dw) {
-        if (s.db) lam_cuda_column_sums(dy, rows, s.out, width, s.db, s.add_b, x->dtype);
-        return LAM_OK;
-    }
+    if (!s.dw) return LAM_OK;
     lam_cuda_product p = lam_cuda_product_of(x->dtype, LAM_F32, s.out, in, rows);
     p.turn_a = true, p.a = dy, p.lda = width, p.b = x->data, p.ldb = in, p.c = s.dw, p.ldc = in;
     p.accumulate = s.add_w;
-    p.epilogue = s.db ? LAM_CUDA_SUMS : LAM_CUDA_PLAIN;
-    p.sums = s.db;
-    p.add_sums = s.add_b;
-    p.scratch = (float *)node->backward_workspace;
     return lam_cuda_multiply(&p);
 }
 
-/* dx may lie over x: it comes last. */
-lam_status linear_backward(lam_node *node) {
+/* All but those of the biases. dx may lie over x: it comes last. */
+lam_status product_gradients(lam_node *node) {
     stretch stretches[most_parts];
     lam_tensor *x = node->inputs[0], *y = node->outputs[0];
     int count = stretches_of(node, true, stretches);
@@ -316,6 +317,14 @@ lam_status linear_backward(lam_node *node) {
     return LAM_OK;
 }
 
+lam_status linear_backward(lam_node *node) {
+    const lam_tensor *y = node->outputs[0];
+    int64_t width = lam_tensor_width(y);
+    lam_cuda_sums sums = bias_gradients(node);
+    lam_cuda_column_sums(y->gradient, lam_tensor_rows(y), width, width, &sums, y->dtype);
+    return product_gradients(node);
+}
+
 int64_t elements_of(const lam_tensor *y) { return lam_tensor_rows(y) * lam_tensor_width(y); }
 
 lam_status gelu_forward(lam_node *node) {
@@ -324,9 +333,12 @@ lam_status gelu_forward(lam_node *node) {
 
 lam_status gelu_backward(lam_node *node) {
     const lam_tensor *y = node->outputs[0];
-    if (!node->integers[SLOPE_FUSED])
-        lam_cuda_gelu_slope(node->outputs[1]->data, y->gradient, elements_of(y), y->dtype);
-    return linear_backward(node);
+    if (!node->integers[SLOPE_FUSED]) {
+        lam_cuda_sums sums = bias_gradients(node);
+        lam_cuda_gelu_slope(node->outputs[1]->data, y->gradient, lam_tensor_rows(y), lam_tensor_width(y), &sums,
+                            y->dtype);
+    }
+    return product_gradients(node);
 }
 
 void gelu_again(lam_node *node) {
@@ -448,8 +460,8 @@ lam_status projection_backward(lam_node *node) {
         p.ldc = width;
         projection_biases biases = {};
         if (k == A) {
-            p.epilogue = LAM_CUDA_SUMS;
-            p.sums = sums;
+            lam_cuda_sums all = {{sums}, {out}, {false}};
+            lam_cuda_column_sums(y->gradient, rows, out, out, &all, y->dtype);
             biases.sums = sums;
             for (int i = 0; i < 2; i++) {
                 biases.b[i] = (const float *)in[i ? BM : BA]->data;
