@@ -135,7 +135,7 @@ __global__ void __launch_bounds__(threads, resident)
     partial[(int64_t)blockIdx.y * columns + column] = all;
 }
 
-enum { FOLD_WARPS = 16 };
+enum { FOLD_WARPS = 16, FOLD_PARTS = 12 }; /* of a block; of a warp at once */
 
 /* A block sums 32 columns, its warps the parts w, w + 16, ..., and then the warps in order. */
 __global__ void __launch_bounds__(32 * FOLD_WARPS)
@@ -144,9 +144,15 @@ __global__ void __launch_bounds__(32 * FOLD_WARPS)
     int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
     int64_t column = (int64_t)blockIdx.x * 32 + lane;
     float sum = 0;
-    if (column < columns) {
-#pragma unroll 8
-        for (int64_t part = warp; part < parts; part += FOLD_WARPS) sum += partial[part * columns + column];
+    for (int64_t first = warp; first < parts && column < columns; first += FOLD_WARPS * FOLD_PARTS) {
+        float value[FOLD_PARTS];
+#pragma unroll
+        for (int k = 0; k < FOLD_PARTS; k++) {
+            int64_t part = first + k * FOLD_WARPS;
+            value[k] = part < parts ? partial[part * columns + column] : 0.0f;
+        }
+#pragma unroll
+        for (int k = 0; k < FOLD_PARTS; k++) sum += value[k];
     }
     fold[warp][lane] = sum;
     __syncthreads();
