@@ -1,8 +1,9 @@
 /* linear, linear_qkv, linear_kv, linear_gelu, parallel_projection on products.cu; inputs and rules as in model/ops/linear.c
  * and model/ops/parallel.c.
  *
- * bfloat16: the float32 weights of all parts are rounded into one matrix [sum of out, in] by one kernel, which forward and dx
- * read alike, with the biases side by side behind it, in bfloat16 because cuBLASLt wants them of the result's type. float32
+ * bfloat16: the float32 weights of all parts are rounded into one matrix [sum of out, in], which forward and dx read alike, with
+ * the biases side by side behind it, in bfloat16 because cuBLASLt wants them of the result's type; for all maps of a graph in a
+ * few launches before its forward pass, 64 weights and biases each. float32
  * multiplies the weights where they are, in as few products as they lie in stretches of memory (one where they are rows of
  * one parameter).
  *
@@ -26,24 +27,23 @@ constexpr int threads = 256, most_parts = 3;
 
 /* ---- weights and biases as products want them ---- */
 
-/* Rows of `width` weights, times scale[row] (NULL: as they are); the first is number `first` of the arena. */
-struct weights_part {
-    const float *from, *scale;
-    int64_t count, width, first, to;
-};
-/* scale (from + also); scale, also NULL: 1 and 0. */
-struct bias_part {
+/* scale (from + also) for each of `width` elements; also, scale NULL: 0 and 1. The first is number `first` of the arena; -1: not
+ * rounded at random. */
+struct piece {
     const float *from, *also, *scale;
-    int64_t count, to;
+    void *to;
+    int64_t count, first;
+    int32_t width;
+    uint32_t end; /* blocks of this one and those before */
 };
-struct preparation {
-    weights_part weights[most_parts];
-    bias_part biases[most_parts];
-    int parts, bias_parts;
-    void *weights_to, *bias_to;
+enum { PIECES = 64 };
+struct preparation { /* of one launch */
+    piece pieces[PIECES];
     lam_rng_key_t key;
     const int64_t *step;
+    int32_t count;
 };
+static_assert(sizeof(preparation) <= 4096, "what a kernel takes as its arguments");
 
 enum { DRAWS = 8 }; /* of 16 bits, in one block of Philox (model/rounding.c) */
 
@@ -52,32 +52,22 @@ __device__ __forceinline__ float round_by(float value, uint32_t random) {
     return (bits & 0x7f800000u) == 0x7f800000u ? value : __uint_as_float((bits + random) & 0xffff0000u);
 }
 
-template <typename T> __device__ __forceinline__ void prepare_biases(const preparation &p) {
-    for (int k = 0; k < p.bias_parts; k++) {
-        const bias_part &b = p.biases[k];
-        for (int64_t i = (int64_t)blockIdx.x * threads + threadIdx.x; i < b.count;
-             i += (int64_t)gridDim.x * threads) {
-            float value = b.from[i] + (b.also ? b.also[i] : 0.0f);
-            lam_store((T *)p.bias_to + b.to + i, b.scale ? b.scale[i] * value : value);
-        }
-    }
-}
-
-/* A thread has the eight weights of one draw; blockIdx.y is the part, the last one the biases. */
-template <typename T, bool at_random> __global__ void __launch_bounds__(threads) prepare(preparation p) {
-    if ((int)blockIdx.y == p.parts) {
-        prepare_biases<T>(p);
-        return;
-    }
-    const weights_part &w = p.weights[blockIdx.y];
-    int64_t group = w.first / DRAWS + (int64_t)blockIdx.x * threads + threadIdx.x,
-            first = group * DRAWS - w.first;
+/* A thread has the eight elements of one draw. */
+template <typename T, bool at_random> __global__ void __launch_bounds__(threads) prepare(const preparation p) {
+    int32_t at = 0;
+    for (int32_t step = PIECES / 2; step > 0; step /= 2)
+        if (at + step < p.count && p.pieces[at + step - 1].end <= blockIdx.x) at += step;
+    const piece &w = p.pieces[at];
+    int64_t before = w.first < 0 ? 0 : w.first,
+            group = before / DRAWS + (int64_t)(blockIdx.x - (at ? p.pieces[at - 1].end : 0)) * threads + threadIdx.x,
+            first = group * DRAWS - before;
     if (first >= w.count) return;
     uint32_t words[4] = {0, 0, 0, 0};
-    if (at_random) lam_rng_words4(p.key, (uint32_t)*p.step, (uint64_t)group, 0, words);
+    bool random = at_random && w.first >= 0;
+    if (random) lam_rng_words4(p.key, (uint32_t)*p.step, (uint64_t)group, 0, words);
     float values[DRAWS];
     const float *from = w.from + first;
-    T *to = (T *)p.weights_to + w.to + first;
+    T *to = (T *)w.to + first;
     bool whole = first >= 0 && first + DRAWS <= w.count;
     if (whole && (uintptr_t)from % 16 == 0) {
         *(float4 *)values = *(const float4 *)from;
@@ -89,8 +79,10 @@ template <typename T, bool at_random> __global__ void __launch_bounds__(threads)
 #pragma unroll
     for (int k = 0; k < DRAWS; k++) {
         float value = values[k];
-        if (w.scale && first + k >= 0 && first + k < w.count) value *= w.scale[(first + k) / w.width];
-        if (at_random) value = round_by(value, words[k / 2] >> (k % 2 * 16) & 0xffffu);
+        bool inside = first + k >= 0 && first + k < w.count;
+        if (w.also && inside) value += w.also[first + k];
+        if (w.scale && inside) value *= w.scale[(uint32_t)(first + k) / (uint32_t)w.width];
+        if (random) value = round_by(value, words[k / 2] >> (k % 2 * 16) & 0xffffu);
         lam_store(&rounded[k], value);
     }
     if (whole && (uintptr_t)to % 16 == 0) {
@@ -102,23 +94,50 @@ template <typename T, bool at_random> __global__ void __launch_bounds__(threads)
     }
 }
 
-void launch_prepare(const lam_node *node, preparation &p) {
-    int64_t most = 1;
-    for (int k = 0; k < p.parts; k++) {
-        weights_part &w = p.weights[k];
-        w.first = node->rounding->on ? w.from - node->rounding->weights : 0;
-        int64_t groups = (w.first + w.count - 1) / DRAWS - w.first / DRAWS + 1;
-        most = groups > most ? groups : most;
-    }
-    p.key = lam_rng_key(node->rounding->seed, LAM_RNG_ROUNDING);
+/* What is still to be launched, of graphs of one type and rounding. */
+struct {
+    preparation next;
+    const lam_rounding *rounding;
+    lam_dtype type;
+} pending;
+
+void launch_pending(void) {
+    preparation &p = pending.next;
+    if (!p.count) return;
+    p.key = lam_rng_key(pending.rounding->seed, LAM_RNG_ROUNDING);
     p.step = lam_cuda_step();
-    dim3 grid((unsigned)lam_blocks(most, threads), (unsigned)(p.parts + (p.bias_parts > 0)));
-    if (node->inputs[0]->dtype != LAM_BF16)
-        LAM_LAUNCH((prepare<float, false>), grid, threads, 0, lam_cuda_stream(), p);
-    else if (node->rounding->on)
-        LAM_LAUNCH((prepare<__nv_bfloat16, true>), grid, threads, 0, lam_cuda_stream(), p);
+    unsigned blocks = p.pieces[p.count - 1].end;
+    if (pending.type != LAM_BF16)
+        LAM_LAUNCH((prepare<float, false>), blocks, threads, 0, lam_cuda_stream(), p);
+    else if (pending.rounding->on)
+        LAM_LAUNCH((prepare<__nv_bfloat16, true>), blocks, threads, 0, lam_cuda_stream(), p);
     else
-        LAM_LAUNCH((prepare<__nv_bfloat16, false>), grid, threads, 0, lam_cuda_stream(), p);
+        LAM_LAUNCH((prepare<__nv_bfloat16, false>), blocks, threads, 0, lam_cuda_stream(), p);
+    p.count = 0;
+}
+
+void add_piece(const lam_node *node, piece w) {
+    preparation &p = pending.next;
+    lam_dtype type = node->inputs[0]->dtype;
+    if (p.count == PIECES || pending.rounding != node->rounding || pending.type != type) launch_pending();
+    pending.rounding = node->rounding;
+    pending.type = type;
+    int64_t before = w.first < 0 ? 0 : w.first,
+            groups = lam_blocks(before + w.count, DRAWS) - before / DRAWS;
+    w.end = (p.count ? p.pieces[p.count - 1].end : 0) + (unsigned)lam_blocks(groups, threads);
+    p.pieces[p.count++] = w;
+}
+
+/* Times scale[row]; NULL: as they are. */
+void add_weights(const lam_node *node, const lam_tensor *w, const float *scale, void *to) {
+    const float *from = (const float *)w->data;
+    int64_t first = node->rounding->on ? from - node->rounding->weights : -1;
+    add_piece(node, {from, NULL, scale, to, w->count, first, (int32_t)lam_tensor_width(w), 0});
+}
+
+/* scale (from + also) */
+void add_biases(const lam_node *node, const lam_tensor *b, const float *also, const float *scale, void *to) {
+    add_piece(node, {(const float *)b->data, also, scale, to, b->count, -1, 1, 0});
 }
 
 size_t padded(size_t bytes) { return (bytes + 255) & ~(size_t)255; }
@@ -211,19 +230,14 @@ void linear_sizes(lam_node *node) {
 
 lam_status linear_prepare(lam_node *node) {
     if (!node->packed[0]) return LAM_OK;
-    preparation p = {};
     int64_t in = lam_tensor_width(node->inputs[0]), at = 0;
+    void *biases = (char *)node->packed[0] + matrix_bytes(node);
     for (int k = 1; k < node->input_count; k += 2) {
         const lam_tensor *w = node->inputs[k];
-        p.weights[p.parts++] = {(const float *)w->data, NULL, w->count, in, 0, at * in};
-        if (has_bias(node))
-            p.biases[p.bias_parts++] = {(const float *)node->inputs[k + 1]->data, NULL, NULL, w->shape[0],
-                                        at};
+        add_weights(node, w, NULL, elements(node->packed[0], at * in, LAM_BF16));
+        if (has_bias(node)) add_biases(node, node->inputs[k + 1], NULL, NULL, elements(biases, at, LAM_BF16));
         at += w->shape[0];
     }
-    p.weights_to = node->packed[0];
-    p.bias_to = (char *)node->packed[0] + matrix_bytes(node);
-    launch_prepare(node, p);
     return LAM_OK;
 }
 
@@ -414,17 +428,9 @@ void projection_sizes(lam_node *node) {
 lam_status projection_prepare(lam_node *node) {
     lam_tensor **in = node->inputs;
     const float *gamma = (const float *)in[GAMMA]->data;
-    preparation p = {};
-    p.weights_to = node->packed[0];
-    p.bias_to = projection_bias(node);
-    p.parts = 2;
-    p.weights[0] = {(const float *)in[WA]->data, gamma, in[WA]->count, lam_tensor_width(in[A]), 0, 0};
-    p.weights[1] = {
-        (const float *)in[WM]->data, gamma, in[WM]->count,
-        lam_tensor_width(in[M]),     0,     (int64_t)(branch_bytes(node, A) / lam_dtype_bytes(in[A]->dtype))};
-    p.bias_parts = 1;
-    p.biases[0] = {(const float *)in[BA]->data, (const float *)in[BM]->data, gamma, in[GAMMA]->count, 0};
-    launch_prepare(node, p);
+    add_weights(node, in[WA], gamma, branch_weights(node, A));
+    add_weights(node, in[WM], gamma, branch_weights(node, M));
+    add_biases(node, in[BA], (const float *)in[BM]->data, gamma, projection_bias(node));
     return LAM_OK;
 }
 
@@ -480,6 +486,13 @@ lam_status projection_backward(lam_node *node) {
 }
 
 } // namespace
+
+lam_status lam_cuda_prepare(lam_node *const *nodes, int64_t count) {
+    for (int64_t i = 0; i < count; i++)
+        if (nodes[i]->run.prepare && !nodes[i]->packed_before) LAM_TRY(nodes[i]->run.prepare(nodes[i]));
+    launch_pending();
+    return LAM_OK;
+}
 
 const lam_op_functions lam_cuda_linear_ops[] = {
     {"linear", linear_sizes, linear_forward, linear_backward, NULL, linear_prepare},
