@@ -44,6 +44,16 @@ static void take_times(lam_op_estimate *e, bool attention, bool bf16, const lam_
 /* The scores once more: five products where the forward pass has two. */
 static const double backward_products = 2.5;
 
+/* Kernels before the products of a linear map's backward pass: the sums of the columns of dy, and where it has a GELU that one's
+ * slope with them, which reads h too and writes dh. */
+static double sums_seconds(const lam_node *node, const lam_device_limits *l) {
+    if (!node->products[0].count) return 0;
+    double passes = strcmp(node->op->name, "linear_gelu") ? 1 : 3,
+           bytes = passes * (double)node->products[0].rows * (double)node->products[0].out *
+                   (double)lam_dtype_bytes(node->outputs[0]->dtype);
+    return bytes / l->bytes_per_s / l->memory_share + 2 * l->launch_seconds;
+}
+
 static lam_op_estimate estimate(const lam_node *node, lam_pass pass, bool bf16, const lam_device_limits *l) {
     lam_op_estimate e = {.op = node->op->name,
                          .backward = pass == LAM_PASS_BACKWARD,
@@ -58,6 +68,7 @@ static lam_op_estimate estimate(const lam_node *node, lam_pass pass, bool bf16, 
         e.exponentials = exponentials_of(node, e.flops);
     }
     take_times(&e, attention, bf16, l);
+    if (pass == LAM_PASS_BACKWARD) e.seconds += sums_seconds(node, l);
     return e;
 }
 
@@ -75,13 +86,14 @@ lam_op_estimate lam_estimate_attention(const lam_device_limits *l, const lam_att
     return e;
 }
 
-/* Weights rounded to bfloat16, a launch for each linear map. */
+/* Weights rounded to bfloat16, 64 of them and of the biases a launch. */
 static lam_op_estimate prepare_estimate(const lam_node *node, const lam_device_limits *l) {
     lam_op_estimate e = {.op = "prepare", .calls = 1};
     for (int k = 0; k < node->input_count; k++)
         if (node->inputs[k]->parameter && node->inputs[k]->rank == 2)
             e.bytes += (double)node->inputs[k]->count * (sizeof(float) + sizeof(uint16_t));
-    take_times(&e, false, true, l);
+    e.bound_seconds = e.bytes / l->bytes_per_s;
+    e.seconds = e.bound_seconds / l->memory_share + l->launch_seconds * node->input_count / 64;
     return e;
 }
 

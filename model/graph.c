@@ -344,7 +344,8 @@ static lam_status call(const lam_graph *graph, lam_node *node, lam_pass pass) {
         return LAM_OK;
     }
     if (pass == LAM_PASS_BACKWARD) return node->run.backward(node);
-    if (node->run.prepare && !graph->hold_weights && !node->packed_before) LAM_TRY(node->run.prepare(node));
+    if (node->run.prepare && !graph->hold_weights && !node->packed_before && !graph->backend->prepare)
+        LAM_TRY(node->run.prepare(node));
     return node->run.forward(node);
 }
 
@@ -416,6 +417,8 @@ lam_status lam_graph_forward(lam_graph *graph) {
         if (!graph->hold_weights) LAM_TRY(lam_parameters_push(graph->parameters));
         LAM_TRY(lam_graph_send(graph));
     }
+    if (graph->backend->prepare && !graph->hold_weights)
+        LAM_TRY(graph->backend->prepare(graph->nodes, graph->node_count));
     for (int64_t i = 0, end; i < graph->node_count; i = end) {
         lam_tensor *count = NULL;
         end = graph->recording ? lam_same_rows_end(graph, i, &count) : i;

@@ -126,6 +126,9 @@ struct lam_backend {
     lam_status (*await)(int slot);
     void *(*stream)(void);
     void (*set_step)(int64_t step); /* for stochastic rounding: read by kernels from device memory */
+    /* Before a forward pass, `prepare` of the nodes that have one and are not packed before, in few launches; NULL: of each node
+     * before it runs. */
+    lam_status (*prepare)(struct lam_node *const *nodes, int64_t count);
     const char *(*device)(void);
     void (*memory)(size_t *free, size_t *total);
 };

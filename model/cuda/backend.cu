@@ -362,6 +362,7 @@ extern "C" lam_status lam_cuda_open(const lam_backend **out, int device) {
     backend.choice = choice;
     backend.chosen = chosen;
     backend.set_step = set_step;
+    backend.prepare = lam_cuda_prepare;
     backend.device = device_name;
     backend.memory = memory;
     *out = &backend;

@@ -2,7 +2,7 @@
  *
  * Bound by bytes: gelu 2 a element and storage byte (read x, write y), gelu_slope 3, multiply, accumulate and add 3,
  * add_bias 2, depth_add 3, its gradient 2. GELU takes about 40 instructions an element, which bfloat16 on the fastest memory just hides.
- * A thread takes 16 bytes, or a warp a row; blocks of 256 threads, no shared memory, at most 40 registers.
+ * A thread takes 16 bytes, or a warp a row; blocks of 256 threads, no shared memory, at most 48 registers.
  *
  * The normal distribution function is the approximation of model/cpu/elementary.inc.h, so that both backends err alike. */
 #include <type_traits>

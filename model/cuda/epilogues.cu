@@ -1,82 +1,69 @@
-/* What follows a product where cuBLASLt does not fuse it: bias, GELU, its slope, sums of columns.
+/* What follows or goes before a product where cuBLASLt does not fuse it: bias, GELU, its slope, sums of columns.
  *
- * All are bound by the bytes that they move. Blocks of 256 threads, no shared memory but for column_sums (1 KiB), at most 32
- * registers a thread, so that the memory's latency is covered by 2,048 threads a multiprocessor. Elementwise kernels move 16
- * bytes a thread and tensor where addresses allow, element by element where they do not.
+ * All are bound by the bytes that they move; the slope's 20 instructions an element take half of the time of its bytes on an
+ * H200. Blocks of 256 threads that move 16 bytes a thread, tensor and access where addresses allow, element by element where they
+ * do not.
+ *
+ * Sums of columns: a thread has 16 bytes of every 16th row of its block's part, 6 rows at once (2 where the slope has two tensors to
+ * read), so that four blocks of a multiprocessor have 64 KiB and more under way; a grid of one such wave. 8 KiB of shared memory;
+ * registers: at most 64. cuBLASLt's own sums (BGRADB, DGELU_BGRAD) are kernels of their own on Hopper too, at half of that speed.
  *
  * GELU: Hendrycks & Gimpel 2016; the tanh form by a sigmoid, 0.5 (1 + tanh u) = 1 / (1 + exp(-2 u)). */
-#include "model/cuda/backend.cuh"
 #include "model/cuda/products.h"
+#include "model/cuda/ptx.cuh"
+#include "model/cuda/vector.cuh"
 
 namespace {
 
 constexpr int threads = 256;
 
-template <typename T> struct __align__(16) packet { T element[16 / sizeof(T)]; };
-
-bool is_aligned(const void *p) { return (uintptr_t)p % 16 == 0; }
-
 /* ---- GELU ---- */
 
-/* 1 / (1 + exp(-2 u)) and d(2 u)/dh, u = sqrt(2 / pi) (h + 0.044715 h^3). */
-__device__ __forceinline__ float sigmoid_2u(float h, float *slope) {
-    const float a = 1.5957691216057308f, b = 0.071354816f; /* 2 sqrt(2 / pi), 0.044715 of it */
-    float square = h * h;
-    *slope = a + 3.0f * b * square;
-    return 1.0f / (1.0f + exp2f(-1.4426950408889634f * h * (a + b * square)));
+/* 2 u = h (a + b h^2), u = sqrt(2 / pi) (h + 0.044715 h^3) */
+constexpr float gelu_a = 1.5957691216057308f, gelu_b = 0.071354816f, minus_log2_e = -1.4426950408889634f;
+
+/* 1 / (1 + exp(-2 u)) */
+__device__ __forceinline__ float sigmoid_2u(float h, float square) {
+    return lam_reciprocal(1.0f + lam_exp2(h * fmaf(minus_log2_e * gelu_b, square, minus_log2_e * gelu_a)));
 }
 
 __device__ __forceinline__ float gelu_of(float h, __nv_bfloat16) {
-    float unused;
-    return h * sigmoid_2u(h, &unused);
+    return h * sigmoid_2u(h, h * h);
 }
 __device__ __forceinline__ float gelu_of(float h, float) {
     return 0.5f * h * (1.0f + erff(0.70710678118654752f * h));
 }
 
-/* s + h s (1 - s) d(2 u)/dh; the far ends, where s is 0 or 1, must not give infinity times 0. */
+/* s + h s (1 - s) d(2 u)/dh; the far ends, where s is 0 or 1, must not give infinity times 0: beyond 10 it is what it is there. */
 __device__ __forceinline__ float gelu_slope_of(float h, __nv_bfloat16) {
-    float inner, s = sigmoid_2u(h, &inner);
-    return fabsf(h) > 10.0f ? s : s + h * s * (1.0f - s) * inner;
+    h = lam_smaller(lam_larger(h, -10.0f), 10.0f);
+    float square = h * h, s = sigmoid_2u(h, square), inner = fmaf(3.0f * gelu_b, square, gelu_a);
+    return fmaf(h * s * (1.0f - s), inner, s);
 }
 __device__ __forceinline__ float gelu_slope_of(float h, float) {
     float cdf = 0.5f * (1.0f + erff(0.70710678118654752f * h));
     return cdf + h * 0.39894228040143268f * exp2f(-0.72134752044448170f * h * h);
 }
 
-template <typename T>
-__global__ void __launch_bounds__(threads) gelu(const T *h, T *y, int64_t count, bool by_packets) {
-    constexpr int width = 16 / sizeof(T);
-    int64_t first = ((int64_t)blockIdx.x * threads + threadIdx.x) * width;
-    if (by_packets && first + width <= count) {
-        packet<T> from = *(const packet<T> *)(h + first), to;
+template <typename T, int V>
+__global__ void __launch_bounds__(threads) gelu(const T *h, T *y, int64_t count) {
+    int64_t first = ((int64_t)blockIdx.x * threads + threadIdx.x) * V;
+    if (first >= count) return;
+    float value[V];
+    lam_read<T, V>(h + first).unpack(value);
 #pragma unroll
-        for (int i = 0; i < width; i++) lam_store(&to.element[i], gelu_of(lam_load(&from.element[i]), T()));
-        *(packet<T> *)(y + first) = to;
-        return;
-    }
-    for (int64_t i = first; i < first + width && i < count; i++)
-        lam_store(y + i, gelu_of(lam_load(h + i), T()));
+    for (int i = 0; i < V; i++) value[i] = gelu_of(value[i], T());
+    lam_pack<T, V>(value).write(y + first);
 }
 
-template <typename T>
-__global__ void __launch_bounds__(threads) gelu_slope(const T *h, T *d, int64_t count, bool by_packets) {
-    constexpr int width = 16 / sizeof(T);
-    int64_t first = ((int64_t)blockIdx.x * threads + threadIdx.x) * width;
-    if (by_packets && first + width <= count) {
-        packet<T> by = *(const packet<T> *)(h + first), x = *(const packet<T> *)(d + first);
-#pragma unroll
-        for (int i = 0; i < width; i++)
-            lam_store(&x.element[i], lam_load(&x.element[i]) * gelu_slope_of(lam_load(&by.element[i]), T()));
-        *(packet<T> *)(d + first) = x;
-        return;
-    }
-    for (int64_t i = first; i < first + width && i < count; i++)
-        lam_store(d + i, lam_load(d + i) * gelu_slope_of(lam_load(h + i), T()));
-}
-
-unsigned blocks_of(int64_t count, lam_dtype type) {
-    return (unsigned)lam_blocks(count, (int64_t)threads * (type == LAM_BF16 ? 8 : 4));
+template <typename T> void launch_gelu(const T *h, T *y, int64_t count) {
+    constexpr int V = lam_vector<T>;
+    if (lam_fits<T>(count, h, y))
+        LAM_LAUNCH((gelu<T, V>), (unsigned)lam_blocks(count, threads * V), threads, 0, lam_cuda_stream(), h, y,
+                   count);
+    else
+        LAM_LAUNCH((gelu<T, 1>), (unsigned)lam_blocks(count, threads), threads, 0, lam_cuda_stream(), h, y,
+                   count);
 }
 
 /* ---- bias ---- */
@@ -93,59 +80,144 @@ __global__ void __launch_bounds__(threads)
 
 /* ---- sums of columns ---- */
 
-constexpr int lanes = 32, sum_rows = threads / lanes, most_parts = 64;
+constexpr int least_rows = 64, resident = 4; /* of a part; blocks a multiprocessor */
 
-/* partial[part][column] = the sum over the part's rows; eight rows at a time, folded in the order of the rows' number modulo
- * 8. */
-template <typename T>
-__global__ void __launch_bounds__(threads)
-    column_sums(const T *a, int64_t rows, int64_t columns, int64_t lda, int64_t rows_a_part, float *partial) {
-    LAM_SHARED(float, fold, [sum_rows][lanes]);
-    int lane = (int)threadIdx.x % lanes, group = (int)threadIdx.x / lanes;
-    int64_t column = (int64_t)blockIdx.x * lanes + lane, first = (int64_t)blockIdx.y * rows_a_part,
+/* A block has `lanes` vectors of columns, and `groups` rows at a time. */
+template <int V> constexpr int lanes = V > 1 ? 16 : 64;
+template <int V> constexpr int groups = threads / lanes<V>;
+
+/* partial[part][column] = the sum over the part's rows: of every group's rows in turn, then of the groups. With SLOPE a becomes
+ * a gelu'(h) first, and the sums are those of what is stored. */
+template <typename T, int V, bool SLOPE>
+__global__ void __launch_bounds__(threads, resident)
+    column_sums(const T *h, T *a, int64_t rows, int64_t columns, int64_t lda, int64_t rows_a_part,
+                float *partial) {
+    constexpr int at_once = SLOPE ? 2 : 6;
+    LAM_SHARED(float, fold, [groups<V>][lanes<V> * V]);
+    int lane = (int)threadIdx.x % lanes<V>, group = (int)threadIdx.x / lanes<V>;
+    int64_t column = ((int64_t)blockIdx.x * lanes<V> + lane) * V, first = (int64_t)blockIdx.y * rows_a_part,
             end = first + rows_a_part < rows ? first + rows_a_part : rows;
-    float sum = 0;
-    if (column < columns)
-        for (int64_t row = first + group; row < end; row += sum_rows) sum += lam_load(a + row * lda + column);
-    fold[group][lane] = sum;
+    float sum[V] = {0};
+    const int64_t step = groups<V> * lda, start = (first + group) * lda + column;
+    T *at = a + start;
+    const T *by = h + (SLOPE ? start : 0);
+    int32_t left = column < columns ? (int32_t)(end - first) - group : 0; /* rows from this one on */
+    for (; left > 0; left -= groups<V> * at_once, at += at_once * step, by += at_once * step) {
+        lam_raw<T, V> raw[at_once] = {}, inner[SLOPE ? at_once : 1] = {};
+#pragma unroll
+        for (int k = 0; k < at_once; k++) {
+            if (k * groups<V> >= left) continue;
+            raw[k] = lam_read<T, V>(at + k * step);
+            if constexpr (SLOPE) inner[k] = lam_read<T, V>(by + k * step);
+        }
+#pragma unroll
+        for (int k = 0; k < at_once; k++) {
+            float value[V];
+            raw[k].unpack(value);
+            if constexpr (SLOPE) {
+                float slope[V];
+                inner[k].unpack(slope);
+#pragma unroll
+                for (int i = 0; i < V; i++) value[i] *= gelu_slope_of(slope[i], T());
+                raw[k] = lam_pack<T, V>(value);
+                if (k * groups<V> < left) raw[k].write(at + k * step);
+                raw[k].unpack(value);
+            }
+#pragma unroll
+            for (int i = 0; i < V; i++) sum[i] += value[i]; /* zeros behind the part */
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < V; i++) fold[group][lane * V + i] = sum[i];
     __syncthreads();
-    if (group > 0 || column >= columns) return;
-    sum = 0;
-    for (int i = 0; i < sum_rows; i++) sum += fold[i][lane];
-    partial[(int64_t)blockIdx.y * columns + column] = sum;
+    column = (int64_t)blockIdx.x * lanes<V> * V + threadIdx.x;
+    if (threadIdx.x >= lanes<V> * V || column >= columns) return;
+    float all = 0;
+#pragma unroll
+    for (int i = 0; i < groups<V>; i++) all += fold[i][threadIdx.x];
+    partial[(int64_t)blockIdx.y * columns + column] = all;
 }
 
-__global__ void __launch_bounds__(threads)
-    fold_sums(const float *partial, int64_t parts, int64_t columns, float *sums, bool add) {
-    int64_t column = (int64_t)blockIdx.x * threads + threadIdx.x;
-    if (column >= columns) return;
+enum { FOLD_WARPS = 16, FOLD_PARTS = 12 }; /* of a block; of a warp at once */
+
+/* A block sums 32 columns, its warps the parts w, w + 16, ..., and then the warps in order. */
+__global__ void __launch_bounds__(32 * FOLD_WARPS)
+    fold_sums(const float *partial, int64_t parts, int64_t columns, lam_cuda_sums sums) {
+    LAM_SHARED(float, fold, [FOLD_WARPS][32]);
+    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    int64_t column = (int64_t)blockIdx.x * 32 + lane;
     float sum = 0;
-    for (int64_t part = 0; part < parts; part++) sum += partial[part * columns + column];
-    sums[column] = add ? sums[column] + sum : sum;
+    for (int64_t first = warp; first < parts && column < columns; first += FOLD_WARPS * FOLD_PARTS) {
+        float value[FOLD_PARTS];
+#pragma unroll
+        for (int k = 0; k < FOLD_PARTS; k++) {
+            int64_t part = first + k * FOLD_WARPS;
+            value[k] = part < parts ? partial[part * columns + column] : 0.0f;
+        }
+#pragma unroll
+        for (int k = 0; k < FOLD_PARTS; k++) sum += value[k];
+    }
+    fold[warp][lane] = sum;
+    __syncthreads();
+    if (warp || column >= columns) return;
+    for (int other = 1; other < FOLD_WARPS; other++) sum += fold[other][lane];
+    for (int k = 0; k < LAM_CUDA_SUMS && column >= 0; column -= sums.columns[k++])
+        if (column < sums.columns[k] && sums.to[k])
+            sums.to[k][column] = sums.add[k] ? sums.to[k][column] + sum : sum;
+}
+
+bool is_wanted(const lam_cuda_sums &sums) {
+    bool any = false;
+    for (int k = 0; k < LAM_CUDA_SUMS; k++) any |= sums.to[k] && sums.columns[k] > 0;
+    return any;
+}
+
+} // namespace
+
+void lam_cuda_fold_sums(const float *partial, int64_t parts, int64_t columns, const lam_cuda_sums *sums) {
+    LAM_LAUNCH((fold_sums), (unsigned)lam_blocks(columns, 32), 32 * FOLD_WARPS, 0, lam_cuda_stream(), partial,
+               parts, columns, *sums);
+}
+
+namespace {
+
+template <typename T, int V, bool SLOPE>
+void launch_sums(const T *h, T *a, int64_t rows, int64_t columns, int64_t lda, const lam_cuda_sums &sums) {
+    size_t bytes;
+    float *partial = (float *)lam_cuda_workspace(&bytes); /* between two products, of nobody else */
+    int64_t tiles = lam_blocks(columns, lanes<V> * V), room = (int64_t)(bytes / sizeof(float)) / columns,
+            parts = lam_cuda_properties()->multiProcessorCount * resident / tiles;
+    parts = parts < lam_blocks(rows, least_rows) ? parts : lam_blocks(rows, least_rows);
+    parts = parts < room ? parts : room;
+    parts = parts > 1 || rows < 1 ? parts : 1;
+    if (parts > 0)
+        LAM_LAUNCH((column_sums<T, V, SLOPE>), dim3((unsigned)tiles, (unsigned)parts), threads, 0,
+                   lam_cuda_stream(), h, a, rows, columns, lda, lam_blocks(rows, parts), partial);
+    if (is_wanted(sums)) lam_cuda_fold_sums(partial, parts, columns, &sums);
+}
+
+/* h NULL: no slope. */
+template <typename T>
+void sum_columns(const void *h, void *a, int64_t rows, int64_t columns, int64_t lda, const lam_cuda_sums &sums) {
+    constexpr int V = lam_vector<T>;
+    const T *inner = (const T *)h;
+    T *outer = (T *)a;
+    if (columns % V == 0 && lam_fits<T>(lda, inner, outer))
+        h ? launch_sums<T, V, true>(inner, outer, rows, columns, lda, sums)
+          : launch_sums<T, V, false>(inner, outer, rows, columns, lda, sums);
+    else
+        h ? launch_sums<T, 1, true>(inner, outer, rows, columns, lda, sums)
+          : launch_sums<T, 1, false>(inner, outer, rows, columns, lda, sums);
 }
 
 } // namespace
 
 void lam_cuda_gelu(const void *h, void *y, int64_t count, lam_dtype type) {
     if (count < 1) return;
-    bool by_packets = is_aligned(h) && is_aligned(y);
     if (type == LAM_BF16)
-        LAM_LAUNCH((gelu<__nv_bfloat16>), blocks_of(count, type), threads, 0, lam_cuda_stream(),
-                   (const __nv_bfloat16 *)h, (__nv_bfloat16 *)y, count, by_packets);
+        launch_gelu((const __nv_bfloat16 *)h, (__nv_bfloat16 *)y, count);
     else
-        LAM_LAUNCH((gelu<float>), blocks_of(count, type), threads, 0, lam_cuda_stream(), (const float *)h,
-                   (float *)y, count, by_packets);
-}
-
-void lam_cuda_gelu_slope(const void *h, void *d, int64_t count, lam_dtype type) {
-    if (count < 1) return;
-    bool by_packets = is_aligned(h) && is_aligned(d);
-    if (type == LAM_BF16)
-        LAM_LAUNCH((gelu_slope<__nv_bfloat16>), blocks_of(count, type), threads, 0, lam_cuda_stream(),
-                   (const __nv_bfloat16 *)h, (__nv_bfloat16 *)d, count, by_packets);
-    else
-        LAM_LAUNCH((gelu_slope<float>), blocks_of(count, type), threads, 0, lam_cuda_stream(),
-                   (const float *)h, (float *)d, count, by_packets);
+        launch_gelu((const float *)h, (float *)y, count);
 }
 
 void lam_cuda_fill_rows(const void *bias, void *c, int64_t rows, int64_t columns, int64_t ldc,
@@ -160,27 +232,20 @@ void lam_cuda_fill_rows(const void *bias, void *c, int64_t rows, int64_t columns
                    rows, columns, ldc);
 }
 
-void lam_cuda_fold_sums(const float *partial, int64_t parts, int64_t columns, float *sums, bool add) {
-    LAM_LAUNCH((fold_sums), (unsigned)lam_blocks(columns, threads), threads, 0, lam_cuda_stream(), partial,
-               parts, columns, sums, add);
+void lam_cuda_gelu_slope(const void *h, void *d, int64_t rows, int64_t columns, const lam_cuda_sums *sums,
+                         lam_dtype type) {
+    if (rows < 1 && !is_wanted(*sums)) return;
+    if (type == LAM_BF16)
+        sum_columns<__nv_bfloat16>(h, d, rows, columns, columns, *sums);
+    else
+        sum_columns<float>(h, d, rows, columns, columns, *sums);
 }
 
-void lam_cuda_column_sums(const void *a, int64_t rows, int64_t columns, int64_t lda, float *sums, bool add,
+void lam_cuda_column_sums(const void *a, int64_t rows, int64_t columns, int64_t lda, const lam_cuda_sums *sums,
                           lam_dtype type) {
-    size_t bytes;
-    float *partial = (float *)lam_cuda_workspace(&bytes); /* between two products, of nobody else */
-    int64_t parts = lam_blocks(rows, 64), room = (int64_t)(bytes / sizeof(float)) / columns;
-    parts = parts > most_parts ? most_parts : parts;
-    parts = parts > room ? room : parts;
-    if (parts > 0) {
-        int64_t rows_a_part = lam_blocks(rows, parts);
-        dim3 grid((unsigned)lam_blocks(columns, lanes), (unsigned)parts);
-        if (type == LAM_BF16)
-            LAM_LAUNCH((column_sums<__nv_bfloat16>), grid, threads, 0, lam_cuda_stream(),
-                       (const __nv_bfloat16 *)a, rows, columns, lda, rows_a_part, partial);
-        else
-            LAM_LAUNCH((column_sums<float>), grid, threads, 0, lam_cuda_stream(), (const float *)a, rows,
-                       columns, lda, rows_a_part, partial);
-    }
-    lam_cuda_fold_sums(partial, parts, columns, sums, add);
+    if (!is_wanted(*sums)) return;
+    if (type == LAM_BF16)
+        sum_columns<__nv_bfloat16>(NULL, const_cast<void *>(a), rows, columns, lda, *sums);
+    else
+        sum_columns<float>(NULL, const_cast<void *>(a), rows, columns, lda, *sums);
 }

@@ -1,8 +1,9 @@
 /* linear, linear_qkv, linear_kv, linear_gelu, parallel_projection on products.cu; inputs and rules as in model/ops/linear.c
  * and model/ops/parallel.c.
  *
- * bfloat16: the float32 weights of all parts are rounded into one matrix [sum of out, in] by one kernel, which forward and dx
- * read alike, with the biases side by side behind it, in bfloat16 because cuBLASLt wants them of the result's type. float32
+ * bfloat16: the float32 weights of all parts are rounded into one matrix [sum of out, in], which forward and dx read alike, with
+ * the biases side by side behind it, in bfloat16 because cuBLASLt wants them of the result's type; for all maps of a graph in a
+ * few launches before its forward pass, 64 weights and biases each. float32
  * multiplies the weights where they are, in as few products as they lie in stretches of memory (one where they are rows of
  * one parameter).
  *
@@ -10,8 +11,9 @@
  * documented: what is recomputed from h by our kernel (lam_graph_set_recompute, NORM_GELU) is the neighbouring bfloat16 in
  * some places. It is read for the gradient of the weights behind it, and nowhere else. On an H200 (CUDA 13.0) so few
  * differed that h must have been rounded first, and the elementary function another; the emulator rounds h afterwards, and a
- * quarter differs. Bits of whole blocks are the same: they run the same products again. So are those of float32. Where a linear map alone takes y, dy is multiplied by gelu'(h) in the epilogue of that map's dx, and
- * linear_gelu's backward rule begins with dh.
+ * quarter differs. Bits of whole blocks are the same: they run the same products again. So are those of float32. Where a
+ * linear map alone takes y, dy is multiplied by gelu'(h) behind that map's dx, with the sums that are the gradient of the
+ * bias, and linear_gelu's backward rule begins with dh.
  *
  * Of the kernels here, `prepare` is bound by bytes (4 read, 2 written an element; 40 registers, no shared memory), with
  * random rounding by the Philox rounds (about 100 integer operations for 8 elements); scale_rows_backward by bytes (16 an
@@ -28,24 +30,23 @@ constexpr int threads = 256, most_parts = 3;
 
 /* ---- weights and biases as products want them ---- */
 
-/* Rows of `width` weights, times scale[row] (NULL: as they are); the first is number `first` of the arena. */
-struct weights_part {
-    const float *from, *scale;
-    int64_t count, width, first, to;
-};
-/* scale (from + also); scale, also NULL: 1 and 0. */
-struct bias_part {
+/* scale (from + also) for each of `width` elements; also, scale NULL: 0 and 1. The first is number `first` of the arena; -1: not
+ * rounded at random. */
+struct piece {
     const float *from, *also, *scale;
-    int64_t count, to;
+    void *to;
+    int64_t count, first;
+    int32_t width;
+    uint32_t end; /* blocks of this one and those before */
 };
-struct preparation {
-    weights_part weights[most_parts];
-    bias_part biases[most_parts];
-    int parts, bias_parts;
-    void *weights_to, *bias_to;
+enum { PIECES = 64 };
+struct preparation { /* of one launch */
+    piece pieces[PIECES];
     lam_rng_key_t key;
     const int64_t *step;
+    int32_t count;
 };
+static_assert(sizeof(preparation) <= 4096, "what a kernel takes as its arguments");
 
 enum { DRAWS = 8 }; /* of 16 bits, in one block of Philox (model/rounding.c) */
 
@@ -54,32 +55,22 @@ __device__ __forceinline__ float round_by(float value, uint32_t random) {
     return (bits & 0x7f800000u) == 0x7f800000u ? value : __uint_as_float((bits + random) & 0xffff0000u);
 }
 
-template <typename T> __device__ __forceinline__ void prepare_biases(const preparation &p) {
-    for (int k = 0; k < p.bias_parts; k++) {
-        const bias_part &b = p.biases[k];
-        for (int64_t i = (int64_t)blockIdx.x * threads + threadIdx.x; i < b.count;
-             i += (int64_t)gridDim.x * threads) {
-            float value = b.from[i] + (b.also ? b.also[i] : 0.0f);
-            lam_store((T *)p.bias_to + b.to + i, b.scale ? b.scale[i] * value : value);
-        }
-    }
-}
-
-/* A thread has the eight weights of one draw; blockIdx.y is the part, the last one the biases. */
-template <typename T, bool at_random> __global__ void __launch_bounds__(threads) prepare(preparation p) {
-    if ((int)blockIdx.y == p.parts) {
-        prepare_biases<T>(p);
-        return;
-    }
-    const weights_part &w = p.weights[blockIdx.y];
-    int64_t group = w.first / DRAWS + (int64_t)blockIdx.x * threads + threadIdx.x,
-            first = group * DRAWS - w.first;
+/* A thread has the eight elements of one draw. */
+template <typename T, bool at_random> __global__ void __launch_bounds__(threads) prepare(const preparation p) {
+    int32_t at = 0;
+    for (int32_t step = PIECES / 2; step > 0; step /= 2)
+        if (at + step < p.count && p.pieces[at + step - 1].end <= blockIdx.x) at += step;
+    const piece &w = p.pieces[at];
+    int64_t before = w.first < 0 ? 0 : w.first,
+            group = before / DRAWS + (int64_t)(blockIdx.x - (at ? p.pieces[at - 1].end : 0)) * threads + threadIdx.x,
+            first = group * DRAWS - before;
     if (first >= w.count) return;
     uint32_t words[4] = {0, 0, 0, 0};
-    if (at_random) lam_rng_words4(p.key, (uint32_t)*p.step, (uint64_t)group, 0, words);
+    bool random = at_random && w.first >= 0;
+    if (random) lam_rng_words4(p.key, (uint32_t)*p.step, (uint64_t)group, 0, words);
     float values[DRAWS];
     const float *from = w.from + first;
-    T *to = (T *)p.weights_to + w.to + first;
+    T *to = (T *)w.to + first;
     bool whole = first >= 0 && first + DRAWS <= w.count;
     if (whole && (uintptr_t)from % 16 == 0) {
         *(float4 *)values = *(const float4 *)from;
@@ -91,8 +82,10 @@ template <typename T, bool at_random> __global__ void __launch_bounds__(threads)
 #pragma unroll
     for (int k = 0; k < DRAWS; k++) {
         float value = values[k];
-        if (w.scale && first + k >= 0 && first + k < w.count) value *= w.scale[(first + k) / w.width];
-        if (at_random) value = round_by(value, words[k / 2] >> (k % 2 * 16) & 0xffffu);
+        bool inside = first + k >= 0 && first + k < w.count;
+        if (w.also && inside) value += w.also[first + k];
+        if (w.scale && inside) value *= w.scale[(uint32_t)(first + k) / (uint32_t)w.width];
+        if (random) value = round_by(value, words[k / 2] >> (k % 2 * 16) & 0xffffu);
         lam_store(&rounded[k], value);
     }
     if (whole && (uintptr_t)to % 16 == 0) {
@@ -104,23 +97,50 @@ template <typename T, bool at_random> __global__ void __launch_bounds__(threads)
     }
 }
 
-void launch_prepare(const lam_node *node, preparation &p) {
-    int64_t most = 1;
-    for (int k = 0; k < p.parts; k++) {
-        weights_part &w = p.weights[k];
-        w.first = node->rounding->on ? w.from - node->rounding->weights : 0;
-        int64_t groups = (w.first + w.count - 1) / DRAWS - w.first / DRAWS + 1;
-        most = groups > most ? groups : most;
-    }
-    p.key = lam_rng_key(node->rounding->seed, LAM_RNG_ROUNDING);
+/* What is still to be launched, of graphs of one type and rounding. */
+struct {
+    preparation next;
+    const lam_rounding *rounding;
+    lam_dtype type;
+} pending;
+
+void launch_pending(void) {
+    preparation &p = pending.next;
+    if (!p.count) return;
+    p.key = lam_rng_key(pending.rounding->seed, LAM_RNG_ROUNDING);
     p.step = lam_cuda_step();
-    dim3 grid((unsigned)lam_blocks(most, threads), (unsigned)(p.parts + (p.bias_parts > 0)));
-    if (node->inputs[0]->dtype != LAM_BF16)
-        LAM_LAUNCH((prepare<float, false>), grid, threads, 0, lam_cuda_stream(), p);
-    else if (node->rounding->on)
-        LAM_LAUNCH((prepare<__nv_bfloat16, true>), grid, threads, 0, lam_cuda_stream(), p);
+    unsigned blocks = p.pieces[p.count - 1].end;
+    if (pending.type != LAM_BF16)
+        LAM_LAUNCH((prepare<float, false>), blocks, threads, 0, lam_cuda_stream(), p);
+    else if (pending.rounding->on)
+        LAM_LAUNCH((prepare<__nv_bfloat16, true>), blocks, threads, 0, lam_cuda_stream(), p);
     else
-        LAM_LAUNCH((prepare<__nv_bfloat16, false>), grid, threads, 0, lam_cuda_stream(), p);
+        LAM_LAUNCH((prepare<__nv_bfloat16, false>), blocks, threads, 0, lam_cuda_stream(), p);
+    p.count = 0;
+}
+
+void add_piece(const lam_node *node, piece w) {
+    preparation &p = pending.next;
+    lam_dtype type = node->inputs[0]->dtype;
+    if (p.count == PIECES || pending.rounding != node->rounding || pending.type != type) launch_pending();
+    pending.rounding = node->rounding;
+    pending.type = type;
+    int64_t before = w.first < 0 ? 0 : w.first,
+            groups = lam_blocks(before + w.count, DRAWS) - before / DRAWS;
+    w.end = (p.count ? p.pieces[p.count - 1].end : 0) + (unsigned)lam_blocks(groups, threads);
+    p.pieces[p.count++] = w;
+}
+
+/* Times scale[row]; NULL: as they are. */
+void add_weights(const lam_node *node, const lam_tensor *w, const float *scale, void *to) {
+    const float *from = (const float *)w->data;
+    int64_t first = node->rounding->on ? from - node->rounding->weights : -1;
+    add_piece(node, {from, NULL, scale, to, w->count, first, (int32_t)lam_tensor_width(w), 0});
+}
+
+/* scale (from + also) */
+void add_biases(const lam_node *node, const lam_tensor *b, const float *also, const float *scale, void *to) {
+    add_piece(node, {(const float *)b->data, also, scale, to, b->count, -1, 1, 0});
 }
 
 size_t padded(size_t bytes) { return (bytes + 255) & ~(size_t)255; }
@@ -167,6 +187,16 @@ void decide_slope(lam_node *node, int k) {
     }
 }
 
+/* Of linear, linear_qkv, linear_kv, linear_gelu: sums of the columns of dy, dh. */
+lam_cuda_sums bias_gradients(lam_node *node) {
+    lam_cuda_sums sums = {};
+    for (int k = 1, i = 0; has_bias(node) && k < node->input_count; k += 2, i++) {
+        sums.to[i] = lam_weight_gradient_target(node->inputs[k + 1], &sums.add[i]);
+        sums.columns[i] = node->inputs[k]->shape[0];
+    }
+    return sums;
+}
+
 /* The gradient of input k, dx = dy w, w [out, in] one matrix. */
 lam_status input_gradient(lam_node *node, int k, const void *w) {
     lam_tensor *x = node->inputs[k], *y = node->outputs[0];
@@ -180,6 +210,7 @@ lam_status input_gradient(lam_node *node, int k, const void *w) {
     if (node->integers[FUSES_SLOPE] >> k & 1) {
         p.epilogue = LAM_CUDA_GELU_SLOPE;
         p.h = x->producer->outputs[1]->data;
+        p.sums = bias_gradients(x->producer);
     }
     return lam_cuda_multiply(&p);
 }
@@ -192,8 +223,8 @@ size_t matrix_bytes(const lam_node *node) {
 
 void linear_sizes(lam_node *node) {
     node->integers[SLOPE_FUSED] = node->integers[FUSES_SLOPE] = 0;
-    node->saved_bytes = node->forward_workspace_bytes = node->packed_bytes[0] = node->packed_bytes[1] = 0;
-    node->backward_workspace_bytes = has_bias(node) ? (size_t)width_of(node) * sizeof(float) : 0;
+    node->saved_bytes = node->forward_workspace_bytes = node->backward_workspace_bytes = 0;
+    node->packed_bytes[0] = node->packed_bytes[1] = 0;
     if (!is_bf16(node)) return;
     decide_slope(node, 0);
     node->packed_bytes[0] =
@@ -202,19 +233,14 @@ void linear_sizes(lam_node *node) {
 
 lam_status linear_prepare(lam_node *node) {
     if (!node->packed[0]) return LAM_OK;
-    preparation p = {};
     int64_t in = lam_tensor_width(node->inputs[0]), at = 0;
+    void *biases = (char *)node->packed[0] + matrix_bytes(node);
     for (int k = 1; k < node->input_count; k += 2) {
         const lam_tensor *w = node->inputs[k];
-        p.weights[p.parts++] = {(const float *)w->data, NULL, w->count, in, 0, at * in};
-        if (has_bias(node))
-            p.biases[p.bias_parts++] = {(const float *)node->inputs[k + 1]->data, NULL, NULL, w->shape[0],
-                                        at};
+        add_weights(node, w, NULL, elements(node->packed[0], at * in, LAM_BF16));
+        if (has_bias(node)) add_biases(node, node->inputs[k + 1], NULL, NULL, elements(biases, at, LAM_BF16));
         at += w->shape[0];
     }
-    p.weights_to = node->packed[0];
-    p.bias_to = (char *)node->packed[0] + matrix_bytes(node);
-    launch_prepare(node, p);
     return LAM_OK;
 }
 
@@ -222,30 +248,27 @@ lam_status linear_prepare(lam_node *node) {
 struct stretch {
     int64_t at, out;
     const float *w, *b;
-    float *dw, *db;
-    bool add_w, add_b;
+    float *dw;
+    bool add_w;
 };
 
 bool continues(const stretch &before, const stretch &next, int64_t in) {
     return next.w == before.w + before.out * in && (!next.b || next.b == before.b + before.out) &&
            !next.dw == !before.dw && (!next.dw || next.dw == before.dw + before.out * in) &&
-           !next.db == !before.db && (!next.db || next.db == before.db + before.out) &&
-           next.add_w == before.add_w && next.add_b == before.add_b;
+           next.add_w == before.add_w;
 }
 
-/* With gradients: theirs, where they are wanted. */
+/* For the gradients of the weights, else for y. */
 int stretches_of(lam_node *node, bool gradients, stretch *stretches) {
     int64_t in = lam_tensor_width(node->inputs[0]), at = 0;
     int count = 0;
     for (int k = 1; k < node->input_count; k += 2) {
-        lam_tensor *w = node->inputs[k], *b = has_bias(node) ? node->inputs[k + 1] : NULL;
-        stretch s = {
-            at,    w->shape[0], (const float *)w->data, b ? (const float *)b->data : NULL, NULL, NULL,
-            false, false};
-        if (gradients) {
+        lam_tensor *w = node->inputs[k];
+        stretch s = {at, w->shape[0], (const float *)w->data, NULL, NULL, false};
+        if (gradients)
             s.dw = lam_weight_gradient_target(w, &s.add_w);
-            if (b) s.db = lam_weight_gradient_target(b, &s.add_b);
-        }
+        else if (has_bias(node))
+            s.b = (const float *)node->inputs[k + 1]->data;
         if (count > 0 && continues(stretches[count - 1], s, in))
             stretches[count - 1].out += s.out;
         else
@@ -282,22 +305,15 @@ lam_status stretch_gradients(lam_node *node, const stretch &s) {
     const lam_tensor *x = node->inputs[0], *y = node->outputs[0];
     int64_t rows = lam_tensor_rows(x), in = lam_tensor_width(x), width = width_of(node);
     const void *dy = elements((const void *)y->gradient, s.at, x->dtype);
-    if (!s.dw) {
-        if (s.db) lam_cuda_column_sums(dy, rows, s.out, width, s.db, s.add_b, x->dtype);
-        return LAM_OK;
-    }
+    if (!s.dw) return LAM_OK;
     lam_cuda_product p = lam_cuda_product_of(x->dtype, LAM_F32, s.out, in, rows);
     p.turn_a = true, p.a = dy, p.lda = width, p.b = x->data, p.ldb = in, p.c = s.dw, p.ldc = in;
     p.accumulate = s.add_w;
-    p.epilogue = s.db ? LAM_CUDA_SUMS : LAM_CUDA_PLAIN;
-    p.sums = s.db;
-    p.add_sums = s.add_b;
-    p.scratch = (float *)node->backward_workspace;
     return lam_cuda_multiply(&p);
 }
 
-/* dx may lie over x: it comes last. */
-lam_status linear_backward(lam_node *node) {
+/* All but those of the biases. dx may lie over x: it comes last. */
+lam_status product_gradients(lam_node *node) {
     stretch stretches[most_parts];
     lam_tensor *x = node->inputs[0], *y = node->outputs[0];
     int count = stretches_of(node, true, stretches);
@@ -318,6 +334,14 @@ lam_status linear_backward(lam_node *node) {
     return LAM_OK;
 }
 
+lam_status linear_backward(lam_node *node) {
+    const lam_tensor *y = node->outputs[0];
+    int64_t width = lam_tensor_width(y);
+    lam_cuda_sums sums = bias_gradients(node);
+    lam_cuda_column_sums(y->gradient, lam_tensor_rows(y), width, width, &sums, y->dtype);
+    return product_gradients(node);
+}
+
 int64_t elements_of(const lam_tensor *y) { return lam_tensor_rows(y) * lam_tensor_width(y); }
 
 lam_status gelu_forward(lam_node *node) {
@@ -326,9 +350,12 @@ lam_status gelu_forward(lam_node *node) {
 
 lam_status gelu_backward(lam_node *node) {
     const lam_tensor *y = node->outputs[0];
-    if (!node->integers[SLOPE_FUSED])
-        lam_cuda_gelu_slope(node->outputs[1]->data, y->gradient, elements_of(y), y->dtype);
-    return linear_backward(node);
+    if (!node->integers[SLOPE_FUSED]) {
+        lam_cuda_sums sums = bias_gradients(node);
+        lam_cuda_gelu_slope(node->outputs[1]->data, y->gradient, lam_tensor_rows(y), lam_tensor_width(y), &sums,
+                            y->dtype);
+    }
+    return product_gradients(node);
 }
 
 void gelu_again(lam_node *node) {
@@ -404,17 +431,9 @@ void projection_sizes(lam_node *node) {
 lam_status projection_prepare(lam_node *node) {
     lam_tensor **in = node->inputs;
     const float *gamma = (const float *)in[GAMMA]->data;
-    preparation p = {};
-    p.weights_to = node->packed[0];
-    p.bias_to = projection_bias(node);
-    p.parts = 2;
-    p.weights[0] = {(const float *)in[WA]->data, gamma, in[WA]->count, lam_tensor_width(in[A]), 0, 0};
-    p.weights[1] = {
-        (const float *)in[WM]->data, gamma, in[WM]->count,
-        lam_tensor_width(in[M]),     0,     (int64_t)(branch_bytes(node, A) / lam_dtype_bytes(in[A]->dtype))};
-    p.bias_parts = 1;
-    p.biases[0] = {(const float *)in[BA]->data, (const float *)in[BM]->data, gamma, in[GAMMA]->count, 0};
-    launch_prepare(node, p);
+    add_weights(node, in[WA], gamma, branch_weights(node, A));
+    add_weights(node, in[WM], gamma, branch_weights(node, M));
+    add_biases(node, in[BA], (const float *)in[BM]->data, gamma, projection_bias(node));
     return LAM_OK;
 }
 
@@ -450,8 +469,8 @@ lam_status projection_backward(lam_node *node) {
         p.ldc = width;
         projection_biases biases = {};
         if (k == A) {
-            p.epilogue = LAM_CUDA_SUMS;
-            p.sums = sums;
+            lam_cuda_sums all = {{sums}, {out}, {false}};
+            lam_cuda_column_sums(y->gradient, rows, out, out, &all, y->dtype);
             biases.sums = sums;
             for (int i = 0; i < 2; i++) {
                 biases.b[i] = (const float *)in[i ? BM : BA]->data;
@@ -470,6 +489,13 @@ lam_status projection_backward(lam_node *node) {
 }
 
 } // namespace
+
+lam_status lam_cuda_prepare(lam_node *const *nodes, int64_t count) {
+    for (int64_t i = 0; i < count; i++)
+        if (nodes[i]->run.prepare && !nodes[i]->packed_before) LAM_TRY(nodes[i]->run.prepare(nodes[i]));
+    launch_pending();
+    return LAM_OK;
+}
 
 const lam_op_functions lam_cuda_linear_ops[] = {
     {"linear", linear_sizes, linear_forward, linear_backward, NULL, linear_prepare},

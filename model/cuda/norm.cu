@@ -6,15 +6,17 @@
  * Forward: a warp a row, 4 rows a block, the row in registers: up to 64 floats a lane, so widths to 2,048, odd ones to 512; 128
  * registers, for float32 rows over 1,024 at most 168 registers. Mean first, then squares about it: no cancellation (Chan, Golub & LeVeque
  * 1983). Wider rows: a block of 256 threads a row, which is read again from the caches; at most 128 registers.
- * Backward: a block has all columns of 8 rows and more, a thread 16 bytes of each row and the sums of its columns in registers;
- * ROWS rows at once pay one barrier and keep enough loads under way. Up to 256 threads and 128 registers, or 1,024 and 64; 2
- * KiB of shared memory. Beyond the columns of 1,024 threads a loop, with the column sums in memory. */
+ * Backward: a block takes rounds of rows, ROWS for each group of threads that has all columns of a row, 16 bytes a thread, and
+ * the sums of its columns in registers; ROWS rows at once pay one barrier. As many groups as 256 threads make, two blocks a
+ * multiprocessor: 72 KiB of loads under way, of which half would do. The grid is one such wave, and the rounds are dealt out in
+ * turn, so that all end together. Up to 256 threads and 128 registers, or 1,024 and 64; 18 KiB of shared memory. Beyond the
+ * columns of 1,024 threads a loop, with the column sums in memory. */
 #include "model/cuda/placed.cuh"
 #include "model/cuda/vector.cuh"
 
 namespace {
 
-enum { FORWARD_WARPS = 4, WIDE_THREADS = 256 };
+enum { FORWARD_WARPS = 4, WIDE_THREADS = 256, BACKWARD_ROWS = 3 };
 
 template <typename T> struct forward_pass {
     const T *x, *r;
@@ -179,7 +181,9 @@ template <typename T> struct backward_pass {
     T *dx, *dr;
     bool add_x, add_r;
     float *partial_w, *partial_b; /* [blocks, width] */
-    int64_t rows, width, each;    /* rows a block */
+    int64_t rows, width, each;    /* rows a block, where it takes all of its columns in turn */
+    int64_t blocks;
+    int32_t group; /* threads that have a row, else */
     lam_sample_places places;
     lam_zero_tail tail; /* of dr */
 };
@@ -203,17 +207,20 @@ __device__ __forceinline__ void pass_on(const backward_pass<T> &n, int64_t row, 
 template <typename T, int V, int ROWS, int THREADS, int BLOCKS>
 __global__ void __launch_bounds__(THREADS, BLOCKS) layernorm_backward_rows(const backward_pass<T> n) {
     LAM_SHARED(float2, sums, [2][32][ROWS]);
+    LAM_SHARED(float4, fold4, [THREADS <= 256 ? 2 * THREADS * V / 4 : 1]);
     LAM_SHARED(int, counts, [32]);
     if (blockIdx.x < n.tail.blocks) return lam_write_zeros<T, V>(n.tail, n.dr, counts);
-    int64_t block = blockIdx.x - n.tail.blocks, width = n.width, column = (int64_t)threadIdx.x * V,
-            first = block * n.each, end = first + n.each < n.rows ? first + n.each : n.rows;
+    int group = (int)threadIdx.x / n.group, groups = (int)blockDim.x / n.group;
+    int64_t block = blockIdx.x - n.tail.blocks, width = n.width,
+            column = (int64_t)((int)threadIdx.x - group * n.group) * V, end = n.rows;
     bool inside = column < width;
-    int warp = (int)threadIdx.x / 32, warps = (int)blockDim.x / 32;
+    int warp = (int)threadIdx.x / 32, warps = n.group / 32, first_warp = group * warps;
     float w[V] = {0}, sum_w[V] = {0}, sum_b[V] = {0}, r_scale = lam_scale_of(n.places),
           share = 1.0f / (float)width;
     if (inside) lam_read_floats<V>(n.w + column, w);
     int buffer = 0;
-    for (int64_t row = first; row < end; row += ROWS, buffer ^= 1) {
+    for (int64_t begin = block * groups * ROWS; begin < end; begin += n.blocks * groups * ROWS, buffer ^= 1) {
+        int64_t row = begin + group * ROWS;
         lam_raw<T, V> x[ROWS] = {}, d[ROWS] = {}, extra[ROWS] = {};
         float mean[ROWS] = {0}, rstd[ROWS] = {0}; /* rstd 0: not normalised */
 #pragma unroll
@@ -255,8 +262,8 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) layernorm_backward_rows(const
                 for (int k = 0; k < ROWS; k++) sums[buffer][warp][k] = total[k];
             __syncthreads();
 #pragma unroll
-            for (int k = 0; k < ROWS; k++) total[k] = sums[buffer][0][k];
-            for (int other = 1; other < warps; other++)
+            for (int k = 0; k < ROWS; k++) total[k] = sums[buffer][first_warp][k];
+            for (int other = first_warp + 1; other < first_warp + warps; other++)
 #pragma unroll
                 for (int k = 0; k < ROWS; k++) {
                     total[k].x += sums[buffer][other][k].x;
@@ -276,9 +283,25 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) layernorm_backward_rows(const
             pass_on<T, V>(n, row + k, width, column, r_scale, value);
         }
     }
-    if (!inside) return;
-    lam_write_floats<V>(n.partial_w + block * width + column, sum_w);
-    lam_write_floats<V>(n.partial_b + block * width + column, sum_b);
+    if (THREADS > 256 || groups == 1) {
+        if (!inside) return;
+        lam_write_floats<V>(n.partial_w + block * width + column, sum_w);
+        lam_write_floats<V>(n.partial_b + block * width + column, sum_b);
+        return;
+    }
+    float *fold_w = reinterpret_cast<float *>(fold4), *fold_b = fold_w + THREADS * V;
+    lam_write_floats<V>(fold_w + threadIdx.x * V, sum_w);
+    lam_write_floats<V>(fold_b + threadIdx.x * V, sum_b);
+    __syncthreads();
+    for (int i = (int)threadIdx.x; i < width; i += (int)blockDim.x) {
+        float all_w = fold_w[i], all_b = fold_b[i];
+        for (int other = 1; other < groups; other++) {
+            all_w += fold_w[other * n.group * V + i];
+            all_b += fold_b[other * n.group * V + i];
+        }
+        n.partial_w[block * width + i] = all_w;
+        n.partial_b[block * width + i] = all_b;
+    }
 }
 
 /* A thread has the same columns of every row, and their sums in memory. */
@@ -421,17 +444,31 @@ void layernorm_again(const void *s, const float *w, const float *b, void *y, con
         LAM_LAUNCH((layernorm_again_kernel<T, 1>), blocks, LAM_ROW_THREADS, 0, lam_cuda_stream(), n);
 }
 
-template <typename T, int V> void launch_backward(const backward_pass<T> &n) {
-    unsigned blocks = n.tail.blocks + (unsigned)lam_blocks(n.rows, n.each);
-    int64_t threads = lam_blocks(lam_blocks(n.width, V), 32) * 32;
+/* Into rows of partial sums, of w, then of b; how many of each. */
+template <typename T, int V> int64_t launch_backward(backward_pass<T> n, float *partial) {
+    const int64_t processors = lam_cuda_properties()->multiProcessorCount,
+                  threads = lam_blocks(lam_blocks(n.width, V), 32) * 32, groups = threads <= 256 ? 256 / threads : 1;
+    n.each = lam_rows_a_block(n.rows);
+    n.blocks = lam_blocks(n.rows, n.each);
+    if (threads <= 1024) {
+        int64_t rounds = lam_blocks(n.rows, threads <= 256 ? BACKWARD_ROWS * groups : 1),
+                wave = threads <= 256 ? 2 * processors : processors;
+        n.blocks = n.blocks < rounds ? n.blocks : rounds;
+        n.blocks = n.blocks < wave ? n.blocks : wave;
+    }
+    n.group = (int32_t)threads;
+    n.partial_w = partial;
+    n.partial_b = partial + n.blocks * n.width;
+    unsigned blocks = n.tail.blocks + (unsigned)n.blocks;
     if (threads <= 256)
-        LAM_LAUNCH((layernorm_backward_rows<T, V, 4, 256, 2>), blocks, (unsigned)threads, 0,
+        LAM_LAUNCH((layernorm_backward_rows<T, V, BACKWARD_ROWS, 256, 2>), blocks, (unsigned)(threads * groups), 0,
                    lam_cuda_stream(), n);
     else if (threads <= 1024)
         LAM_LAUNCH((layernorm_backward_rows<T, V, 1, 1024, 1>), blocks, (unsigned)threads, 0,
                    lam_cuda_stream(), n);
     else
         LAM_LAUNCH((layernorm_backward_wide<T, V>), blocks, WIDE_THREADS, 0, lam_cuda_stream(), n);
+    return n.blocks;
 }
 
 template <typename T>
@@ -439,17 +476,25 @@ void layernorm_backward(const void *s, const float *w, const float *mean, const 
                         const void *ds, void *dx, bool add_x, void *dr, bool add_r, float *dw, float *db,
                         float *partial, int64_t rows, int64_t width, const lam_sample_places *places) {
     lam_sample_places kept = or_all(places);
-    int64_t each = lam_rows_a_block(rows), blocks = lam_blocks(rows, each);
-    backward_pass<T> n = {
-        (const T *)s, (const T *)dy, (const T *)ds, w,     mean,    rstd,
-        (T *)dx,      (T *)dr,       add_x,         add_r, partial, partial + blocks * width,
-        rows,         width,         each,          kept,  {}};
+    backward_pass<T> n = {};
+    n.s = (const T *)s;
+    n.dy = (const T *)dy;
+    n.ds = (const T *)ds;
+    n.w = w;
+    n.mean = mean;
+    n.rstd = rstd;
+    n.dx = (T *)dx;
+    n.dr = (T *)dr;
+    n.add_x = add_x;
+    n.add_r = add_r;
+    n.rows = rows;
+    n.width = width;
+    n.places = kept;
     if (dr && !add_r) n.tail = lam_zeros_behind(kept.r, kept.r_rows, rows / kept.tokens, kept.tokens, width);
     if (rows < 1) return;
-    if (lam_fits<T>(width, s, dy, ds, dx, dr, w, n.partial_w, n.partial_b))
-        launch_backward<T, lam_vector<T>>(n);
-    else
-        launch_backward<T, 1>(n);
+    int64_t blocks = lam_fits<T>(width, s, dy, ds, dx, dr, w, partial)
+                         ? launch_backward<T, lam_vector<T>>(n, partial)
+                         : launch_backward<T, 1>(n, partial);
     if (dw || db) lam_sum_partials(partial, 2, blocks, width, {{dw, db}});
 }
 

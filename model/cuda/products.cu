@@ -1,12 +1,12 @@
 /* Plans of products and what runs them.
  *
  * Row-major C[m, n] = op(A) op(B) is column-major C^T[n, m] = op(B)^T op(A)^T: cuBLASLt's first operand is B, its second A,
- * and its bias, one value for each row of C^T, one for each column of C. Sums over the second operand (BGRADB) are those over
- * A.
+ * and its bias, one value for each row of C^T, one for each column of C.
  *
- * The epilogues with GELU are used from compute capability 9.0 on: before, the fused kernels are slower than a kernel of our
- * own behind the product (karpathy/llm.c pull request 338); --autotune measures it. float32 is the reference type: never
- * TF32, and GELU never fused, because cuBLASLt's is the tanh form. */
+ * GELU is fused from compute capability 9.0 on: before, the fused kernels are slower than a kernel of our own behind the
+ * product (karpathy/llm.c pull request 338). Its slope is not: on an H200 cuBLASLt takes 0.36 ms with it where the product takes
+ * 0.15 ms, and the sums of columns are not fused on Hopper at all. --autotune measures either. float32 is the reference type:
+ * never TF32, and GELU never fused, because cuBLASLt's is the tanh form. */
 #include "model/cuda/products.h"
 
 #include <cublasLt.h>
@@ -16,13 +16,14 @@
 #include <map>
 #include <string>
 
+#include "base/log.h"
 #include "base/memory.h"
 #include "model/cuda/backend.cuh"
 
 /* epilogues.cu */
 void lam_cuda_fill_rows(const void *bias, void *c, int64_t rows, int64_t columns, int64_t ldc,
                         lam_dtype type);
-void lam_cuda_fold_sums(const float *partial, int64_t parts, int64_t columns, float *sums, bool add);
+void lam_cuda_fold_sums(const float *partial, int64_t parts, int64_t columns, const lam_cuda_sums *sums);
 
 namespace {
 
@@ -56,7 +57,7 @@ bool autotune, never_fuse;
 const char *type_name(lam_dtype type) { return type == LAM_BF16 ? "bfloat16" : "float32"; }
 
 const char *epilogue_name(int epilogue) {
-    static const char *const names[] = {"plain", "bias", "gelu", "gelu slope", "sums"};
+    static const char *const names[] = {"plain", "bias", "gelu", "gelu slope"};
     return names[epilogue];
 }
 
@@ -83,12 +84,7 @@ int32_t alignment_of(const void *p) {
 bool reads_bias(lam_cuda_epilogue e) { return e == LAM_CUDA_BIAS || e == LAM_CUDA_GELU; }
 bool has_h(lam_cuda_epilogue e) { return e == LAM_CUDA_GELU || e == LAM_CUDA_GELU_SLOPE; }
 
-/* What cuBLASLt writes the sums to. */
-float *sums_target(const lam_cuda_product *p) { return p->add_sums ? p->scratch : p->sums; }
-
-static const void *bias_pointer(const lam_cuda_product *p) {
-    return p->epilogue == LAM_CUDA_SUMS ? sums_target(p) : reads_bias(p->epilogue) ? p->bias : NULL;
-}
+const void *bias_pointer(const lam_cuda_product *p) { return reads_bias(p->epilogue) ? p->bias : NULL; }
 
 key key_of(const lam_cuda_product *p) {
     key k;
@@ -109,7 +105,6 @@ cublasLtEpilogue_t fused(lam_cuda_epilogue epilogue) {
     case LAM_CUDA_BIAS: return CUBLASLT_EPILOGUE_BIAS;
     case LAM_CUDA_GELU: return CUBLASLT_EPILOGUE_GELU_AUX_BIAS;
     case LAM_CUDA_GELU_SLOPE: return CUBLASLT_EPILOGUE_DGELU;
-    case LAM_CUDA_SUMS: return CUBLASLT_EPILOGUE_BGRADB;
     default: return CUBLASLT_EPILOGUE_DEFAULT;
     }
 }
@@ -159,13 +154,18 @@ cublasStatus_t run(plan *plan, const cublasLtMatmulAlgo_t *algorithm, const lam_
 
 /* ---- the choice of algorithms ---- */
 
+/* There is such a thing, if cuBLASLt has it. */
 bool may_fuse(const lam_cuda_product *p) {
-    if (p->epilogue == LAM_CUDA_PLAIN) return true;
-    if (never_fuse) return false;
-    return !has_h(p->epilogue) || (p->result == LAM_BF16 && (lam_cuda_properties()->major >= 9 || autotune));
+    return p->epilogue == LAM_CUDA_PLAIN || (!never_fuse && (!has_h(p->epilogue) || p->result == LAM_BF16));
 }
 
-enum { CANDIDATES = 16 };
+/* What is done without having measured it. */
+bool is_better_fused(const lam_cuda_product *p) {
+    return p->epilogue == LAM_CUDA_GELU ? lam_cuda_properties()->major >= 9
+                                        : p->epilogue != LAM_CUDA_GELU_SLOPE;
+}
+
+enum { CANDIDATES = 32 };
 
 template <typename T>
 cublasStatus_t prefer(cublasLtMatmulPreferenceOpaque_t *preference,
@@ -222,7 +222,7 @@ bool open_trial(trial *t, const lam_cuda_product *p) {
         capture != cudaStreamCaptureStatusNone)
         return false;
     size_t matrix = padded((size_t)(p->m * p->ldc) * (p->result == LAM_BF16 ? 2 : 4)),
-           sums = padded((size_t)p->m * 4), bytes = 2 * matrix + 2 * sums;
+           bytes = 2 * matrix + (size_t)p->n * sizeof(float);
     *t = {*p, NULL, NULL, NULL};
     if (cudaMalloc(&t->memory, bytes) != cudaSuccess) {
         (void)cudaGetLastError();
@@ -234,8 +234,7 @@ bool open_trial(trial *t, const lam_cuda_product *p) {
     char *at = (char *)t->memory;
     t->p.c = at;
     if (p->epilogue == LAM_CUDA_GELU) t->p.h = at + matrix;
-    t->p.sums = (float *)(at + 2 * matrix);
-    t->p.scratch = (float *)(at + 2 * matrix + sums);
+    t->p.sums = {{(float *)(at + 2 * matrix)}, {p->n}, {false}};
     return true;
 }
 
@@ -246,15 +245,23 @@ void close_trial(trial *t) {
     cudaFree(t->memory);
 }
 
-/* Milliseconds of four runs, the least of three; the first of all is not counted. Negative: it fails. algorithm NULL:
+lam_status execute(plan *plan, const cublasLtMatmulAlgo_t *algorithm, const lam_cuda_product *p) {
+    TRY_LT(p, "the product", run(plan, algorithm, p));
+    if (p->epilogue == LAM_CUDA_GELU_SLOPE)
+        lam_cuda_column_sums(p->c, p->m, p->n, p->ldc, &p->sums, p->result);
+    return LAM_OK;
+}
+
+enum { RUNS = 4 };
+
+/* Milliseconds of that many runs, the least of three; the first of all is not counted. Negative: it fails. algorithm NULL:
  * unfused. */
 float time_of(trial *t, plan *plan, const cublasLtMatmulAlgo_t *algorithm) {
     float least = -1.0f;
     for (int round = 0; round < 4; round++) {
         cudaEventRecord(t->begin, lam_cuda_stream());
-        for (int i = 0; i < 4; i++)
-            if (algorithm ? run(plan, algorithm, &t->p) != CUBLAS_STATUS_SUCCESS : unfused(&t->p) != LAM_OK)
-                return -1.0f;
+        for (int i = 0; i < RUNS; i++)
+            if ((algorithm ? execute(plan, algorithm, &t->p) : unfused(&t->p)) != LAM_OK) return -1.0f;
         cudaEventRecord(t->end, lam_cuda_stream());
         float took = 0;
         if (cudaEventSynchronize(t->end) != cudaSuccess ||
@@ -280,6 +287,9 @@ lam_status tune(plan *plan, const lam_cuda_product *p, const cublasLtMatmulHeuri
     if (status == LAM_OK && p->epilogue != LAM_CUDA_PLAIN) {
         float apart = time_of(&t, plan, NULL);
         plan->runs = apart < 0 || (best >= 0 && best <= apart);
+        lam_log_info("product of %lld x %lld x %lld with %s: %.0f us fused, the best of %d, %.0f us apart",
+                     (long long)p->m, (long long)p->n, (long long)p->k, epilogue_name(p->epilogue),
+                     (double)best * 1e3 / RUNS, count, (double)apart * 1e3 / RUNS);
     }
     close_trial(&t);
     return status;
@@ -299,6 +309,7 @@ lam_status choose(plan *plan, const key &k, const lam_cuda_product *p) {
         plan->algorithm = before->second.algorithm;
         return LAM_OK;
     }
+    if (!autotune && !is_better_fused(p)) return LAM_OK;
     cublasStatus_t status = ask(plan, k, results, &count);
     if (p->epilogue == LAM_CUDA_PLAIN) {
         TRY_LT(p, "no algorithm", status);
@@ -326,13 +337,6 @@ lam_status find(plan **out, const lam_cuda_product *p) {
 
 /* ---- products ---- */
 
-lam_status execute(plan *plan, const lam_cuda_product *p) {
-    LAM_TRY(set_pointers(plan, p));
-    TRY_LT(p, "the product", run(plan, &plan->algorithm, p));
-    if (p->epilogue == LAM_CUDA_SUMS && p->add_sums) lam_cuda_fold_sums(p->scratch, 1, p->m, p->sums, true);
-    return LAM_OK;
-}
-
 lam_status unfused(const lam_cuda_product *p) {
     lam_cuda_product first = *p;
     first.epilogue = LAM_CUDA_PLAIN;
@@ -347,13 +351,9 @@ lam_status unfused(const lam_cuda_product *p) {
         LAM_TRY(lam_cuda_multiply(&first));
         lam_cuda_gelu(p->h, p->c, p->m * p->n, p->result);
         return LAM_OK;
-    case LAM_CUDA_GELU_SLOPE:
+    default: /* the slope */
         LAM_TRY(lam_cuda_multiply(&first));
-        lam_cuda_gelu_slope(p->h, p->c, p->m * p->n, p->result);
-        return LAM_OK;
-    default: /* sums */
-        LAM_TRY(lam_cuda_multiply(&first));
-        lam_cuda_column_sums(p->a, p->k, p->m, p->lda, p->sums, p->add_sums, p->type);
+        lam_cuda_gelu_slope(p->h, p->c, p->m, p->n, &p->sums, p->result);
         return LAM_OK;
     }
 }
@@ -362,21 +362,23 @@ lam_status unfused(const lam_cuda_product *p) {
 
 lam_status lam_cuda_multiply(const lam_cuda_product *p) {
     lam_cuda_epilogue e = p->epilogue;
-    LAM_REQUIRE((e == LAM_CUDA_PLAIN || e == LAM_CUDA_SUMS || !p->accumulate) &&
-                    (!has_h(e) || p->ldc == p->n) &&
-                    (e != LAM_CUDA_SUMS || (p->turn_a && p->result == LAM_F32)),
+    LAM_REQUIRE((e == LAM_CUDA_PLAIN || !p->accumulate) && (!has_h(e) || p->ldc == p->n),
                 LAM_ERROR_INTERNAL, "a product of %s cannot be so", epilogue_name(e));
+    if (p->m < 1 && e == LAM_CUDA_GELU_SLOPE)
+        lam_cuda_column_sums(p->c, p->m, p->n, p->ldc, &p->sums, p->result); /* zeros */
     if (p->m < 1 || p->n < 1) return LAM_OK;
     if (p->k < 1) { /* no rows: gradients of weights */
-        LAM_REQUIRE(p->result == LAM_F32 && p->ldc == p->n, LAM_ERROR_INTERNAL,
+        LAM_REQUIRE(e == LAM_CUDA_PLAIN && p->result == LAM_F32 && p->ldc == p->n, LAM_ERROR_INTERNAL,
                     "a sum of nothing cannot be so");
-        lam_cuda_fold_sums(NULL, 0, p->m * p->n, (float *)p->c, p->accumulate);
-        if (e == LAM_CUDA_SUMS) lam_cuda_fold_sums(NULL, 0, p->m, p->sums, p->add_sums);
+        lam_cuda_sums nothing = {{(float *)p->c}, {p->m * p->n}, {p->accumulate}};
+        lam_cuda_fold_sums(NULL, 0, p->m * p->n, &nothing);
         return LAM_OK;
     }
     plan *plan;
     LAM_TRY(find(&plan, p));
-    return plan->runs ? execute(plan, p) : unfused(p);
+    if (!plan->runs) return unfused(p);
+    LAM_TRY(set_pointers(plan, p));
+    return execute(plan, &plan->algorithm, p);
 }
 
 lam_status lam_cuda_product_f32(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k,

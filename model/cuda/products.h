@@ -8,18 +8,29 @@
  * A plan (descriptors, algorithm) is made once for each shape, type, epilogue, distance of rows and alignment and serves
  * until the process ends; the algorithm is the first of cuBLASLt's heuristics, or with lam_cuda_autotune the fastest of them.
  * Where cuBLASLt has nothing for an epilogue (rows of an odd number of elements, pointers that 16 does not divide), or is
- * known to be slower with it, the plain product is followed by kernels of epilogues.cu: callers need not know.
+ * known to be slower with it (the slope of GELU, unless lam_cuda_autotune measures otherwise), the plain product is followed by
+ * kernels of epilogues.cu: callers need not know.
  *
  * Everything is enqueued on lam_cuda_stream(), nothing is read back; LAM_ERROR_EXTERNAL where cuBLASLt fails. The first
  * product of a shape asks the heuristics, which allocates on the host only: that may happen while a graph is being captured. */
 #ifndef LAMELLA_MODEL_CUDA_PRODUCTS_H
 #define LAMELLA_MODEL_CUDA_PRODUCTS_H
 
+#include <string.h>
+
 #include "model/internal.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* Where sums of columns go: those of the first columns[0], of the next columns[1], ...; to NULL: not wanted. */
+enum { LAM_CUDA_SUMS = 3 };
+typedef struct lam_cuda_sums {
+    float *to[LAM_CUDA_SUMS];
+    int64_t columns[LAM_CUDA_SUMS];
+    bool add[LAM_CUDA_SUMS];
+} lam_cuda_sums;
 
 /* GELU is the erf form in float32. In bfloat16 it is the tanh form 0.5 h (1 + tanh(sqrt(2 / pi) (h + 0.044715 h^3))), fused
  * or not, because that is what cuBLASLt fuses (PyTorch pull request 104061 found the same): it differs from the erf form by
@@ -28,8 +39,7 @@ typedef enum lam_cuda_epilogue {
     LAM_CUDA_PLAIN,
     LAM_CUDA_BIAS,       /* c = a b + bias */
     LAM_CUDA_GELU,       /* h = a b + bias, c = gelu(h); where it is fused, of h rounded or not, by cuBLASLt */
-    LAM_CUDA_GELU_SLOPE, /* c = (a b) gelu'(h) */
-    LAM_CUDA_SUMS /* sums (+)= of a's columns as stored, over k: a is turned, c float32, as cuBLASLt's sums are then */
+    LAM_CUDA_GELU_SLOPE  /* c = (a b) gelu'(h); sums (+)= of its columns, as stored */
 } lam_cuda_epilogue;
 
 /* C[m, n] = op(A) op(B), or += where `accumulate`; op(A) is [m, k] and op(B) [k, n]; a turned operand is stored [k, m] or [n,
@@ -43,16 +53,15 @@ typedef struct lam_cuda_product {
     lam_cuda_epilogue epilogue;
     const void *bias; /* [n], of c's type */
     void *h;          /* [m, n] of c's type, ldc apart: written by GELU, read by GELU_SLOPE */
-    float *sums;      /* [m] */
-    bool add_sums;
-    float *scratch; /* [m], where add_sums: cuBLASLt overwrites */
+    lam_cuda_sums sums;
 } lam_cuda_product;
 
 static inline lam_cuda_product lam_cuda_product_of(lam_dtype type, lam_dtype result, int64_t m, int64_t n,
                                                    int64_t k) {
-    lam_cuda_product p = {
-        type, result,         0,    0,    0,    0,     0,   0, false, false, false, NULL, NULL,
-        NULL, LAM_CUDA_PLAIN, NULL, NULL, NULL, false, NULL};
+    lam_cuda_product p;
+    memset(&p, 0, sizeof p);
+    p.type = type;
+    p.result = result;
     p.m = m;
     p.n = n;
     p.k = k;
@@ -63,11 +72,12 @@ lam_status lam_cuda_multiply(const lam_cuda_product *product);
 /* Whether the epilogue of this product is fused on this device; makes the plan. */
 bool lam_cuda_is_fused(const lam_cuda_product *product);
 
-/* The parts that are not fused. y = gelu(h); d *= gelu'(h); sums (+)= of the columns of a [rows, columns], lda apart. Sums
- * run over fixed blocks of rows in a fixed order. */
+/* The parts that are not fused. y = gelu(h); d *= gelu'(h), [rows, columns], with the sums of its columns; the sums of the
+ * columns of a [rows, columns], lda apart. Sums run over blocks of rows in an order that depends on the sizes and the GPU only. */
 void lam_cuda_gelu(const void *h, void *y, int64_t count, lam_dtype type);
-void lam_cuda_gelu_slope(const void *h, void *d, int64_t count, lam_dtype type);
-void lam_cuda_column_sums(const void *a, int64_t rows, int64_t columns, int64_t lda, float *sums, bool add,
+void lam_cuda_gelu_slope(const void *h, void *d, int64_t rows, int64_t columns, const lam_cuda_sums *sums,
+                         lam_dtype type);
+void lam_cuda_column_sums(const void *a, int64_t rows, int64_t columns, int64_t lda, const lam_cuda_sums *sums,
                           lam_dtype type);
 
 /* With `on`, plans made from now on are chosen by time, among the algorithms that cuBLASLt offers and without its epilogue;

@@ -107,6 +107,13 @@ __device__ __forceinline__ float lam_exp2(float x) {
     return y;
 }
 
+/* 1 / x to a unit in the last place; what is subnormal is 0. */
+__device__ __forceinline__ float lam_reciprocal(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /* The smaller, the larger; NaN where one is NaN. */
 __device__ __forceinline__ float lam_smaller(float a, float b) {
     float y;
@@ -216,6 +223,10 @@ static inline int lam_anew(int x) { return x; }
 static inline float lam_exp2(float x) {
     float y = exp2f(x);
     return y < 1.17549435e-38f ? 0 : y;
+}
+static inline float lam_reciprocal(float x) {
+    float y = 1.0f / x;
+    return fabsf(y) < 1.17549435e-38f ? 0 : y;
 }
 static inline float lam_smaller(float a, float b) { return a != a || b != b ? NAN : a < b ? a : b; }
 static inline float lam_larger(float a, float b) { return a != a || b != b ? NAN : a > b ? a : b; }

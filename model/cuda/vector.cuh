@@ -167,7 +167,7 @@ static inline int64_t lam_rows_a_block(int64_t rows) {
 struct lam_sum_targets {
     float *out[4];
 };
-enum { LAM_SUM_WARPS = 16 };
+enum { LAM_SUM_WARPS = 16, LAM_SUM_ROWS = 16 }; /* of a block; of a warp at once */
 
 /* out[k][i] += sum over r < rows of x[k * apart + r * stride + i], i < width, k = blockIdx.y: a block sums 32 columns, its 16
  * warps rows r, r + 16, ..., and then the warps in order. */
@@ -182,9 +182,15 @@ __global__ void __launch_bounds__(32 * LAM_SUM_WARPS)
           *out = k < 2 ? (k ? targets.out[1] : targets.out[0]) : (k > 2 ? targets.out[3] : targets.out[2]);
     if (!out) return;
     x += k * apart + column;
-    if (column < width) {
-#pragma unroll 8
-        for (int64_t r = warp; r < rows; r += LAM_SUM_WARPS) sum += lam_load(x + r * stride);
+    for (int64_t first = warp; first < rows && column < width; first += LAM_SUM_WARPS * LAM_SUM_ROWS) {
+        float value[LAM_SUM_ROWS]; /* under way together: the time is that of the way */
+#pragma unroll
+        for (int k = 0; k < LAM_SUM_ROWS; k++) {
+            int64_t r = first + k * LAM_SUM_WARPS;
+            value[k] = r < rows ? lam_load(x + r * stride) : 0.0f;
+        }
+#pragma unroll
+        for (int k = 0; k < LAM_SUM_ROWS; k++) sum += value[k];
     }
     partial[warp][lane] = sum;
     __syncthreads();

@@ -16,9 +16,9 @@ static void add_block(lam_registry *r, const char *stack, int64_t layer, int64_t
     char prefix[64];
     snprintf(prefix, sizeof prefix, "%s.%lld.", stack, (long long)layer);
     lam_registry_norm(r, prefix, "layernorm_before", width);
-    lam_registry_linear(r, prefix, "attention.attention.query", width, width);
-    lam_registry_linear(r, prefix, "attention.attention.key", width, width);
-    lam_registry_linear(r, prefix, "attention.attention.value", width, width);
+    static const char *const qkv_names[] = {"attention.attention.query", "attention.attention.key",
+                                            "attention.attention.value"};
+    lam_registry_qkv(r, prefix, qkv_names, width);
     lam_registry_linear(r, prefix, "attention.output.dense", width, width);
     lam_registry_norm(r, prefix, "layernorm_after", width);
     lam_registry_linear(r, prefix, "intermediate.dense", mlp, width);

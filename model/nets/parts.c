@@ -42,6 +42,18 @@ void lam_registry_linear(lam_registry *r, const char *prefix, const char *name, 
     lam_registry_add(r, prefix, full, 1, (int64_t[]){out}, LAM_INIT_ZERO, 0, false);
 }
 
+void lam_registry_qkv(lam_registry *r, const char *prefix, const char *const names[3], int64_t width) {
+    char full[96];
+    for (int k = 2; k >= 0; k--) {
+        snprintf(full, sizeof full, "%s.weight", names[k]);
+        lam_registry_add(r, prefix, full, 2, (int64_t[]){width, width}, LAM_INIT_XAVIER_UNIFORM, 0, true);
+    }
+    for (int k = 2; k >= 0; k--) {
+        snprintf(full, sizeof full, "%s.bias", names[k]);
+        lam_registry_add(r, prefix, full, 1, (int64_t[]){width}, LAM_INIT_ZERO, 0, false);
+    }
+}
+
 void lam_registry_projection(lam_registry *r, const char *prefix, const char *name, int64_t out, int64_t in,
                              bool bias) {
     char full[96];

@@ -45,6 +45,9 @@ typedef struct lam_registry {
 void lam_registry_add(lam_registry *r, const char *prefix, const char *name, int rank, const int64_t *shape,
                       lam_init init, double scale, bool decay);
 void lam_registry_linear(lam_registry *r, const char *prefix, const char *name, int64_t out, int64_t in);
+/* Three of them of one input. Their weights follow one another in the arena, which lies in backward order, and their biases, so
+ * that one product serves all three. */
+void lam_registry_qkv(lam_registry *r, const char *prefix, const char *const names[3], int64_t width);
 /* As timm starts a vision transformer: N(0, 0.02) cut at 2, which is never reached; biases 0, or none at all. */
 void lam_registry_projection(lam_registry *r, const char *prefix, const char *name, int64_t out, int64_t in,
                              bool bias);

@@ -3,8 +3,8 @@
  * Products are float32 sums in blocks along k, which an algorithm's number decides, so that another algorithm gives other
  * bits; LAMELLA_EMULATION_SUMS says in which direction, or for bfloat16 that every addition is cut off instead of rounded, as
  * tensor cores may do. Refused is what the documentation of cuBLASLt 13 rules out (cublasLt.h, cuBLAS manual, section
- * 3.4.17), and what it leaves open in favour of the caller who relies on less: fused GELU, its slope and sums for biases want
- * every pointer at a multiple of 16 bytes and every row of that length, biases start at a multiple of 16 bytes. */
+ * 3.4.17), and what it leaves open in favour of the caller who relies on less: fused GELU and its slope want every pointer at
+ * a multiple of 16 bytes and every row of that length, biases start at a multiple of 16 bytes. */
 #include "emulator.h"
 
 #include <algorithm>
@@ -48,7 +48,7 @@ static_assert(sizeof(layout_data) <= sizeof(cublasLtMatrixLayoutOpaque_t) &&
 constexpr uint32_t MAGIC = 0x6c616d65;
 
 /* The first wants 16 bytes, splits k in blocks of 64; the second the same in blocks of 256 with a workspace; the third takes
- * any alignment, without epilogues of GELU or sums. */
+ * any alignment, without epilogues of GELU. */
 constexpr struct {
     uint32_t alignment;
     int64_t block;
@@ -74,7 +74,6 @@ size_t bytes_of(uint32_t type) { return type == CUDA_R_16BF ? 2 : 4; }
 
 /* ---- what is refused ---- */
 
-bool writes_bias(uint32_t e) { return e == CUBLASLT_EPILOGUE_BGRADB; }
 bool reads_bias(uint32_t e) { return e == CUBLASLT_EPILOGUE_BIAS || e == CUBLASLT_EPILOGUE_GELU_AUX_BIAS; }
 bool has_aux(uint32_t e) { return e == CUBLASLT_EPILOGUE_GELU_AUX_BIAS || e == CUBLASLT_EPILOGUE_DGELU; }
 
@@ -107,11 +106,9 @@ cublasStatus_t check_layout(const layout_data &l, const layout_data &d) {
 cublasStatus_t check_epilogue(const problem &p) {
     const operation_data &o = p.operation;
     uint32_t e = o.epilogue;
-    if (e != CUBLASLT_EPILOGUE_DEFAULT && !reads_bias(e) && !writes_bias(e) && !has_aux(e))
+    if (e != CUBLASLT_EPILOGUE_DEFAULT && !reads_bias(e) && !has_aux(e)) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (reads_bias(e) && (!o.bias || reinterpret_cast<uintptr_t>(o.bias) % 16))
         return CUBLAS_STATUS_NOT_SUPPORTED;
-    if ((reads_bias(e) || writes_bias(e)) && (!o.bias || reinterpret_cast<uintptr_t>(o.bias) % 16))
-        return CUBLAS_STATUS_NOT_SUPPORTED;
-    if (writes_bias(e) && p.d.batch > 1) return CUBLAS_STATUS_NOT_SUPPORTED;
     if (has_aux(e) && (!o.aux || o.aux_ld < p.m)) return CUBLAS_STATUS_INVALID_VALUE;
     if (has_aux(e) && (o.aux_ld % 8 || reinterpret_cast<uintptr_t>(o.aux) % 16))
         return CUBLAS_STATUS_NOT_SUPPORTED;
@@ -155,7 +152,7 @@ bool is_aligned(const layout_data &l, uint64_t pointer, uint32_t alignment) {
 /* pointers: of a, b, c, d, or alignments that they are known to have. */
 bool serves(uint32_t number, const problem &p, const uint64_t pointers[4]) {
     uint32_t e = p.operation.epilogue, alignment = algorithms[number].alignment;
-    if (alignment == 1 && (has_aux(e) || writes_bias(e))) return false;
+    if (alignment == 1 && has_aux(e)) return false;
     return is_aligned(p.a, pointers[0], alignment) && is_aligned(p.b, pointers[1], alignment) &&
            is_aligned(p.c, pointers[2], alignment) && is_aligned(p.d, pointers[3], alignment);
 }
@@ -267,18 +264,6 @@ void finish(const work &w, const instance &at, int64_t row, int64_t column, floa
     write(at.d, w.p.d.type, column * w.p.d.ld + row, value);
 }
 
-/* One column of D: the sum over k of a column of op(B). */
-void sum_column(const work &w, const instance &at, int64_t column, bool reversed) {
-    int64_t step_n = w.p.operation.turn_b ? 1 : w.p.b.ld, step_k = w.p.operation.turn_b ? w.p.b.ld : 1;
-    float total = 0, sum = 0;
-    for (int64_t k = 0; k < w.p.k; k++) {
-        int64_t element = reversed ? w.p.k - 1 - k : k;
-        sum += read(at.b, w.p.b.type, column * step_n + element * step_k);
-        if (k % 64 == 63) total += sum, sum = 0;
-    }
-    write(const_cast<void *>(at.bias), w.p.d.type, column, total + sum);
-}
-
 void multiply(const work &w, const instance &at) {
     const problem &p = w.p;
     bool turn_a = p.operation.turn_a, turn_b = p.operation.turn_b, bf16 = p.a.type == CUDA_R_16BF,
@@ -305,8 +290,6 @@ void multiply(const work &w, const instance &at) {
                 for (int64_t i = row; i < std::min(row + TILE_COLUMNS, p.m); i++)
                     finish(w, at, i, j, sum[(j - column) * TILE_COLUMNS + i - row]);
         }
-    for (int64_t column = 0; column < p.n && writes_bias(p.operation.epilogue); column++)
-        sum_column(w, at, column, reversed);
 }
 
 const void *moved(const void *base, int64_t elements, uint32_t type) {
@@ -335,8 +318,6 @@ void run(void *argument) {
         declare(at.d, p.d, true);
         if (reads_bias(o.epilogue))
             lam_emulated_range(at.bias, static_cast<size_t>(p.m) * bytes_of(p.d.type), false);
-        if (writes_bias(o.epilogue))
-            lam_emulated_range(at.bias, static_cast<size_t>(p.n) * bytes_of(p.d.type), true);
         layout_data aux = p.d;
         aux.ld = o.aux_ld;
         if (has_aux(o.epilogue)) declare(at.aux, aux, o.epilogue != CUBLASLT_EPILOGUE_DGELU);

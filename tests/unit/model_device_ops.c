@@ -362,6 +362,7 @@ static void patches(void **state) {
                                          {LAM_F32, 3, 9, 3, 0, false, false, false, false},
                                          {LAM_U8, 7, 10, 1, 0, true, true, false, false},
                                          {LAM_U8, 150, 32, 16, 0, true, false, false, false},
+                                         {LAM_U16, 150, 80, 16, 0, false, false, false, false},
                                          {LAM_U16, 1, 256, 16, 0, true, false, false, false}};
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         const patches_case *c = &cases[k];
@@ -377,7 +378,8 @@ static void patches(void **state) {
             for (int32_t i = 0; i < 75; i++) ids[i] = (int32_t)c->channels - 1 - 2 * i;
             give(&b, 6, ids, (size_t)((c->channels + 1) / 2) * sizeof *ids);
             run(&b);
-            close_values(&b, c->transform == 2 ? 1e-5 : 1e-6);
+            /* Of a crop: a mean may round to the neighbouring float. */
+            close_values(&b, c->transform == 2 ? 1e-5 : c->by_crop ? 2e-6 : 1e-6);
         }
         close_bench(&b);
     }
