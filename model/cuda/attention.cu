@@ -55,6 +55,8 @@ size_t shared_bytes(const division &d, const need &n) {
     return (size_t)d.room * (size_t)(2 * n.row_bytes + n.extra) + n.block_bytes;
 }
 
+int64_t most_samples(void) { return lam_cuda_properties()->maxGridSize[2]; }
+
 bool allow_shared(const void *kernel) {
     lam_cuda_launched(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                            (int)lam_cuda_properties()->sharedMemPerBlockOptin),

@@ -77,7 +77,8 @@ struct arguments {
     float *lse, *less; /* [batch, heads, queries]; less: minus d_out . out */
     bf16 *result, *dq, *dk, *dv;
     bool add_q, add_kv;
-    int apart, floats; /* in shared memory: where the second pass's rows begin, 0 or behind those of the first; and
+    int apart,
+        floats; /* in shared memory: where the second pass's rows begin, 0 or behind those of the first; and
                           from there its lse and less */
     division by_queries, by_keys;
 };
@@ -135,10 +136,14 @@ struct need {
 size_t room_of_block(const need &n);
 division divide(const arguments &a, int64_t batch, const need &n);
 size_t shared_bytes(const division &d, const need &n);
-/* The launches of a pass: kernels take at most 65,535 samples at a time. launch(grid, the arguments of it). */
+/* Samples that one launch takes at most. */
+int64_t most_samples(void);
+/* The launches of a pass: launch(grid, the arguments of it). */
 template <typename F> void for_samples(arguments a, const division &d, int64_t batch, F launch) {
-    for (; a.first_sample < batch; a.first_sample += 65535)
-        launch(dim3((unsigned)d.parts, (unsigned)d.groups, (unsigned)min(batch - a.first_sample, (int64_t)65535)), a);
+    for (; a.first_sample < batch; a.first_sample += most_samples())
+        launch(dim3((unsigned)d.parts, (unsigned)d.groups,
+                    (unsigned)min(batch - a.first_sample, most_samples())),
+               a);
 }
 /* Lets a kernel have as much dynamic shared memory as there is. */
 bool allow_shared(const void *kernel);
@@ -358,9 +363,9 @@ __device__ __forceinline__ void bring(const arguments &a, const division &d, uns
         const bf16 *from = KEYS ? (side ? a.v : a.k) : side ? a.d_out : a.q;
         const int64_t stride = KEYS ? a.kv_stride : side ? a.out_stride : a.q_stride;
         bring_rows<WIDTH, VECTORS, AT_ONCE>(memory + side * d.side + at * layout<WIDTH>::ROW_BYTES,
-                                   from + sample * (count * stride) + head * a.head_dim, stride, first, rows,
-                                   count, a.head_dim,
-                                   KEYS && a.key_mask ? a.key_mask + sample * a.keys : NULL);
+                                            from + sample * (count * stride) + head * a.head_dim, stride,
+                                            first, rows, count, a.head_dim,
+                                            KEYS && a.key_mask ? a.key_mask + sample * a.keys : NULL);
     }
     if (KEYS || !floats) return;
     const int64_t statistics = (sample * a.heads + head) * count;
@@ -375,7 +380,8 @@ __device__ __forceinline__ void bring_heads(const arguments &a, const division &
     const int count = KEYS ? a.keys : a.queries, rows = (count + 7) / 8 * 8;
 #pragma unroll 1
     for (int h = 0; h < d.heads_a_block; h++)
-        bring<WIDTH, VECTORS, KEYS, 4>(a, d, memory, blockIdx.y * d.heads_a_block + h, 0, rows, h * rows, floats);
+        bring<WIDTH, VECTORS, KEYS, 4>(a, d, memory, blockIdx.y * d.heads_a_block + h, 0, rows, h * rows,
+                                       floats);
     lam_copies_close();
 }
 
@@ -386,7 +392,8 @@ struct unit {
 };
 /* The block's number-th, of ROWS rows. */
 template <int ROWS> __device__ __forceinline__ unit unit_of(const division &d, int number) {
-    const int first = lam_anew((int)blockIdx.x) * d.units_a_block, units = min(d.units - first, d.units_a_block);
+    const int first = lam_anew((int)blockIdx.x) * d.units_a_block,
+              units = min(d.units - first, d.units_a_block);
     unit r = {};
     while (r.own < d.heads_a_block && number >= units) number -= units, r.own++;
     r.there = r.own < d.heads_a_block;
@@ -415,7 +422,8 @@ __device__ __forceinline__ void pass(const arguments &a, const division &d, unsi
             for (int s = 0; s < STAGES - 1; s++) {
                 if (s * STAGE_ROWS < count)
                     bring<WIDTH, VECTORS, KEYS, 1>(a, d, memory, blockIdx.y, s * STAGE_ROWS,
-                                                   min(STAGE_ROWS, rows - s * STAGE_ROWS), s * STAGE_ROWS, true);
+                                                   min(STAGE_ROWS, rows - s * STAGE_ROWS), s * STAGE_ROWS,
+                                                   true);
                 lam_copies_close();
             }
         const bool works = open(now, now.there ? own_count : 0);
@@ -432,7 +440,8 @@ __device__ __forceinline__ void pass(const arguments &a, const division &d, unsi
                 lam_copies_wait<STAGES - 2>();
                 __syncthreads();
                 if (next < count)
-                    bring<WIDTH, VECTORS, KEYS, 1>(a, d, memory, blockIdx.y, next, min(STAGE_ROWS, rows - next),
+                    bring<WIDTH, VECTORS, KEYS, 1>(a, d, memory, blockIdx.y, next,
+                                                   min(STAGE_ROWS, rows - next),
                                                    next / STAGE_ROWS % STAGES * STAGE_ROWS, true);
                 lam_copies_close();
                 at = first / STAGE_ROWS % STAGES * STAGE_ROWS;

@@ -152,10 +152,10 @@ __device__ __forceinline__ void queries_pass(const arguments &a, unsigned char *
         const int64_t column = head * a.head_dim;
         const int64_t rows = (sample_of(a) * a.heads + head) * a.queries;
         uint32_t out[TILES][WIDTH / 16][4];
-        load_unit<WIDTH, VECTORS, TILES>(d_out, a.d_out + first_row * a.out_stride + column, a.out_stride, row,
+        load_unit<WIDTH, VECTORS, TILES>(d_out, a.d_out + first_row * a.out_stride + column, a.out_stride,
+                                         row, end, a.head_dim, NULL);
+        load_unit<WIDTH, VECTORS, TILES>(out, a.out + first_row * a.out_stride + column, a.out_stride, row,
                                          end, a.head_dim, NULL);
-        load_unit<WIDTH, VECTORS, TILES>(out, a.out + first_row * a.out_stride + column, a.out_stride, row, end,
-                                         a.head_dim, NULL);
 #pragma unroll
         for (int m = 0; m < TILES; m++)
 #pragma unroll
@@ -205,7 +205,8 @@ __device__ __forceinline__ void queries_pass(const arguments &a, unsigned char *
 #pragma unroll 1
             for (; left > 8; left -= 16, k += 16 * layout<WIDTH>::ROW_BYTES)
                 to_queries<WIDTH, TILES, TILES, 2>(q, d_out, k, k + side, lse, less, a.exponent, dq);
-            if (left > 0) to_queries<WIDTH, TILES, TILES, 1>(q, d_out, k, k + side, lse, less, a.exponent, dq);
+            if (left > 0)
+                to_queries<WIDTH, TILES, TILES, 1>(q, d_out, k, k + side, lse, less, a.exponent, dq);
         } else {
 #pragma unroll 1
             for (; left > 0; left -= 8, k += 8 * layout<WIDTH>::ROW_BYTES)
@@ -285,8 +286,8 @@ __device__ __forceinline__ void keys_pass(const arguments &a, unsigned char *mem
                 factor[m][half] = a.scale;
                 one[m][half] = 1;
             }
-        store_unit<WIDTH, VECTORS, TILES>(dk, factor, present, a.dk + at, a.kv_stride, row, a.keys, a.head_dim,
-                                          a.add_kv);
+        store_unit<WIDTH, VECTORS, TILES>(dk, factor, present, a.dk + at, a.kv_stride, row, a.keys,
+                                          a.head_dim, a.add_kv);
         store_unit<WIDTH, VECTORS, TILES>(dv, one, present, a.dv + at, a.kv_stride, row, a.keys, a.head_dim,
                                           a.add_kv);
     };
@@ -301,8 +302,10 @@ __global__ void __launch_bounds__(THREADS, backward_sizes<WIDTH>::BLOCKS)
     LAM_DYNAMIC_SHARED(unsigned char, memory);
     unsigned char *second = memory + a.apart;
     if (a.dq) bring_heads<WIDTH, VECTORS, true>(a, a.by_queries, memory, true);
-    if (a.apart) bring_heads<WIDTH, VECTORS, false>(a, a.by_keys, second, false);
-    else lam_copies_close();
+    if (a.apart)
+        bring_heads<WIDTH, VECTORS, false>(a, a.by_keys, second, false);
+    else
+        lam_copies_close();
     queries_pass<WIDTH, VECTORS, 1>(a, memory, (float *)(second + a.floats));
     if (!a.apart) {
         __syncthreads(); /* the memory has been read */
@@ -336,8 +339,8 @@ template <int WIDTH, bool VECTORS> void launch(arguments a, const lam_attention_
     (void)allowed;
     const division &by_q = a.by_queries = divide(a, s->batch, q), &by_k = a.by_keys = divide(a, s->batch, k);
     const size_t q_bytes = shared_bytes(by_q, q), k_bytes = shared_bytes(by_k, k);
-    if (a.dq && a.dk && by_q.units_a_block == by_q.units && by_k.units_a_block == by_k.units && by_q.resident &&
-        by_k.resident && by_q.heads_a_block == by_k.heads_a_block) {
+    if (a.dq && a.dk && by_q.units_a_block == by_q.units && by_k.units_a_block == by_k.units &&
+        by_q.resident && by_k.resident && by_q.heads_a_block == by_k.heads_a_block) {
         const bool apart = q_bytes + k_bytes <= room_of_block(q);
         const int both = by_q.side > by_k.side ? 2 * by_q.side : 2 * by_k.side;
         a.apart = apart ? (int)q_bytes : 0;
@@ -349,12 +352,14 @@ template <int WIDTH, bool VECTORS> void launch(arguments a, const lam_attention_
         return;
     }
     for_samples(a, by_q, s->batch, [&](dim3 grid, const arguments &part) {
-        LAM_LAUNCH((attention_backward_queries<WIDTH, VECTORS>), grid, THREADS, q_bytes, lam_cuda_stream(), part);
+        LAM_LAUNCH((attention_backward_queries<WIDTH, VECTORS>), grid, THREADS, q_bytes, lam_cuda_stream(),
+                   part);
     });
     if (!a.dk) return;
     a.floats = 2 * by_k.side;
     for_samples(a, by_k, s->batch, [&](dim3 grid, const arguments &part) {
-        LAM_LAUNCH((attention_backward_keys<WIDTH, VECTORS>), grid, THREADS, k_bytes, lam_cuda_stream(), part);
+        LAM_LAUNCH((attention_backward_keys<WIDTH, VECTORS>), grid, THREADS, k_bytes, lam_cuda_stream(),
+                   part);
     });
 }
 

@@ -126,8 +126,8 @@ __device__ __forceinline__ void attend(const uint32_t (&q)[ROOM][WIDTH / 16][4],
  * both sides. */
 template <int WIDTH, bool VECTORS, int ROOM, int TILES>
 __device__ __forceinline__ void attend_all(const arguments &a, const uint32_t (&q)[ROOM][WIDTH / 16][4],
-                                           const unsigned char *memory, int side, int at, int first, int count,
-                                           running<WIDTH, ROOM> &r) {
+                                           const unsigned char *memory, int side, int at, int first,
+                                           int count, running<WIDTH, ROOM> &r) {
     const int N = forward_sizes<WIDTH, VECTORS>::AT_ONCE, EIGHT = 8 * layout<WIDTH>::ROW_BYTES;
     const lam_shared rows = lam_shared_at(memory) + at * layout<WIDTH>::ROW_BYTES;
     lam_shared k = rows + lane_of_rows<WIDTH>(), v = rows + side + lane_of_columns<WIDTH>();
@@ -137,7 +137,8 @@ __device__ __forceinline__ void attend_all(const arguments &a, const uint32_t (&
         if (a.key_mask) {
             const uint32_t *words = (const uint32_t *)(memory + 2 * side);
             whole = 0;
-            while (32 * whole < count && (visible = __shfl_sync(ALL, words[(first >> 5) + whole], 0)) == ALL) whole++;
+            while (32 * whole < count && (visible = __shfl_sync(ALL, words[(first >> 5) + whole], 0)) == ALL)
+                whole++;
         }
 #pragma unroll 1
         for (int n = whole * (4 / N); n > 0; n--) {
@@ -146,7 +147,7 @@ __device__ __forceinline__ void attend_all(const arguments &a, const uint32_t (&
         }
         first += 32 * whole, count -= 32 * whole;
         if (count <= 0) return;
-        /* Eight keys at a time are read as rows are, keys and values alike. */
+            /* Eight keys at a time are read as rows are, keys and values alike. */
 #pragma unroll 1
         for (int n = 0; n < 4 && visible >> (8 * n); n++)
             if (visible >> (8 * n) & 0xffu)
@@ -160,8 +161,8 @@ __device__ __forceinline__ void attend_all(const arguments &a, const uint32_t (&
 /* The online softmax over all keys, 8 at a time, from memory of the device: slow, seldom wanted. most: the row's
  * largest score; whether a key takes part. */
 template <int WIDTH, bool VECTORS, int TILES>
-__device__ __forceinline__ bool attend_online(const arguments &a, const uint32_t (&q)[TILES][WIDTH / 16][4], int head,
-                                           running<WIDTH, TILES> &r, float (&most)[TILES][2]) {
+__device__ __forceinline__ bool attend_online(const arguments &a, const uint32_t (&q)[TILES][WIDTH / 16][4],
+                                              int head, running<WIDTH, TILES> &r, float (&most)[TILES][2]) {
     const int64_t at = sample_of(a) * (a.keys * a.kv_stride) + head * a.head_dim;
     const float *mask = a.key_mask ? a.key_mask + sample_of(a) * a.keys : NULL;
     const float zero[4] = {};
@@ -196,7 +197,8 @@ __device__ __forceinline__ bool attend_online(const arguments &a, const uint32_t
                 const bool low = visible >> (8 * t) & 1, high = visible >> (8 * t + 4) & 1;
                 float x = low ? s[m][2 * half] : -INFINITY, y = high ? s[m][2 * half + 1] : -INFINITY;
                 const float largest = fmaxf(most[m][half], largest_of_row(fmaxf(x, y)));
-                const float factor = largest > most[m][half] ? lam_exp2((most[m][half] - largest) * a.exponent) : 1;
+                const float factor =
+                    largest > most[m][half] ? lam_exp2((most[m][half] - largest) * a.exponent) : 1;
                 most[m][half] = largest;
                 x = low ? lam_exp2((x - largest) * a.exponent) : 0;
                 y = high ? lam_exp2((y - largest) * a.exponent) : 0;
@@ -218,7 +220,8 @@ __device__ __forceinline__ bool attend_online(const arguments &a, const uint32_t
             const uint32_t low = inside && one ? __bfloat16_as_ushort(value[column]) : 0,
                            high = inside && two ? __bfloat16_as_ushort(next[column]) : 0;
 #pragma unroll
-            for (int m = 0; m < TILES; m++) lam_multiply_half(r.out[m][j], p[m], low | high << 16, r.out[m][j]);
+            for (int m = 0; m < TILES; m++)
+                lam_multiply_half(r.out[m][j], p[m], low | high << 16, r.out[m][j]);
         }
     }
     return seen;
@@ -237,7 +240,8 @@ __global__ void __launch_bounds__(THREADS, forward_sizes<WIDTH, VECTORS>::BLOCKS
     running<WIDTH, TILES> r;
     auto open = [&](const unit &u, int end) {
         r = {};
-        load_unit<WIDTH, VECTORS, TILES>(q, a.q + sample_of(a) * (a.queries * a.q_stride) + u.head * a.head_dim,
+        load_unit<WIDTH, VECTORS, TILES>(q,
+                                         a.q + sample_of(a) * (a.queries * a.q_stride) + u.head * a.head_dim,
                                          a.q_stride, u.row, end, a.head_dim, NULL);
         return u.row < end;
     };

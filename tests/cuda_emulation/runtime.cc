@@ -173,9 +173,12 @@ void lam_emulated_range(const void *address, size_t bytes, bool write) {
 
 /* ---- launches ---- */
 
+/* Blocks in the third dimension: fewer than the 65,535 of a GPU, so that what goes there in several launches is tested. */
+const int64_t GRID_DEPTH = 12;
+
 cudaError_t lam_emulated_launch(const lam_emulated_call *call, const void *arguments, size_t bytes) {
     LAM_ENTER;
-    static const int64_t grid_most[3] = {0x7fffffff, 65535, 65535}, block_most[3] = {1024, 1024, 64};
+    static const int64_t grid_most[3] = {0x7fffffff, 65535, GRID_DEPTH}, block_most[3] = {1024, 1024, 64};
     const int64_t *g = call->grid, *b = call->block;
     for (int i = 0; i < 3; i++)
         if (g[i] < 1 || g[i] > grid_most[i] || b[i] < 1 || b[i] > block_most[i])
@@ -423,7 +426,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device) {
     p->memPitch = 0x7fffffff;
     p->maxThreadsPerBlock = 1024;
     p->maxThreadsDim[0] = p->maxThreadsDim[1] = 1024, p->maxThreadsDim[2] = 64;
-    p->maxGridSize[0] = 0x7fffffff, p->maxGridSize[1] = p->maxGridSize[2] = 65535;
+    p->maxGridSize[0] = 0x7fffffff, p->maxGridSize[1] = 65535, p->maxGridSize[2] = GRID_DEPTH;
     p->totalConstMem = 65536;
     p->major = 9;
     p->multiProcessorCount = 4;
