@@ -4,9 +4,10 @@
  * H200. Blocks of 256 threads that move 16 bytes a thread, tensor and access where addresses allow, element by element where they
  * do not.
  *
- * Sums of columns: a thread has 16 bytes of every 16th row of its block's part, 6 rows at once (2 where the slope has two tensors to
- * read), so that four blocks of a multiprocessor have 64 KiB and more under way; a grid of one such wave. 8 KiB of shared memory;
- * registers: at most 64. cuBLASLt's own sums (BGRADB, DGELU_BGRAD) are kernels of their own on Hopper too, at half of that speed.
+ * Sums of columns: a thread has 16 bytes of every 16th row of its block's part, 6 rows at once (2 where the slope has two
+ * tensors to read), so that four blocks of a multiprocessor have 64 KiB and more under way; a grid of one such wave. 8 KiB of
+ * shared memory; registers: at most 64. cuBLASLt's own sums (BGRADB, DGELU_BGRAD) are kernels of their own on Hopper too, at
+ * half of that speed.
  *
  * GELU: Hendrycks & Gimpel 2016; the tanh form by a sigmoid, 0.5 (1 + tanh u) = 1 / (1 + exp(-2 u)). */
 #include "model/cuda/products.h"
@@ -27,14 +28,13 @@ __device__ __forceinline__ float sigmoid_2u(float h, float square) {
     return lam_reciprocal(1.0f + lam_exp2(h * fmaf(minus_log2_e * gelu_b, square, minus_log2_e * gelu_a)));
 }
 
-__device__ __forceinline__ float gelu_of(float h, __nv_bfloat16) {
-    return h * sigmoid_2u(h, h * h);
-}
+__device__ __forceinline__ float gelu_of(float h, __nv_bfloat16) { return h * sigmoid_2u(h, h * h); }
 __device__ __forceinline__ float gelu_of(float h, float) {
     return 0.5f * h * (1.0f + erff(0.70710678118654752f * h));
 }
 
-/* s + h s (1 - s) d(2 u)/dh; the far ends, where s is 0 or 1, must not give infinity times 0: beyond 10 it is what it is there. */
+/* s + h s (1 - s) d(2 u)/dh; the far ends, where s is 0 or 1, must not give infinity times 0: beyond 10 it is what it is
+ * there. */
 __device__ __forceinline__ float gelu_slope_of(float h, __nv_bfloat16) {
     h = lam_smaller(lam_larger(h, -10.0f), 10.0f);
     float square = h * h, s = sigmoid_2u(h, square), inner = fmaf(3.0f * gelu_b, square, gelu_a);
@@ -59,8 +59,8 @@ __global__ void __launch_bounds__(threads) gelu(const T *h, T *y, int64_t count)
 template <typename T> void launch_gelu(const T *h, T *y, int64_t count) {
     constexpr int V = lam_vector<T>;
     if (lam_fits<T>(count, h, y))
-        LAM_LAUNCH((gelu<T, V>), (unsigned)lam_blocks(count, threads * V), threads, 0, lam_cuda_stream(), h, y,
-                   count);
+        LAM_LAUNCH((gelu<T, V>), (unsigned)lam_blocks(count, threads * V), threads, 0, lam_cuda_stream(), h,
+                   y, count);
     else
         LAM_LAUNCH((gelu<T, 1>), (unsigned)lam_blocks(count, threads), threads, 0, lam_cuda_stream(), h, y,
                    count);
@@ -198,7 +198,8 @@ void launch_sums(const T *h, T *a, int64_t rows, int64_t columns, int64_t lda, c
 
 /* h NULL: no slope. */
 template <typename T>
-void sum_columns(const void *h, void *a, int64_t rows, int64_t columns, int64_t lda, const lam_cuda_sums &sums) {
+void sum_columns(const void *h, void *a, int64_t rows, int64_t columns, int64_t lda,
+                 const lam_cuda_sums &sums) {
     constexpr int V = lam_vector<T>;
     const T *inner = (const T *)h;
     T *outer = (T *)a;
@@ -241,8 +242,8 @@ void lam_cuda_gelu_slope(const void *h, void *d, int64_t rows, int64_t columns, 
         sum_columns<float>(h, d, rows, columns, columns, *sums);
 }
 
-void lam_cuda_column_sums(const void *a, int64_t rows, int64_t columns, int64_t lda, const lam_cuda_sums *sums,
-                          lam_dtype type) {
+void lam_cuda_column_sums(const void *a, int64_t rows, int64_t columns, int64_t lda,
+                          const lam_cuda_sums *sums, lam_dtype type) {
     if (!is_wanted(*sums)) return;
     if (type == LAM_BF16)
         sum_columns<__nv_bfloat16>(NULL, const_cast<void *>(a), rows, columns, lda, *sums);

@@ -56,13 +56,15 @@ __device__ __forceinline__ float round_by(float value, uint32_t random) {
 }
 
 /* A thread has the eight elements of one draw. */
-template <typename T, bool at_random> __global__ void __launch_bounds__(threads) prepare(const preparation p) {
+template <typename T, bool at_random>
+__global__ void __launch_bounds__(threads) prepare(const preparation p) {
     int32_t at = 0;
     for (int32_t step = PIECES / 2; step > 0; step /= 2)
         if (at + step < p.count && p.pieces[at + step - 1].end <= blockIdx.x) at += step;
     const piece &w = p.pieces[at];
     int64_t before = w.first < 0 ? 0 : w.first,
-            group = before / DRAWS + (int64_t)(blockIdx.x - (at ? p.pieces[at - 1].end : 0)) * threads + threadIdx.x,
+            group = before / DRAWS + (int64_t)(blockIdx.x - (at ? p.pieces[at - 1].end : 0)) * threads +
+                    threadIdx.x,
             first = group * DRAWS - before;
     if (first >= w.count) return;
     uint32_t words[4] = {0, 0, 0, 0};
@@ -125,8 +127,7 @@ void add_piece(const lam_node *node, piece w) {
     if (p.count == PIECES || pending.rounding != node->rounding || pending.type != type) launch_pending();
     pending.rounding = node->rounding;
     pending.type = type;
-    int64_t before = w.first < 0 ? 0 : w.first,
-            groups = lam_blocks(before + w.count, DRAWS) - before / DRAWS;
+    int64_t before = w.first < 0 ? 0 : w.first, groups = lam_blocks(before + w.count, DRAWS) - before / DRAWS;
     w.end = (p.count ? p.pieces[p.count - 1].end : 0) + (unsigned)lam_blocks(groups, threads);
     p.pieces[p.count++] = w;
 }
@@ -352,8 +353,8 @@ lam_status gelu_backward(lam_node *node) {
     const lam_tensor *y = node->outputs[0];
     if (!node->integers[SLOPE_FUSED]) {
         lam_cuda_sums sums = bias_gradients(node);
-        lam_cuda_gelu_slope(node->outputs[1]->data, y->gradient, lam_tensor_rows(y), lam_tensor_width(y), &sums,
-                            y->dtype);
+        lam_cuda_gelu_slope(node->outputs[1]->data, y->gradient, lam_tensor_rows(y), lam_tensor_width(y),
+                            &sums, y->dtype);
     }
     return product_gradients(node);
 }

@@ -447,7 +447,8 @@ void layernorm_again(const void *s, const float *w, const float *b, void *y, con
 /* Into rows of partial sums, of w, then of b; how many of each. */
 template <typename T, int V> int64_t launch_backward(backward_pass<T> n, float *partial) {
     const int64_t processors = lam_cuda_properties()->multiProcessorCount,
-                  threads = lam_blocks(lam_blocks(n.width, V), 32) * 32, groups = threads <= 256 ? 256 / threads : 1;
+                  threads = lam_blocks(lam_blocks(n.width, V), 32) * 32,
+                  groups = threads <= 256 ? 256 / threads : 1;
     n.each = lam_rows_a_block(n.rows);
     n.blocks = lam_blocks(n.rows, n.each);
     if (threads <= 1024) {
@@ -461,8 +462,8 @@ template <typename T, int V> int64_t launch_backward(backward_pass<T> n, float *
     n.partial_b = partial + n.blocks * n.width;
     unsigned blocks = n.tail.blocks + (unsigned)n.blocks;
     if (threads <= 256)
-        LAM_LAUNCH((layernorm_backward_rows<T, V, BACKWARD_ROWS, 256, 2>), blocks, (unsigned)(threads * groups), 0,
-                   lam_cuda_stream(), n);
+        LAM_LAUNCH((layernorm_backward_rows<T, V, BACKWARD_ROWS, 256, 2>), blocks,
+                   (unsigned)(threads * groups), 0, lam_cuda_stream(), n);
     else if (threads <= 1024)
         LAM_LAUNCH((layernorm_backward_rows<T, V, 1, 1024, 1>), blocks, (unsigned)threads, 0,
                    lam_cuda_stream(), n);

@@ -1,10 +1,10 @@
 /* Patches straight from pixels: statistics of each crop and channel, then standardised, cut and interleaved.
  *
  * Bound by bytes: pixels are read once from memory and twice from the caches (by crop), patches written once.
- * patches_terms: a block of 512 threads for each crop and channel, 16 bytes a thread and load, sums of 16 bytes' pixels in float32,
- * of those in double, whose conversions alone would take longer than the bytes.
- * patches_cut: a block of 256 threads for each row of patches; pixels are read along their rows, 16 bytes a thread, into 32 KiB of
- * shared memory as they are, and standardised on their way to the patches, where a thread keeps its place in the rows of a patch
+ * patches_terms: a block of 512 threads for each crop and channel, 16 bytes a thread and load, sums of 16 bytes' pixels in
+ * float32, of those in double, whose conversions alone would take longer than the bytes.
+ * patches_cut: a block of 256 threads for each row of patches; pixels are read along their rows, 16 bytes a thread, into 32 KiB
+ * of shared memory as they are, and standardised on their way to the patches, where a thread keeps its place in the rows of a patch
  * and so its channels' terms, and a warp writes 512 bytes side by side. Rows and channels of the tile are padded so that they
  * begin in other banks. Registers: at most 64, on Hopper 48, so that 1,280 threads fit.
  *
@@ -32,8 +32,8 @@ static __device__ __forceinline__ float transformed(float pixel, float scale, in
 
 /* Of a crop: the sum of t - centre and, with SQUARED, of its square. */
 template <typename P, bool SQUARED>
-static __device__ double2 sums_of(const P *pixels, int64_t count, float scale, int64_t transform, float centre,
-                                  double *partial) {
+static __device__ double2 sums_of(const P *pixels, int64_t count, float scale, int64_t transform,
+                                  float centre, double *partial) {
     double sum = 0, squares = 0;
     bool aligned = reinterpret_cast<uintptr_t>(pixels) % sizeof(several<P>) == 0;
     int64_t wide = aligned ? count / vector<P> : 0;
@@ -93,9 +93,9 @@ static __global__ void __launch_bounds__(TERM_THREADS)
 /* Of a crop of size x size pixels: `together` channels lie in a token, side by side; the others have tokens of their own. */
 struct patch_sizes {
     int64_t channels, used, together, size, patch, transform;
-    int32_t rows, width;               /* of a tile: rows x width pixels of `together` channels, whole patches wide */
-    int32_t row_bytes, channel_bytes;  /* from one to the next in the tile */
-    bool whole;                        /* pixels are read by 16 bytes */
+    int32_t rows, width; /* of a tile: rows x width pixels of `together` channels, whole patches wide */
+    int32_t row_bytes, channel_bytes; /* from one to the next in the tile */
+    bool whole;                       /* pixels are read by 16 bytes */
 };
 
 /* Rows y0, ... of patches from column x0 on: pixels as they are, rows of a channel together. */
@@ -104,7 +104,8 @@ static __device__ __forceinline__ void fill_tile(const P *pixels, const int32_t 
                                                  const patch_sizes &s, int64_t group, int64_t y0, int32_t x0,
                                                  int32_t rows, int32_t width) {
     int64_t crop = group * s.together / s.used, channel = group * s.together - crop * s.used;
-    int32_t each = s.whole ? vector<P> : 1, across = width / each, count = (int32_t)s.together * rows * across;
+    int32_t each = s.whole ? vector<P> : 1, across = width / each,
+            count = (int32_t)s.together * rows * across;
 #pragma unroll 2
     for (int32_t i = threadIdx.x; i < count; i += CUT_THREADS) {
         int32_t row = i / across, x = (i - row * across) * each, c = row / rows, y = row - c * rows;
@@ -159,11 +160,13 @@ static __global__ void __launch_bounds__(CUT_THREADS)
 #pragma unroll
                     for (int k = 0; k < V; k++) {
                         value[k] = (float)*reinterpret_cast<const P *>(from[k] + at);
-                        if (terms) value[k] = (transformed(value[k], scale[k], s.transform) - mean[k]) * rstd[k];
+                        if (terms)
+                            value[k] = (transformed(value[k], scale[k], s.transform) - mean[k]) * rstd[k];
                     }
                     float *there = out + ((int64_t)(x0 / patch + token) * patch + y0 + y) * line + v * V;
                     if constexpr (V == 4)
-                        *reinterpret_cast<float4 *>(there) = make_float4(value[0], value[1], value[2], value[3]);
+                        *reinterpret_cast<float4 *>(there) =
+                            make_float4(value[0], value[1], value[2], value[3]);
                     else
                         *there = value[0];
                     token += down_tokens;

@@ -362,8 +362,8 @@ lam_status unfused(const lam_cuda_product *p) {
 
 lam_status lam_cuda_multiply(const lam_cuda_product *p) {
     lam_cuda_epilogue e = p->epilogue;
-    LAM_REQUIRE((e == LAM_CUDA_PLAIN || !p->accumulate) && (!has_h(e) || p->ldc == p->n),
-                LAM_ERROR_INTERNAL, "a product of %s cannot be so", epilogue_name(e));
+    LAM_REQUIRE((e == LAM_CUDA_PLAIN || !p->accumulate) && (!has_h(e) || p->ldc == p->n), LAM_ERROR_INTERNAL,
+                "a product of %s cannot be so", epilogue_name(e));
     if (p->m < 1 && e == LAM_CUDA_GELU_SLOPE)
         lam_cuda_column_sums(p->c, p->m, p->n, p->ldc, &p->sums, p->result); /* zeros */
     if (p->m < 1 || p->n < 1) return LAM_OK;

@@ -37,9 +37,9 @@ typedef struct lam_cuda_sums {
  * 4.8e-4 at most, as much as bfloat16 rounds a value of 0.2 by. */
 typedef enum lam_cuda_epilogue {
     LAM_CUDA_PLAIN,
-    LAM_CUDA_BIAS,       /* c = a b + bias */
-    LAM_CUDA_GELU,       /* h = a b + bias, c = gelu(h); where it is fused, of h rounded or not, by cuBLASLt */
-    LAM_CUDA_GELU_SLOPE  /* c = (a b) gelu'(h); sums (+)= of its columns, as stored */
+    LAM_CUDA_BIAS,      /* c = a b + bias */
+    LAM_CUDA_GELU,      /* h = a b + bias, c = gelu(h); where it is fused, of h rounded or not, by cuBLASLt */
+    LAM_CUDA_GELU_SLOPE /* c = (a b) gelu'(h); sums (+)= of its columns, as stored */
 } lam_cuda_epilogue;
 
 /* C[m, n] = op(A) op(B), or += where `accumulate`; op(A) is [m, k] and op(B) [k, n]; a turned operand is stored [k, m] or [n,
@@ -77,8 +77,8 @@ bool lam_cuda_is_fused(const lam_cuda_product *product);
 void lam_cuda_gelu(const void *h, void *y, int64_t count, lam_dtype type);
 void lam_cuda_gelu_slope(const void *h, void *d, int64_t rows, int64_t columns, const lam_cuda_sums *sums,
                          lam_dtype type);
-void lam_cuda_column_sums(const void *a, int64_t rows, int64_t columns, int64_t lda, const lam_cuda_sums *sums,
-                          lam_dtype type);
+void lam_cuda_column_sums(const void *a, int64_t rows, int64_t columns, int64_t lda,
+                          const lam_cuda_sums *sums, lam_dtype type);
 
 /* With `on`, plans made from now on are chosen by time, among the algorithms that cuBLASLt offers and without its epilogue;
  * not while a graph is being captured, when nothing can be timed. */
