@@ -13,8 +13,8 @@
     .bf16_flops_per_s = 790e12, .f32_flops_per_s = 50e12, .attention_flops_per_s = 527e12,                       \
     .exponentials_per_s = 3.7e12, .launch_seconds = 1e-6, .product_share = 0.9, .attention_share = 0.75,         \
     .memory_share = 0.9
-static const lam_device_limits known[] = {{.name = "H200", HOPPER, .bytes_per_s = 4.3e12},
-                                          {.name = "H100 80GB HBM3", HOPPER, .bytes_per_s = 3.0e12}};
+static const lam_device_limits known[] = {{.name = "H200", HOPPER, .bytes_per_s = 4.3e12, .memory_bytes = 143771.0 * 1024 * 1024},
+                                          {.name = "H100 80GB HBM3", HOPPER, .bytes_per_s = 3.0e12, .memory_bytes = 81559.0 * 1024 * 1024}};
 
 const lam_device_limits *lam_device_limits_find(const char *device) {
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)

@@ -24,6 +24,7 @@ typedef struct lam_device_limits {
     double bf16_flops_per_s, f32_flops_per_s;  /* large products reach */
     double attention_flops_per_s;              /* bf16, by mma.sync */
     double exponentials_per_s, bytes_per_s;
+    double memory_bytes;   /* that nvidia-smi names */
     double launch_seconds; /* between two kernels of a recorded step */
     double product_share, attention_share, memory_share;
 } lam_device_limits;

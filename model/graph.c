@@ -14,13 +14,24 @@
 #include "base/threads.h"
 #include "model/graph_state.h"
 
-void lam_graph_fail(lam_graph *graph, const char *format, ...) {
+static void fail(lam_graph *graph, lam_status status, const char *format, va_list arguments) {
     if (graph->status != LAM_OK) return;
+    vsnprintf(graph->message, sizeof graph->message, format, arguments);
+    graph->status = status;
+}
+
+void lam_graph_fail(lam_graph *graph, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(graph->message, sizeof graph->message, format, arguments);
+    fail(graph, LAM_ERROR_INTERNAL, format, arguments);
     va_end(arguments);
-    graph->status = LAM_ERROR_INTERNAL;
+}
+
+void lam_graph_refuse(lam_graph *graph, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    fail(graph, LAM_ERROR_CONFIG, format, arguments);
+    va_end(arguments);
 }
 
 static void remember(lam_graph *graph, lam_status status) {

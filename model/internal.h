@@ -168,8 +168,10 @@ struct lam_node {
 lam_node *lam_node_add(lam_graph *graph, const lam_op *op, int inputs, lam_tensor *const *input);
 lam_tensor *lam_node_output(lam_graph *graph, lam_node *node, lam_dtype dtype, int rank,
                             const int64_t *shape);
-/* Ends building with a message; every later call returns NULL. */
+/* Ends building with a message; every later call returns NULL. A fault of ours; what the configuration asks for and the backend
+ * does not have. */
 void lam_graph_fail(lam_graph *graph, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void lam_graph_refuse(lam_graph *graph, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Rows of the tensor seen as [rows, last dimension], by its bound where it has one. */
 int64_t lam_tensor_rows(const lam_tensor *tensor);
 int64_t lam_tensor_width(const lam_tensor *tensor); /* last dimension */

@@ -63,6 +63,9 @@ lam_status lam_attention_timer_open(lam_attention_timer *t, const lam_backend *b
     s->q_stride = s->kv_stride = 3 * t->width;
     LAM_TRY(lam_isa_select());
     const lam_kernels *kernels = lam_backend_kernels(backend, bf16);
+    LAM_REQUIRE(!kernels->attention_head_dim || s->head_dim <= kernels->attention_head_dim, LAM_ERROR_USAGE,
+                "--head-dim %lld: a GPU takes %lld at most", (long long)s->head_dim,
+                (long long)kernels->attention_head_dim);
     int64_t tokens = s->batch * s->queries;
     size_t forward = kernels->attention_workspace(s, false), backward = kernels->attention_workspace(s, true),
            each = forward > backward ? forward : backward;

@@ -19,6 +19,7 @@ typedef struct paper {
     lam_mae_io io;
     lam_memory_report memory;
     double elements; /* of all parameters */
+    bool bf16;
     lam_op_estimate rows[MOST_ROWS];
     int64_t count;
 } paper;
@@ -28,6 +29,7 @@ static lam_status build(paper *p, const lam_bench_settings *s, const lam_device_
     lam_recompute what = lam_bench_recompute(s->recompute);
     LAM_TRY(lam_bench_model(s->model, &p->model));
     p->model.drop_path = s->drop_path;
+    p->bf16 = s->bf16;
     LAM_TRY(lam_parameters_create(&p->parameters));
     LAM_TRY(lam_mae_parameters(p->parameters, &p->model));
     for (int64_t i = 0; i < p->parameters->entries; i++) p->elements += (double)p->parameters->entry[i].count;
@@ -97,15 +99,28 @@ static void set_times(lam_json *record, const paper *p, const lam_bench_settings
     lam_json_set_float(record, "other_ms", (seconds - products - attention) * 1e3);
 }
 
-static void set_memory(lam_json *record, const paper *p) {
+static void set_memory(lam_json *record, const paper *p, const lam_device_limits *limits) {
     lam_json *memory = lam_json_object();
+    const double packed = p->bf16 ? 2 * p->elements : 0; /* weights once more */
     lam_json_set_float(memory, "weights", 4 * p->elements / 0x1p20);
     lam_json_set_float(memory, "gradients", 4 * p->elements / 0x1p20);
     lam_json_set_float(memory, "optimizer", 8 * p->elements / 0x1p20);
     lam_json_set_float(memory, "activations", (double)p->memory.activations / 0x1p20);
     lam_json_set_float(memory, "activation_gradients", (double)p->memory.activation_gradients / 0x1p20);
     lam_json_set_float(memory, "arena", (double)p->memory.total / 0x1p20);
+    lam_json_set_float(memory, "packed", packed / 0x1p20);
+    lam_json_set_float(memory, "together", (16 * p->elements + packed + (double)p->memory.total) / 0x1p20);
+    lam_json_set_float(memory, "of", limits->memory_bytes / 0x1p20);
     lam_json_set(record, "memory_MiB", memory);
+}
+
+lam_status lam_bench_estimate_options(const lam_arguments *a) {
+    const bool estimate = lam_option_flag(a, "estimate");
+    LAM_REQUIRE(estimate || !lam_option_given(a, "gpu"), LAM_ERROR_USAGE,
+                "--gpu says whose limits an estimate takes; add --estimate");
+    LAM_REQUIRE(!estimate || !lam_option_given(a, "device") || !strcmp(lam_option_text(a, "device"), "cuda"),
+                LAM_ERROR_USAGE, "--estimate is for a GPU; leave out --device cpu");
+    return LAM_OK;
 }
 
 lam_status lam_bench_estimate(const lam_bench_settings *s, lam_json **record) {
@@ -124,7 +139,7 @@ lam_status lam_bench_estimate(const lam_bench_settings *s, lam_json **record) {
         lam_json_set_text(*record, "device", "cuda");
         lam_json_set_text(*record, "gpu", s->gpu);
         set_times(*record, &p, s, limits);
-        set_memory(*record, &p);
+        set_memory(*record, &p, limits);
         set_operations(*record, &p);
     }
     lam_graph_free(p.graph);
@@ -147,9 +162,12 @@ void lam_bench_print_estimate(const lam_json *record) {
     printf("products %.2f ms, attention %.2f, everything else %.2f (%.0f %%)\n", number(record, "products_ms"),
            number(record, "attention_ms"), number(record, "other_ms"),
            100 * number(record, "other_ms") / number(record, "step_ms"));
-    printf("memory, MiB: weights %.0f, gradients %.0f, optimizer %.0f, arena of a step %.0f\n",
-           number(memory, "weights"), number(memory, "gradients"), number(memory, "optimizer"),
-           number(memory, "arena"));
+    const bool fits = number(memory, "together") <= number(memory, "of");
+    printf("memory, MiB: weights %.0f, packed %.0f, gradients %.0f, optimizer %.0f, arena of a step %.0f, together %.0f of "
+           "%.0f%s\n",
+           number(memory, "weights"), number(memory, "packed"), number(memory, "gradients"),
+           number(memory, "optimizer"), number(memory, "arena"), number(memory, "together"), number(memory, "of"),
+           fits ? "" : ": it does not fit; take a smaller --batch, or --recompute norm_gelu or block");
     printf("\n%-20s %-9s %7s %10s %10s %10s %10s %10s\n", "operation", "", "calls", "ms", "at limits", "GFLOP",
            "G exp", "GB");
     for (size_t i = 0; i < lam_json_size(list); i++) {

@@ -152,6 +152,7 @@ static lam_status bench_attention(const lam_arguments *a) {
                             .heads = lam_option_int(a, "heads"),
                             .head_dim = lam_option_int(a, "head-dim")},
                   .bf16 = !strcmp(lam_option_text(a, "precision"), "bf16")};
+    LAM_TRY(lam_bench_estimate_options(a));
     if (lam_option_flag(a, "estimate")) return print_estimate(&q);
     LAM_TRY(lam_device_open(a, 0, &device));
     lam_attention_timer timer;

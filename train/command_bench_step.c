@@ -119,8 +119,10 @@ static lam_status bench_step(const lam_arguments *a) {
                                    .limit_seconds = lam_option_float(a, "limit-seconds")};
     lam_json *record = NULL, *before = NULL, *comparison = NULL;
     lam_status status = LAM_OK;
+    LAM_TRY(lam_bench_estimate_options(a));
     if (lam_option_flag(a, "estimate")) {
         LAM_REQUIRE(!to && !against, LAM_ERROR_USAGE, "bench step: --estimate measures nothing to save or compare");
+        LAM_REQUIRE(!lam_option_flag(a, "autotune"), LAM_ERROR_USAGE, "bench step: --estimate measures nothing to --autotune by");
         LAM_TRY(lam_bench_estimate(&settings, &record));
         status = LAM_OK;
         if (lam_option_json(a))

@@ -193,6 +193,8 @@ static lam_status open_all(const lam_arguments *a, int local_rank, lam_shards **
     int64_t size = crop_size(s, a);
     LAM_TRY(lam_crops_list(*shards, size, lam_option_int(a, "crops"), (uint64_t)lam_option_int(a, "seed"),
                            crops, count));
+    LAM_REQUIRE(s->network || !lam_option_given(a, "device") || !strcmp(lam_option_text(a, "device"), "cpu"), LAM_ERROR_USAGE,
+                "%s is computed on the CPU; leave out --device cuda", lam_positional(a, 0));
     if (s->network) {
         LAM_TRY(lam_device_open(a, local_rank, &on));
         lam_device_describe(on.backend, device, sizeof device);

@@ -174,6 +174,7 @@ typedef struct lam_kernels {
                                void *workspace);
     /* Bytes, for the largest batch. */
     size_t (*attention_workspace)(const lam_attention_shape *shape, bool backward);
+    int64_t attention_head_dim; /* elements of a head at most; 0: any number */
 
     /* parallel.inc.h */
     /* LayerNorm of each head of q and k in x [rows, 3 heads head_dim], v as it is; mean, rstd [rows, 2, heads].

@@ -72,6 +72,7 @@ static size_t workspace(const lam_attention_shape *shape, bool backward) {
 } // namespace lam_attention_parts
 
 void lam_cuda_fill_attention(lam_kernels *f32, lam_kernels *bf16) {
+    f32->attention_head_dim = bf16->attention_head_dim = 128;
     f32->attention_workspace = bf16->attention_workspace = lam_attention_parts::workspace;
     f32->attention = lam_attention_parts::forward_float;
     f32->attention_backward = lam_attention_parts::backward_float;

@@ -269,6 +269,15 @@ void memory(size_t *free, size_t *total) { cudaMemGetInfo(free, total); }
 
 lam_status choose(int device) {
     int count = 0, driver = 0, runtime = 0;
+    TRY_CUDA(cudaDriverGetVersion(&driver));
+    TRY_CUDA(cudaRuntimeGetVersion(&runtime));
+    if (!driver)
+        LAM_FAIL(LAM_ERROR_EXTERNAL, "--device cuda: no GPU can be used here: there is no NVIDIA driver (libcuda.so.1); "
+                                     "use --device cpu");
+    if (driver < runtime)
+        LAM_FAIL(LAM_ERROR_EXTERNAL,
+                 "--device cuda: the driver knows CUDA %d.%d, this build needs %d.%d; update the driver or use --device cpu",
+                 driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
     cudaError_t error = cudaGetDeviceCount(&count);
     if (error != cudaSuccess || count == 0) {
         cudaGetLastError();
@@ -278,12 +287,6 @@ lam_status choose(int device) {
     the.device = device % count;
     TRY_CUDA(cudaSetDevice(the.device));
     TRY_CUDA(cudaGetDeviceProperties(&the.properties, the.device));
-    TRY_CUDA(cudaDriverGetVersion(&driver));
-    TRY_CUDA(cudaRuntimeGetVersion(&runtime));
-    if (driver < runtime)
-        LAM_FAIL(LAM_ERROR_EXTERNAL,
-                 "--device cuda: the driver knows CUDA %d.%d, this build needs %d.%d; update the driver or use --device cpu",
-                 driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
     cudaFuncAttributes attributes;
     error = cudaFuncGetAttributes(&attributes, (const void *)set_one);
     if (error != cudaSuccess) {
@@ -309,7 +312,7 @@ lam_status open(void) {
     for (cudaEvent_t &event : the.marks)
         TRY_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync));
     TRY_CUDA(cudaMalloc((void **)&the.step, sizeof *the.step));
-    TRY_CUDA(cudaMemset(the.step, 0, sizeof *the.step));
+    TRY_CUDA(cudaMemsetAsync(the.step, 0, sizeof *the.step, the.stream));
     LAM_TRY(allocate(&the.workspace, WORKSPACE_BYTES));
     fill_tables();
     return LAM_OK;

@@ -93,7 +93,7 @@ static __global__ void __launch_bounds__(TERM_THREADS)
 /* Of a crop of size x size pixels: `together` channels lie in a token, side by side; the others have tokens of their own. */
 struct patch_sizes {
     int64_t channels, used, together, size, patch, transform;
-    int32_t rows, width; /* of a tile: rows x width pixels of `together` channels, whole patches wide */
+    int32_t rows, width; /* of a tile: rows x width pixels of `together` channels, whole patches wide; 0: no row fits */
     int32_t row_bytes, channel_bytes; /* from one to the next in the tile */
     bool whole;                       /* pixels are read by 16 bytes */
 };
@@ -177,6 +177,26 @@ static __global__ void __launch_bounds__(CUT_THREADS)
         }
 }
 
+/* The same without a tile, a float at a time, where a row of a patch of all channels of a token is too wide for one. */
+template <typename P>
+static __global__ void __launch_bounds__(CUT_THREADS)
+    patches_gather(const P *pixels, const float4 *terms, const int32_t *ids, float *to, patch_sizes s,
+                   int64_t count) {
+    int64_t i = (int64_t)blockIdx.x * CUT_THREADS + threadIdx.x;
+    if (i >= count) return;
+    const int64_t grid = s.size / s.patch, line = s.patch * s.together;
+    int64_t at = i % line, y = i / line % s.patch, token = i / line / s.patch, x = at / s.together,
+            c = at % s.together, group = token / (grid * grid), place = token % (grid * grid);
+    int64_t crop = group * s.together / s.used, channel = group * s.together - crop * s.used + c;
+    int64_t plane = crop * s.channels + (ids ? ids[channel] : channel);
+    float value = (float)pixels[(plane * s.size + place / grid * s.patch + y) * s.size + place % grid * s.patch + x];
+    if (terms) {
+        float4 t = terms[group * s.together + c];
+        value = (transformed(value, t.x, s.transform) - (t.w != 0.0f ? t.y : 0.0f)) * (t.w != 0.0f ? t.z : 0.0f);
+    }
+    to[i] = value;
+}
+
 static patch_sizes sizes_of(const lam_node *node) {
     const lam_tensor *pixels = node->inputs[0], *y = node->outputs[0];
     int64_t at_ids = node->integers[LAM_PATCHES_AT_IDS];
@@ -187,12 +207,13 @@ static patch_sizes sizes_of(const lam_node *node) {
     s.transform = node->integers[LAM_PATCHES_TRANSFORM];
     s.used = at_ids ? node->inputs[at_ids]->count : s.channels;
     s.together = y->shape[2] == s.patch * s.patch ? 1 : s.used;
-    int64_t pixel = (int64_t)lam_dtype_bytes(pixels->dtype), room = TILE / s.together - CHANNEL_PAD,
+    /* Of a channel, in whole vectors, so that a row fits that has been rounded up to them. */
+    int64_t pixel = (int64_t)lam_dtype_bytes(pixels->dtype), room = (TILE / s.together - CHANNEL_PAD) / 16 * 16,
             width = (room - ROW_PAD) / pixel / s.patch * s.patch;
     width = width < s.size ? width : s.size;
     s.width = width > 0 ? (int32_t)width : 0;
     s.row_bytes = (int32_t)(lam_blocks(s.width * pixel, 16) * 16 + ROW_PAD);
-    int64_t rows = room / s.row_bytes;
+    int64_t rows = s.width ? room / s.row_bytes : 0;
     s.rows = (int32_t)(rows < s.patch ? rows : s.patch);
     s.channel_bytes = s.rows * s.row_bytes + CHANNEL_PAD;
     s.whole = s.size * pixel % 16 == 0 && s.width * pixel % 16 == 0 &&
@@ -229,7 +250,11 @@ static void launch_cut(const lam_node *node, const patch_sizes &s, const float4 
     const lam_tensor *pixels = node->inputs[0];
     int64_t blocks = pixels->shape[0] * s.used / s.together * (s.size / s.patch);
     float *to = (float *)node->outputs[0]->data;
-    if (s.patch * s.together % 4 == 0 && reinterpret_cast<uintptr_t>(to) % 16 == 0)
+    const int64_t count = pixels->shape[0] * s.used * s.size * s.size;
+    if (!s.rows)
+        LAM_LAUNCH((patches_gather<P>), (unsigned)lam_blocks(count, CUT_THREADS), CUT_THREADS, 0, lam_cuda_stream(),
+                   (const P *)pixels->data, terms, ids_of(node), to, s, count);
+    else if (s.patch * s.together % 4 == 0 && reinterpret_cast<uintptr_t>(to) % 16 == 0)
         LAM_LAUNCH((patches_cut<P, 4>), (unsigned)blocks, CUT_THREADS, 0, lam_cuda_stream(),
                    (const P *)pixels->data, terms, ids_of(node), to, s);
     else
@@ -240,9 +265,6 @@ static void launch_cut(const lam_node *node, const patch_sizes &s, const float4 
 static lam_status forward(lam_node *node) {
     patch_sizes s = sizes_of(node);
     float4 *terms = (float4 *)node->forward_workspace; /* [B, used channels] */
-    LAM_REQUIRE(s.width > 0 && s.rows > 0, LAM_ERROR_CONFIG,
-                "patches: a row of a token of %lld channels, %lld pixels wide, takes more than %d bytes",
-                (long long)s.together, (long long)s.patch, (int)TILE);
     switch (node->inputs[0]->dtype) {
     case LAM_U8:
         launch_terms<uint8_t>(node, s, terms);

@@ -412,7 +412,7 @@ void lam_cuda_plans_release(void) {
 
 /* ---- as text ---- */
 
-#define TEXT_BEGIN "lamella cuBLASLt plans 1\n"
+#define TEXT_BEGIN "lamella cuBLASLt plans 2\n"
 
 namespace {
 

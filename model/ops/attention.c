@@ -106,6 +106,12 @@ static lam_tensor *build(lam_graph *g, const lam_op *op, int inputs, lam_tensor 
                        (long long)kv->shape[1]);
         return NULL;
     }
+    const int64_t most = node->kernels->attention_head_dim, head_dim = width / heads;
+    if (most && head_dim > most) {
+        lam_graph_refuse(g, "%s: heads of %lld elements, of which a GPU takes %lld at most; take more heads or --device cpu",
+                         op->name, (long long)head_dim, (long long)most);
+        return NULL;
+    }
     node->integers[0] = heads;
     lam_tensor *y = lam_node_output(g, node, q->dtype, 3, (int64_t[]){q->shape[0], q->shape[1], width});
     if (!y) return NULL;

@@ -33,6 +33,19 @@ on_device bench attention --batch 1 --tokens 5 --heads 1 --head-dim 8 --seconds 
 [ "$(grep -cE '^(forward|backward) .* GFLOP/s \(.*\)$' text)" = 2 ] || fail "two lines in: $(cat text)"
 
 # ---- on paper ----
+refused() { # words, command...
+  local words=$1 code=0; shift
+  "$lamella" "$@" > out 2> err || code=$?
+  [ "$code" = 2 ] && grep -q -- "$words" err || { cat out err; fail "exit $code: $*"; }
+}
+refused '--gpu says whose limits' bench step --gpu H100
+refused '--gpu says whose limits' bench attention --gpu H100 --seconds 0
+refused 'leave out --device cpu' bench step --estimate --device cpu
+refused 'nothing to --autotune by' bench step --estimate --autotune
+code=0; on_device bench attention --batch 1 --tokens 5 --heads 1 --head-dim 144 --seconds 0 > text 2>&1 || code=$?
+[ "$code" = 2 ] && grep -q '144: a GPU takes 128 at most' text || fail "head_dim 144 ends with $code: $(cat text)"
+"$lamella" bench step --estimate --model l16 --batch 4096 --precision bf16 > text
+grep -q 'together 3[0-9]* of 143771: it does not fit' text || fail "a step that does not fit: $(grep memory text)"
 estimate() { "$lamella" bench step --device cuda --estimate --json --precision bf16 "$@" > estimate; }
 for model in s16 b16 l16 l8; do
   estimate --model "$model" --batch 256

@@ -14,7 +14,7 @@ enum lam_emulated_stream_order {
     LAM_STREAMS_REVERSED,
     LAM_STREAMS_SHUFFLED
 };
-enum lam_emulated_lack { LAM_LACKS_NOTHING, LAM_LACKS_DEVICE, LAM_LACKS_DRIVER, LAM_LACKS_KERNELS };
+enum lam_emulated_lack { LAM_LACKS_NOTHING, LAM_LACKS_DEVICE, LAM_LACKS_DRIVER, LAM_LACKS_ANY_DRIVER, LAM_LACKS_KERNELS };
 struct lam_emulated_settings {
     lam_emulated_order order;
     lam_emulated_stream_order streams;

@@ -404,9 +404,10 @@ cudaError_t cudaMemsetAsync(void *target, int value, size_t bytes, cudaStream_t 
 /* ---- the device: a small one of compute capability 9.0 ---- */
 
 cudaError_t cudaGetDeviceCount(int *count) {
-    bool none = lam_emulated_setting().lacks == LAM_LACKS_DEVICE;
-    *count = none ? 0 : 1;
-    return lam_remember(none ? cudaErrorNoDevice : cudaSuccess);
+    const lam_emulated_lack lacks = lam_emulated_setting().lacks;
+    bool none = lacks == LAM_LACKS_DEVICE, unusable = lacks == LAM_LACKS_DRIVER || lacks == LAM_LACKS_ANY_DRIVER;
+    *count = none || unusable ? 0 : 1;
+    return lam_remember(unusable ? cudaErrorInsufficientDriver : none ? cudaErrorNoDevice : cudaSuccess);
 }
 cudaError_t cudaSetDevice(int device) { return lam_remember(device ? cudaErrorInvalidDevice : cudaSuccess); }
 cudaError_t cudaGetDevice(int *device) { return *device = 0, cudaSuccess; }
@@ -469,7 +470,9 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest) {
     return *least = 0, *greatest = -5, cudaSuccess;
 }
 cudaError_t cudaDriverGetVersion(int *version) {
-    return *version = lam_emulated_setting().lacks == LAM_LACKS_DRIVER ? 11040 : CUDART_VERSION, cudaSuccess;
+    const lam_emulated_lack lacks = lam_emulated_setting().lacks;
+    *version = lacks == LAM_LACKS_ANY_DRIVER ? 0 : lacks == LAM_LACKS_DRIVER ? 11040 : CUDART_VERSION;
+    return cudaSuccess;
 }
 cudaError_t cudaRuntimeGetVersion(int *version) { return *version = CUDART_VERSION, cudaSuccess; }
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes) {

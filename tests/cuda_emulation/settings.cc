@@ -25,7 +25,7 @@ const lam_emulated_settings &lam_emulated_setting(void) {
     static const lam_emulated_stream_order stream_orders[] = {LAM_STREAMS_REVERSED, LAM_STREAMS_EAGER,
                                                               LAM_STREAMS_LAZY, LAM_STREAMS_SHUFFLED};
     static const char *const sums[] = {"forward", "reversed", "truncating", nullptr};
-    static const char *const lacks[] = {"nothing", "device", "driver", "kernels", nullptr};
+    static const char *const lacks[] = {"nothing", "device", "driver", "any_driver", "kernels", nullptr};
     static const lam_emulated_settings settings = {
         static_cast<lam_emulated_order>(choice("LAMELLA_EMULATION_ORDER", orders)),
         stream_orders[choice("LAMELLA_EMULATION_STREAMS", streams)],

@@ -2,12 +2,12 @@
 # Everything that a machine with an NVIDIA GPU can say of this code, in under nine minutes: tests against the CPU, training,
 # compute-sanitizer, then the figures of tests/bench/SPEED.md beside their paper estimate and PyTorch. Prints one table last.
 #
-#   run.sh [--build FOLDER|ARCHIVE] [--out FOLDER] [--minutes N] [--only PART,...] [--rehearse]
+#   run.sh [--build FOLDER|ARCHIVE] [--out FOLDER] [--minutes N] [--only PART,...] [--rehearse]      (N: 9)
 #   run.sh --pack ARCHIVE [--build FOLDER]      what to carry to a machine with a driver and nothing else of ours: FILE.tar.gz, FILE.tar.xz
 #   run.sh --table FILE.tsv...                  the table of several runs' results.tsv; of two figures the last counts
 #
-# --build    where lamella, liblamella_cuda.so and the test programs are, or an archive of --pack; default build/, which is built
-#            there if it is empty
+# --build    where lamella, liblamella_cuda.so and the test programs are, or an archive of --pack; default build/. What is
+#            missing there is built
 # --out      default $OUT, else runs/gpu: table.txt, results.tsv, results.json, logs.tar.gz
 # --only     of tests, training, sanitizer, steps, attention, memory, peer
 # --rehearse tiny sizes on the emulated device (LAMELLA_CUDA_MODULE, else that of the build), stand-ins for nvidia-smi,
@@ -18,15 +18,21 @@
 set -uo pipefail
 root=$(realpath "$(dirname "$0")/../..")
 build=$root/build out=${OUT:-$root/runs/gpu} minutes=9 only= rehearse= pack= tables=()
-usage() { sed -n '5,20s/^# \{0,1\}//p' "$0"; exit 2; }
+parts="tests training sanitizer steps attention memory peer"
+usage() { sed -n '5,20s/^# \{0,1\}//p' "$0"; exit "$1"; }
+die() { echo "run: $*" >&2; exit 2; }
 while [ $# -gt 0 ]; do
+  case $1 in --build | --out | --minutes | --only | --pack | --table) [ $# -gt 1 ] || die "$1 wants a value (--help)" ;; esac
   case $1 in
     --build) build=$2; shift ;; --out) out=$2; shift ;; --minutes) minutes=$2; shift ;; --only) only=$2; shift ;;
-    --pack) pack=$2; shift ;; --rehearse) rehearse=1 ;; --table) shift; tables=("$@"); break ;; *) usage ;;
+    --pack) pack=$2; shift ;; --rehearse) rehearse=1 ;; --table) shift; tables=("$@"); break ;; --help | -h) usage 0 ;; *) usage 2 >&2 ;;
   esac
   shift
 done
-die() { echo "run: $*" >&2; exit 2; }
+[[ $minutes =~ ^[0-9]+$ ]] || die "--minutes $minutes: a whole number is wanted"
+for one in ${only//,/ }; do
+  [[ " $parts " = *" $one "* ]] || die "--only $one: the parts are $parts"
+done
 
 # ---- the table ----
 
@@ -52,8 +58,12 @@ pack_build() {
   [ -z "$rehearse" ] || module=liblamella_cuda_emulated.so
   folder=$(mktemp -d) || exit 1
   mkdir "$folder/lib"
-  cp "$build/lamella" "$build/$module" "$folder" || die "build first"
-  for program in $(programs); do cp "$build/$program" "$folder" || die "build the tests first"; done
+  for program in lamella "$module" $(programs); do
+    cp "$build/$program" "$folder" 2> /dev/null || {
+      rm -r "$folder"
+      die "$build has no $program: cmake --preset release -DBUILD_TESTING=ON && cmake --build --preset release --target lamella device_tests"
+    }
+  done
   ldd "$folder"/lamella "$folder"/test_* | awk '$3 ~ /^\// && $1 !~ /^(ld-linux|lib(c|m|dl|rt|pthread|resolv|util|nsl|anl))[-.]/ { print $3 }' |
     sort -u | xargs cp -Lt "$folder/lib"
   git -C "$root" describe --always --dirty > "$folder/commit" 2> /dev/null || echo unknown > "$folder/commit"
@@ -104,9 +114,9 @@ if [ -f "$build" ]; then
   mkdir "$work/build"
   unpack || die "$build is no archive of --pack: $(tail -1 "$logs/unpack.log")"
   build=$work/build
-elif [ ! -x "$build/lamella" ]; then
+elif [ -z "$rehearse" ] && ! { cd "$build" && ls lamella liblamella_cuda.so $(programs); } > /dev/null 2>&1; then
   say "building in $build"
-  { cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_C_FLAGS_RELEASE=-O3 -DLAM_CUDA=ON \
+  { cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_C_FLAGS_RELEASE=-O3 -DLAM_CUDA=ON -DBUILD_TESTING=ON \
     $(architectures) && cmake --build "$build" -j "$(nproc)" --target lamella lamella_cuda $(programs); } \
     > "$logs/build.log" 2>&1 || { tail -20 "$logs/build.log" >&2; die "cannot be built here: carry an archive (--pack)"; }
 fi
@@ -122,7 +132,7 @@ else
   export LAMELLA_CUDA_MODULE=${LAMELLA_CUDA_MODULE:-$build/liblamella_cuda.so}
 fi
 [ -z "$rehearse" ] || [ "$minutes" != 9 ] || minutes=40 # on a busy machine, too
-[ -e "$LAMELLA_CUDA_MODULE" ] || die "there is no $LAMELLA_CUDA_MODULE"
+[ -e "$LAMELLA_CUDA_MODULE" ] || die "there is no $LAMELLA_CUDA_MODULE${rehearse:+: build all, not lamella alone}"
 export LAMELLA_TEST_GOLDEN=$root/tests/golden
 
 # Libraries of ours that this machine lacks come from the archive, NVIDIA's from where a toolkit or a Python has them.
@@ -151,6 +161,10 @@ prepare_libraries() {
 prepare_libraries
 # Only our programs get these libraries: a Python has its own.
 peer_python() { env -u LD_LIBRARY_PATH "$python" "$@"; }
+
+# One line where no GPU can be used, in place of a table of failures.
+"$lamella" bench attention --device cuda --batch 1 --tokens 8 --heads 1 --head-dim 8 --seconds 0 --quiet > /dev/null 2> "$work/device" ||
+  die "$(tail -1 "$work/device" | sed 's/; use --device cpu$//')"
 
 # ---- the machine ----
 

@@ -134,13 +134,16 @@ no() { # status, words, command...
 }
 no 1 "there is no /nowhere.so" env LAMELLA_CUDA_MODULE=/nowhere.so "$lamella" train tiny.yaml train.out=x --device cuda
 no 2 "autotune is for a GPU" "$lamella" train tiny.yaml train.out=x --device cpu --autotune
+no 2 "heads of 144 elements" "$lamella" train tiny.yaml train.out=x --device cuda model.embed_dim=288 model.num_heads=2
+no 2 "intensity is computed on the CPU" "$lamella" embed intensity shards --crop-size 32 --out x.npy --device cuda
 no 2 "cpu or cuda\|cpu|cuda" "$lamella" train tiny.yaml train.out=x --device gpu
 if [ -z "$emulated" ]; then
   echo "ok: errors say what to do (those that a GPU does not make: skipped)"
   exit 0
 fi
 no 1 "no GPU can be used here" env LAMELLA_EMULATION_LACKS=device "$lamella" train tiny.yaml train.out=x --device cuda
-no 1 "driver" env LAMELLA_EMULATION_LACKS=driver "$lamella" train tiny.yaml train.out=x --device cuda
+no 1 "no NVIDIA driver" env LAMELLA_EMULATION_LACKS=any_driver "$lamella" train tiny.yaml train.out=x --device cuda
+no 1 "the driver knows CUDA 11.4, this build needs" env LAMELLA_EMULATION_LACKS=driver "$lamella" train tiny.yaml train.out=x --device cuda
 no 1 "has no kernels for" env LAMELLA_EMULATION_LACKS=kernels "$lamella" train tiny.yaml train.out=x --device cuda
 no 1 "MiB are asked for" env LAMELLA_EMULATION_MEMORY=1000000 "$lamella" train tiny.yaml train.out=x --device cuda
 no 1 "train.micro_batch=[1-9][0-9]* fits" env LAMELLA_EMULATION_MEMORY=37000000 "$lamella" train tiny.yaml train.out=x \

@@ -363,7 +363,12 @@ static void patches(void **state) {
                                          {LAM_U8, 7, 10, 1, 0, true, true, false, false},
                                          {LAM_U8, 150, 32, 16, 0, true, false, false, false},
                                          {LAM_U16, 150, 80, 16, 0, false, false, false, false},
-                                         {LAM_U16, 1, 256, 16, 0, true, false, false, false}};
+                                         {LAM_U16, 1, 256, 16, 0, true, false, false, false},
+                                         /* Rows of a tile that are just too wide; rows of one patch that are. */
+                                         {LAM_U16, 57, 28, 14, 0, true, false, false, false},
+                                         {LAM_U8, 410, 16, 16, 1, true, false, false, false},
+                                         {LAM_U16, 700, 16, 8, 0, false, false, false, true},
+                                         {LAM_F32, 600, 8, 8, 0, false, false, false, false}};
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         const patches_case *c = &cases[k];
         bench b = open_bench("patches", build_patches, c, NULL, false);
@@ -374,8 +379,8 @@ static void patches(void **state) {
             give_floats(&b, 3, 0, 1);
             give_floats(&b, 4, 0.5f, 5);
             give_number(&b, 5, only);
-            int32_t ids[75];
-            for (int32_t i = 0; i < 75; i++) ids[i] = (int32_t)c->channels - 1 - 2 * i;
+            int32_t ids[350];
+            for (int32_t i = 0; i < 350; i++) ids[i] = (int32_t)c->channels - 1 - 2 * i;
             give(&b, 6, ids, (size_t)((c->channels + 1) / 2) * sizeof *ids);
             run(&b);
             /* Of a crop: a mean may round to the neighbouring float. */

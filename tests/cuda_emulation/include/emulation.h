@@ -16,7 +16,7 @@
  *     LAMELLA_EMULATION_MEMORY      bytes of device memory [2147483648]
  *     LAMELLA_EMULATION_KEEP_GOING  1: a finding fails the launch (cudaErrorLaunchFailure) instead of aborting
  *     LAMELLA_EMULATION_UNINITIALISED  1: device memory that was never written must not be read (checked build)
- *     LAMELLA_EMULATION_LACKS       device, driver (too old) or kernels (for this device): what cannot be used here
+ *     LAMELLA_EMULATION_LACKS       device, driver (too old), any_driver or kernels (for this device): what cannot be used here
  *
  * Whatever is found prints one line, `cuda emulation: KERNEL: what, thread, where`. */
 #ifndef LAMELLA_CUDA_EMULATION_H
