@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 JOBS ?= $(shell nproc)
 BUILD := build
+OPTIONS ?=
 PACKAGES := build-essential cmake ninja-build pkg-config git ca-certificates libopenmpi-dev openmpi-bin libdnnl-dev \
   libopenblas-openmp-dev libpng-dev libtiff-dev libopenjp2-7-dev libzstd-dev zlib1g-dev libhdf5-dev libyaml-dev \
   libjansson-dev libxxhash-dev liblbfgs-dev libzip-dev
@@ -14,10 +15,10 @@ help:
 	@echo 'lamella: self-supervised representation learning on microscope images'
 	@echo
 	@echo '  make demo          install what is missing, build, and run images -> map -> report: runs/demo/report.html, 350 MB'
-	@echo '                     (four minutes on two idle cores, ten on busy ones)'
+	@echo '                     (four minutes on two idle cores, ten on busy ones; three more where nvcc builds the CUDA module)'
 	@echo '  make test          install what is missing, build, and run every test (ten to twenty minutes on two cores)'
 	@echo '  make test-mutants  bugs put into the CUDA kernels one at a time: is each found? (five minutes on two idle cores)'
-	@echo '  make build         the command, at build/lamella'
+	@echo '  make build         the command, at build/lamella; OPTIONS=-DLAM_CUDA=OFF: without CUDA where nvcc is found'
 	@echo '  make setup         the Debian packages that the build needs (skipped where they are in)'
 	@echo '  make setup-test    those that the tests need beside them'
 	@echo '  make test-science  three seeds, three effect strengths: does training recover more than statistics? (2 h on 2 cores)'
@@ -46,7 +47,8 @@ setup-test: setup
 	$(call install_missing,$(TEST_PACKAGES))
 
 build: setup
-	@cmake --preset release -DBUILD_TESTING=OFF > $(BUILD)-configure.log 2>&1 || { cat $(BUILD)-configure.log; rm -f $(BUILD)-configure.log; exit 1; }
+	@cmake --preset release -DBUILD_TESTING=OFF $(OPTIONS) > $(BUILD)-configure.log 2>&1 || { cat $(BUILD)-configure.log; rm -f $(BUILD)-configure.log; exit 1; }
+	@grep -E '^-- (no )?(CUDA|NCCL)' $(BUILD)-configure.log | sed 's/^-- /build: /' || true
 	@rm -f $(BUILD)-configure.log
 	@cmake --build --preset release -j $(JOBS) --target lamella
 

@@ -93,7 +93,8 @@ static __global__ void __launch_bounds__(TERM_THREADS)
 /* Of a crop of size x size pixels: `together` channels lie in a token, side by side; the others have tokens of their own. */
 struct patch_sizes {
     int64_t channels, used, together, size, patch, transform;
-    int32_t rows, width; /* of a tile: rows x width pixels of `together` channels, whole patches wide; 0: no row fits */
+    int32_t rows,
+        width; /* of a tile: rows x width pixels of `together` channels, whole patches wide; 0: no row fits */
     int32_t row_bytes, channel_bytes; /* from one to the next in the tile */
     bool whole;                       /* pixels are read by 16 bytes */
 };
@@ -189,10 +190,12 @@ static __global__ void __launch_bounds__(CUT_THREADS)
             c = at % s.together, group = token / (grid * grid), place = token % (grid * grid);
     int64_t crop = group * s.together / s.used, channel = group * s.together - crop * s.used + c;
     int64_t plane = crop * s.channels + (ids ? ids[channel] : channel);
-    float value = (float)pixels[(plane * s.size + place / grid * s.patch + y) * s.size + place % grid * s.patch + x];
+    float value =
+        (float)pixels[(plane * s.size + place / grid * s.patch + y) * s.size + place % grid * s.patch + x];
     if (terms) {
         float4 t = terms[group * s.together + c];
-        value = (transformed(value, t.x, s.transform) - (t.w != 0.0f ? t.y : 0.0f)) * (t.w != 0.0f ? t.z : 0.0f);
+        value =
+            (transformed(value, t.x, s.transform) - (t.w != 0.0f ? t.y : 0.0f)) * (t.w != 0.0f ? t.z : 0.0f);
     }
     to[i] = value;
 }
@@ -208,7 +211,8 @@ static patch_sizes sizes_of(const lam_node *node) {
     s.used = at_ids ? node->inputs[at_ids]->count : s.channels;
     s.together = y->shape[2] == s.patch * s.patch ? 1 : s.used;
     /* Of a channel, in whole vectors, so that a row fits that has been rounded up to them. */
-    int64_t pixel = (int64_t)lam_dtype_bytes(pixels->dtype), room = (TILE / s.together - CHANNEL_PAD) / 16 * 16,
+    int64_t pixel = (int64_t)lam_dtype_bytes(pixels->dtype),
+            room = (TILE / s.together - CHANNEL_PAD) / 16 * 16,
             width = (room - ROW_PAD) / pixel / s.patch * s.patch;
     width = width < s.size ? width : s.size;
     s.width = width > 0 ? (int32_t)width : 0;
@@ -252,8 +256,8 @@ static void launch_cut(const lam_node *node, const patch_sizes &s, const float4 
     float *to = (float *)node->outputs[0]->data;
     const int64_t count = pixels->shape[0] * s.used * s.size * s.size;
     if (!s.rows)
-        LAM_LAUNCH((patches_gather<P>), (unsigned)lam_blocks(count, CUT_THREADS), CUT_THREADS, 0, lam_cuda_stream(),
-                   (const P *)pixels->data, terms, ids_of(node), to, s, count);
+        LAM_LAUNCH((patches_gather<P>), (unsigned)lam_blocks(count, CUT_THREADS), CUT_THREADS, 0,
+                   lam_cuda_stream(), (const P *)pixels->data, terms, ids_of(node), to, s, count);
     else if (s.patch * s.together % 4 == 0 && reinterpret_cast<uintptr_t>(to) % 16 == 0)
         LAM_LAUNCH((patches_cut<P, 4>), (unsigned)blocks, CUT_THREADS, 0, lam_cuda_stream(),
                    (const P *)pixels->data, terms, ids_of(node), to, s);

@@ -210,7 +210,8 @@ within() { # seconds at most, command...
   timeout --kill-after=5 "$most" "$@"
 }
 part() { # name, seconds it needs at least, seconds it may take
-  local name=$1 needs=$2 may=$3 start=$SECONDS now
+  local name=$1 needs=$2 may=$3 start=$SECONDS now rows
+  rows=$(wc -l < "$results")
   [ -z "$only" ] || [[ ",$only," = *",$name,"* ]] || return 0
   now=$(left)
   if [ "$now" -lt "$needs" ]; then
@@ -220,6 +221,9 @@ part() { # name, seconds it needs at least, seconds it may take
   deadline=$((SECONDS + (may < now ? may : now)))
   say "$name, at most $((deadline - SECONDS)) s"
   "part_$name"
+  case $name in steps | attention | memory)
+    [ "$(awk -F'\t' -v from="$rows" 'NR > from && $2 == "measured"' "$results" | wc -l)" -gt 0 ] || verdict "$name" 1 "nothing was measured" ;;
+  esac
   put "part $name" seconds $((SECONDS - start))
 }
 verdict() { # part, passed (0: yes), words
