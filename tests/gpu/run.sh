@@ -143,11 +143,12 @@ find_library() { # soname
     -name "$1" 2> /dev/null | head -1
 }
 prepare_libraries() {
-  local name at
+  local name at here
+  here=$(ldconfig -p 2> /dev/null)
   mkdir "$work/lib"
   [ -d "$build/lib" ] && for at in "$build"/lib/*; do
     name=${at##*/}
-    ldconfig -p 2> /dev/null | grep -q "$name " || ln -s "$at" "$work/lib/$name"
+    [[ $here = *"$name "* ]] || ln -s "$at" "$work/lib/$name"
   done
   export LD_LIBRARY_PATH=$work/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
   for name in $(ldd "$LAMELLA_CUDA_MODULE" 2> /dev/null | awk '/not found/ { print $1 }'); do
