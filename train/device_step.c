@@ -8,7 +8,7 @@
 #include "dist/nccl.h"
 #include "model/cuda/products.h"
 
-enum { UNDER_WAY = 2, BUCKET = 1 << 22 };
+enum { UNDER_WAY = 2 };
 
 struct lam_device_step {
     lam_device_step_options o;
@@ -119,13 +119,10 @@ static void start_sums(void *step, int64_t begin, int64_t end) {
     (void)begin;
     lam_device_step *s = step;
     const lam_parameters *p = s->o.parameters;
-    while (s->sent < end) {
-        int64_t next = s->sent + BUCKET < p->trainable ? s->sent + BUCKET : p->trainable;
-        if (next > end) return;
+    for (int64_t next; (next = lam_sum_bucket_end(p, s->sent, end)); s->sent = next) {
         lam_status status = s->nccl->start_sum_f32(p->device_gradients + s->sent, next - s->sent,
                                                    lam_backend_stream(s->o.backend));
         if (s->sent_status == LAM_OK) s->sent_status = status;
-        s->sent = next;
     }
 }
 
@@ -137,7 +134,7 @@ static lam_status work(lam_device_step *s, int64_t k, bool first, bool last) {
     s->updates->add_loss(s->update, lam_tensor_device(s->o.io[k].loss));
     s->sent = 0;
     s->sent_status = LAM_OK;
-    lam_graph_set_gradient_hook(graph, last && s->nccl ? start_sums : NULL, s, BUCKET);
+    lam_graph_set_gradient_hook(graph, last && s->nccl ? start_sums : NULL, s, LAM_SUM_BUCKET);
     LAM_TRY(lam_graph_backward(graph));
     if (!last) return LAM_OK;
     if (s->nccl) {
@@ -166,7 +163,7 @@ static lam_status record(lam_device_step *s, int64_t k, bool first, bool last) {
     lam_status status = work(s, k, first, last), ended = lam_backend_recorded(s->o.backend, &made);
     lam_graph_set_recording(graph, false);
     lam_graph_hold_weights(graph, false);
-    lam_graph_set_gradient_hook(graph, NULL, NULL, BUCKET);
+    lam_graph_set_gradient_hook(graph, NULL, NULL, LAM_SUM_BUCKET);
     if (status == LAM_OK) status = ended;
     if (status != LAM_OK) {
         lam_backend_forget(s->o.backend, made);

@@ -21,6 +21,15 @@
 extern "C" {
 #endif
 
+/* Gradients are summed over ranks behind the backward pass, on every device, in ranges of fixed bounds: a rank that failed before
+ * it had any gradient starts the same ones. */
+enum { LAM_SUM_BUCKET = 1 << 22 };
+/* The end of the range that begins at `sent`; 0 where gradients are not there to it yet, or at all. end: they are to here. */
+static inline int64_t lam_sum_bucket_end(const lam_parameters *p, int64_t sent, int64_t end) {
+    int64_t next = sent + LAM_SUM_BUCKET < p->trainable ? sent + LAM_SUM_BUCKET : p->trainable;
+    return sent < end && next <= end ? next : 0;
+}
+
 typedef struct lam_device_step lam_device_step;
 
 typedef struct lam_device_step_options {

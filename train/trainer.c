@@ -257,20 +257,13 @@ static lam_status count_rows(lam_trainer *t, lam_status status, const lam_batch 
     return LAM_OK;
 }
 
-/* Sums over the ranks run behind the backward pass, in ranges of fixed bounds: a rank that failed before it had any
- * gradient starts the same ones. */
-enum { BUCKET = 1 << 22 };
-
 static void start_sums(void *trainer, int64_t begin, int64_t end) {
     (void)begin;
     lam_trainer *t = trainer;
     const lam_parameters *p = t->network->parameters;
-    while (t->sent < end) {
-        int64_t next = t->sent + BUCKET < p->trainable ? t->sent + BUCKET : p->trainable;
-        if (next > end) return;
+    for (int64_t next; (next = lam_sum_bucket_end(p, t->sent, end)); t->sent = next) {
         lam_status status = lam_dist_start_sum_f32(t->dist, p->gradients + t->sent, next - t->sent);
         if (t->sent_status == LAM_OK) t->sent_status = status;
-        t->sent = next;
     }
 }
 
@@ -305,7 +298,7 @@ static lam_status compute_gradients(lam_trainer *t, const lam_batch *batch, doub
         LAM_TRY(lam_graph_forward(graph));
         *loss += (double)*(const float *)lam_tensor_data(io->loss);
         bool last = begin + t->micro_batch >= batch->rows;
-        lam_graph_set_gradient_hook(graph, last ? start_sums : NULL, t, BUCKET);
+        lam_graph_set_gradient_hook(graph, last ? start_sums : NULL, t, LAM_SUM_BUCKET);
         LAM_TRY(lam_graph_backward(graph));
         lam_graph_hold_weights(graph, false);
         if (!last) say_within(t, begin + t->micro_batch, batch->rows, &said);

@@ -138,29 +138,13 @@ __global__ void __launch_bounds__(threads, resident)
     partial[(int64_t)blockIdx.y * columns + column] = all;
 }
 
-enum { FOLD_WARPS = 16, FOLD_PARTS = 12 }; /* of a block; of a warp at once */
-
-/* A block sums 32 columns, its warps the parts w, w + 16, ..., and then the warps in order. */
-__global__ void __launch_bounds__(32 * FOLD_WARPS)
+/* 32 columns a block. */
+__global__ void __launch_bounds__(32 * LAM_SUM_WARPS)
     fold_sums(const float *partial, int64_t parts, int64_t columns, lam_cuda_sums sums) {
-    LAM_SHARED(float, fold, [FOLD_WARPS][32]);
-    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-    int64_t column = (int64_t)blockIdx.x * 32 + lane;
-    float sum = 0;
-    for (int64_t first = warp; first < parts && column < columns; first += FOLD_WARPS * FOLD_PARTS) {
-        float value[FOLD_PARTS];
-#pragma unroll
-        for (int k = 0; k < FOLD_PARTS; k++) {
-            int64_t part = first + k * FOLD_WARPS;
-            value[k] = part < parts ? partial[part * columns + column] : 0.0f;
-        }
-#pragma unroll
-        for (int k = 0; k < FOLD_PARTS; k++) sum += value[k];
-    }
-    fold[warp][lane] = sum;
-    __syncthreads();
-    if (warp || column >= columns) return;
-    for (int other = 1; other < FOLD_WARPS; other++) sum += fold[other][lane];
+    LAM_SHARED(float, fold, [LAM_SUM_WARPS * 32]);
+    int64_t column = (int64_t)blockIdx.x * 32 + threadIdx.x % 32;
+    float sum = lam_sum_of_rows(partial + column, parts, columns, column < columns, fold);
+    if (threadIdx.x >= 32 || column >= columns) return;
     for (int k = 0; k < LAM_CUDA_SUMS && column >= 0; column -= sums.columns[k++])
         if (column < sums.columns[k] && sums.to[k])
             sums.to[k][column] = sums.add[k] ? sums.to[k][column] + sum : sum;
@@ -175,8 +159,8 @@ bool is_wanted(const lam_cuda_sums &sums) {
 } // namespace
 
 void lam_cuda_fold_sums(const float *partial, int64_t parts, int64_t columns, const lam_cuda_sums *sums) {
-    LAM_LAUNCH((fold_sums), (unsigned)lam_blocks(columns, 32), 32 * FOLD_WARPS, 0, lam_cuda_stream(), partial,
-               parts, columns, *sums);
+    LAM_LAUNCH((fold_sums), (unsigned)lam_blocks(columns, 32), 32 * LAM_SUM_WARPS, 0, lam_cuda_stream(),
+               partial, parts, columns, *sums);
 }
 
 namespace {

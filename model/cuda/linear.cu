@@ -3,9 +3,8 @@
  *
  * bfloat16: the float32 weights of all parts are rounded into one matrix [sum of out, in], which forward and dx read alike, with
  * the biases side by side behind it, in bfloat16 because cuBLASLt wants them of the result's type; for all maps of a graph in a
- * few launches before its forward pass, 64 weights and biases each. float32
- * multiplies the weights where they are, in as few products as they lie in stretches of memory (one where they are rows of
- * one parameter).
+ * few launches before its forward pass, 64 weights and biases each. float32 multiplies the weights where they are, in as few products
+ * as they lie in stretches of memory (one where they are rows of one parameter).
  *
  * linear_gelu keeps h, never gelu'(h). In bfloat16, where the GELU is fused, y comes of cuBLASLt's arithmetic, which is not
  * documented: what is recomputed from h by our kernel (lam_graph_set_recompute, NORM_GELU) is the neighbouring bfloat16 in

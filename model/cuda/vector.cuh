@@ -169,20 +169,14 @@ struct lam_sum_targets {
 };
 enum { LAM_SUM_WARPS = 16, LAM_SUM_ROWS = 16 }; /* of a block; of a warp at once */
 
-/* out[k][i] += sum over r < rows of x[k * apart + r * stride + i], i < width, k = blockIdx.y: a block sums 32 columns, its 16
- * warps rows r, r + 16, ..., and then the warps in order. */
+/* The sum over r < rows of x[r * stride], `inside` telling whether the lane's column x is one, in the lanes of warp 0 of a block of
+ * 16 warps: those take rows r, r + 16, ..., and then the warps in order. fold: [16][32] in shared memory. */
 template <typename T>
-__global__ void __launch_bounds__(32 * LAM_SUM_WARPS)
-    lam_sum_rows_kernel(const T *x, int64_t apart, int64_t rows, int64_t stride, int64_t width,
-                        const lam_sum_targets targets) {
-    LAM_SHARED(float, partial, [LAM_SUM_WARPS][32]);
-    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, k = (int)blockIdx.y;
-    int64_t column = (int64_t)blockIdx.x * 32 + lane;
-    float sum = 0,
-          *out = k < 2 ? (k ? targets.out[1] : targets.out[0]) : (k > 2 ? targets.out[3] : targets.out[2]);
-    if (!out) return;
-    x += k * apart + column;
-    for (int64_t first = warp; first < rows && column < width; first += LAM_SUM_WARPS * LAM_SUM_ROWS) {
+static __device__ __forceinline__ float lam_sum_of_rows(const T *x, int64_t rows, int64_t stride, bool inside,
+                                                        float *fold) {
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    float sum = 0;
+    for (int64_t first = warp; first < rows && inside; first += LAM_SUM_WARPS * LAM_SUM_ROWS) {
         float value[LAM_SUM_ROWS]; /* under way together: the time is that of the way */
 #pragma unroll
         for (int k = 0; k < LAM_SUM_ROWS; k++) {
@@ -192,11 +186,25 @@ __global__ void __launch_bounds__(32 * LAM_SUM_WARPS)
 #pragma unroll
         for (int k = 0; k < LAM_SUM_ROWS; k++) sum += value[k];
     }
-    partial[warp][lane] = sum;
+    fold[32 * warp + lane] = sum;
     __syncthreads();
-    if (warp || column >= width) return;
-    for (int other = 1; other < LAM_SUM_WARPS; other++) sum += partial[other][lane];
-    out[column] += sum;
+    if (!warp)
+        for (int other = 1; other < LAM_SUM_WARPS; other++) sum += fold[32 * other + lane];
+    return sum;
+}
+
+/* out[k][i] += sum over r < rows of x[k * apart + r * stride + i], i < width, k = blockIdx.y: 32 columns a block. */
+template <typename T>
+__global__ void __launch_bounds__(32 * LAM_SUM_WARPS)
+    lam_sum_rows_kernel(const T *x, int64_t apart, int64_t rows, int64_t stride, int64_t width,
+                        const lam_sum_targets targets) {
+    LAM_SHARED(float, fold, [LAM_SUM_WARPS * 32]);
+    const int k = (int)blockIdx.y;
+    const int64_t column = (int64_t)blockIdx.x * 32 + threadIdx.x % 32;
+    float *out = k < 2 ? (k ? targets.out[1] : targets.out[0]) : (k > 2 ? targets.out[3] : targets.out[2]);
+    if (!out) return;
+    float sum = lam_sum_of_rows(x + k * apart + column, rows, stride, column < width, fold);
+    if (threadIdx.x < 32 && column < width) out[column] += sum;
 }
 
 template <typename T>

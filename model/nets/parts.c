@@ -34,24 +34,26 @@ void lam_registry_add(lam_registry *r, const char *prefix, const char *name, int
         r->status = lam_parameters_add(r->parameters, full, rank, shape, init, scale, decay);
 }
 
-void lam_registry_linear(lam_registry *r, const char *prefix, const char *name, int64_t out, int64_t in) {
+static void add_weight(lam_registry *r, const char *prefix, const char *name, int64_t out, int64_t in) {
     char full[96];
     snprintf(full, sizeof full, "%s.weight", name);
     lam_registry_add(r, prefix, full, 2, (int64_t[]){out, in}, LAM_INIT_XAVIER_UNIFORM, 0, true);
+}
+
+static void add_bias(lam_registry *r, const char *prefix, const char *name, int64_t out) {
+    char full[96];
     snprintf(full, sizeof full, "%s.bias", name);
     lam_registry_add(r, prefix, full, 1, (int64_t[]){out}, LAM_INIT_ZERO, 0, false);
 }
 
+void lam_registry_linear(lam_registry *r, const char *prefix, const char *name, int64_t out, int64_t in) {
+    add_weight(r, prefix, name, out, in);
+    add_bias(r, prefix, name, out);
+}
+
 void lam_registry_qkv(lam_registry *r, const char *prefix, const char *const names[3], int64_t width) {
-    char full[96];
-    for (int k = 2; k >= 0; k--) {
-        snprintf(full, sizeof full, "%s.weight", names[k]);
-        lam_registry_add(r, prefix, full, 2, (int64_t[]){width, width}, LAM_INIT_XAVIER_UNIFORM, 0, true);
-    }
-    for (int k = 2; k >= 0; k--) {
-        snprintf(full, sizeof full, "%s.bias", names[k]);
-        lam_registry_add(r, prefix, full, 1, (int64_t[]){width}, LAM_INIT_ZERO, 0, false);
-    }
+    for (int k = 2; k >= 0; k--) add_weight(r, prefix, names[k], width, width);
+    for (int k = 2; k >= 0; k--) add_bias(r, prefix, names[k], width);
 }
 
 void lam_registry_projection(lam_registry *r, const char *prefix, const char *name, int64_t out, int64_t in,
