@@ -1,4 +1,5 @@
-/* Attention: which kernel, and how a pass is shared out among blocks (attention.cuh). */
+/* Attention: which kernel, how a pass is shared out among blocks (attention.cuh), and whose bias gradients the backward pass
+ * takes over. */
 #include "model/cuda/attention.cuh"
 #include "model/cuda/backend.cuh"
 
@@ -64,10 +65,64 @@ bool allow_shared(const void *kernel) {
     return true;
 }
 
-static size_t workspace(const lam_attention_shape *shape, bool backward) {
-    size_t bytes = (size_t)(shape->batch * shape->heads * shape->queries) * sizeof(float);
-    return backward ? (bytes + 255) / 256 * 256 : 0;
+size_t less_bytes(const lam_attention_shape *shape) {
+    return ((size_t)(shape->batch * shape->heads * shape->queries) * sizeof(float) + 255) / 256 * 256;
 }
+
+namespace {
+
+size_t workspace(const lam_attention_shape *shape, bool backward) { return backward ? less_bytes(shape) : 0; }
+
+/* ---- the operations ---- */
+
+enum { SUMS_TAKEN = 1 }; /* integers, behind the heads; bit k: of the gradient of input k, for the map that makes it */
+
+bool is_cross(const lam_node *node) { return node->inputs[0]->shape[2] == node->outputs[0]->shape[2]; }
+
+/* Of the table of sums for `tokens` rows a sample: units have 16 rows or more. */
+size_t sums_bytes(const lam_attention_shape &s, int64_t tokens, int parts) {
+    return (size_t)(s.batch * lam_blocks(tokens, 16) * parts * s.out_stride) * sizeof(float);
+}
+
+void sizes(lam_node *node) {
+    lam_attention_shape s = lam_attention_shape_of(node);
+    s.batch = node->outputs[0]->shape[0];
+    node->integers[SUMS_TAKEN] = 0;
+    node->backward_workspace_bytes = node->kernels->attention_workspace(&s, true);
+    for (int k = 0; k <= is_cross(node); k++) {
+        /* Where the other side has fewer samples, gradients of the rest are not written. */
+        if (node->inputs[k]->bound != node->outputs[0]->bound || !lam_cuda_take_sums(node->inputs[k])) continue;
+        node->integers[SUMS_TAKEN] |= (int64_t)1 << k;
+        if (k == 0) node->backward_workspace_bytes += sums_bytes(s, s.queries, 1);
+        if (k == is_cross(node)) node->backward_workspace_bytes += sums_bytes(s, s.keys, 2);
+    }
+}
+
+lam_status forward_op(lam_node *node) { return node->op->forward(node); }
+
+lam_status backward_op(lam_node *node) {
+    const int64_t taken = node->integers[SUMS_TAKEN];
+    if (!taken) return node->op->backward(node);
+    lam_attention_shape s = lam_attention_shape_of(node);
+    lam_attention_tensors t = lam_attention_tensors_of(node);
+    lam_cuda_partials q = {}, kv = {};
+    if (taken & 1) {
+        q.columns = s.out_stride;
+        q.sums = lam_cuda_bias_gradients(node->inputs[0]->producer);
+    }
+    if (!is_cross(node)) {
+        kv.sums = q.sums;
+        kv.first = s.out_stride;
+        kv.columns = 2 * s.out_stride;
+    } else if (taken & 2) {
+        kv.sums = lam_cuda_bias_gradients(node->inputs[1]->producer);
+        kv.columns = 2 * s.out_stride;
+    }
+    backward_with_sums(&s, &t, node->backward_workspace, &q, &kv);
+    return LAM_OK;
+}
+
+} // namespace
 
 } // namespace lam_attention_parts
 
@@ -79,3 +134,10 @@ void lam_cuda_fill_attention(lam_kernels *f32, lam_kernels *bf16) {
     bf16->attention = lam_attention_parts::forward;
     bf16->attention_backward = lam_attention_parts::backward;
 }
+
+const lam_op_functions lam_cuda_attention_ops[] = {
+    {"attention", lam_attention_parts::sizes, lam_attention_parts::forward_op, lam_attention_parts::backward_op, NULL,
+     NULL},
+    {"cross_attention", lam_attention_parts::sizes, lam_attention_parts::forward_op, lam_attention_parts::backward_op,
+     NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL, NULL}};

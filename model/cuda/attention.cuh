@@ -15,7 +15,10 @@
  *                unit each
  *
  * The backward pass goes over the scores twice, once for the gradients of queries and once for those of keys
- * and values: no sum crosses warps, nothing is added to memory, and the same bits come out every time.
+ * and values: no sum crosses warps, nothing is added to memory, and the same bits come out every time. Where q, k and
+ * v come from a linear map with biases, whose gradients are the sums of dq, dk and dv over all rows, each unit adds up
+ * its own rows at its end and writes one row of a table, which is folded afterwards: 12 bytes an element of a row in
+ * 32 rows, where reading the gradients again takes 192.
  *
  * Counts by score block, 16 x 8 scores of a warp, for head_dim 32 (64), instructions in the machine code for sm_90a.
  * A multiprocessor quarter issues one instruction a clock, an mma takes it 4 clocks on Hopper at best (8 on Ampere),
@@ -46,6 +49,7 @@
 
 #include "model/cpu/attention.h"
 #include "model/cuda/launch.cuh"
+#include "model/cuda/products.h"
 #include "model/cuda/ptx.cuh"
 
 namespace lam_attention_parts {
@@ -77,6 +81,9 @@ struct arguments {
     float *lse, *less; /* [batch, heads, queries]; less: minus d_out . out */
     bf16 *result, *dq, *dk, *dv;
     bool add_q, add_kv;
+    /* NULL, or for each unit the sums over its rows: [batch, units of a head, heads, head_dim] of dq, [batch, units, 2, heads,
+     * head_dim] of dk and dv. */
+    float *sums_q, *sums_kv;
     int apart,
         floats; /* in shared memory: where the second pass's rows begin, 0 or behind those of the first; and
                           from there its lse and less */
@@ -87,6 +94,12 @@ struct arguments {
 void forward(const lam_attention_shape *shape, const void *q, const void *k, const void *v, void *out,
              float *lse, void *workspace);
 void backward(const lam_attention_shape *shape, const lam_attention_tensors *tensors, void *workspace);
+/* With the sums over all rows of dq and of dk and dv, where `columns` of the one or the other is not 0; `sums` and `first` say
+ * where they go. Gradients are written then, not added. */
+void backward_with_sums(const lam_attention_shape *shape, const lam_attention_tensors *tensors, void *workspace,
+                        lam_cuda_partials *q, lam_cuda_partials *kv);
+/* What the workspace has before the sums of units. */
+size_t less_bytes(const lam_attention_shape *shape);
 void forward_float(const lam_attention_shape *shape, const void *q, const void *k, const void *v, void *out,
                    float *lse, void *workspace);
 void backward_float(const lam_attention_shape *shape, const lam_attention_tensors *tensors, void *workspace);

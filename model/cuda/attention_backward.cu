@@ -137,6 +137,50 @@ __device__ __forceinline__ void to_keys(const uint32_t (&k)[ROOM][WIDTH / 16][4]
     multiply_columns<WIDTH, ROOM, TILES, N>(dk, ds, q);
 }
 
+/* Of each value the sum of two lanes whose numbers differ in `bit`: of one half of them in the one, of the other in the
+ * other, the first N / 2 then. */
+template <int N, int ROOM> __device__ __forceinline__ void halve(float (&x)[ROOM], int lane, int bit) {
+    const bool upper = (lane & bit) != 0;
+#pragma unroll
+    for (int k = 0; k < N / 2; k++) {
+        const float own = upper ? x[k + N / 2] : x[k], other = upper ? x[k] : x[k + N / 2];
+        x[k] = own + __shfl_xor_sync(ALL, other, bit);
+    }
+}
+
+/* to[column] = the sum over the unit's rows of factor * sums; factor 0: the row takes no part. */
+template <int WIDTH, int TILES>
+__device__ __forceinline__ void sum_unit(const float (&sums)[TILES][WIDTH / 8][4],
+                                         const float (&factor)[TILES][2], float *to, int head_dim) {
+    const int N = WIDTH / 4; /* of a lane; its columns are the same in the eight that differ in the bits 4, 8, 16 */
+    const bool THRICE = N % 8 == 0;
+    const int lane = lane_anew(), t = lane & 3;
+    float x[N];
+#pragma unroll
+    for (int n = 0; n < N; n++) {
+        x[n] = 0;
+#pragma unroll
+        for (int m = 0; m < TILES; m++)
+#pragma unroll
+            for (int half = 0; half < 2; half++)
+                x[n] = fmaf(factor[m][half], sums[m][n / 2][2 * half + n % 2], x[n]);
+    }
+    halve<N>(x, lane, 16);
+    halve<N / 2>(x, lane, 8);
+    if (THRICE)
+        halve<N / 4>(x, lane, 4);
+    else
+#pragma unroll
+        for (int k = 0; k < N / 4; k++) x[k] += __shfl_xor_sync(ALL, x[k], 4);
+    const int first =
+        (lane & 16 ? N / 2 : 0) + (lane & 8 ? N / 4 : 0) + (THRICE && (lane & 4) ? N / 8 : 0);
+#pragma unroll
+    for (int k = 0; k < (THRICE ? N / 8 : N / 4); k++) {
+        const int column = (first + k) / 2 * 8 + 2 * t + (first + k) % 2;
+        if (column < head_dim && (THRICE || !(lane & 4))) to[column] = x[k];
+    }
+}
+
 /* Gradients of queries; minus d_out . out of each query, which with lse goes to `floats` where the other pass has
  * them in shared memory. */
 template <int WIDTH, bool VECTORS, int UNDER_WAY>
@@ -226,6 +270,9 @@ __device__ __forceinline__ void queries_pass(const arguments &a, unsigned char *
         store_unit<WIDTH, VECTORS, TILES>(dq, factor, present,
                                           a.dq + first_row * a.q_stride + head * a.head_dim, a.q_stride, row,
                                           a.queries, a.head_dim, a.add_q);
+        if (!a.sums_q) return; /* behind the last query dq is 0 */
+        const int64_t number = sample_of(a) * a.by_queries.units + row / (16 * TILES);
+        sum_unit<WIDTH, TILES>(dq, factor, a.sums_q + (number * a.heads + head) * a.head_dim, a.head_dim);
     };
     pass<WIDTH, VECTORS, TILES, STAGES, true, UNDER_WAY>(a, a.by_queries, memory, a.queries, keys, open, step,
                                                          close);
@@ -290,6 +337,19 @@ __device__ __forceinline__ void keys_pass(const arguments &a, unsigned char *mem
                                           a.head_dim, a.add_kv);
         store_unit<WIDTH, VECTORS, TILES>(dv, one, present, a.dv + at, a.kv_stride, row, a.keys, a.head_dim,
                                           a.add_kv);
+        if (!a.sums_kv) return;
+#pragma unroll
+        for (int m = 0; m < TILES; m++)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                if (present[m][half] && row + 16 * m + 8 * half + g < a.keys) continue;
+                factor[m][half] = one[m][half] = 0;
+            }
+        const int64_t width = a.heads * a.head_dim,
+                      number = sample_of(a) * a.by_keys.units + row / (16 * TILES);
+        float *sums = a.sums_kv + number * 2 * width + head * a.head_dim;
+        sum_unit<WIDTH, TILES>(dk, factor, sums, a.head_dim);
+        sum_unit<WIDTH, TILES>(dv, one, sums + width, a.head_dim);
     };
     pass<WIDTH, VECTORS, TILES, STAGES, false, 0>(a, a.by_keys, memory, a.keys, a.queries, open, step, close);
 }
@@ -328,7 +388,19 @@ __global__ void __launch_bounds__(THREADS, backward_sizes<WIDTH>::BLOCKS)
     keys_pass<WIDTH, VECTORS>(a, memory);
 }
 
-template <int WIDTH, bool VECTORS> void launch(arguments a, const lam_attention_shape *s) {
+/* The next table of the workspace: a row for each unit of each sample. */
+float *table_of(lam_cuda_partials *sums, int64_t rows, float **room) {
+    if (!sums->columns) return NULL;
+    float *table = *room;
+    sums->from = table, sums->rows = rows;
+    *room += rows * sums->columns;
+    return table;
+}
+
+/* `sums` behind the workspace's other part. */
+template <int WIDTH, bool VECTORS>
+void launch(arguments a, const lam_attention_shape *s, lam_cuda_partials *sums_q, lam_cuda_partials *sums_kv,
+            float *sums) {
     typedef backward_sizes<WIDTH> z;
     const int row = layout<WIDTH>::ROW_BYTES, floats = FLOATS * sizeof(float);
     const need q = {a.queries, 16 * z::QUERY_TILES, a.keys, z::STAGES, row, 0, 0, z::BLOCKS},
@@ -338,6 +410,8 @@ template <int WIDTH, bool VECTORS> void launch(arguments a, const lam_attention_
                                 allow_shared((const void *)attention_backward_keys<WIDTH, VECTORS>);
     (void)allowed;
     const division &by_q = a.by_queries = divide(a, s->batch, q), &by_k = a.by_keys = divide(a, s->batch, k);
+    a.sums_q = table_of(sums_q, s->batch * by_q.units, &sums);
+    a.sums_kv = table_of(sums_kv, s->batch * by_k.units, &sums);
     const size_t q_bytes = shared_bytes(by_q, q), k_bytes = shared_bytes(by_k, k);
     if (a.dq && a.dk && by_q.units_a_block == by_q.units && by_k.units_a_block == by_k.units &&
         by_q.resident && by_k.resident && by_q.heads_a_block == by_k.heads_a_block) {
@@ -365,7 +439,8 @@ template <int WIDTH, bool VECTORS> void launch(arguments a, const lam_attention_
 
 } // namespace
 
-void backward(const lam_attention_shape *shape, const lam_attention_tensors *tensors, void *workspace) {
+void backward_with_sums(const lam_attention_shape *shape, const lam_attention_tensors *tensors, void *workspace,
+                        lam_cuda_partials *sums_q, lam_cuda_partials *sums_kv) {
     const lam_attention_tensors *t = tensors;
     arguments a = arguments_of(shape, t->q, t->k, t->v);
     a.out = (const bf16 *)t->out, a.d_out = (const bf16 *)t->d_out;
@@ -375,7 +450,17 @@ void backward(const lam_attention_shape *shape, const lam_attention_tensors *ten
     a.vectors = a.vectors && is_aligned(t->out, shape->out_stride) &&
                 is_aligned(t->d_out, shape->out_stride) && is_aligned(t->dq, shape->q_stride) &&
                 is_aligned(t->dk, shape->kv_stride) && is_aligned(t->dv, shape->kv_stride);
-    with_width(a, [&](auto width) { launch<decltype(width)::WIDTH, decltype(width)::VECTORS>(a, shape); });
+    float *sums = (float *)((char *)workspace + less_bytes(shape));
+    with_width(a, [&](auto width) {
+        launch<decltype(width)::WIDTH, decltype(width)::VECTORS>(a, shape, sums_q, sums_kv, sums);
+    });
+    const lam_cuda_partials tables[] = {*sums_q, *sums_kv};
+    lam_cuda_fold_partials(tables, 2);
+}
+
+void backward(const lam_attention_shape *shape, const lam_attention_tensors *tensors, void *workspace) {
+    lam_cuda_partials none = {};
+    backward_with_sums(shape, tensors, workspace, &none, &none);
 }
 
 } // namespace lam_attention_parts

@@ -138,16 +138,22 @@ __global__ void __launch_bounds__(threads, resident)
     partial[(int64_t)blockIdx.y * columns + column] = all;
 }
 
-/* 32 columns a block. */
-__global__ void __launch_bounds__(32 * LAM_SUM_WARPS)
-    fold_sums(const float *partial, int64_t parts, int64_t columns, lam_cuda_sums sums) {
+enum { TABLES = 2 };
+struct partial_tables {
+    lam_cuda_partials table[TABLES];
+};
+
+/* 32 columns a block, a table a row of blocks. */
+__global__ void __launch_bounds__(32 * LAM_SUM_WARPS) fold_sums(const partial_tables tables) {
     LAM_SHARED(float, fold, [LAM_SUM_WARPS * 32]);
+    const lam_cuda_partials &t = tables.table[blockIdx.y];
     int64_t column = (int64_t)blockIdx.x * 32 + threadIdx.x % 32;
-    float sum = lam_sum_of_rows(partial + column, parts, columns, column < columns, fold);
-    if (threadIdx.x >= 32 || column >= columns) return;
-    for (int k = 0; k < LAM_CUDA_SUMS && column >= 0; column -= sums.columns[k++])
-        if (column < sums.columns[k] && sums.to[k])
-            sums.to[k][column] = sums.add[k] ? sums.to[k][column] + sum : sum;
+    float sum = lam_sum_of_rows(t.from + column, t.rows, t.columns, column < t.columns, fold);
+    if (threadIdx.x >= 32 || column >= t.columns) return;
+    column += t.first;
+    for (int k = 0; k < LAM_CUDA_SUMS && column >= 0; column -= t.sums.columns[k++])
+        if (column < t.sums.columns[k] && t.sums.to[k])
+            t.sums.to[k][column] = t.sums.add[k] ? t.sums.to[k][column] + sum : sum;
 }
 
 bool is_wanted(const lam_cuda_sums &sums) {
@@ -158,9 +164,21 @@ bool is_wanted(const lam_cuda_sums &sums) {
 
 } // namespace
 
+void lam_cuda_fold_partials(const lam_cuda_partials *tables, int count) {
+    partial_tables all = {};
+    int64_t columns = 0;
+    for (int k = 0; k < count; k++) {
+        all.table[k] = tables[k];
+        columns = tables[k].columns > columns ? tables[k].columns : columns;
+    }
+    if (columns < 1) return;
+    LAM_LAUNCH((fold_sums), dim3((unsigned)lam_blocks(columns, 32), (unsigned)count), 32 * LAM_SUM_WARPS, 0,
+               lam_cuda_stream(), all);
+}
+
 void lam_cuda_fold_sums(const float *partial, int64_t parts, int64_t columns, const lam_cuda_sums *sums) {
-    LAM_LAUNCH((fold_sums), (unsigned)lam_blocks(columns, 32), 32 * LAM_SUM_WARPS, 0, lam_cuda_stream(),
-               partial, parts, columns, *sums);
+    const lam_cuda_partials table = {partial, parts, columns, 0, *sums};
+    lam_cuda_fold_partials(&table, 1);
 }
 
 namespace {

@@ -12,7 +12,8 @@
  * differed that h must have been rounded first, and the elementary function another; the emulator rounds h afterwards, and a
  * quarter differs. Bits of whole blocks are the same: they run the same products again. So are those of float32. Where a
  * linear map alone takes y, dy is multiplied by gelu'(h) behind that map's dx, with the sums that are the gradient of the
- * bias, and linear_gelu's backward rule begins with dh.
+ * bias, and linear_gelu's backward rule begins with dh. Where attention alone takes y, in bfloat16, its backward kernels have
+ * added up the rows of dy in registers (attention_backward.cu), and dy is not read for the gradients of the biases.
  *
  * Of the kernels here, `prepare` is bound by bytes (4 read, 2 written an element; 40 registers, no shared memory), with
  * random rounding by the Philox rounds (about 100 integer operations for 8 elements); scale_rows_backward by bytes (16 an
@@ -147,10 +148,9 @@ size_t padded(size_t bytes) { return (bytes + 255) & ~(size_t)255; }
 
 /* ---- what linear maps share ---- */
 
-enum {
-    SLOPE_FUSED = 0,
-    FUSES_SLOPE = 1
-}; /* integers: of linear_gelu; of a map, bit k: for the gradient of input k */
+/* integers: of linear_gelu; of a map, bit k: for the gradient of input k; of a map: the gradients of its biases come from the
+ * operation that takes its output (lam_cuda_take_sums) */
+enum { SLOPE_FUSED = 0, FUSES_SLOPE = 1, SUMS_TAKEN = 2 };
 
 bool has_bias(const lam_node *node) { return node->input_count > 2; }
 bool is_bf16(const lam_node *node) { return node->inputs[0]->dtype == LAM_BF16; }
@@ -187,8 +187,10 @@ void decide_slope(lam_node *node, int k) {
     }
 }
 
+} // namespace
+
 /* Of linear, linear_qkv, linear_kv, linear_gelu: sums of the columns of dy, dh. */
-lam_cuda_sums bias_gradients(lam_node *node) {
+lam_cuda_sums lam_cuda_bias_gradients(lam_node *node) {
     lam_cuda_sums sums = {};
     for (int k = 1, i = 0; has_bias(node) && k < node->input_count; k += 2, i++) {
         sums.to[i] = lam_weight_gradient_target(node->inputs[k + 1], &sums.add[i]);
@@ -196,6 +198,8 @@ lam_cuda_sums bias_gradients(lam_node *node) {
     }
     return sums;
 }
+
+namespace {
 
 /* The gradient of input k, dx = dy w, w [out, in] one matrix. */
 lam_status input_gradient(lam_node *node, int k, const void *w) {
@@ -210,7 +214,7 @@ lam_status input_gradient(lam_node *node, int k, const void *w) {
     if (node->integers[FUSES_SLOPE] >> k & 1) {
         p.epilogue = LAM_CUDA_GELU_SLOPE;
         p.h = x->producer->outputs[1]->data;
-        p.sums = bias_gradients(x->producer);
+        p.sums = lam_cuda_bias_gradients(x->producer);
     }
     return lam_cuda_multiply(&p);
 }
@@ -222,7 +226,7 @@ size_t matrix_bytes(const lam_node *node) {
 }
 
 void linear_sizes(lam_node *node) {
-    node->integers[SLOPE_FUSED] = node->integers[FUSES_SLOPE] = 0;
+    node->integers[SLOPE_FUSED] = node->integers[FUSES_SLOPE] = node->integers[SUMS_TAKEN] = 0;
     node->saved_bytes = node->forward_workspace_bytes = node->backward_workspace_bytes = 0;
     node->packed_bytes[0] = node->packed_bytes[1] = 0;
     if (!is_bf16(node)) return;
@@ -337,8 +341,10 @@ lam_status product_gradients(lam_node *node) {
 lam_status linear_backward(lam_node *node) {
     const lam_tensor *y = node->outputs[0];
     int64_t width = lam_tensor_width(y);
-    lam_cuda_sums sums = bias_gradients(node);
-    lam_cuda_column_sums(y->gradient, lam_tensor_rows(y), width, width, &sums, y->dtype);
+    if (!node->integers[SUMS_TAKEN]) {
+        lam_cuda_sums sums = lam_cuda_bias_gradients(node);
+        lam_cuda_column_sums(y->gradient, lam_tensor_rows(y), width, width, &sums, y->dtype);
+    }
     return product_gradients(node);
 }
 
@@ -351,7 +357,7 @@ lam_status gelu_forward(lam_node *node) {
 lam_status gelu_backward(lam_node *node) {
     const lam_tensor *y = node->outputs[0];
     if (!node->integers[SLOPE_FUSED]) {
-        lam_cuda_sums sums = bias_gradients(node);
+        lam_cuda_sums sums = lam_cuda_bias_gradients(node);
         lam_cuda_gelu_slope(node->outputs[1]->data, y->gradient, lam_tensor_rows(y), lam_tensor_width(y),
                             &sums, y->dtype);
     }
@@ -489,6 +495,16 @@ lam_status projection_backward(lam_node *node) {
 }
 
 } // namespace
+
+bool lam_cuda_take_sums(lam_tensor *y) {
+    lam_node *map = y->producer;
+    bool ours = map && map->run.backward == linear_backward && y->dtype == LAM_BF16 && y->consumers == 1 &&
+                y->requires_gradient;
+    bool wanted = false;
+    for (int k = 2; ours && k < map->input_count; k += 2) wanted |= map->inputs[k]->requires_gradient;
+    if (wanted) map->integers[SUMS_TAKEN] = 1;
+    return wanted;
+}
 
 lam_status lam_cuda_prepare(lam_node *const *nodes, int64_t count) {
     for (int64_t i = 0; i < count; i++)

@@ -80,6 +80,21 @@ void lam_cuda_gelu_slope(const void *h, void *d, int64_t rows, int64_t columns, 
 void lam_cuda_column_sums(const void *a, int64_t rows, int64_t columns, int64_t lda,
                           const lam_cuda_sums *sums, lam_dtype type);
 
+/* Partial sums of columns, a table [rows, columns], which are added up in order into those of `sums` from column `first` on; of
+ * one table or two in one launch. columns 0: nothing. */
+typedef struct lam_cuda_partials {
+    const float *from;
+    int64_t rows, columns, first;
+    lam_cuda_sums sums;
+} lam_cuda_partials;
+void lam_cuda_fold_partials(const lam_cuda_partials *tables, int count);
+
+/* In `sizes` of the only operation that takes y: where a linear map makes y in bfloat16, and has biases whose gradient is wanted,
+ * the sums of the columns of dy become that operation's: its backward rule, which then writes dy, must add them up to where
+ * lam_cuda_bias_gradients says, and the map's does not read dy for them. */
+bool lam_cuda_take_sums(lam_tensor *y);
+lam_cuda_sums lam_cuda_bias_gradients(lam_node *map);
+
 /* With `on`, plans made from now on are chosen by time, among the algorithms that cuBLASLt offers and without its epilogue;
  * not while a graph is being captured, when nothing can be timed. */
 void lam_cuda_autotune(bool on);

@@ -19,7 +19,7 @@ static lam_attention_shape planned_shape(const lam_node *node) {
                                  .out_stride = width};
 }
 
-static lam_attention_shape shape_of(const lam_node *node) {
+lam_attention_shape lam_attention_shape_of(const lam_node *node) {
     const lam_tensor *q = node->inputs[0], *kv = node->inputs[is_cross(node)];
     lam_attention_shape s = planned_shape(node);
     int64_t q_batch = lam_tensor_rows(q) / s.queries, kv_batch = lam_tensor_rows(kv) / s.keys;
@@ -34,7 +34,7 @@ static char *part_of(const lam_node *node, void *data, int64_t part, int64_t wid
 }
 
 static lam_status attention_forward(lam_node *node) {
-    lam_attention_shape s = shape_of(node);
+    lam_attention_shape s = lam_attention_shape_of(node);
     int cross = is_cross(node);
     void *q = node->inputs[0]->data, *kv = node->inputs[cross]->data;
     node->kernels->attention(&s, q, part_of(node, kv, 1 - cross, s.out_stride),
@@ -43,27 +43,33 @@ static lam_status attention_forward(lam_node *node) {
     return LAM_OK;
 }
 
-static lam_status attention_backward(lam_node *node) {
-    lam_attention_shape s = shape_of(node);
+lam_attention_tensors lam_attention_tensors_of(lam_node *node) {
+    int64_t width = planned_shape(node).out_stride;
     int cross = is_cross(node);
     void *kv = node->inputs[cross]->data;
     lam_attention_tensors t = {.q = node->inputs[0]->data,
-                               .k = part_of(node, kv, 1 - cross, s.out_stride),
-                               .v = part_of(node, kv, 2 - cross, s.out_stride),
+                               .k = part_of(node, kv, 1 - cross, width),
+                               .v = part_of(node, kv, 2 - cross, width),
                                .out = node->outputs[0]->data,
                                .d_out = node->outputs[0]->gradient,
                                .lse = node->saved};
     t.dq = lam_gradient_target(node->inputs[0], &t.add_q);
     t.add_kv = t.add_q;
     void *d_kv = cross ? lam_gradient_target(node->inputs[1], &t.add_kv) : t.dq;
-    t.dk = part_of(node, d_kv, 1 - cross, s.out_stride);
-    t.dv = part_of(node, d_kv, 2 - cross, s.out_stride);
-    if (t.dq || d_kv) node->kernels->attention_backward(&s, &t, node->backward_workspace);
+    t.dk = part_of(node, d_kv, 1 - cross, width);
+    t.dv = part_of(node, d_kv, 2 - cross, width);
+    return t;
+}
+
+static lam_status attention_backward(lam_node *node) {
+    lam_attention_shape s = lam_attention_shape_of(node);
+    lam_attention_tensors t = lam_attention_tensors_of(node);
+    if (t.dq || t.dk) node->kernels->attention_backward(&s, &t, node->backward_workspace);
     return LAM_OK;
 }
 
 static double attention_flops(const lam_node *node) {
-    lam_attention_shape s = shape_of(node);
+    lam_attention_shape s = lam_attention_shape_of(node);
     return 4.0 * (double)(s.batch * s.queries) * (double)(s.keys * s.out_stride);
 }
 
