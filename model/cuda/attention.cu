@@ -75,7 +75,8 @@ size_t workspace(const lam_attention_shape *shape, bool backward) { return backw
 
 /* ---- the operations ---- */
 
-enum { SUMS_TAKEN = 1 }; /* integers, behind the heads; bit k: of the gradient of input k, for the map that makes it */
+/* integers, behind the heads; bit k: the sums of the gradient of input k, for the map that makes it */
+enum { SUMS_TAKEN = 1 };
 
 bool is_cross(const lam_node *node) { return node->inputs[0]->shape[2] == node->outputs[0]->shape[2]; }
 
@@ -91,7 +92,8 @@ void sizes(lam_node *node) {
     node->backward_workspace_bytes = node->kernels->attention_workspace(&s, true);
     for (int k = 0; k <= is_cross(node); k++) {
         /* Where the other side has fewer samples, gradients of the rest are not written. */
-        if (node->inputs[k]->bound != node->outputs[0]->bound || !lam_cuda_take_sums(node->inputs[k])) continue;
+        if (node->inputs[k]->bound != node->outputs[0]->bound || !lam_cuda_take_sums(node->inputs[k]))
+            continue;
         node->integers[SUMS_TAKEN] |= (int64_t)1 << k;
         if (k == 0) node->backward_workspace_bytes += sums_bytes(s, s.queries, 1);
         if (k == is_cross(node)) node->backward_workspace_bytes += sums_bytes(s, s.keys, 2);
@@ -136,8 +138,8 @@ void lam_cuda_fill_attention(lam_kernels *f32, lam_kernels *bf16) {
 }
 
 const lam_op_functions lam_cuda_attention_ops[] = {
-    {"attention", lam_attention_parts::sizes, lam_attention_parts::forward_op, lam_attention_parts::backward_op, NULL,
-     NULL},
-    {"cross_attention", lam_attention_parts::sizes, lam_attention_parts::forward_op, lam_attention_parts::backward_op,
-     NULL, NULL},
+    {"attention", lam_attention_parts::sizes, lam_attention_parts::forward_op,
+     lam_attention_parts::backward_op, NULL, NULL},
+    {"cross_attention", lam_attention_parts::sizes, lam_attention_parts::forward_op,
+     lam_attention_parts::backward_op, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL, NULL}};

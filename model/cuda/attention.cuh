@@ -96,8 +96,8 @@ void forward(const lam_attention_shape *shape, const void *q, const void *k, con
 void backward(const lam_attention_shape *shape, const lam_attention_tensors *tensors, void *workspace);
 /* With the sums over all rows of dq and of dk and dv, where `columns` of the one or the other is not 0; `sums` and `first` say
  * where they go. Gradients are written then, not added. */
-void backward_with_sums(const lam_attention_shape *shape, const lam_attention_tensors *tensors, void *workspace,
-                        lam_cuda_partials *q, lam_cuda_partials *kv);
+void backward_with_sums(const lam_attention_shape *shape, const lam_attention_tensors *tensors,
+                        void *workspace, lam_cuda_partials *q, lam_cuda_partials *kv);
 /* What the workspace has before the sums of units. */
 size_t less_bytes(const lam_attention_shape *shape);
 void forward_float(const lam_attention_shape *shape, const void *q, const void *k, const void *v, void *out,

@@ -152,7 +152,8 @@ template <int N, int ROOM> __device__ __forceinline__ void halve(float (&x)[ROOM
 template <int WIDTH, int TILES>
 __device__ __forceinline__ void sum_unit(const float (&sums)[TILES][WIDTH / 8][4],
                                          const float (&factor)[TILES][2], float *to, int head_dim) {
-    const int N = WIDTH / 4; /* of a lane; its columns are the same in the eight that differ in the bits 4, 8, 16 */
+    /* Values of a lane, of the same columns in the eight lanes that differ in the bits 4, 8, 16. */
+    const int N = WIDTH / 4;
     const bool THRICE = N % 8 == 0;
     const int lane = lane_anew(), t = lane & 3;
     float x[N];
@@ -172,8 +173,7 @@ __device__ __forceinline__ void sum_unit(const float (&sums)[TILES][WIDTH / 8][4
     else
 #pragma unroll
         for (int k = 0; k < N / 4; k++) x[k] += __shfl_xor_sync(ALL, x[k], 4);
-    const int first =
-        (lane & 16 ? N / 2 : 0) + (lane & 8 ? N / 4 : 0) + (THRICE && (lane & 4) ? N / 8 : 0);
+    const int first = (lane & 16 ? N / 2 : 0) + (lane & 8 ? N / 4 : 0) + (THRICE && (lane & 4) ? N / 8 : 0);
 #pragma unroll
     for (int k = 0; k < (THRICE ? N / 8 : N / 4); k++) {
         const int column = (first + k) / 2 * 8 + 2 * t + (first + k) % 2;
@@ -439,8 +439,8 @@ void launch(arguments a, const lam_attention_shape *s, lam_cuda_partials *sums_q
 
 } // namespace
 
-void backward_with_sums(const lam_attention_shape *shape, const lam_attention_tensors *tensors, void *workspace,
-                        lam_cuda_partials *sums_q, lam_cuda_partials *sums_kv) {
+void backward_with_sums(const lam_attention_shape *shape, const lam_attention_tensors *tensors,
+                        void *workspace, lam_cuda_partials *sums_q, lam_cuda_partials *sums_kv) {
     const lam_attention_tensors *t = tensors;
     arguments a = arguments_of(shape, t->q, t->k, t->v);
     a.out = (const bf16 *)t->out, a.d_out = (const bf16 *)t->d_out;
