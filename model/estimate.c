@@ -48,36 +48,30 @@ static bool is_linear(const lam_node *node) {
     return node && !strncmp(node->op->name, "linear", 6) && strcmp(node->op->name, "linear_gelu") != 0;
 }
 
-/* Attention's backward kernels add up what the maps before it need for the gradients of their biases, where they alone take
- * the output (model/cuda/attention_backward.cu); `t` is one of attention's inputs. */
-static bool sums_taken(const lam_tensor *t) {
-    const lam_node *map = t->producer;
+/* What a linear map needs for the gradients of its biases is added up by who writes dy last: LayerNorm, attention where it alone
+ * does (model/cuda/norm.cu, attention_backward.cu). */
+static bool sums_taken(const lam_tensor *y) {
+    const lam_node *map = y->producer, *writer = y->first_reader;
     bool wanted = false;
     for (int k = 2; is_linear(map) && k < map->input_count; k += 2) wanted |= map->inputs[k]->requires_gradient;
-    return wanted && t->dtype == LAM_BF16 && t->consumers == 1;
-}
-
-static bool attention_takes_sums(const lam_graph *graph, const lam_node *map) {
-    for (int64_t i = 0; i < graph->node_count && is_linear(map); i++)
-        for (int k = 0; is_attention(graph->nodes[i]) && k < graph->nodes[i]->input_count; k++)
-            if (graph->nodes[i]->inputs[k] == map->outputs[0]) return sums_taken(map->outputs[0]);
-    return false;
+    if (!wanted || !writer) return false;
+    return !strcmp(writer->op->name, "layernorm") ||
+           (is_attention(writer) && y->dtype == LAM_BF16 && y->consumers == 1);
 }
 
 /* Kernels beside those of the backward pass itself: for a linear map, before its products, the sums of the columns of dy, and where
  * it has a GELU that one's slope with them, which reads h too and writes dh; for attention a row of sums in float32 for 32 rows,
  * written and read. */
-static double sums_seconds(const lam_graph *graph, const lam_node *node, const lam_device_limits *l) {
+static double sums_seconds(const lam_node *node, const lam_device_limits *l) {
     double bytes = 0;
     int launches = 0;
-    if (is_attention(node)) {
-        for (int k = 0; k < node->input_count; k++) {
-            const lam_tensor *t = node->inputs[k];
-            if (!t->producer || !sums_taken(t)) continue;
-            bytes += 2 * sizeof(float) / 32.0 * (double)lam_tensor_rows(t) * (double)lam_tensor_width(t);
-            launches = 1;
-        }
-    } else if (node->products[0].count && !attention_takes_sums(graph, node)) {
+    for (int k = 0; is_attention(node) && k < node->input_count; k++) {
+        const lam_tensor *t = node->inputs[k];
+        if (!sums_taken(t)) continue;
+        bytes += 2 * sizeof(float) / 32.0 * (double)lam_tensor_rows(t) * (double)lam_tensor_width(t);
+        launches = 1;
+    }
+    if (node->products[0].count && !sums_taken(node->outputs[0])) {
         double passes = strcmp(node->op->name, "linear_gelu") ? 1 : 3;
         bytes = passes * (double)node->products[0].rows * (double)node->products[0].out *
                 (double)lam_dtype_bytes(node->outputs[0]->dtype);
@@ -86,8 +80,7 @@ static double sums_seconds(const lam_graph *graph, const lam_node *node, const l
     return bytes / l->bytes_per_s / l->memory_share + launches * l->launch_seconds;
 }
 
-static lam_op_estimate estimate(const lam_graph *graph, const lam_node *node, lam_pass pass, bool bf16,
-                                const lam_device_limits *l) {
+static lam_op_estimate estimate(const lam_node *node, lam_pass pass, bool bf16, const lam_device_limits *l) {
     lam_op_estimate e = {.op = node->op->name,
                          .backward = pass == LAM_PASS_BACKWARD,
                          .again = pass == LAM_PASS_AGAIN,
@@ -101,7 +94,7 @@ static lam_op_estimate estimate(const lam_graph *graph, const lam_node *node, la
         e.exponentials = exponentials_of(node, e.flops);
     }
     take_times(&e, attention, bf16, l);
-    if (pass == LAM_PASS_BACKWARD) e.seconds += sums_seconds(graph, node, l);
+    if (pass == LAM_PASS_BACKWARD) e.seconds += sums_seconds(node, l);
     return e;
 }
 
@@ -170,7 +163,7 @@ int64_t lam_graph_estimate(lam_graph *graph, const lam_device_limits *limits, la
         for (int pass = 0; pass < LAM_PASSES; pass++) {
             if (pass == LAM_PASS_BACKWARD && !lam_runs_backward(graph, node)) continue;
             if (pass == LAM_PASS_AGAIN && !runs_again(node)) continue;
-            lam_op_estimate one = estimate(graph, node, (lam_pass)pass, bf16, limits);
+            lam_op_estimate one = estimate(node, (lam_pass)pass, bf16, limits);
             count = add(rows, count, maximum, &one);
         }
     }

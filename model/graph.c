@@ -217,6 +217,9 @@ lam_node *lam_node_add(lam_graph *graph, const lam_op *op, int inputs, lam_tenso
     for (int i = 0; i < inputs; i++) {
         node->inputs[i] = input[i];
         input[i]->consumers++;
+        if (!op->backward) continue;
+        if (!input[i]->first_reader) input[i]->first_reader = node;
+        input[i]->last_reader = node;
     }
     graph->nodes[graph->node_count++] = node;
     return node;
@@ -295,6 +298,7 @@ void lam_tensor_read_gradient(const lam_tensor *t, float *values) { read_from(t,
 void lam_gradient_pass(const lam_node *node, lam_tensor *to, const void *gradient, int64_t count) {
     bool add;
     void *d = lam_gradient_target(to, &add);
+    if (d == gradient) return; /* it lies there already */
     if (d && add) node->kernels->accumulate(d, gradient, count);
     if (d && !add) node->kernels->copy(d, gradient, (size_t)count * lam_dtype_bytes(to->dtype));
 }
@@ -336,7 +340,7 @@ static void poison(lam_node *node, bool backward) {
         poison_bytes(on, node->backward_workspace, node->backward_workspace_bytes);
         for (int k = 0; k < node->input_count; k++) {
             lam_tensor *t = node->inputs[k];
-            if (!t->parameter && !t->gradient_written && !t->gradient_in_place)
+            if (!t->parameter && !t->gradient_written && !t->gradient_in_place && !t->gradient_of)
                 poison_bytes(on, t->gradient, (size_t)t->count * lam_dtype_bytes(t->dtype));
         }
         return;

@@ -33,6 +33,9 @@ struct lam_tensor {
     bool requires_gradient, kept, kept_forward, is_input, gradient_written;
     bool
         gradient_in_place; /* the gradient overwrites the data, whose last reader is the gradient's first writer */
+    lam_tensor *gradient_of; /* whose gradient this one's adds to, in the same memory; NULL: it has its own */
+    int64_t gradient_end;    /* time of the last reader of that memory */
+    lam_node *first_reader, *last_reader; /* of the nodes that pass gradients: the last and the first to write the gradient */
     bool is_part;          /* rows of a parameter */
     /* Of a row count: what is expected of it, for the choice of buckets; the one that is being recorded, 0: the maximum. */
     double likely, spread;
@@ -68,6 +71,8 @@ typedef struct lam_op {
         backward_reads_outputs; /* bit i: the backward rule reads input or output i */
     uint32_t
         gradients_in_place; /* bit i: what backward needs of input i it has read where it writes the gradient of input i */
+    uint32_t gradients_pass; /* bit i: the gradient of input i is that of output 0, which backward has read by then, and
+                              * what other nodes add */
     lam_status (*forward)(lam_node *node);
     lam_status (*backward)(lam_node *node); /* NULL: no gradient passes */
     double (*flops)(const lam_node *node);  /* of forward; NULL: 0 */
@@ -172,6 +177,10 @@ lam_tensor *lam_node_output(lam_graph *graph, lam_node *node, lam_dtype dtype, i
  * does not have. */
 void lam_graph_fail(lam_graph *graph, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void lam_graph_refuse(lam_graph *graph, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Of linear maps: what the result is added to, the last input where the operation passes that one's gradient on; NULL: nothing. */
+static inline lam_tensor *lam_node_residual(const lam_node *node) {
+    return node->op->gradients_pass ? node->inputs[node->input_count - 1] : NULL;
+}
 /* Rows of the tensor seen as [rows, last dimension], by its bound where it has one. */
 int64_t lam_tensor_rows(const lam_tensor *tensor);
 int64_t lam_tensor_width(const lam_tensor *tensor); /* last dimension */

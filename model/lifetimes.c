@@ -118,10 +118,43 @@ static void mark_in_place(lam_graph *graph) {
     }
 }
 
+static bool is_taken_once(const lam_node *node, const lam_tensor *t) {
+    int times = 0;
+    for (int k = 0; k < node->input_count; k++) times += node->inputs[k] == t;
+    return times == 1;
+}
+
+/* Whose gradient begins as that of what they are a part of: along a residual stream one stretch of memory serves, which ends
+ * with the stream's first tensor. Tensors lie in the order in which they were made, so an end is known before it is passed on. */
+static void mark_shared(lam_graph *graph) {
+    for (int64_t i = 0; i < graph->tensor_count; i++) graph->tensors[i]->gradient_of = NULL;
+    for (int64_t i = 0; i < graph->node_count; i++) {
+        const lam_node *node = graph->nodes[i];
+        if (!lam_runs_backward(graph, node)) continue;
+        for (int k = 0; k < node->input_count; k++) {
+            lam_tensor *t = node->inputs[k], *sum = node->outputs[0];
+            if (node->op->gradients_pass >> k & 1u && t->producer && t->requires_gradient && !t->gradient_in_place &&
+                t->first_gradient_use == 2 * graph->node_count - 1 - i && is_taken_once(node, t) &&
+                (sum->first_gradient_use >= 0 || sum == graph->loss))
+                t->gradient_of = sum;
+        }
+    }
+    for (int64_t i = 0; i < graph->tensor_count; i++) graph->tensors[i]->gradient_end = -1;
+    for (int64_t i = 0; i < graph->node_count; i++) {
+        const lam_node *node = graph->nodes[i];
+        for (int k = 0; k < node->output_count; k++) {
+            lam_tensor *t = node->outputs[k];
+            max_into(&t->gradient_end, 2 * graph->node_count - 1 - i);
+            if (t->gradient_of) max_into(&t->gradient_of->gradient_end, t->gradient_end);
+        }
+    }
+}
+
 void lam_graph_find_lifetimes(lam_graph *graph, lam_recompute what) {
     find_uses(graph);
     mark_recomputed(graph, what);
     mark_in_place(graph);
+    mark_shared(graph);
 }
 
 lam_status lam_graph_find_final_gradients(lam_graph *graph) {

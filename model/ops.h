@@ -14,6 +14,8 @@ extern "C" {
 /* linear: y = x w^T + b. x [..., in], w [out, rest] with rest flattened = in, b [out] (NULL: none) ->
  * [..., out]. */
 lam_tensor *lam_linear(lam_graph *g, lam_tensor *x, lam_tensor *w, lam_tensor *b);
+/* linear_add: y = residual + x w^T + b, rounded once; residual as y. */
+lam_tensor *lam_linear_add(lam_graph *g, lam_tensor *x, lam_tensor *w, lam_tensor *b, lam_tensor *residual);
 /* linear_gelu: y = gelu(x w^T + b), erf form; keeps the derivative of GELU, or with LAM_RECOMPUTE_NORM_GELU its argument. */
 lam_tensor *lam_linear_gelu(lam_graph *g, lam_tensor *x, lam_tensor *w, lam_tensor *b);
 /* linear_qkv: three linear maps side by side, [..., D] -> [..., 3D] as (query, key, value); w* [D, D], b*
@@ -27,9 +29,6 @@ lam_tensor *lam_linear_kv(lam_graph *g, lam_tensor *x, lam_tensor *wk, lam_tenso
 
 /* layernorm: y = (x - mean) / sqrt(variance + eps) * w + b over the last dimension, biased variance. */
 lam_tensor *lam_layernorm(lam_graph *g, lam_tensor *x, lam_tensor *w, lam_tensor *b, double eps);
-/* add_layernorm: *sum = x + r; returns layernorm(*sum). */
-lam_tensor *lam_add_layernorm(lam_graph *g, lam_tensor *x, lam_tensor *r, lam_tensor *w, lam_tensor *b,
-                              double eps, lam_tensor **sum);
 /* add: x + r, the same shape. */
 lam_tensor *lam_add(lam_graph *g, lam_tensor *x, lam_tensor *r);
 
@@ -77,11 +76,12 @@ lam_tensor *lam_cross_attention(lam_graph *g, lam_tensor *q, lam_tensor *kv, int
  * -> [..., 3D]. */
 lam_tensor *lam_head_norm(lam_graph *g, lam_tensor *qkv, lam_tensor *qw, lam_tensor *qb, lam_tensor *kw,
                           lam_tensor *kb, int64_t heads, double eps);
-/* parallel_projection: y = gamma (a wa^T + ba + m wm^T + bm), both branches of a parallel block through LayerScale
+/* parallel_projection: y = residual + gamma (a wa^T + ba + m wm^T + bm), both branches of a parallel block through LayerScale
  * (Touvron et al. 2021, Going deeper with image transformers). a [..., A], m [..., M], wa [D, A], wm [D, M], ba, bm,
- * gamma [D] -> [..., D]. */
+ * gamma [D], residual as y (NULL: none) -> [..., D]. */
 lam_tensor *lam_parallel_projection(lam_graph *g, lam_tensor *a, lam_tensor *wa, lam_tensor *ba,
-                                    lam_tensor *m, lam_tensor *wm, lam_tensor *bm, lam_tensor *gamma);
+                                    lam_tensor *m, lam_tensor *wm, lam_tensor *bm, lam_tensor *gamma,
+                                    lam_tensor *residual);
 
 typedef enum lam_masking {
     LAM_MASKING_RANDOM, /* any tokens (He et al. 2022, random_masking) */

@@ -85,7 +85,7 @@ static void collect_tensor(lam_graph *graph, lam_tensor *t, block *blocks, int64
     }
     int64_t born = birth(graph, t), backward = 2 * graph->node_count - 1 - born;
     int64_t last = later(born, t->last_forward_use),
-            last_backward = t->gradient_in_place ? backward : t->last_backward_use;
+            last_backward = t->gradient_in_place ? t->gradient_end : t->last_backward_use;
     if (t->recomputed) {
         int64_t again =
             t->producer->recomputed ? lam_again_time(graph, t->producer->block) : t->first_backward_use;
@@ -95,9 +95,9 @@ static void collect_tensor(lam_graph *graph, lam_tensor *t, block *blocks, int64
     }
     if (t->kept_forward) last = later(last, graph->node_count - 1);
     add_block(blocks, count, bytes, born, t->kept ? FOREVER : last, OWNER_ACTIVATION, &t->places[0]);
-    if (graph->loss && t->requires_gradient && !t->gradient_in_place &&
+    if (graph->loss && t->requires_gradient && !t->gradient_in_place && !t->gradient_of &&
         (t->first_gradient_use >= 0 || t == graph->loss))
-        add_block(blocks, count, bytes, t == graph->loss ? backward : t->first_gradient_use, backward,
+        add_block(blocks, count, bytes, t == graph->loss ? backward : t->first_gradient_use, t->gradient_end,
                   OWNER_GRADIENT, &t->gradient);
 }
 
@@ -239,6 +239,10 @@ static lam_status settle(lam_graph *graph, void *arena, size_t total) {
     for (int64_t i = 0; i < graph->tensor_count; i++) {
         lam_tensor *t = graph->tensors[i];
         if (t->gradient_in_place) t->gradient = t->places[t->recomputed];
+    }
+    for (int64_t i = graph->tensor_count - 1; i >= 0; i--) { /* a sum is made after its parts */
+        lam_tensor *t = graph->tensors[i];
+        if (t->gradient_of) t->gradient = t->gradient_of->gradient;
     }
     report_memory(graph, graph->planned_blocks, graph->planned_count, total, &graph->report);
     LAM_TRY(lam_graph_find_final_gradients(graph));

@@ -32,7 +32,9 @@ static double backward_bytes(const lam_node *node) {
     for (int k = 0; k < node->input_count; k++) {
         const lam_tensor *t = node->inputs[k];
         if (node->op->backward_reads_inputs >> k & 1u) bytes += bytes_of(t);
-        if (wants_gradient(t)) bytes += bytes_of(t) * (t->parameter ? 2 : 1);
+        if (!wants_gradient(t) || t->gradient_of == node->outputs[0]) continue; /* it lies there already */
+        bool adds = t->parameter || t->last_reader != node;
+        bytes += bytes_of(t) * (adds ? 2 : 1);
     }
     for (int k = 0; k < node->output_count; k++) {
         const lam_tensor *t = node->outputs[k];

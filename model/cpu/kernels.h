@@ -94,7 +94,7 @@ typedef struct lam_kernels {
     /* y of the above from s, mean and rstd: the same bits. */
     void (*layernorm_again)(const void *s, const float *w, const float *b, void *y, const float *mean,
                             const float *rstd, int64_t rows, int64_t width, const lam_sample_places *places);
-    /* dx (and dr, where not NULL) (+)= d of layernorm + ds (NULL: none); dw, db += ; partial: 2 *
+    /* dx (and dr, where not NULL) (+)= d of layernorm + ds (NULL: none; may be dx); dw, db += ; partial: 2 *
      * lam_column_partials(rows) * width floats. */
     void (*layernorm_backward)(const void *s, const float *w, const float *mean, const float *rstd,
                                const void *dy, const void *ds, void *dx, bool add_x, void *dr, bool add_r,

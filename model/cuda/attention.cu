@@ -92,7 +92,9 @@ void sizes(lam_node *node) {
     node->backward_workspace_bytes = node->kernels->attention_workspace(&s, true);
     for (int k = 0; k <= is_cross(node); k++) {
         /* Where the other side has fewer samples, gradients of the rest are not written. */
-        if (node->inputs[k]->bound != node->outputs[0]->bound || !lam_cuda_take_sums(node->inputs[k]))
+        const lam_tensor *x = node->inputs[k];
+        if (x->dtype != LAM_BF16 || x->consumers > 1 || x->bound != node->outputs[0]->bound ||
+            !lam_cuda_may_take_sums(node, x))
             continue;
         node->integers[SUMS_TAKEN] |= (int64_t)1 << k;
         if (k == 0) node->backward_workspace_bytes += sums_bytes(s, s.queries, 1);
@@ -110,14 +112,14 @@ lam_status backward_op(lam_node *node) {
     lam_cuda_partials q = {}, kv = {};
     if (taken & 1) {
         q.columns = s.out_stride;
-        q.sums = lam_cuda_bias_gradients(node->inputs[0]->producer);
+        q.sums = lam_cuda_take_sums(node->inputs[0]->producer);
     }
     if (!is_cross(node)) {
         kv.sums = q.sums;
         kv.first = s.out_stride;
         kv.columns = 2 * s.out_stride;
     } else if (taken & 2) {
-        kv.sums = lam_cuda_bias_gradients(node->inputs[1]->producer);
+        kv.sums = lam_cuda_take_sums(node->inputs[1]->producer);
         kv.columns = 2 * s.out_stride;
     }
     backward_with_sums(&s, &t, node->backward_workspace, &q, &kv);

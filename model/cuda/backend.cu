@@ -255,7 +255,7 @@ void fill_tables(void) {
 
 const lam_op_functions *find(const char *op) {
     static const lam_op_functions *const lists[] = {lam_cuda_linear_ops, lam_cuda_patches_ops, lam_cuda_mask_ops,
-                                                    lam_cuda_loss_ops, lam_cuda_fourier_ops, lam_cuda_depth_ops, lam_cuda_attention_ops,
+                                                    lam_cuda_loss_ops, lam_cuda_fourier_ops, lam_cuda_depth_ops, lam_cuda_attention_ops, lam_cuda_norm_ops,
                                                     NULL};
     for (int i = 0; lists[i]; i++)
         for (const lam_op_functions *one = lists[i]; one->name; one++)

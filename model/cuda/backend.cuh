@@ -12,7 +12,7 @@ lam_cuda_fill lam_cuda_fill_elementwise, lam_cuda_fill_norm, lam_cuda_fill_token
 
 /* Operations whose host function on the CPU does more than call kernels; tables end with an entry without name. */
 extern const lam_op_functions lam_cuda_linear_ops[], lam_cuda_patches_ops[], lam_cuda_mask_ops[], lam_cuda_loss_ops[],
-    lam_cuda_fourier_ops[], lam_cuda_depth_ops[], lam_cuda_attention_ops[];
+    lam_cuda_fourier_ops[], lam_cuda_depth_ops[], lam_cuda_attention_ops[], lam_cuda_norm_ops[];
 
 /* The step that the graph was told (lam_graph_set_step), in device memory: what is captured reads it there. */
 const int64_t *lam_cuda_step(void);

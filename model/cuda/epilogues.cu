@@ -68,14 +68,16 @@ template <typename T> void launch_gelu(const T *h, T *y, int64_t count) {
 
 /* ---- bias ---- */
 
-/* One row a block and grid row; the product is added to it then, so that the sum is rounded once, as it is when fused. */
+/* One row a block and grid row; the product is added to it then, so that the sum is rounded once, as it is when fused (twice
+ * where there is an addend: an operand that cuBLASLt has no kernel for is too rare to keep it apart). */
 template <typename T>
 __global__ void __launch_bounds__(threads)
-    fill_rows(const T *bias, T *c, int64_t rows, int64_t columns, int64_t ldc) {
+    fill_rows(const T *bias, const T *addend, T *c, int64_t rows, int64_t columns, int64_t ldc) {
     int64_t column = (int64_t)blockIdx.x * threads + threadIdx.x;
     if (column >= columns) return;
-    T value = bias[column];
-    for (int64_t row = blockIdx.y; row < rows; row += gridDim.y) c[row * ldc + column] = value;
+    float value = lam_load(bias + column);
+    for (int64_t row = blockIdx.y; row < rows; row += gridDim.y)
+        lam_store(c + row * ldc + column, addend ? lam_load(addend + row * ldc + column) + value : value);
 }
 
 /* ---- sums of columns ---- */
@@ -223,16 +225,16 @@ void lam_cuda_gelu(const void *h, void *y, int64_t count, lam_dtype type) {
         launch_gelu((const float *)h, (float *)y, count);
 }
 
-void lam_cuda_fill_rows(const void *bias, void *c, int64_t rows, int64_t columns, int64_t ldc,
+void lam_cuda_fill_rows(const void *bias, const void *addend, void *c, int64_t rows, int64_t columns, int64_t ldc,
                         lam_dtype type) {
     if (rows < 1 || columns < 1) return;
     dim3 grid((unsigned)lam_blocks(columns, threads), (unsigned)(rows < 4096 ? rows : 4096));
     if (type == LAM_BF16)
         LAM_LAUNCH((fill_rows<__nv_bfloat16>), grid, threads, 0, lam_cuda_stream(),
-                   (const __nv_bfloat16 *)bias, (__nv_bfloat16 *)c, rows, columns, ldc);
+                   (const __nv_bfloat16 *)bias, (const __nv_bfloat16 *)addend, (__nv_bfloat16 *)c, rows, columns, ldc);
     else
-        LAM_LAUNCH((fill_rows<float>), grid, threads, 0, lam_cuda_stream(), (const float *)bias, (float *)c,
-                   rows, columns, ldc);
+        LAM_LAUNCH((fill_rows<float>), grid, threads, 0, lam_cuda_stream(), (const float *)bias,
+                   (const float *)addend, (float *)c, rows, columns, ldc);
 }
 
 void lam_cuda_gelu_slope(const void *h, void *d, int64_t rows, int64_t columns, const lam_cuda_sums *sums,

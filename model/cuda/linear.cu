@@ -1,4 +1,4 @@
-/* linear, linear_qkv, linear_kv, linear_gelu, parallel_projection on products.cu; inputs and rules as in model/ops/linear.c
+/* linear, linear_add, linear_qkv, linear_kv, linear_gelu, parallel_projection on products.cu; inputs and rules as in model/ops/linear.c
  * and model/ops/parallel.c.
  *
  * bfloat16: the float32 weights of all parts are rounded into one matrix [sum of out, in], which forward and dx read alike, with
@@ -12,8 +12,9 @@
  * differed that h must have been rounded first, and the elementary function another; the emulator rounds h afterwards, and a
  * quarter differs. Bits of whole blocks are the same: they run the same products again. So are those of float32. Where a
  * linear map alone takes y, dy is multiplied by gelu'(h) behind that map's dx, with the sums that are the gradient of the
- * bias, and linear_gelu's backward rule begins with dh. Where attention alone takes y, in bfloat16, its backward kernels have
- * added up the rows of dy in registers (attention_backward.cu), and dy is not read for the gradients of the biases.
+ * bias, and linear_gelu's backward rule begins with dh. What is added to the result is read by the product itself. Where attention
+ * or LayerNorm is the last to write dy, their backward kernels have its rows in registers and add them up (attention_backward.cu,
+ * norm.cu): dy is not read for the gradients of the biases.
  *
  * Of the kernels here, `prepare` is bound by bytes (4 read, 2 written an element; 40 registers, no shared memory), with
  * random rounding by the Philox rounds (about 100 integer operations for 8 elements); scale_rows_backward by bytes (16 an
@@ -148,16 +149,18 @@ size_t padded(size_t bytes) { return (bytes + 255) & ~(size_t)255; }
 
 /* ---- what linear maps share ---- */
 
-/* integers: of linear_gelu; of a map, bit k: for the gradient of input k; of a map: the gradients of its biases come from the
- * operation that takes its output (lam_cuda_take_sums) */
+/* integers: of linear_gelu; of a map, bit k: for the gradient of input k; of a map: the gradients of its biases were made by the
+ * operation that wrote dy last (lam_cuda_take_sums) */
 enum { SLOPE_FUSED = 0, FUSES_SLOPE = 1, SUMS_TAKEN = 2 };
 
-bool has_bias(const lam_node *node) { return node->input_count > 2; }
+/* The end of x, w and b among the inputs of linear, linear_add, linear_qkv, linear_kv and linear_gelu. */
+int map_end(const lam_node *node) { return node->input_count - (lam_node_residual(node) != NULL); }
+bool has_bias(const lam_node *node) { return map_end(node) > 2; }
 bool is_bf16(const lam_node *node) { return node->inputs[0]->dtype == LAM_BF16; }
 
 int64_t width_of(const lam_node *node) {
     int64_t width = 0;
-    for (int k = 1; k < node->input_count; k += 2) width += node->inputs[k]->shape[0];
+    for (int k = 1; k < map_end(node); k += 2) width += node->inputs[k]->shape[0];
     return width;
 }
 
@@ -187,19 +190,15 @@ void decide_slope(lam_node *node, int k) {
     }
 }
 
-} // namespace
-
-/* Of linear, linear_qkv, linear_kv, linear_gelu: sums of the columns of dy, dh. */
-lam_cuda_sums lam_cuda_bias_gradients(lam_node *node) {
+/* Of linear, linear_add, linear_qkv, linear_kv, linear_gelu: sums of the columns of dy, dh. */
+lam_cuda_sums bias_gradients(lam_node *node) {
     lam_cuda_sums sums = {};
-    for (int k = 1, i = 0; has_bias(node) && k < node->input_count; k += 2, i++) {
+    for (int k = 1, i = 0; has_bias(node) && k < map_end(node); k += 2, i++) {
         sums.to[i] = lam_weight_gradient_target(node->inputs[k + 1], &sums.add[i]);
         sums.columns[i] = node->inputs[k]->shape[0];
     }
     return sums;
 }
-
-namespace {
 
 /* The gradient of input k, dx = dy w, w [out, in] one matrix. */
 lam_status input_gradient(lam_node *node, int k, const void *w) {
@@ -214,7 +213,7 @@ lam_status input_gradient(lam_node *node, int k, const void *w) {
     if (node->integers[FUSES_SLOPE] >> k & 1) {
         p.epilogue = LAM_CUDA_GELU_SLOPE;
         p.h = x->producer->outputs[1]->data;
-        p.sums = lam_cuda_bias_gradients(x->producer);
+        p.sums = bias_gradients(x->producer);
     }
     return lam_cuda_multiply(&p);
 }
@@ -239,7 +238,7 @@ lam_status linear_prepare(lam_node *node) {
     if (!node->packed[0]) return LAM_OK;
     int64_t in = lam_tensor_width(node->inputs[0]), at = 0;
     void *biases = (char *)node->packed[0] + matrix_bytes(node);
-    for (int k = 1; k < node->input_count; k += 2) {
+    for (int k = 1; k < map_end(node); k += 2) {
         const lam_tensor *w = node->inputs[k];
         add_weights(node, w, NULL, elements(node->packed[0], at * in, LAM_BF16));
         if (has_bias(node)) add_biases(node, node->inputs[k + 1], NULL, NULL, elements(biases, at, LAM_BF16));
@@ -266,7 +265,7 @@ bool continues(const stretch &before, const stretch &next, int64_t in) {
 int stretches_of(lam_node *node, bool gradients, stretch *stretches) {
     int64_t in = lam_tensor_width(node->inputs[0]), at = 0;
     int count = 0;
-    for (int k = 1; k < node->input_count; k += 2) {
+    for (int k = 1; k < map_end(node); k += 2) {
         lam_tensor *w = node->inputs[k];
         stretch s = {at, w->shape[0], (const float *)w->data, NULL, NULL, false};
         if (gradients)
@@ -284,7 +283,7 @@ int stretches_of(lam_node *node, bool gradients, stretch *stretches) {
 
 /* x w^T + bias into y, with GELU from h to y where there is an h. */
 lam_status linear_product(lam_node *node, void *h, void *y) {
-    const lam_tensor *x = node->inputs[0];
+    const lam_tensor *x = node->inputs[0], *residual = lam_node_residual(node);
     int64_t rows = lam_tensor_rows(x), in = lam_tensor_width(x), width = width_of(node);
     stretch stretches[most_parts];
     int count = stretches_of(node, false, stretches);
@@ -296,6 +295,7 @@ lam_status linear_product(lam_node *node, void *h, void *y) {
         p.b = is_bf16(node) ? node->packed[0] : s.w;
         p.bias = is_bf16(node) ? (const char *)node->packed[0] + matrix_bytes(node) : (const void *)s.b;
         p.c = elements(y, s.at, x->dtype);
+        if (residual) p.addend = elements((const void *)residual->data, s.at, x->dtype);
         p.h = h;
         p.epilogue = h ? LAM_CUDA_GELU : has_bias(node) ? LAM_CUDA_BIAS : LAM_CUDA_PLAIN;
         LAM_TRY(lam_cuda_multiply(&p));
@@ -341,11 +341,15 @@ lam_status product_gradients(lam_node *node) {
 lam_status linear_backward(lam_node *node) {
     const lam_tensor *y = node->outputs[0];
     int64_t width = lam_tensor_width(y);
+    lam_tensor *residual = lam_node_residual(node);
     if (!node->integers[SUMS_TAKEN]) {
-        lam_cuda_sums sums = lam_cuda_bias_gradients(node);
+        lam_cuda_sums sums = bias_gradients(node);
         lam_cuda_column_sums(y->gradient, lam_tensor_rows(y), width, width, &sums, y->dtype);
     }
-    return product_gradients(node);
+    node->integers[SUMS_TAKEN] = 0;
+    LAM_TRY(product_gradients(node));
+    if (residual) lam_gradient_pass(node, residual, y->gradient, lam_tensor_rows(y) * width);
+    return LAM_OK;
 }
 
 int64_t elements_of(const lam_tensor *y) { return lam_tensor_rows(y) * lam_tensor_width(y); }
@@ -357,7 +361,7 @@ lam_status gelu_forward(lam_node *node) {
 lam_status gelu_backward(lam_node *node) {
     const lam_tensor *y = node->outputs[0];
     if (!node->integers[SLOPE_FUSED]) {
-        lam_cuda_sums sums = lam_cuda_bias_gradients(node);
+        lam_cuda_sums sums = bias_gradients(node);
         lam_cuda_gelu_slope(node->outputs[1]->data, y->gradient, lam_tensor_rows(y), lam_tensor_width(y),
                             &sums, y->dtype);
     }
@@ -444,7 +448,7 @@ lam_status projection_prepare(lam_node *node) {
 }
 
 lam_status projection_forward(lam_node *node) {
-    lam_tensor *y = node->outputs[0];
+    lam_tensor *y = node->outputs[0], *residual = lam_node_residual(node);
     int64_t rows = lam_tensor_rows(y), out = lam_tensor_width(y);
     for (int k = A; k <= M; k += M) {
         const lam_tensor *x = node->inputs[k];
@@ -455,6 +459,7 @@ lam_status projection_forward(lam_node *node) {
         p.epilogue = k == A ? LAM_CUDA_BIAS : LAM_CUDA_PLAIN;
         p.bias = projection_bias(node);
         p.accumulate = k != A;
+        if (k == A && residual) p.addend = residual->data;
         LAM_TRY(lam_cuda_multiply(&p));
     }
     return LAM_OK;
@@ -491,19 +496,24 @@ lam_status projection_backward(lam_node *node) {
                    add_scale || k != A, biases, width);
         LAM_TRY(input_gradient(node, k, branch_weights(node, k)));
     }
+    lam_tensor *residual = lam_node_residual(node);
+    if (residual) lam_gradient_pass(node, residual, y->gradient, rows * out);
     return LAM_OK;
 }
 
 } // namespace
 
-bool lam_cuda_take_sums(lam_tensor *y) {
-    lam_node *map = y->producer;
-    bool ours = map && map->run.backward == linear_backward && y->dtype == LAM_BF16 && y->consumers == 1 &&
-                y->requires_gradient;
+bool lam_cuda_may_take_sums(const lam_node *writer, const lam_tensor *y) {
+    const lam_node *map = y->producer;
+    if (!map || map->run.backward != linear_backward || y->first_reader != writer || !y->requires_gradient) return false;
     bool wanted = false;
-    for (int k = 2; ours && k < map->input_count; k += 2) wanted |= map->inputs[k]->requires_gradient;
-    if (wanted) map->integers[SUMS_TAKEN] = 1;
+    for (int k = 2; k < map_end(map); k += 2) wanted |= map->inputs[k]->requires_gradient;
     return wanted;
+}
+
+lam_cuda_sums lam_cuda_take_sums(lam_node *map) {
+    map->integers[SUMS_TAKEN] = 1;
+    return bias_gradients(map);
 }
 
 lam_status lam_cuda_prepare(lam_node *const *nodes, int64_t count) {
@@ -515,9 +525,12 @@ lam_status lam_cuda_prepare(lam_node *const *nodes, int64_t count) {
 
 const lam_op_functions lam_cuda_linear_ops[] = {
     {"linear", linear_sizes, linear_forward, linear_backward, NULL, linear_prepare},
+    {"linear_add", linear_sizes, linear_forward, linear_backward, NULL, linear_prepare},
     {"linear_qkv", linear_sizes, linear_forward, linear_backward, NULL, linear_prepare},
     {"linear_kv", linear_sizes, linear_forward, linear_backward, NULL, linear_prepare},
     {"linear_gelu", linear_sizes, gelu_forward, gelu_backward, gelu_again, linear_prepare},
     {"parallel_projection", projection_sizes, projection_forward, projection_backward, NULL,
+     projection_prepare},
+    {"parallel_projection_add", projection_sizes, projection_forward, projection_backward, NULL,
      projection_prepare},
     {NULL, NULL, NULL, NULL, NULL, NULL}};

@@ -1,7 +1,8 @@
 /* LayerNorm with the addition before it, and its gradient: the CUDA versions of model/cpu/norm.inc.h.
  *
- * Bound by bytes, each read or written once: forward x, r, s, y (4 a element and storage byte; 2 without r); backward s, dy,
- * ds, dx, dr (5; 3 without the sum), and two rows of float32 partial sums for each block of rows.
+ * Bound by bytes, each read or written once: forward x, y, with an addition r and s too (2 or 4 an element and storage byte);
+ * backward s, dy, ds, dx, with an addition dr too (4 or 5; 3 where nothing else has given s a gradient), and two or three rows of
+ * float32 partial sums for each block of rows.
  *
  * Forward: a warp a row, 4 rows a block, the row in registers: up to 64 floats a lane, so widths to 2,048, odd ones to 512; 128
  * registers, for float32 rows over 1,024 at most 168 registers. Mean first, then squares about it: no cancellation (Chan, Golub & LeVeque
@@ -9,9 +10,10 @@
  * Backward: a block takes rounds of rows, ROWS for each group of threads that has all columns of a row, 16 bytes a thread, and
  * the sums of its columns in registers; ROWS rows at once pay one barrier. As many groups as 256 threads make, two blocks a
  * multiprocessor: 72 KiB of loads under way, of which half would do. The grid is one such wave, and the rounds are dealt out in
- * turn, so that all end together. Up to 256 threads and 128 registers, or 1,024 and 64; 18 KiB of shared memory. Beyond the
+ * turn, so that all end together. Up to 256 threads and 128 registers, or 1,024 and 64; 33 KiB of shared memory. Beyond the
  * columns of 1,024 threads a loop, with the column sums in memory. */
 #include "model/cuda/placed.cuh"
+#include "model/cuda/products.h"
 #include "model/cuda/vector.cuh"
 
 namespace {
@@ -180,7 +182,8 @@ template <typename T> struct backward_pass {
     const float *w, *mean, *rstd;
     T *dx, *dr;
     bool add_x, add_r;
-    float *partial_w, *partial_b; /* [blocks, width] */
+    float *partial;               /* [blocks, 2 or 3, width]: of w, of b, of dx */
+    int32_t tables;
     int64_t rows, width, each;    /* rows a block, where it takes all of its columns in turn */
     int64_t blocks;
     int32_t group; /* threads that have a row, else */
@@ -204,20 +207,33 @@ __device__ __forceinline__ void pass_on(const backward_pass<T> &n, int64_t row, 
     if (n.dx) lam_write_or_add<T, V>(n.dx + row * width + column, value, n.add_x);
 }
 
+/* V columns of a block's sums. */
+template <typename T, int V>
+__device__ __forceinline__ void write_sums(const backward_pass<T> &n, int64_t block, int64_t column, const float (&w)[V],
+                                           const float (&b)[V], const float (&d)[V]) {
+    float *to = n.partial + block * n.tables * n.width + column;
+    lam_write_floats<V>(to, w);
+    lam_write_floats<V>(to + n.width, b);
+    if (n.tables > 2) lam_write_floats<V>(to + 2 * n.width, d);
+}
+
 template <typename T, int V, int ROWS, int THREADS, int BLOCKS>
 __global__ void __launch_bounds__(THREADS, BLOCKS) layernorm_backward_rows(const backward_pass<T> n) {
     LAM_SHARED(float2, sums, [2][32][ROWS]);
-    LAM_SHARED(float4, fold4, [THREADS <= 256 ? 2 * THREADS * V / 4 : 1]);
+    const bool SHORT = THREADS > 256; /* of registers: the sums of dx lie in shared memory */
+    LAM_SHARED(float4, fold4, [(SHORT ? 1 : 3) * THREADS * V / 4]);
     LAM_SHARED(int, counts, [32]);
     if (blockIdx.x < n.tail.blocks) return lam_write_zeros<T, V>(n.tail, n.dr, counts);
     int group = (int)threadIdx.x / n.group, groups = (int)blockDim.x / n.group;
     int64_t block = blockIdx.x - n.tail.blocks, width = n.width,
             column = (int64_t)((int)threadIdx.x - group * n.group) * V, end = n.rows;
     bool inside = column < width;
+    float *own = reinterpret_cast<float *>(fold4) + threadIdx.x * V;
     int warp = (int)threadIdx.x / 32, warps = n.group / 32, first_warp = group * warps;
-    float w[V] = {0}, sum_w[V] = {0}, sum_b[V] = {0}, r_scale = lam_scale_of(n.places),
+    float w[V] = {0}, sum_w[V] = {0}, sum_b[V] = {0}, sum_d[V] = {0}, r_scale = lam_scale_of(n.places),
           share = 1.0f / (float)width;
     if (inside) lam_read_floats<V>(n.w + column, w);
+    if (SHORT) lam_write_floats<V>(own, sum_d);
     int buffer = 0;
     for (int64_t begin = block * groups * ROWS; begin < end; begin += n.blocks * groups * ROWS, buffer ^= 1) {
         int64_t row = begin + group * ROWS;
@@ -281,26 +297,26 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) layernorm_backward_rows(const
             for (int j = 0; j < V; j++)
                 value[j] = fmaf(up[j] * w[j] - a - (value[j] - mean[k]) * rstd[k] * b, rstd[k], more[j]);
             pass_on<T, V>(n, row + k, width, column, r_scale, value);
+#pragma unroll
+            for (int j = 0; j < V; j++) sum_d[j] = (SHORT ? own[j] : sum_d[j]) + value[j];
+            if (SHORT) lam_write_floats<V>(own, sum_d);
         }
     }
-    if (THREADS > 256 || groups == 1) {
-        if (!inside) return;
-        lam_write_floats<V>(n.partial_w + block * width + column, sum_w);
-        lam_write_floats<V>(n.partial_b + block * width + column, sum_b);
+    if (SHORT || groups == 1) {
+        if (SHORT) lam_read_floats<V>(own, sum_d);
+        if (inside) write_sums<T, V>(n, block, column, sum_w, sum_b, sum_d);
         return;
     }
-    float *fold_w = reinterpret_cast<float *>(fold4), *fold_b = fold_w + THREADS * V;
-    lam_write_floats<V>(fold_w + threadIdx.x * V, sum_w);
-    lam_write_floats<V>(fold_b + threadIdx.x * V, sum_b);
+    lam_write_floats<V>(own, sum_w);
+    lam_write_floats<V>(own + THREADS * V, sum_b);
+    lam_write_floats<V>(own + 2 * THREADS * V, sum_d);
     __syncthreads();
-    for (int i = (int)threadIdx.x; i < width; i += (int)blockDim.x) {
-        float all_w = fold_w[i], all_b = fold_b[i];
-        for (int other = 1; other < groups; other++) {
-            all_w += fold_w[other * n.group * V + i];
-            all_b += fold_b[other * n.group * V + i];
-        }
-        n.partial_w[block * width + i] = all_w;
-        n.partial_b[block * width + i] = all_b;
+    for (int i = (int)threadIdx.x; i < n.tables * width; i += (int)blockDim.x) {
+        const int table = i / (int)width;
+        const float *from = reinterpret_cast<float *>(fold4) + table * THREADS * V + (i - table * (int)width);
+        float all = from[0];
+        for (int other = 1; other < groups; other++) all += from[other * n.group * V];
+        n.partial[block * n.tables * width + i] = all;
     }
 }
 
@@ -313,13 +329,14 @@ __global__ void __launch_bounds__(WIDE_THREADS, 2) layernorm_backward_wide(const
     int64_t block = blockIdx.x - n.tail.blocks, width = n.width, begin = (int64_t)threadIdx.x * V,
             step = WIDE_THREADS * V, first = block * n.each,
             end = first + n.each < n.rows ? first + n.each : n.rows;
-    float *sums_w = n.partial_w + block * width, *sums_b = n.partial_b + block * width;
+    float *sums_w = n.partial + block * n.tables * width, *sums_b = sums_w + width, *sums_d = sums_b + width;
     float r_scale = lam_scale_of(n.places), share = 1.0f / (float)width;
 #pragma unroll 1
     for (int64_t i = begin; i < width; i += step) {
         const float zeros[V] = {0};
         lam_write_floats<V>(sums_w + i, zeros);
         lam_write_floats<V>(sums_b + i, zeros);
+        if (n.tables > 2) lam_write_floats<V>(sums_d + i, zeros);
     }
     for (int64_t row = first; row < end; row++) {
         int64_t y_row = lam_place_of_row(n.places.y, n.places.tokens, row);
@@ -363,6 +380,13 @@ __global__ void __launch_bounds__(WIDE_THREADS, 2) layernorm_backward_wide(const
             for (int j = 0; j < V; j++)
                 sum[j] = fmaf(up[j] * w[j] - a - (value[j] - mean) * rstd * b, rstd, more[j]);
             pass_on<T, V>(n, row, width, i, r_scale, sum);
+            if (n.tables > 2) {
+                float before[V];
+                lam_read_floats<V>(sums_d + i, before);
+#pragma unroll
+                for (int j = 0; j < V; j++) before[j] += sum[j];
+                lam_write_floats<V>(sums_d + i, before);
+            }
         }
     }
 }
@@ -444,8 +468,8 @@ void layernorm_again(const void *s, const float *w, const float *b, void *y, con
         LAM_LAUNCH((layernorm_again_kernel<T, 1>), blocks, LAM_ROW_THREADS, 0, lam_cuda_stream(), n);
 }
 
-/* Into rows of partial sums, of w, then of b; how many of each. */
-template <typename T, int V> int64_t launch_backward(backward_pass<T> n, float *partial) {
+/* How many blocks have written partial sums. */
+template <typename T, int V> int64_t launch_backward(backward_pass<T> n) {
     const int64_t processors = lam_cuda_properties()->multiProcessorCount,
                   threads = lam_blocks(lam_blocks(n.width, V), 32) * 32,
                   groups = threads <= 256 ? 256 / threads : 1;
@@ -458,8 +482,6 @@ template <typename T, int V> int64_t launch_backward(backward_pass<T> n, float *
         n.blocks = n.blocks < wave ? n.blocks : wave;
     }
     n.group = (int32_t)threads;
-    n.partial_w = partial;
-    n.partial_b = partial + n.blocks * n.width;
     unsigned blocks = n.tail.blocks + (unsigned)n.blocks;
     if (threads <= 256)
         LAM_LAUNCH((layernorm_backward_rows<T, V, BACKWARD_ROWS, 256, 2>), blocks,
@@ -472,10 +494,11 @@ template <typename T, int V> int64_t launch_backward(backward_pass<T> n, float *
     return n.blocks;
 }
 
+/* sums: of w and b, and of dx where there is a third. */
 template <typename T>
-void layernorm_backward(const void *s, const float *w, const float *mean, const float *rstd, const void *dy,
-                        const void *ds, void *dx, bool add_x, void *dr, bool add_r, float *dw, float *db,
-                        float *partial, int64_t rows, int64_t width, const lam_sample_places *places) {
+void backward(const void *s, const float *w, const float *mean, const float *rstd, const void *dy, const void *ds,
+              void *dx, bool add_x, void *dr, bool add_r, const lam_cuda_sums &sums, float *partial, int64_t rows,
+              int64_t width, const lam_sample_places *places) {
     lam_sample_places kept = or_all(places);
     backward_pass<T> n = {};
     n.s = (const T *)s;
@@ -492,11 +515,20 @@ void layernorm_backward(const void *s, const float *w, const float *mean, const 
     n.width = width;
     n.places = kept;
     if (dr && !add_r) n.tail = lam_zeros_behind(kept.r, kept.r_rows, rows / kept.tokens, kept.tokens, width);
-    if (rows < 1) return;
-    int64_t blocks = lam_fits<T>(width, s, dy, ds, dx, dr, w, partial)
-                         ? launch_backward<T, lam_vector<T>>(n, partial)
-                         : launch_backward<T, 1>(n, partial);
-    if (dw || db) lam_sum_partials(partial, 2, blocks, width, {{dw, db}});
+    n.partial = partial;
+    n.tables = sums.to[2] ? 3 : 2;
+    int64_t blocks = rows < 1 ? 0
+                     : lam_fits<T>(width, s, dy, ds, dx, dr, w, partial) ? launch_backward<T, lam_vector<T>>(n)
+                                                                         : launch_backward<T, 1>(n);
+    lam_cuda_fold_sums(partial, blocks, n.tables * width, &sums);
+}
+
+template <typename T>
+void layernorm_backward(const void *s, const float *w, const float *mean, const float *rstd, const void *dy,
+                        const void *ds, void *dx, bool add_x, void *dr, bool add_r, float *dw, float *db,
+                        float *partial, int64_t rows, int64_t width, const lam_sample_places *places) {
+    backward<T>(s, w, mean, rstd, dy, ds, dx, add_x, dr, add_r, {{dw, db}, {width, width}, {true, true}}, partial,
+                rows, width, places);
 }
 
 template <typename T> void fill(lam_kernels *table) {
@@ -505,7 +537,40 @@ template <typename T> void fill(lam_kernels *table) {
     table->layernorm_backward = layernorm_backward<T>;
 }
 
+/* ---- layernorm: x, w, b. Where a linear map makes x and no earlier node reads it, dx is whole behind this backward pass, and
+ * the sums of its columns, the gradient of the map's bias, are made here ---- */
+
+void sizes(lam_node *node) {
+    const lam_tensor *x = node->inputs[0];
+    int64_t width = lam_tensor_width(x), rows = x->count / width;
+    node->backward_workspace_bytes = (size_t)(3 * lam_column_partials(rows) * width) * sizeof(float);
+}
+
+lam_status forward_op(lam_node *node) { return node->op->forward(node); }
+void again_op(lam_node *node) { node->op->again(node); }
+
+lam_status backward_op(lam_node *node) {
+    lam_tensor **in = node->inputs, *x = in[0], *y = node->outputs[0];
+    int64_t width = lam_tensor_width(x);
+    const float *mean = (const float *)node->saved, *rstd = mean + x->count / width;
+    bool add;
+    void *dx = lam_gradient_target(x, &add);
+    lam_cuda_sums sums = {{}, {width, width, width}, {}};
+    for (int k = 0; k < 2; k++) sums.to[k] = lam_weight_gradient_target(in[1 + k], &sums.add[k]);
+    if (lam_cuda_may_take_sums(node, x)) {
+        lam_cuda_sums map = lam_cuda_take_sums(x->producer);
+        sums.to[2] = map.to[0], sums.add[2] = map.add[0];
+    }
+    (x->dtype == LAM_BF16 ? backward<__nv_bfloat16> : backward<float>)(
+        x->data, (const float *)in[1]->data, mean, rstd, y->gradient, add ? dx : NULL, dx, false, NULL, false, sums,
+        (float *)node->backward_workspace, lam_tensor_rows(x), width, NULL);
+    return LAM_OK;
+}
+
 } // namespace
+
+const lam_op_functions lam_cuda_norm_ops[] = {{"layernorm", sizes, forward_op, backward_op, again_op, NULL},
+                                              {NULL, NULL, NULL, NULL, NULL, NULL}};
 
 void lam_cuda_fill_norm(lam_kernels *f32, lam_kernels *bf16) {
     fill<float>(f32);

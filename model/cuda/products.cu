@@ -21,9 +21,8 @@
 #include "model/cuda/backend.cuh"
 
 /* epilogues.cu */
-void lam_cuda_fill_rows(const void *bias, void *c, int64_t rows, int64_t columns, int64_t ldc,
+void lam_cuda_fill_rows(const void *bias, const void *addend, void *c, int64_t rows, int64_t columns, int64_t ldc,
                         lam_dtype type);
-void lam_cuda_fold_sums(const float *partial, int64_t parts, int64_t columns, const lam_cuda_sums *sums);
 
 namespace {
 
@@ -90,9 +89,11 @@ key key_of(const lam_cuda_product *p) {
     key k;
     memset(&k, 0, sizeof k);
     k.m = p->m, k.n = p->n, k.k = p->k, k.lda = p->lda, k.ldb = p->ldb, k.ldc = p->ldc;
-    k.type = p->type, k.result = p->result, k.turns = p->turn_a + 2 * p->turn_b, k.accumulate = p->accumulate;
+    k.type = p->type, k.result = p->result, k.turns = p->turn_a + 2 * p->turn_b;
+    k.accumulate = p->addend ? 2 : p->accumulate;
     k.epilogue = p->epilogue;
     k.align_a = alignment_of(p->a), k.align_b = alignment_of(p->b), k.align_c = alignment_of(p->c);
+    if (p->addend && alignment_of(p->addend) < k.align_c) k.align_c = alignment_of(p->addend);
     int32_t bias = alignment_of(bias_pointer(p)), h = alignment_of(has_h(p->epilogue) ? p->h : NULL);
     k.align_more = bias < h ? bias : h;
     return k;
@@ -147,9 +148,9 @@ lam_status describe(plan *plan, const lam_cuda_product *p) {
 cublasStatus_t run(plan *plan, const cublasLtMatmulAlgo_t *algorithm, const lam_cuda_product *p) {
     size_t bytes;
     void *workspace = lam_cuda_workspace(&bytes);
-    float alpha = 1.0f, beta = p->accumulate ? 1.0f : 0.0f;
-    return cublasLtMatmul(handle, &plan->operation, &alpha, p->b, &plan->a, p->a, &plan->b, &beta, p->c,
-                          &plan->c, p->c, &plan->c, algorithm, workspace, bytes, lam_cuda_stream());
+    float alpha = 1.0f, beta = p->accumulate || p->addend ? 1.0f : 0.0f;
+    return cublasLtMatmul(handle, &plan->operation, &alpha, p->b, &plan->a, p->a, &plan->b, &beta,
+                          p->addend ? p->addend : p->c, &plan->c, p->c, &plan->c, algorithm, workspace, bytes, lam_cuda_stream());
 }
 
 /* ---- the choice of algorithms ---- */
@@ -342,7 +343,8 @@ lam_status unfused(const lam_cuda_product *p) {
     first.epilogue = LAM_CUDA_PLAIN;
     switch (p->epilogue) {
     case LAM_CUDA_BIAS:
-        lam_cuda_fill_rows(p->bias, p->c, p->m, p->n, p->ldc, p->result);
+        lam_cuda_fill_rows(p->bias, p->addend, p->c, p->m, p->n, p->ldc, p->result);
+        first.addend = NULL;
         first.accumulate = true;
         return lam_cuda_multiply(&first);
     case LAM_CUDA_GELU:
@@ -362,13 +364,14 @@ lam_status unfused(const lam_cuda_product *p) {
 
 lam_status lam_cuda_multiply(const lam_cuda_product *p) {
     lam_cuda_epilogue e = p->epilogue;
-    LAM_REQUIRE((e == LAM_CUDA_PLAIN || !p->accumulate) && (!has_h(e) || p->ldc == p->n), LAM_ERROR_INTERNAL,
-                "a product of %s cannot be so", epilogue_name(e));
+    LAM_REQUIRE((e == LAM_CUDA_PLAIN || !p->accumulate) && (!has_h(e) || (p->ldc == p->n && !p->addend)) &&
+                    !(p->accumulate && p->addend),
+                LAM_ERROR_INTERNAL, "a product of %s cannot be so", epilogue_name(e));
     if (p->m < 1 && e == LAM_CUDA_GELU_SLOPE)
         lam_cuda_column_sums(p->c, p->m, p->n, p->ldc, &p->sums, p->result); /* zeros */
     if (p->m < 1 || p->n < 1) return LAM_OK;
     if (p->k < 1) { /* no rows: gradients of weights */
-        LAM_REQUIRE(e == LAM_CUDA_PLAIN && p->result == LAM_F32 && p->ldc == p->n, LAM_ERROR_INTERNAL,
+        LAM_REQUIRE(e == LAM_CUDA_PLAIN && p->result == LAM_F32 && p->ldc == p->n && !p->addend, LAM_ERROR_INTERNAL,
                     "a sum of nothing cannot be so");
         lam_cuda_sums nothing = {{(float *)p->c}, {p->m * p->n}, {p->accumulate}};
         lam_cuda_fold_sums(NULL, 0, p->m * p->n, &nothing);

@@ -37,13 +37,13 @@ typedef struct lam_cuda_sums {
  * 4.8e-4 at most, as much as bfloat16 rounds a value of 0.2 by. */
 typedef enum lam_cuda_epilogue {
     LAM_CUDA_PLAIN,
-    LAM_CUDA_BIAS,      /* c = a b + bias */
+    LAM_CUDA_BIAS,      /* c = a b + bias, and + addend */
     LAM_CUDA_GELU,      /* h = a b + bias, c = gelu(h); where it is fused, of h rounded or not, by cuBLASLt */
     LAM_CUDA_GELU_SLOPE /* c = (a b) gelu'(h); sums (+)= of its columns, as stored */
 } lam_cuda_epilogue;
 
-/* C[m, n] = op(A) op(B), or += where `accumulate`; op(A) is [m, k] and op(B) [k, n]; a turned operand is stored [k, m] or [n,
- * k]. lda, ldb, ldc: elements from one stored row to the next. C overlaps neither A nor B. */
+/* C[m, n] = op(A) op(B), or += where `accumulate`, or + addend where there is one; op(A) is [m, k] and op(B) [k, n]; a turned
+ * operand is stored [k, m] or [n, k]. lda, ldb, ldc: elements from one stored row to the next. C overlaps neither A nor B. */
 typedef struct lam_cuda_product {
     lam_dtype type, result; /* of a and b; of c: LAM_F32, LAM_BF16 */
     int64_t m, n, k, lda, ldb, ldc;
@@ -51,8 +51,9 @@ typedef struct lam_cuda_product {
     const void *a, *b;
     void *c;
     lam_cuda_epilogue epilogue;
-    const void *bias; /* [n], of c's type */
-    void *h;          /* [m, n] of c's type, ldc apart: written by GELU, read by GELU_SLOPE */
+    const void *addend; /* [m, n] of c's type, ldc apart, not over c; NULL: none. PLAIN and BIAS */
+    const void *bias;   /* [n], of c's type */
+    void *h;            /* [m, n] of c's type, ldc apart: written by GELU, read by GELU_SLOPE */
     lam_cuda_sums sums;
 } lam_cuda_product;
 
@@ -88,12 +89,14 @@ typedef struct lam_cuda_partials {
     lam_cuda_sums sums;
 } lam_cuda_partials;
 void lam_cuda_fold_partials(const lam_cuda_partials *tables, int count);
+/* Of one whole table. */
+void lam_cuda_fold_sums(const float *partial, int64_t rows, int64_t columns, const lam_cuda_sums *sums);
 
-/* In `sizes` of the only operation that takes y: where a linear map makes y in bfloat16, and has biases whose gradient is wanted,
- * the sums of the columns of dy become that operation's: its backward rule, which then writes dy, must add them up to where
- * lam_cuda_bias_gradients says, and the map's does not read dy for them. */
-bool lam_cuda_take_sums(lam_tensor *y);
-lam_cuda_sums lam_cuda_bias_gradients(lam_node *map);
+/* Whether the sums of the columns of dy may be made by `writer`, whose backward rule is the last to write dy: a linear map makes y,
+ * with biases whose gradients are wanted, which these sums are. */
+bool lam_cuda_may_take_sums(const lam_node *writer, const lam_tensor *y);
+/* In that backward rule: where they go. The map's own leaves them out the next time. */
+lam_cuda_sums lam_cuda_take_sums(lam_node *map);
 
 /* With `on`, plans made from now on are chosen by time, among the algorithms that cuBLASLt offers and without its epilogue;
  * not while a graph is being captured, when nothing can be timed. */

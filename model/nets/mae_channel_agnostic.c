@@ -103,7 +103,7 @@ static lam_tensor *cross(lam_graph *g, lam_tensor *x, lam_tensor *keys) {
     lam_tensor *h =
         lam_linear_gelu(g, lam_named_norm(g, y, decoder, "out_norm"), lam_named(g, decoder, "mlp.fc1.weight"),
                         lam_named(g, decoder, "mlp.fc1.bias"));
-    return lam_add(g, y, lam_named_linear(g, h, decoder, "mlp.fc2"));
+    return lam_named_linear_add(g, h, decoder, "mlp.fc2", y);
 }
 
 static lam_tensor *cross_decoder(lam_graph *g, const lam_mae_config *c, lam_tensor *x, lam_tensor *keys) {

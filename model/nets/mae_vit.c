@@ -92,7 +92,7 @@ static lam_tensor *blocks(lam_graph *g, const lam_mae_config *c, const lam_mae_i
                           const char *stack, int64_t depth, int64_t heads, bool hidden,
                           const char *last_norm_prefix, const char *last_norm, lam_tensor **every,
                           const lam_mae_plan *plan) {
-    lam_stream s = {.x = x, .eps = c->layer_norm_eps};
+    lam_stream s = {.x = x, .eps = c->layer_norm_eps, .drops = io && c->drop_path > 0};
     char prefix[64], weight[64], bias[64];
     for (int64_t i = 0; i < depth; i++) {
         snprintf(prefix, sizeof prefix, "%s.%lld.", stack, (long long)i);
@@ -105,7 +105,7 @@ static lam_tensor *blocks(lam_graph *g, const lam_mae_config *c, const lam_mae_i
         h = ends ? attend_from_hidden(g, h, plan, prefix, heads)
                  : lam_attention(g, apart ? h : qkv(g, h, prefix), heads, NULL);
         if (ends) s.x = lam_mae_hidden(g, plan, s.x);
-        s.r = lam_named_linear(g, h, prefix, "attention.output.dense");
+        lam_stream_branch(&s, lam_named_linear_add(g, h, prefix, "attention.output.dense", lam_stream_residual(&s)));
         h = lam_stream_norm(g, &s, lam_mae_depth(g, c, io, i, 2 * i + 1),
                             lam_named(g, prefix, "layernorm_after.weight"),
                             lam_named(g, prefix, "layernorm_after.bias"));
@@ -113,7 +113,7 @@ static lam_tensor *blocks(lam_graph *g, const lam_mae_config *c, const lam_mae_i
                             lam_named(g, prefix, "intermediate.dense.bias"));
         if (hidden && i == depth - 1) return h;
         if (every && hidden) every[i] = lam_keep(g, h, "hidden");
-        s.r = lam_named_linear(g, h, prefix, "output.dense");
+        lam_stream_branch(&s, lam_named_linear_add(g, h, prefix, "output.dense", lam_stream_residual(&s)));
         lam_graph_block_end(g);
     }
     if (!last_norm) return lam_stream_sum(g, &s);

@@ -46,9 +46,9 @@ void lam_parallel_encoder_fill(lam_parameters *p, const lam_mae_config *c) {
     for (int64_t i = 0; i < c->embed_dim; i++) fc_norm[i] = 1;
 }
 
-/* One block without its residual: gamma (attention(h) + mlp(h)), where h is the normalised stream. */
+/* residual + gamma (attention(h) + mlp(h)), where h is the normalised stream; residual NULL: none. */
 static lam_tensor *branches(lam_graph *g, const lam_mae_config *c, lam_tensor *h, lam_tensor *keys,
-                            const char *block, bool hidden, lam_tensor **every) {
+                            const char *block, bool hidden, lam_tensor **every, lam_tensor *residual) {
     int64_t d = c->embed_dim, mlp = lam_mae_mlp_dim(c);
     lam_tensor *m = lam_linear_gelu(g, h, lam_named_rows(g, block, "in_proj.weight", 0, mlp),
                                     lam_named_rows(g, block, "in_proj.bias", 0, mlp));
@@ -62,7 +62,7 @@ static lam_tensor *branches(lam_graph *g, const lam_mae_config *c, lam_tensor *h
     return lam_parallel_projection(
         g, lam_attention(g, qkv, c->num_heads, keys), lam_named(g, block, "attn_out_proj.weight"),
         lam_named(g, block, "attn_out_proj.bias"), m, lam_named(g, block, "mlp_out_proj.weight"),
-        lam_named(g, block, "mlp_out_proj.bias"), lam_named(g, block, "ls.gamma"));
+        lam_named(g, block, "mlp_out_proj.bias"), lam_named(g, block, "ls.gamma"), residual);
 }
 
 lam_tensor *lam_parallel_encoder(lam_graph *g, const lam_mae_config *c, const lam_mae_io *io,
@@ -70,7 +70,8 @@ lam_tensor *lam_parallel_encoder(lam_graph *g, const lam_mae_config *c, const la
                                  bool hidden, lam_tensor **every) {
     lam_stream s = {.x = lam_embed_tokens(g, lam_named_linear(g, patches, ENCODER, "patch_embed.proj"),
                                           lam_named(g, ENCODER, "cls_token"),
-                                          lam_named(g, ENCODER, "pos_embed"), ids_keep)};
+                                          lam_named(g, ENCODER, "pos_embed"), ids_keep),
+                    .drops = io && c->drop_path > 0};
     for (int64_t i = 0; i < depth; i++) {
         char block[64];
         snprintf(block, sizeof block, ENCODER "blocks.%lld.", (long long)i);
@@ -79,11 +80,13 @@ lam_tensor *lam_parallel_encoder(lam_graph *g, const lam_mae_config *c, const la
         lam_tensor *h = lam_stream_norm(g, &s, kept, lam_named(g, block, "in_norm.weight"),
                                         lam_named(g, block, "in_norm.bias"));
         if (every && !hidden && i) every[i - 1] = lam_keep(g, s.x, "block");
-        s.r = branches(g, c, h, keys ? lam_depth_gather(g, keys, kept) : NULL, block,
-                       hidden && i == depth - 1, every && hidden ? every + i : NULL);
+        h = branches(g, c, h, keys ? lam_depth_gather(g, keys, kept) : NULL, block, hidden && i == depth - 1,
+                     every && hidden ? every + i : NULL, lam_stream_residual(&s));
         lam_graph_block_end(g);
+        if (hidden && i == depth - 1) return h;
+        lam_stream_branch(&s, h);
     }
-    return hidden ? s.r : lam_stream_sum(g, &s);
+    return lam_stream_sum(g, &s);
 }
 
 /* ---- ordinary blocks ---- */
@@ -136,11 +139,11 @@ lam_stream lam_sequential_blocks(lam_graph *g, lam_tensor *x, const char *prefix
                     : lam_attention(g, lam_named_linear(g, h, block, "attn.qkv"), heads, keys);
         }
         if (lam_mae_ends_hidden(plan, i, depth)) s.x = lam_mae_hidden(g, plan, s.x);
-        s.r = lam_named_linear(g, h, block, "attn.proj");
+        lam_stream_branch(&s, lam_named_linear_add(g, h, block, "attn.proj", lam_stream_residual(&s)));
         h = lam_stream_norm(g, &s, (lam_depth){0}, lam_named(g, block, "norm2.weight"),
                             lam_named(g, block, "norm2.bias"));
         h = lam_linear_gelu(g, h, lam_named(g, block, "mlp.fc1.weight"), lam_named(g, block, "mlp.fc1.bias"));
-        s.r = lam_named_linear(g, h, block, "mlp.fc2");
+        lam_stream_branch(&s, lam_named_linear_add(g, h, block, "mlp.fc2", lam_stream_residual(&s)));
         lam_graph_block_end(g);
     }
     return s;

@@ -111,10 +111,16 @@ lam_tensor *lam_named(lam_graph *g, const char *prefix, const char *name) {
 }
 
 lam_tensor *lam_named_linear(lam_graph *g, lam_tensor *x, const char *prefix, const char *name) {
+    return lam_named_linear_add(g, x, prefix, name, NULL);
+}
+
+lam_tensor *lam_named_linear_add(lam_graph *g, lam_tensor *x, const char *prefix, const char *name,
+                                 lam_tensor *residual) {
     char weight[96], bias[96];
     snprintf(weight, sizeof weight, "%s.weight", name);
     snprintf(bias, sizeof bias, "%s.bias", name);
-    return lam_linear(g, x, lam_named(g, prefix, weight), lam_named(g, prefix, bias));
+    lam_tensor *w = lam_named(g, prefix, weight), *b = lam_named(g, prefix, bias);
+    return residual ? lam_linear_add(g, x, w, b, residual) : lam_linear(g, x, w, b);
 }
 
 lam_tensor *lam_named_rows(lam_graph *g, const char *prefix, const char *name, int64_t first, int64_t count) {
@@ -174,13 +180,20 @@ lam_tensor *lam_mae_noise(lam_graph *g, const lam_mae_config *c, int64_t batch, 
     return io->noise;
 }
 
+lam_tensor *lam_stream_residual(const lam_stream *s) { return s->drops ? NULL : s->x; }
+
+void lam_stream_branch(lam_stream *s, lam_tensor *result) {
+    if (s->drops)
+        s->r = result;
+    else
+        s->x = result;
+}
+
 lam_tensor *lam_stream_norm(lam_graph *g, lam_stream *s, lam_depth next, lam_tensor *w, lam_tensor *b) {
     lam_tensor *h;
     double eps = s->eps > 0 ? s->eps : LAM_LAYERNORM_EPS;
-    if (s->depth.place || next.place)
+    if (s->r || next.place)
         h = lam_depth_layernorm(g, s->x, s->r, s->depth, next, w, b, eps, &s->x);
-    else if (s->r)
-        h = lam_add_layernorm(g, s->x, s->r, w, b, eps, &s->x);
     else
         h = lam_layernorm(g, s->x, w, b, eps);
     s->r = NULL;

@@ -73,6 +73,9 @@ void lam_positions_resample(const float *from, int64_t from_grid, float *to, int
 
 lam_tensor *lam_named(lam_graph *g, const char *prefix, const char *name);
 lam_tensor *lam_named_linear(lam_graph *g, lam_tensor *x, const char *prefix, const char *name);
+/* The same, added to `residual` (NULL: to nothing). */
+lam_tensor *lam_named_linear_add(lam_graph *g, lam_tensor *x, const char *prefix, const char *name,
+                                 lam_tensor *residual);
 
 lam_tensor *lam_named_rows(lam_graph *g, const char *prefix, const char *name, int64_t first, int64_t count);
 lam_tensor *lam_named_norm(lam_graph *g, lam_tensor *x, const char *prefix, const char *name);
@@ -131,19 +134,25 @@ lam_tensor *lam_mae_prediction(lam_graph *g, const lam_mae_plan *plan, lam_tenso
 void lam_mae_predicted(lam_graph *g, const lam_mae_config *c, lam_tensor *prediction, lam_tensor *target,
                        lam_mae_io *io);
 
-/* The residual stream x of a stack of pre-norm blocks, and the branch r that is not yet added to it, so that each
- * addition is fused with the LayerNorm that follows it. A block is, for each of its branches,
+/* The residual stream x of a stack of pre-norm blocks. A block is, for each of its branches,
  *
  *     lam_depth depth = lam_mae_depth(g, c, io, block, branch);
- *     lam_tensor *h = lam_stream_norm(g, &stream, depth, w, b);   // adds the pending r to x
- *     stream.r = ...;                                             // of h, as many rows
+ *     lam_tensor *h = lam_stream_norm(g, &stream, depth, w, b);
+ *     lam_stream_branch(&stream, lam_named_linear_add(g, h, prefix, name, lam_stream_residual(&stream)));
  *
- * and lam_stream_norm with (lam_depth){0}, or lam_stream_sum where no norm follows, ends the stack. */
+ * and lam_stream_norm with (lam_depth){0}, or lam_stream_sum where no norm follows, ends the stack. The product that ends a
+ * branch adds the stream to it; where branches drop, they travel apart as r, and each addition is fused with the LayerNorm that
+ * follows it, which knows the samples. */
 typedef struct lam_stream {
     lam_tensor *x, *r; /* r NULL: none is pending */
     double eps;        /* of the norms; 0: LAM_LAYERNORM_EPS */
+    bool drops;        /* some of the branches may drop */
     lam_depth depth;   /* the samples of r */
 } lam_stream;
+/* What the product that ends a branch adds to its result; NULL: nothing. */
+lam_tensor *lam_stream_residual(const lam_stream *stream);
+/* Takes that result. */
+void lam_stream_branch(lam_stream *stream, lam_tensor *result);
 /* x + r, normalised for the samples that keep the next branch, whose plan is `next`. The first branch keeps all. */
 lam_tensor *lam_stream_norm(lam_graph *g, lam_stream *stream, lam_depth next, lam_tensor *w, lam_tensor *b);
 /* x + r; x where no branch is pending. */

@@ -4,18 +4,20 @@
 #include "model/internal.h"
 #include "model/ops.h"
 
-/* Inputs: x, then (w, b) for each part, w alone where there is one part without bias; the parts lie side by side in the
- * output. The weights of all parts are packed for oneDNN as one matrix: for y = x w^T (form 0) and for dx = dy w (form 1).
+/* Inputs: x, then (w, b) for each part, w alone where there is one part without bias, then what the result is added to, if
+ * anything; the parts lie side by side in the output. The weights of all parts are packed for oneDNN as one matrix: for y = x w^T (form 0) and for dx = dy w (form 1).
  * bfloat16 always multiplies packed weights, which is where the float32 masters are rounded. float32 packs form 0 where enough
  * rows earn it; dx, where no operand is turned, is as fast by sgemm, which packs on its way through the caches. */
 
 static int64_t fan_in(const lam_tensor *w) { return w->count / w->shape[0]; }
-static int parts_of(const lam_node *node) { return node->input_count / 2; }
-static bool has_bias(const lam_node *node) { return node->input_count > 2; }
+/* The end of x, w and b among the inputs. */
+static int map_end(const lam_node *node) { return node->input_count - (lam_node_residual(node) != NULL); }
+static int parts_of(const lam_node *node) { return map_end(node) / 2; }
+static bool has_bias(const lam_node *node) { return map_end(node) > 2; }
 
 static int64_t width_of(const lam_node *node) {
     int64_t width = 0;
-    for (int k = 1; k < node->input_count; k += 2) width += node->inputs[k]->shape[0];
+    for (int k = 1; k < map_end(node); k += 2) width += node->inputs[k]->shape[0];
     return width;
 }
 
@@ -33,7 +35,7 @@ static bool fits(lam_graph *g, const lam_tensor *x, const lam_tensor *w, const l
 
 static double linear_flops(const lam_node *node) {
     double total = 0;
-    for (int k = 1; k < node->input_count; k += 2)
+    for (int k = 1; k < map_end(node); k += 2)
         total += 2.0 * (double)lam_tensor_rows(node->inputs[0]) * (double)node->inputs[k]->count;
     return total;
 }
@@ -46,7 +48,7 @@ static lam_status prepare(lam_node *node) {
     if (!node->packed[0]) return LAM_OK;
     lam_gemm_weights weights = {.in = lam_tensor_width(node->inputs[0]), .parts = parts_of(node)};
     float *rounded = node->forward_workspace;
-    for (int k = 1; k < node->input_count; k += 2) {
+    for (int k = 1; k < map_end(node); k += 2) {
         const lam_tensor *w = node->inputs[k];
         weights.part[k / 2].out = w->shape[0];
         weights.part[k / 2].data = w->data;
@@ -63,7 +65,7 @@ static const float *bias_of(lam_node *node) {
     if (!has_bias(node)) return NULL;
     if (parts_of(node) == 1) return node->inputs[2]->data;
     float *together = node->forward_workspace;
-    for (int64_t k = 2, at = 0; k < node->input_count; at += node->inputs[k]->count, k += 2)
+    for (int64_t k = 2, at = 0; k < map_end(node); at += node->inputs[k]->count, k += 2)
         memcpy(together + at, node->inputs[k]->data, (size_t)node->inputs[k]->count * sizeof(float));
     return together;
 }
@@ -81,9 +83,10 @@ static void *row_of(const lam_node *node, const void *base, int64_t row, int64_t
     return (char *)(uintptr_t)base + (size_t)(row * width) * lam_dtype_bytes(node->inputs[0]->dtype);
 }
 
-/* x w^T; packed weights add the bias on their way. */
+/* x w^T, added to y where the map has a residual; packed weights add the bias on their way. */
 static lam_status product(lam_node *node, stretch s, void *y) {
     const lam_tensor *x = node->inputs[0];
+    bool add = lam_node_residual(node) != NULL;
     int64_t in = lam_tensor_width(x), out = width_of(node);
     const void *from = row_of(node, x->data, s.first, in);
     void *to = row_of(node, y, s.first, out);
@@ -95,13 +98,14 @@ static lam_status product(lam_node *node, stretch s, void *y) {
                                       .lda = in,
                                       .packed = node->packed[0],
                                       .bias = bias_of(node),
+                                      .accumulate = add,
                                       .c = to,
                                       .ldc = out};
         return lam_gemm_packed(gemm_type(node), &operands);
     }
-    for (int64_t k = 1, at = 0; k < node->input_count; at += node->inputs[k]->shape[0], k += 2) {
+    for (int64_t k = 1, at = 0; k < map_end(node); at += node->inputs[k]->shape[0], k += 2) {
         const lam_tensor *w = node->inputs[k];
-        LAM_TRY(lam_gemm_f32(false, true, s.rows, w->shape[0], in, from, in, w->data, in, 0.0f,
+        LAM_TRY(lam_gemm_f32(false, true, s.rows, w->shape[0], in, from, in, w->data, in, add ? 1.0f : 0.0f,
                              (float *)to + at, out));
     }
     return LAM_OK;
@@ -112,7 +116,7 @@ static void add_biases(lam_node *node, stretch s, void *y) {
     if (node->packed[0] || !has_bias(node)) return;
     int64_t out = width_of(node);
     float *to = row_of(node, y, s.first, out);
-    for (int64_t k = 1, at = 0; k < node->input_count; at += node->inputs[k]->shape[0], k += 2)
+    for (int64_t k = 1, at = 0; k < map_end(node); at += node->inputs[k]->shape[0], k += 2)
         node->kernels->add_bias(to + at, node->inputs[k + 1]->data, s.rows, node->inputs[k]->shape[0], out);
 }
 
@@ -133,7 +137,7 @@ static lam_status input_gradient(lam_node *node, stretch s, const void *dy, void
                                       .ldc = in};
         return lam_gemm_packed(gemm_type(node), &operands);
     }
-    for (int64_t k = 1, at = 0; k < node->input_count; at += node->inputs[k]->shape[0], k += 2) {
+    for (int64_t k = 1, at = 0; k < map_end(node); at += node->inputs[k]->shape[0], k += 2) {
         const lam_tensor *w = node->inputs[k];
         LAM_TRY(lam_gemm_f32(false, false, s.rows, in, w->shape[0], (const float *)from + at, out, w->data,
                              in, add || at ? 1.0f : 0.0f, to, in));
@@ -153,7 +157,7 @@ static lam_status weight_gradients(lam_node *node, stretch s, const void *dy) {
                                    .ldb = lam_tensor_width(x),
                                    .parts = parts_of(node)};
     bool wanted = false;
-    for (int64_t k = 1; k < node->input_count; k += 2) {
+    for (int64_t k = 1; k < map_end(node); k += 2) {
         bool add;
         float *dw = lam_weight_gradient_target(node->inputs[k], &add);
         products.part[k / 2].m = node->inputs[k]->shape[0];
@@ -206,10 +210,10 @@ static lam_tensor *output(lam_graph *g, lam_node *node) {
 
 static lam_tensor *build(lam_graph *g, const lam_op *op, int parts, lam_tensor *const *inputs) {
     bool bias = parts > 1 || inputs[2];
-    lam_node *node = lam_node_add(g, op, parts * 2 + bias, inputs);
+    lam_node *node = lam_node_add(g, op, parts * 2 + bias + (op->gradients_pass != 0), inputs);
     if (!node) return NULL;
     int64_t rows = inputs[0]->count / lam_tensor_width(inputs[0]), weights = 0;
-    for (int k = 1; k < node->input_count; k += 2) {
+    for (int k = 1; k < map_end(node); k += 2) {
         if (!fits(g, inputs[0], inputs[k], bias ? inputs[k + 1] : NULL)) return NULL;
         weights += inputs[k]->count;
     }
@@ -231,11 +235,20 @@ static lam_tensor *build(lam_graph *g, const lam_op *op, int parts, lam_tensor *
 }
 
 static lam_status linear_forward(lam_node *node) {
+    const lam_tensor *residual = lam_node_residual(node);
+    size_t row_bytes = (size_t)width_of(node) * lam_dtype_bytes(node->outputs[0]->dtype);
+    if (residual)
+        node->kernels->copy(node->outputs[0]->data, residual->data, (size_t)all_rows(node).rows * row_bytes);
     LAM_TRY(product(node, all_rows(node), node->outputs[0]->data));
     add_biases(node, all_rows(node), node->outputs[0]->data);
     return LAM_OK;
 }
-static lam_status linear_backward(lam_node *node) { return backward(node, NULL, node->outputs[0]->gradient); }
+static lam_status linear_backward(lam_node *node) {
+    lam_tensor *residual = lam_node_residual(node), *y = node->outputs[0];
+    LAM_TRY(backward(node, NULL, y->gradient));
+    if (residual) lam_gradient_pass(node, residual, y->gradient, lam_tensor_rows(y) * lam_tensor_width(y));
+    return LAM_OK;
+}
 static const lam_op linear_op = {.name = "linear",
                                  .backward_reads_inputs = 3,
                                  .gradients_in_place = 1,
@@ -243,6 +256,14 @@ static const lam_op linear_op = {.name = "linear",
                                  .backward = linear_backward,
                                  .flops = linear_flops,
                                  .prepare = prepare};
+static const lam_op linear_add_op = {.name = "linear_add",
+                                     .backward_reads_inputs = 3,
+                                     .gradients_in_place = 1,
+                                     .gradients_pass = 8,
+                                     .forward = linear_forward,
+                                     .backward = linear_backward,
+                                     .flops = linear_flops,
+                                     .prepare = prepare};
 static const lam_op linear_qkv_op = {.name = "linear_qkv",
                                      .backward_reads_inputs = 1 | 2 | 8 | 32,
                                      .gradients_in_place = 1,
@@ -261,6 +282,13 @@ static const lam_op linear_kv_op = {.name = "linear_kv",
 
 lam_tensor *lam_linear(lam_graph *g, lam_tensor *x, lam_tensor *w, lam_tensor *b) {
     return build(g, &linear_op, 1, (lam_tensor *[]){x, w, b});
+}
+
+lam_tensor *lam_linear_add(lam_graph *g, lam_tensor *x, lam_tensor *w, lam_tensor *b, lam_tensor *residual) {
+    lam_tensor *y = build(g, &linear_add_op, 1, (lam_tensor *[]){x, w, b, residual});
+    if (y && (y->count != residual->count || y->bound != residual->bound || y->dtype != residual->dtype))
+        lam_graph_fail(g, "linear_add: %s does not have the shape of the result", residual->name);
+    return y;
 }
 
 lam_tensor *lam_linear_qkv(lam_graph *g, lam_tensor *x, lam_tensor *wq, lam_tensor *bq, lam_tensor *wk,

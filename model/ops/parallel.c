@@ -72,7 +72,7 @@ lam_tensor *lam_head_norm(lam_graph *g, lam_tensor *qkv, lam_tensor *qw, lam_ten
  * gamma goes into the weights, so that no pass over the tokens is needed for it: y = a (gamma wa)^T + m (gamma wm)^T +
  * gamma (ba + bm). Prepared: [bias, gamma wa, gamma wm], packed for oneDNN where that pays, else plain; for dx packed the
  * other way round, in float32 too: plain weights with gamma in them are nowhere. */
-enum { A, WA, BA, M, WM, BM, GAMMA };
+enum { A, WA, BA, M, WM, BM, GAMMA, RESIDUAL };
 
 static bool is_bf16(const lam_node *node) { return node->inputs[A]->dtype == LAM_BF16; }
 static lam_gemm_type type_of(const lam_node *node) { return is_bf16(node) ? LAM_GEMM_BF16 : LAM_GEMM_F32; }
@@ -120,8 +120,10 @@ static lam_status projection_prepare(lam_node *node) {
 
 static lam_status projection_forward(lam_node *node) {
     lam_tensor *y = node->outputs[0], **in = node->inputs;
+    const lam_tensor *residual = lam_node_residual(node);
     int64_t rows = lam_tensor_rows(y), out = lam_tensor_width(y);
     const float *bias = node->packed[0];
+    if (residual) node->kernels->copy(y->data, residual->data, (size_t)(rows * out) * lam_dtype_bytes(y->dtype));
     for (int k = A; k <= M; k += M) {
         int64_t width = lam_tensor_width(in[k]);
         if (is_packed(node)) {
@@ -132,13 +134,13 @@ static lam_status projection_forward(lam_node *node) {
                                           .lda = width,
                                           .packed = weight_of(node, k, false),
                                           .bias = k == A ? bias : NULL,
-                                          .accumulate = k != A,
+                                          .accumulate = k != A || residual,
                                           .c = y->data,
                                           .ldc = out};
             LAM_TRY(lam_gemm_packed(type_of(node), &operands));
         } else {
             LAM_TRY(lam_gemm_f32(false, true, rows, out, width, in[k]->data, width, weight_of(node, k, false),
-                                 width, k == A ? 0.0f : 1.0f, y->data, out));
+                                 width, k == A && !residual ? 0.0f : 1.0f, y->data, out));
         }
     }
     if (!is_packed(node)) node->kernels->add_bias(y->data, bias, rows, out, out);
@@ -193,6 +195,8 @@ static lam_status projection_backward(lam_node *node) {
     for (int k = BA; k <= BM; k += M)
         node->kernels->scale_rows_backward(in[k]->data, gamma, sums, lam_gradient_target(in[k], &add),
                                            d_gamma, out, 1);
+    lam_tensor *residual = lam_node_residual(node);
+    if (residual) lam_gradient_pass(node, residual, y->gradient, rows * out);
     return LAM_OK;
 }
 
@@ -208,10 +212,20 @@ static const lam_op projection_op = {.name = "parallel_projection",
                                      .backward = projection_backward,
                                      .flops = projection_flops,
                                      .prepare = projection_prepare};
+static const lam_op projection_add_op = {.name = "parallel_projection_add",
+                                         .backward_reads_inputs =
+                                             1 << A | 1 << WA | 1 << BA | 1 << M | 1 << WM | 1 << BM | 1 << GAMMA,
+                                         .gradients_pass = 1 << RESIDUAL,
+                                         .forward = projection_forward,
+                                         .backward = projection_backward,
+                                         .flops = projection_flops,
+                                         .prepare = projection_prepare};
 
 lam_tensor *lam_parallel_projection(lam_graph *g, lam_tensor *a, lam_tensor *wa, lam_tensor *ba,
-                                    lam_tensor *m, lam_tensor *wm, lam_tensor *bm, lam_tensor *gamma) {
-    lam_node *node = lam_node_add(g, &projection_op, 7, (lam_tensor *[]){a, wa, ba, m, wm, bm, gamma});
+                                    lam_tensor *m, lam_tensor *wm, lam_tensor *bm, lam_tensor *gamma,
+                                    lam_tensor *residual) {
+    lam_node *node = lam_node_add(g, residual ? &projection_add_op : &projection_op, residual ? 8 : 7,
+                                  (lam_tensor *[]){a, wa, ba, m, wm, bm, gamma, residual});
     if (!node) return NULL;
     int64_t out = gamma->count, rows = a->count / lam_tensor_width(a), widest = lam_tensor_width(a);
     if (lam_tensor_width(m) > widest) widest = lam_tensor_width(m);
@@ -235,5 +249,7 @@ lam_tensor *lam_parallel_projection(lam_graph *g, lam_tensor *a, lam_tensor *wa,
     shape[a->rank - 1] = out;
     lam_tensor *y = lam_node_output(g, node, lam_graph_activation(g), a->rank, shape);
     if (y) y->bound = a->bound;
+    if (y && residual && (residual->count != y->count || residual->bound != y->bound || residual->dtype != y->dtype))
+        lam_graph_fail(g, "parallel_projection: %s does not have the shape of the result", residual->name);
     return y;
 }

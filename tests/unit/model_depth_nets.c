@@ -89,8 +89,11 @@ static stack make_stack(int64_t crops, double rate, lam_recompute recompute) {
             lam_keep(g, next.place, "place");
             lam_keep(g, next.scale, "scale");
         }
-        lam_tensor *h = rate > 0 ? lam_depth_layernorm(g, x, r, of_r, next, w, b, 1e-6, &x)
-                                 : lam_add_layernorm(g, x, r, w, b, 1e-6, &x);
+        lam_tensor *h;
+        if (rate > 0)
+            h = lam_depth_layernorm(g, x, r, of_r, next, w, b, 1e-6, &x);
+        else
+            h = lam_layernorm(g, x = lam_add(g, x, r), w, b, 1e-6);
         of_r = next;
         r = k < BRANCHES ? branch(g, k, h) : h;
         if (k % 2) lam_graph_block_end(g);
@@ -297,21 +300,29 @@ static void run_net(net *n, int64_t step, int64_t first_id, float drop_scale) {
     ok(lam_graph_backward(n->g));
 }
 
+/* Where nothing can drop, the stream is added by the product that ends a branch, else with the next norm: sums run in another
+ * order. */
+static double apart(const float *a, const float *b, int64_t count) {
+    double *other = calloc((size_t)count, sizeof *other);
+    for (int64_t i = 0; i < count; i++) other[i] = b[i];
+    double off = difference(a, other, count);
+    free(other);
+    return off;
+}
+
 static void nothing_dropped_where_told(void **state) {
     (void)state;
     net plain = make_net(0, 3, LAM_F32), dropping = make_net(0.6, 3, LAM_F32);
     assert_null(plain.io.drop_scale);
     forward_net(&plain, 1, 0, 1);
     forward_net(&dropping, 1, 0, 0);
-    assert_memory_equal(lam_tensor_data(plain.io.logits), lam_tensor_data(dropping.io.logits),
-                        (size_t)lam_tensor_count(dropping.io.logits) * sizeof(float));
+    assert_true(apart(lam_tensor_data(plain.io.logits), lam_tensor_data(dropping.io.logits),
+                      lam_tensor_count(dropping.io.logits)) < 1e-6);
     ok(lam_graph_backward(plain.g));
     ok(lam_graph_backward(dropping.g));
-    assert_memory_equal(plain.p->gradients, dropping.p->gradients,
-                        (size_t)dropping.p->trainable * sizeof(float));
+    assert_true(apart(plain.p->gradients, dropping.p->gradients, dropping.p->trainable) < 1e-6);
     run_net(&dropping, 1, 0, 1);
-    assert_memory_not_equal(plain.p->gradients, dropping.p->gradients,
-                            (size_t)dropping.p->trainable * sizeof(float));
+    assert_true(apart(plain.p->gradients, dropping.p->gradients, dropping.p->trainable) > 1e-2);
     free_net(&plain);
     free_net(&dropping);
 }

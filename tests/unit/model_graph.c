@@ -51,8 +51,8 @@ static small make_small(bool bounded) {
     lam_tensor *w = lam_parameter(s.g, "norm.w"), *b = lam_parameter(s.g, "norm.b"), *sum, *sample_loss;
     lam_tensor *h = lam_layernorm(s.g, s.x, w, b, 1e-6);
     h = lam_linear_gelu(s.g, h, lam_parameter(s.g, "fc1.w"), lam_parameter(s.g, "fc1.b"));
-    h = lam_linear(s.g, h, lam_parameter(s.g, "fc2.w"), lam_parameter(s.g, "fc2.b"));
-    h = lam_add_layernorm(s.g, s.x, h, w, b, 1e-6, &sum);
+    sum = lam_linear_add(s.g, h, lam_parameter(s.g, "fc2.w"), lam_parameter(s.g, "fc2.b"), s.x);
+    h = lam_layernorm(s.g, sum, w, b, 1e-6);
     s.y = lam_keep(s.g, lam_add(s.g, h, sum), "y");
     lam_tensor *target = lam_input(s.g, "target", LAM_F32, 3, (int64_t[]){ROWS, 1, WIDTH});
     lam_tensor *mask = lam_input(s.g, "mask", LAM_F32, 2, (int64_t[]){ROWS, 1});

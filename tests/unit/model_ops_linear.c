@@ -108,8 +108,26 @@ static void oracle_fan_out(double **a, const int64_t *s, double *y) {
     free(x);
 }
 
+static lam_tensor *build_linear_add(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    return (void)ids, lam_linear_add(g, a[0], a[2], a[3], a[1]);
+}
+static void oracle_linear_add(double **a, const int64_t *s, double *y) {
+    ref_linear(a[0], a[2], a[3], s[0] * s[1], s[2], 11, y, 11);
+    for (int64_t i = 0; i < s[0] * s[1] * 11; i++) y[i] += a[1][i];
+}
+
+/* What it is added to is its argument too, and has a consumer before. */
+static lam_tensor *build_linear_add_itself(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    lam_tensor *x = lam_add(g, a[0], a[0]), *other = lam_add(g, x, x);
+    return (void)ids, lam_add(g, lam_linear_add(g, x, a[1], a[2], x), other);
+}
+static void oracle_linear_add_itself(double **a, const int64_t *s, double *y) {
+    oracle_fan_out(a, s, y);
+    for (int64_t i = 0; i < s[0] * s[1] * s[2]; i++) y[i] += 4 * a[0][i];
+}
+
 static lam_tensor *build_projection(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
-    return (void)ids, lam_parallel_projection(g, a[0], a[2], a[3], a[1], a[4], a[5], a[6]);
+    return (void)ids, lam_parallel_projection(g, a[0], a[2], a[3], a[1], a[4], a[5], a[6], NULL);
 }
 static void oracle_projection(double **a, const int64_t *s, double *y) {
     int64_t rows = s[0] * s[1];
@@ -120,10 +138,19 @@ static void oracle_projection(double **a, const int64_t *s, double *y) {
     free(other);
 }
 
+static lam_tensor *build_projection_add(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    return (void)ids, lam_parallel_projection(g, a[0], a[3], a[4], a[1], a[5], a[6], a[7], a[2]);
+}
+static void oracle_projection_add(double **a, const int64_t *s, double *y) {
+    double *without[7] = {a[0], a[1], a[3], a[4], a[5], a[6], a[7]};
+    oracle_projection(without, s, y);
+    for (int64_t i = 0; i < s[0] * s[1] * 11; i++) y[i] += a[2][i];
+}
+
 /* The parallel block's: x and a hidden layer of it. */
 static lam_tensor *build_block(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
     return (void)ids, lam_parallel_projection(g, a[0], a[3], a[4], lam_linear_gelu(g, a[0], a[1], a[2]), a[5],
-                                              a[6], a[7]);
+                                              a[6], a[7], NULL);
 }
 static void oracle_block(double **a, const int64_t *s, double *y) {
     int64_t rows = s[0] * s[1];
@@ -163,6 +190,30 @@ static const op_case cases[] = {
      {8, 131, 11},
      build_no_bias,
      oracle_no_bias,
+     .ids = NULL},
+    {"linear_add",
+     {{"x", {2, 5, 7}, 1, 0}, {"r", {2, 5, 11}, 1, 0}, {"w", {11, 7, 1}, 1, 0}, {"b", {11, 1, 1}, 1, 0}},
+     4,
+     {2, 5, 11},
+     build_linear_add,
+     oracle_linear_add,
+     .more_activations = 1,
+     .ids = NULL},
+    {"linear_add of many rows", /* packed weights */
+     {{"x", {8, 131, 7}, 1, 0}, {"r", {8, 131, 11}, 1, 0}, {"w", {11, 7, 1}, 1, 0}, {"b", {11, 1, 1}, 1, 0}},
+     4,
+     {8, 131, 11},
+     build_linear_add,
+     oracle_linear_add,
+     .more_activations = 1,
+     .ids = NULL},
+    {"linear_add to its argument",
+     {{"x", {2, 3, 16}, 1, 0}, {"w", {16, 16, 1}, 1, 0}, {"b", {16, 1, 1}, 1, 0}},
+     3,
+     {2, 3, 16},
+     build_linear_add_itself,
+     oracle_linear_add_itself,
+     .more_stores = 3,
      .ids = NULL},
     {"linear_gelu",
      {{"x", {3, 47, 17}, 2, 0}, {"w", {19, 17, 1}, 1, 0}, {"b", {19, 1, 1}, 1, 0}},
@@ -301,6 +352,38 @@ static const op_case cases[] = {
      oracle_projection,
      .more_activations = 1,
      .more_stores = 1, /* the sum of the first branch */
+     .ids = NULL},
+    {"parallel_projection, added",
+     {{"a", {3, 47, 7}, 1, 0},
+      {"m", {3, 47, 19}, 1, 0},
+      {"r", {3, 47, 11}, 1, 0},
+      {"wa", {11, 7, 1}, 1, 0},
+      {"ba", {11, 1, 1}, 1, 0},
+      {"wm", {11, 19, 1}, 1, 0},
+      {"bm", {11, 1, 1}, 1, 0},
+      {"gamma", {11, 1, 1}, 1, 0.5}},
+     8,
+     {3, 47, 11},
+     build_projection_add,
+     oracle_projection_add,
+     .more_activations = 2,
+     .more_stores = 1, /* the sum of the first branch */
+     .ids = NULL},
+    {"parallel_projection of many rows, added",
+     {{"a", {8, 131, 7}, 1, 0},
+      {"m", {8, 131, 19}, 1, 0},
+      {"r", {8, 131, 11}, 1, 0},
+      {"wa", {11, 7, 1}, 1, 0},
+      {"ba", {11, 1, 1}, 1, 0},
+      {"wm", {11, 19, 1}, 1, 0},
+      {"bm", {11, 1, 1}, 1, 0},
+      {"gamma", {11, 1, 1}, 1, 0.5}},
+     8,
+     {8, 131, 11},
+     build_projection_add,
+     oracle_projection_add,
+     .more_activations = 2,
+     .more_stores = 1,
      .ids = NULL},
 };
 

@@ -374,7 +374,7 @@ static void rounded_weights(const lam_backend *backend, bool projection, int64_t
     for (int k = 0; k < 6; k++) part[k] = lam_parameter_rows(g, k % 2 ? "b" : "w", k / 2 * OUT, OUT);
     lam_tensor *made = projection
                            ? lam_parallel_projection(g, x, w, b, cast(g, lam_parameter(g, "zero")), w, b,
-                                                     lam_parameter(g, "gamma"))
+                                                     lam_parameter(g, "gamma"), NULL)
                            : lam_linear_qkv(g, x, part[0], part[1], part[2], part[3], part[4], part[5]);
     lam_keep(g, made, "y");
     if (lam_graph_plan(g) != LAM_OK) fail_msg("%s", lam_last_error());
