@@ -18,7 +18,7 @@ tr -d '\n' < block.json | sed -E 's/"library": *"/&another /; s/\{[^{}]*"pass": 
 "$lamella" bench step "${small[@]}" --against before.block.json --recompute block > text
 grep -q '^step, ms ' text || fail "no row of the step"
 grep -q '^linear  *backward  *[0-9.]*  *[0-9.]*  *[0-9.]*$' text || fail "no row of an operation"
-grep -q '^linear  *again  *-  *[0-9.]*  *-$' text || fail "no row of what is new"
+grep -q '^linear_add  *again  *-  *[0-9.]*  *-$' text || fail "no row of what is new"
 grep -q '^differs: library$' text || fail "the difference is not said"
 "$lamella" bench step "${small[@]}" --against before.json --json > json
 [ "$(wc -l < json)" = 1 ] && grep -q '"comparison":' json || fail "no comparison in JSON"
