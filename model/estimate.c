@@ -61,7 +61,7 @@ static bool sums_taken(const lam_tensor *y) {
 
 /* Kernels beside those of the backward pass itself: for a linear map, before its products, the sums of the columns of dy, and where
  * it has a GELU that one's slope with them, which reads h too and writes dh; for attention a row of sums in float32 for 32 rows,
- * written and read. */
+ * written and read, and where it normalises queries and keys two such rows of each for the norm's weights. */
 static double sums_seconds(const lam_node *node, const lam_device_limits *l) {
     double bytes = 0;
     int launches = 0;
@@ -70,6 +70,11 @@ static double sums_seconds(const lam_node *node, const lam_device_limits *l) {
         if (!sums_taken(t)) continue;
         bytes += 2 * sizeof(float) / 32.0 * (double)lam_tensor_rows(t) * (double)lam_tensor_width(t);
         launches = 1;
+    }
+    if (!strcmp(node->op->name, "normed_attention")) {
+        const lam_tensor *qkv = node->inputs[0];
+        bytes += 2 * sizeof(float) / 32.0 * (double)lam_tensor_rows(qkv) * (double)lam_tensor_width(qkv) * 4 / 3;
+        launches += 2;
     }
     if (node->products[0].count && !sums_taken(node->outputs[0])) {
         double passes = strcmp(node->op->name, "linear_gelu") ? 1 : 3;

@@ -194,7 +194,8 @@ void lam_gradient_pass(const lam_node *node, lam_tensor *to, const void *gradien
 /* Mean and reciprocal deviation that each row of a target is standardised with: unbiased variance + 1e-6. */
 void lam_target_scales(const float *target, int64_t rows, int64_t length, float *mean, float *rstd);
 int64_t lam_masked_count(const float *mask, int64_t tokens);
-/* Of a node of attention or cross_attention; the second for its backward pass, whose gradients count as written then. */
+/* Of a node of attention, normed_attention or cross_attention; the second for its backward pass, whose gradients count as written
+ * then. */
 lam_attention_shape lam_attention_shape_of(const lam_node *node);
 lam_attention_tensors lam_attention_tensors_of(lam_node *node);
 /* Of a node of fourier_loss. */

@@ -66,16 +66,21 @@ lam_tensor *lam_depth_gather(lam_graph *g, lam_tensor *x, lam_depth depth);
  * [B, N, D]. key_mask [B, N] F32, 0: nobody attends to this token; NULL: all take part. A query that sees no key gives 0 and
  * passes no gradient. The N x N probabilities are never stored (Dao 2023, FlashAttention-2). */
 lam_tensor *lam_attention(lam_graph *g, lam_tensor *qkv, int64_t heads, lam_tensor *key_mask);
+/* LayerNorm of each head of q and of k by itself before the scores, weights shared over the heads (Dehghani et al. 2023,
+ * Scaling vision transformers to 22 billion parameters, section 2); v as it is. Weights and biases: four parameters [D / heads]. */
+typedef struct lam_qk_norm {
+    lam_tensor *qw, *qb, *kw, *kb;
+    double eps;
+} lam_qk_norm;
+/* normed_attention: attention of the normalised queries and keys, which are stored nowhere. The loss must depend on qkv through
+ * parameters. */
+lam_tensor *lam_normed_attention(lam_graph *g, lam_tensor *qkv, int64_t heads, lam_tensor *key_mask,
+                                 const lam_qk_norm *norm);
 /* cross_attention: the same with queries q [B, M, D] and keys and values kv [B, N, 2D] as (k, v); key_mask [B, N] ->
  * [B, M, D]. */
 lam_tensor *lam_cross_attention(lam_graph *g, lam_tensor *q, lam_tensor *kv, int64_t heads,
                                 lam_tensor *key_mask);
 
-/* head_norm: LayerNorm of each head of q and of k by itself, weights shared over the heads (Dehghani et al. 2023, Scaling
- * vision transformers to 22 billion parameters, section 2); v as it is. qkv [..., 3D], the weights and biases [D / heads]
- * -> [..., 3D]. */
-lam_tensor *lam_head_norm(lam_graph *g, lam_tensor *qkv, lam_tensor *qw, lam_tensor *qb, lam_tensor *kw,
-                          lam_tensor *kb, int64_t heads, double eps);
 /* parallel_projection: y = residual + gamma (a wa^T + ba + m wm^T + bm), both branches of a parallel block through LayerScale
  * (Touvron et al. 2021, Going deeper with image transformers). a [..., A], m [..., M], wa [D, A], wm [D, M], ba, bm,
  * gamma [D], residual as y (NULL: none) -> [..., D]. */

@@ -50,6 +50,12 @@ static int64_t chosen_keys(const lam_attention_shape *s, int64_t b, int32_t *pos
 #define LATER_BYTES                                                                                          \
     ((int64_t)384 << 10) /* of a head that are asked for early: they must not push out this head's */
 
+typedef enum rows_kind {
+    QUERY_ROWS,
+    KEY_ROWS,
+    OTHER_ROWS
+} rows_kind; /* the first two as in lam_attention_norm */
+
 /* Adds rows of a head to what is asked for. */
 static inline void add_rows(upcoming *u, const void *tensor, int64_t bytes_before, int64_t row_bytes,
                             int64_t stride_bytes, int64_t rows) {
@@ -84,6 +90,7 @@ static inline int64_t block_start(int64_t block, int64_t blocks, int64_t keys) {
 #define EXPONENTIALS exponentials_pairs
 typedef uint16_t NAME(element) __attribute__((may_alias));
 #define element_of(x) (x)
+#define stored_element(x) put(x)
 #else
 #define STEP 1
 #define TILES 0
@@ -94,22 +101,31 @@ typedef uint16_t NAME(element) __attribute__((may_alias));
 #define EXPONENTIALS exponentials_float
 typedef float NAME(element) __attribute__((may_alias));
 #define element_of(x) get(x)
+#define stored_element(x) get(put(x))
 #endif
 #define ROW_UNIT (STEP == 1 ? VF : 2 * VF) /* rows are padded to */
 #define words_of(count) (((count) + STEP - 1) / STEP)
 
-/* Rows of one head side by side, `words` each, the rest 0. positions: of the rows, NULL: 0, 1, ... The rows come in an order
- * that no hardware prefetcher sees. Rows from `rows` to `padded` are 0. */
+#include "model/cpu/attention_norm.inc.h"
+
+/* Rows of one head side by side, `words` each, the rest 0; those of queries and keys normalised on the way.
+ * positions: of the rows, NULL: 0, 1, ... The rows come in an order that no hardware prefetcher sees. Rows
+ * from `rows` to `padded` are 0. */
 static void NAME(gather)(const real *from, int64_t stride, const int32_t *positions, int64_t rows,
-                         int64_t padded, int64_t head_dim, float *to_words, int64_t words) {
-    int64_t width = words * STEP;
+                         int64_t padded, const lam_attention_shape *s, rows_kind kind, float *to_words,
+                         int64_t words) {
+    int64_t width = words * STEP, head_dim = s->head_dim;
+    bool normed = s->norm.on && kind != OTHER_ROWS;
     NAME(element) *to = (NAME(element) *)(void *)to_words;
     for (int64_t r = 0; r < rows; r++, to += width) {
         int64_t ahead = r + ROWS_AHEAD < rows ? r + ROWS_AHEAD : rows - 1;
         const real *later = from + (positions ? positions[ahead] : ahead) * stride,
                    *row = from + (positions ? positions[r] : r) * stride;
         for (int64_t i = 0; i < head_dim; i += 64 / (int64_t)sizeof(real)) __builtin_prefetch(later + i);
-        for (int64_t i = 0; i < head_dim; i++) to[i] = element_of(row[i]);
+        if (normed)
+            NAME(normalise)(row, &s->norm, kind, head_dim, to);
+        else
+            for (int64_t i = 0; i < head_dim; i++) to[i] = element_of(row[i]);
         for (int64_t i = head_dim; i < width; i++) to[i] = 0;
     }
     memset(to, 0, (size_t)((padded - rows) * words) * sizeof(float));
@@ -157,7 +173,8 @@ static size_t NAME(thread_workspace)(const lam_attention_shape *s, bool backward
 }
 
 static size_t NAME(attention_workspace)(const lam_attention_shape *s, bool backward) {
-    return (size_t)lam_threads() * NAME(thread_workspace)(s, backward);
+    return (size_t)lam_threads() * NAME(thread_workspace)(s, backward) +
+           (backward && s->norm.on ? norm_table_bytes(s) : 0);
 }
 
 static void NAME(attention)(const lam_attention_shape *s, const void *q, const void *k, const void *v,
@@ -180,6 +197,8 @@ static void NAME(attention)(const lam_attention_shape *s, const void *q, const v
 static void NAME(attention_backward)(const lam_attention_shape *s, const lam_attention_tensors *t,
                                      void *workspace) {
     size_t per_thread = NAME(thread_workspace)(s, true);
+    float *table = s->norm.on ? workspace : NULL;
+    if (table) workspace = (char *)workspace + norm_table_bytes(s);
 #pragma omp parallel
     {
         void *scratch = (char *)workspace + (size_t)omp_get_thread_num() * per_thread;
@@ -188,10 +207,11 @@ static void NAME(attention_backward)(const lam_attention_shape *s, const lam_att
         for (int64_t b = 0; b < s->batch; b++)
             for (int64_t h = 0; h < s->heads; h++) {
                 upcoming later = NAME(next_head)(s, t, b, h);
-                NAME(backward_head)(s, t, b, h, scratch, &later);
+                NAME(backward_head)(s, t, b, h, scratch, table, &later);
             }
         THREAD_END();
     }
+    if (table) NAME(fold_norm)(s, t, table);
 }
 
 #undef STEP
@@ -203,4 +223,5 @@ static void NAME(attention_backward)(const lam_attention_shape *s, const lam_att
 #undef PRODUCT_TURNED
 #undef EXPONENTIALS
 #undef element_of
+#undef stored_element
 #undef words_of

@@ -71,7 +71,7 @@ static void NAME(backward_scores)(const NAME(backward_scratch) * f, int64_t firs
 }
 
 static void NAME(backward_head)(const lam_attention_shape *s, const lam_attention_tensors *t, int64_t b,
-                                int64_t h, void *scratch, upcoming *later) {
+                                int64_t h, void *scratch, float *table, upcoming *later) {
     NAME(backward_scratch) f;
     NAME(backward_parts)(s, scratch, &f);
     int64_t hd = s->head_dim, width = round_up(hd, VF), words = round_up(words_of(hd), VF),
@@ -81,10 +81,14 @@ static void NAME(backward_head)(const lam_attention_shape *s, const lam_attentio
     const int32_t *positions = s->key_mask ? f.positions : NULL;
     const real *out = (const real *)t->out + at_out, *d_out = (const real *)t->d_out + at_out;
     const float *lse = t->lse + (b * s->heads + h) * s->queries;
-    float scale = 1.0f / sqrtf((float)hd);
+    float scale = 1.0f / sqrtf((float)hd), left = table ? 1 : scale; /* to be multiplied with */
+    for (int sum = 0; table && sum < 4; sum++)
+        memset(norm_sums(s, table, sum, b, h), 0, (size_t)hd * sizeof *table);
     int64_t whole = round_up(count, ROW_UNIT);
-    NAME(gather)((const real *)t->k + at_keys, s->kv_stride, positions, count, whole, hd, f.keys, words);
-    NAME(gather)((const real *)t->v + at_keys, s->kv_stride, positions, count, whole, hd, f.values, words);
+    NAME(gather)
+    ((const real *)t->k + at_keys, s->kv_stride, positions, count, whole, s, KEY_ROWS, f.keys, words);
+    NAME(gather)
+    ((const real *)t->v + at_keys, s->kv_stride, positions, count, whole, s, OTHER_ROWS, f.values, words);
 #if STEP == 2
     steps_from_rows(f.keys, words, whole, f.key_steps, width);
     if (TILES) turn(f.key_steps, width, words_of(whole), width, f.keys_turned, words_of(whole));
@@ -96,10 +100,10 @@ static void NAME(backward_head)(const lam_attention_shape *s, const lam_attentio
         float norm[BACKWARD_QUERIES] = {0}, dot[BACKWARD_QUERIES] = {0};
         NAME(gather)
         ((const real *)t->q + at_queries + start * s->q_stride, s->q_stride, NULL, rows,
-         round_up(rows, ROW_UNIT), hd, f.rows, words);
+         round_up(rows, ROW_UNIT), s, QUERY_ROWS, f.rows, words);
         NAME(gather)
-        (d_out + start * s->out_stride, s->out_stride, NULL, rows, round_up(rows, ROW_UNIT), hd, f.d_rows,
-         words);
+        (d_out + start * s->out_stride, s->out_stride, NULL, rows, round_up(rows, ROW_UNIT), s, OTHER_ROWS,
+         f.d_rows, words);
         turn(f.rows, words, padded, words, f.turned, BACKWARD_QUERIES);
         turn(f.d_rows, words, padded, words, f.d_turned, BACKWARD_QUERIES);
 #if STEP == 2
@@ -132,8 +136,12 @@ static void NAME(backward_head)(const lam_attention_shape *s, const lam_attentio
         }
         if (TILES) turn(f.dq_turned, BACKWARD_QUERIES, width, padded, f.dq, width);
         if (!count) memset(f.dq, 0, (size_t)(rows * width) * sizeof(float));
+        if (table)
+            NAME(through_norm)
+            (f.dq, width, scale, (const real *)t->q + at_queries + start * s->q_stride, s->q_stride, NULL,
+             rows, s, QUERY_ROWS, b, h, table);
         if (t->dq) NAME(scatter)
-        (f.dq, width, scale, NULL, rows, hd, (real *)t->dq + at_queries + start * s->q_stride, s->q_stride,
+        (f.dq, width, left, NULL, rows, hd, (real *)t->dq + at_queries + start * s->q_stride, s->q_stride,
          t->add_q);
     }
     if (!t->dk) return;
@@ -143,6 +151,10 @@ static void NAME(backward_head)(const lam_attention_shape *s, const lam_attentio
             memset(dk + r * s->kv_stride, 0, (size_t)hd * sizeof *dk);
             memset(dv + r * s->kv_stride, 0, (size_t)hd * sizeof *dv);
         }
-    NAME(scatter)(f.dk, width, scale, positions, count, hd, dk, s->kv_stride, t->add_kv);
+    if (table)
+        NAME(through_norm)
+        (f.dk, width, scale, (const real *)t->k + at_keys, s->kv_stride, positions, count, s, KEY_ROWS, b, h,
+         table);
+    NAME(scatter)(f.dk, width, left, positions, count, hd, dk, s->kv_stride, t->add_kv);
     NAME(scatter)(f.dv, width, 1, positions, count, hd, dv, s->kv_stride, t->add_kv);
 }

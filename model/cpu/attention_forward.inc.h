@@ -59,8 +59,10 @@ static void NAME(forward_head)(const lam_attention_shape *s, int64_t b, int64_t 
     real *to = (real *)out + b * s->queries * s->out_stride + h * hd;
     float scale = LOG2_E / sqrtf((float)hd);
     lse += (b * s->heads + h) * s->queries;
-    NAME(gather)((const real *)k + at_keys, s->kv_stride, positions, count, whole, hd, f.keys, words);
-    NAME(gather)((const real *)v + at_keys, s->kv_stride, positions, count, whole, hd, f.value_rows, words);
+    NAME(gather)
+    ((const real *)k + at_keys, s->kv_stride, positions, count, whole, s, KEY_ROWS, f.keys, words);
+    NAME(gather)
+    ((const real *)v + at_keys, s->kv_stride, positions, count, whole, s, OTHER_ROWS, f.value_rows, words);
 #if STEP == 2
     steps_from_rows(f.value_rows, words, whole, f.values, width);
     if (TILES) turn(f.values, width, words_of(whole), width, f.values_turned, words_of(whole));
@@ -70,7 +72,8 @@ static void NAME(forward_head)(const lam_attention_shape *s, int64_t b, int64_t 
         int64_t rows = s->queries - start < FORWARD_QUERIES ? s->queries - start : FORWARD_QUERIES,
                 padded = round_up(rows, VF);
         float largest[FORWARD_QUERIES], sum[FORWARD_QUERIES], correction[FORWARD_QUERIES];
-        NAME(gather)(queries + start * s->q_stride, s->q_stride, NULL, rows, padded, hd, f.rows, words);
+        NAME(gather)
+        (queries + start * s->q_stride, s->q_stride, NULL, rows, padded, s, QUERY_ROWS, f.rows, words);
         turn(f.rows, words, padded, words, f.turned, FORWARD_QUERIES);
         for (int64_t block = 0; block < blocks; block++) {
             int64_t first = block_start(block, blocks, count),

@@ -33,14 +33,6 @@ static inline int64_t lam_placed_row(const int32_t *place, int64_t tokens, int64
     return at < 0 ? -1 : at * tokens + row % tokens;
 }
 
-/* Of queries (0) and keys (1). */
-typedef struct lam_head_norm_weights {
-    const float *w[2], *b[2];
-} lam_head_norm_weights;
-typedef struct lam_head_norm_gradients {
-    float *w[2], *b[2]; /* NULL: not needed */
-} lam_head_norm_gradients;
-
 /* Of unshuffle_channels. restore [batch, tokens]; channel_ids [tokens / per_channel] into `channels`, NULL: in order; cls: the
  * result begins with row 0 of x. */
 typedef struct lam_unshuffle_sizes {
@@ -177,14 +169,6 @@ typedef struct lam_kernels {
     int64_t attention_head_dim; /* elements of a head at most; 0: any number */
 
     /* parallel.inc.h */
-    /* LayerNorm of each head of q and k in x [rows, 3 heads head_dim], v as it is; mean, rstd [rows, 2, heads].
-     * Backward: dx (+)=, gradients += ; partial: 4 * lam_column_partials(rows) * head_dim floats. */
-    void (*head_norm)(const void *x, const lam_head_norm_weights *weights, void *y, float *mean, float *rstd,
-                      int64_t rows, int64_t heads, int64_t head_dim, float eps);
-    void (*head_norm_backward)(const void *x, const lam_head_norm_weights *weights, const float *mean,
-                               const float *rstd, const void *dy, void *dx, bool add,
-                               const lam_head_norm_gradients *gradients, float *partial, int64_t rows,
-                               int64_t heads, int64_t head_dim);
     /* scaled[r] = scale[r] w[r] for each row. */
     void (*scale_rows)(const float *w, const float *scale, float *scaled, int64_t rows, int64_t width);
     /* Its gradients from `product`, that of scaled: dw[r] += scale[r] product[r], d_scale[r] += w[r] . product[r]. */

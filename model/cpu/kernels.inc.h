@@ -70,8 +70,6 @@ typedef float vector __attribute__((vector_size(VF * 4), aligned(4), may_alias))
         .attention_workspace = JOIN(attention_workspace, LAM_SUFFIX, type),                                  \
         .depth_add = JOIN(depth_add, LAM_SUFFIX, type),                                                      \
         .depth_add_backward = JOIN(depth_add_backward, LAM_SUFFIX, type),                                    \
-        .head_norm = JOIN(head_norm, LAM_SUFFIX, type),                                                      \
-        .head_norm_backward = JOIN(head_norm_backward, LAM_SUFFIX, type),                                    \
         .scale_rows = JOIN(scale_rows, LAM_SUFFIX, type),                                                    \
         .scale_rows_backward = JOIN(scale_rows_backward, LAM_SUFFIX, type),                                  \
         .unshuffle_channels = JOIN(unshuffle_channels, LAM_SUFFIX, type),                                    \

@@ -14,6 +14,7 @@ arguments arguments_of(const lam_attention_shape *shape, const void *q, const vo
     a.scale = 1 / sqrtf((float)shape->head_dim);
     a.exponent = a.scale * LOG2_E;
     a.q = (const bf16 *)q, a.k = (const bf16 *)k, a.v = (const bf16 *)v;
+    a.norm = shape->norm;
     a.vectors = shape->head_dim % 8 == 0 && is_aligned(q, shape->q_stride) &&
                 is_aligned(k, shape->kv_stride) && is_aligned(v, shape->kv_stride);
     return a;
@@ -71,7 +72,15 @@ size_t less_bytes(const lam_attention_shape *shape) {
 
 namespace {
 
-size_t workspace(const lam_attention_shape *shape, bool backward) { return backward ? less_bytes(shape) : 0; }
+size_t workspace_float(const lam_attention_shape *shape, bool backward) {
+    return shape->norm.on ? apart_bytes(shape, backward, sizeof(float)) : backward ? less_bytes(shape) : 0;
+}
+
+size_t workspace(const lam_attention_shape *shape, bool backward) {
+    if (shape->norm.on && !(backward ? backward_takes_norm(shape) : forward_takes_norm(shape)))
+        return apart_bytes(shape, backward, sizeof(bf16));
+    return backward ? less_bytes(shape) + (shape->norm.on ? sums_norm_bytes(shape) : 0) : 0;
+}
 
 /* ---- the operations ---- */
 
@@ -90,6 +99,7 @@ void sizes(lam_node *node) {
     s.batch = node->outputs[0]->shape[0];
     node->integers[SUMS_TAKEN] = 0;
     node->backward_workspace_bytes = node->kernels->attention_workspace(&s, true);
+    if (s.norm.on && !backward_takes_norm(&s)) return; /* gradients of q and k come later */
     for (int k = 0; k <= is_cross(node); k++) {
         /* Where the other side has fewer samples, gradients of the rest are not written. */
         const lam_tensor *x = node->inputs[k];
@@ -132,7 +142,8 @@ lam_status backward_op(lam_node *node) {
 
 void lam_cuda_fill_attention(lam_kernels *f32, lam_kernels *bf16) {
     f32->attention_head_dim = bf16->attention_head_dim = 128;
-    f32->attention_workspace = bf16->attention_workspace = lam_attention_parts::workspace;
+    f32->attention_workspace = lam_attention_parts::workspace_float;
+    bf16->attention_workspace = lam_attention_parts::workspace;
     f32->attention = lam_attention_parts::forward_float;
     f32->attention_backward = lam_attention_parts::backward_float;
     bf16->attention = lam_attention_parts::forward;
@@ -141,6 +152,8 @@ void lam_cuda_fill_attention(lam_kernels *f32, lam_kernels *bf16) {
 
 const lam_op_functions lam_cuda_attention_ops[] = {
     {"attention", lam_attention_parts::sizes, lam_attention_parts::forward_op,
+     lam_attention_parts::backward_op, NULL, NULL},
+    {"normed_attention", lam_attention_parts::sizes, lam_attention_parts::forward_op,
      lam_attention_parts::backward_op, NULL, NULL},
     {"cross_attention", lam_attention_parts::sizes, lam_attention_parts::forward_op,
      lam_attention_parts::backward_op, NULL, NULL},

@@ -20,6 +20,17 @@
  * its own rows at its end and writes one row of a table, which is folded afterwards: 12 bytes an element of a row in
  * 32 rows, where reading the gradients again takes 192.
  *
+ * A norm of q and k (LayerNorm of each head) is an option of the kernels for resident rows: those are
+ * normalised in shared memory when they have arrived, units in registers when they are loaded, once more in the
+ * backward pass; a unit's gradients go through the norm at its end, where they are summed for the norm's
+ * weights, too. Nothing normalised is in memory. There are kernels of WIDTH 64, for all narrower heads, and
+ * 112. For head_dim 64 it takes about 150 instructions of a warp for 8 rows and 450 for a unit, backward 1,500
+ * more for a unit. At 65 tokens that is 22,000 a head in the backward pass, 5,500 clocks, and memory takes
+ * 3,600, where with a norm apart it takes 7,200; at 257 tokens 27,000 clocks against 30,000; forward memory is
+ * the bound. Rows that are streamed would be normalised by each block, at 1,025 tokens by nine, for more
+ * instructions than their scores take: there, for heads above 112 or of no whole vectors, and in float32,
+ * kernels of their own come before and behind (attention_norm.cu), by way of the workspace.
+ *
  * Counts by score block, 16 x 8 scores of a warp, for head_dim 32 (64), instructions in the machine code for sm_90a.
  * A multiprocessor quarter issues one instruction a clock, an mma takes it 4 clocks on Hopper at best (8 on Ampere),
  * 32 exponentials 8 clocks; shared memory gives 128 bytes a clock to all four:
@@ -84,6 +95,11 @@ struct arguments {
     /* NULL, or for each unit the sums over its rows: [batch, units of a head, heads, head_dim] of dq, [batch, units, 2, heads,
      * head_dim] of dk and dv. */
     float *sums_q, *sums_kv;
+    lam_attention_norm norm;
+    /* Sums of units for the gradients of the norm's weights: by sample, sums_norm_sample apart, those of q and of k, each [w and b,
+     * units of a head, heads, head_dim]. */
+    float *sums_norm;
+    int64_t sums_norm_sample;
     int apart,
         floats; /* in shared memory: where the second pass's rows begin, 0 or behind those of the first; and
                           from there its lse and less */
@@ -103,6 +119,19 @@ size_t less_bytes(const lam_attention_shape *shape);
 void forward_float(const lam_attention_shape *shape, const void *q, const void *k, const void *v, void *out,
                    float *lse, void *workspace);
 void backward_float(const lam_attention_shape *shape, const lam_attention_tensors *tensors, void *workspace);
+
+/* With a norm that they do not take, in kernels before and behind the same without one; `element`: its bytes. */
+template <typename T>
+void forward_apart(const lam_attention_shape *shape, const void *q, const void *v, void *out, float *lse,
+                   void *workspace);
+template <typename T>
+void backward_apart(const lam_attention_shape *shape, const lam_attention_tensors *tensors, void *workspace);
+size_t apart_bytes(const lam_attention_shape *shape, bool backward, size_t element);
+/* Whether the kernels for bfloat16 take the norm: of the shape alone, but for its batch and the mask. */
+bool forward_takes_norm(const lam_attention_shape *shape);
+bool backward_takes_norm(const lam_attention_shape *shape);
+/* Of the workspace, behind less_bytes. */
+size_t sums_norm_bytes(const lam_attention_shape *shape);
 
 /* ---- host ---- */
 
@@ -129,6 +158,19 @@ template <typename F> void with_width(const arguments &a, F call) {
         call(width_of<112, true>());
     else
         call(width_of<128, true>());
+}
+
+/* The same with a norm, of whole vectors. */
+const int NORM_WIDTH = 112;
+template <typename F> void with_norm_width(int64_t head_dim, F call) {
+    if (head_dim <= 64)
+        call(width_of<64, true>());
+    else
+        call(width_of<NORM_WIDTH, true>());
+}
+static inline bool is_for_norm(const lam_attention_shape *s) {
+    return s->head_dim % 8 == 0 && s->head_dim <= NORM_WIDTH && s->q_stride % 8 == 0 &&
+           s->out_stride % 8 == 0;
 }
 
 static inline bool is_aligned(const void *tensor, int64_t stride) {
@@ -351,6 +393,143 @@ __device__ __forceinline__ float largest_of_row(float x) {
     return fmaxf(x, __shfl_xor_sync(ALL, x, 2));
 }
 
+/* ---- LayerNorm of heads ---- */
+
+/* Mean and reciprocal deviation of a row of a unit. */
+struct moments {
+    float mean, rstd;
+};
+template <int WIDTH>
+__device__ __forceinline__ moments moments_of(const uint32_t (&x)[WIDTH / 16][4], int half, int head_dim,
+                                              float eps) {
+    const float share = 1.0f / (float)head_dim;
+    float sum = 0, squares = 0;
+#pragma unroll
+    for (int j = 0; j < WIDTH / 8; j++) {
+        const uint32_t pair = x[j / 2][half + j % 2 * 2];
+        sum += low_of(pair) + high_of(pair);
+    }
+    const float mean = sum_of_row(sum) * share;
+#pragma unroll
+    for (int j = 0; j < WIDTH / 8; j++) {
+        const uint32_t pair = x[j / 2][half + j % 2 * 2];
+        const float low = low_of(pair) - mean, high = high_of(pair) - mean;
+        if (8 * j < head_dim) squares = fmaf(low, low, fmaf(high, high, squares));
+    }
+    return {mean, rsqrtf(fmaf(sum_of_row(squares), share, eps))};
+}
+
+__device__ __forceinline__ uint32_t normalised(uint32_t pair, const moments &of, const float2 &w,
+                                               const float2 &b) {
+    return packed(fmaf((low_of(pair) - of.mean) * of.rstd, w.x, b.x),
+                  fmaf((high_of(pair) - of.mean) * of.rstd, w.y, b.y));
+}
+
+/* The rows of a unit, of queries (0) or keys (1), as load_unit has left them; rows that are not there become something. */
+template <int WIDTH, int TILES>
+__device__ __forceinline__ void normalise_unit(uint32_t (&x)[TILES][WIDTH / 16][4],
+                                               const lam_attention_norm &norm, int part, int head_dim) {
+    const float *w = norm.w[part] + 2 * (lane_anew() & 3), *b = norm.b[part] + 2 * (lane_anew() & 3);
+    moments of[TILES][2];
+#pragma unroll
+    for (int m = 0; m < TILES; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) of[m][half] = moments_of<WIDTH>(x[m], half, head_dim, norm.eps);
+#pragma unroll
+    for (int j = 0; j < WIDTH / 8; j++) {
+        if (8 * j >= head_dim) continue;
+        const float2 w_here = *(const float2 *)(w + 8 * j), b_here = *(const float2 *)(b + 8 * j);
+#pragma unroll
+        for (int m = 0; m < TILES; m++)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                uint32_t &pair = x[m][j / 2][half + j % 2 * 2];
+                pair = normalised(pair, of[m][half], w_here, b_here);
+            }
+    }
+}
+
+/* `heads` times `rows` rows in shared memory, `rows` a multiple of 8, by all threads of the block, four a row; rows of a head from
+ * `count` on and where `mask` has 0 stay 0. Barriers must come before and behind. One loop, and vectors that are read again:
+ * the registers are short where this comes. */
+template <int WIDTH>
+__device__ __forceinline__ void normalise_rows(unsigned char *memory, int heads, int rows, int count,
+                                               const float *mask, const lam_attention_norm &norm, int part,
+                                               int head_dim) {
+    typedef layout<WIDTH> l;
+    const int EACH = (l::VECTORS + 3) / 4; /* vectors of a thread: every fourth */
+    const int thread = lam_anew((int)threadIdx.x), t = thread & 3;
+    const float share = 1.0f / (float)head_dim;
+#pragma unroll 1
+    for (int r = thread >> 2; r < heads * rows; r += THREADS / 4) {
+        uint4 x[EACH];
+        float sum = 0, squares = 0;
+#pragma unroll
+        for (int e = 0; e < EACH; e++) {
+            const int vector = t + 4 * e;
+            x[e] = make_uint4(0, 0, 0, 0);
+            if (8 * vector < head_dim) x[e] = *(const uint4 *)(memory + l::place(r, vector));
+            const uint32_t pairs[4] = {x[e].x, x[e].y, x[e].z, x[e].w};
+#pragma unroll
+            for (int i = 0; i < 4; i++) sum += low_of(pairs[i]) + high_of(pairs[i]);
+        }
+        const float mean = sum_of_row(sum) * share;
+#pragma unroll
+        for (int e = 0; e < EACH; e++) {
+            const uint32_t pairs[4] = {x[e].x, x[e].y, x[e].z, x[e].w};
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const float low = low_of(pairs[i]) - mean, high = high_of(pairs[i]) - mean;
+                if (8 * (t + 4 * e) < head_dim) squares = fmaf(low, low, fmaf(high, high, squares));
+            }
+        }
+        const moments of = {mean, rsqrtf(fmaf(sum_of_row(squares), share, norm.eps))};
+        int number = r;
+        while (number >= rows) number -= rows;
+        if (number >= count || (mask && mask[number] == 0)) continue;
+#pragma unroll
+        for (int e = 0; e < EACH; e++) {
+            const int vector = t + 4 * e;
+            if (8 * vector >= head_dim) continue;
+            uint4 *at = (uint4 *)(memory + l::place(r, vector));
+            const uint4 again = *at;
+            const uint32_t pairs[4] = {again.x, again.y, again.z, again.w};
+            uint32_t y[4];
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                y[i] = normalised(pairs[i], of, *(const float2 *)(norm.w[part] + 8 * vector + 2 * i),
+                                  *(const float2 *)(norm.b[part] + 8 * vector + 2 * i));
+            *at = make_uint4(y[0], y[1], y[2], y[3]);
+        }
+    }
+}
+
+/* What a pass does with resident rows when they have arrived. */
+struct as_they_are {
+    static const bool RESIDENT = false; /* they may be, or not */
+    __device__ __forceinline__ void operator()(void) const {}
+};
+template <int WIDTH, bool KEYS> struct normalised_rows {
+    static const bool RESIDENT = true;
+    const arguments &a;
+    const division &d;
+    unsigned char *memory;
+    __device__ __forceinline__ void operator()(void) const {
+        const int count = KEYS ? a.keys : a.queries;
+        normalise_rows<WIDTH>(memory, d.heads_a_block, (count + 7) / 8 * 8, count,
+                              KEYS && a.key_mask ? a.key_mask + sample_of(a) * count : NULL, a.norm, KEYS,
+                              a.head_dim);
+        __syncthreads();
+    }
+};
+template <int WIDTH, bool KEYS, bool NORM>
+__device__ __forceinline__ auto arrival_of(const arguments &a, const division &d, unsigned char *memory) {
+    if constexpr (NORM)
+        return normalised_rows<WIDTH, KEYS>{a, d, memory};
+    else
+        return as_they_are{};
+}
+
 /* ---- which keys are visible ---- */
 
 /* One bit a key, by all threads of the block; a barrier must follow. */
@@ -419,18 +598,20 @@ template <int ROWS> __device__ __forceinline__ unit unit_of(const division &d, i
 /* Goes over the units of a block, of 16 TILES rows, against `count` rows of keys and values (KEYS) or of
  * queries: for each open(unit, end of the rows), then, if that says that there is something to do, step(row in the
  * memory, row of the head, rows, whether the unit has more than 16 rows) for each stage, at last close(unit).
- * Resident rows have been brought by bring_heads; UNDER_WAY groups of copies need not have arrived. `own_count`: rows on the units' side. */
+ * Resident rows have been brought by bring_heads; UNDER_WAY groups of copies need not have arrived; `arrived` is called for the
+ * others. `own_count`: rows on the units' side. */
 template <int WIDTH, bool VECTORS, int TILES, int STAGES, bool KEYS, int UNDER_WAY, typename O, typename S,
-          typename C>
+          typename C, typename A>
 __device__ __forceinline__ void pass(const arguments &a, const division &d, unsigned char *memory,
-                                     int own_count, int count, O open, S step, C close) {
+                                     int own_count, int count, O open, S step, C close, A arrived) {
     const int rows = (count + 7) / 8 * 8;
-    const int stage = d.resident ? rows : STAGE_ROWS;
+    const bool resident = A::RESIDENT || d.resident;
+    const int stage = resident ? rows : STAGE_ROWS;
     /* The same in all lanes, for the compiler too. */
     for (int number = __shfl_sync(ALL, threadIdx.x >> 5, 0);; number += WARPS) {
         const unit now = unit_of<16 * TILES>(d, number);
         if (!now.there && number >= WARPS) return;
-        if (!d.resident)
+        if (!resident)
 #pragma unroll 1
             for (int s = 0; s < STAGES - 1; s++) {
                 if (s * STAGE_ROWS < count)
@@ -443,10 +624,11 @@ __device__ __forceinline__ void pass(const arguments &a, const division &d, unsi
         int at = now.own * rows;
 #pragma unroll 1
         for (int first = 0; first < count; first += stage) {
-            if (d.resident) {
+            if (resident) {
                 if (number < WARPS) { /* the first time */
                     lam_copies_wait<UNDER_WAY>();
                     __syncthreads();
+                    arrived();
                 }
             } else {
                 const int next = first + (STAGES - 1) * STAGE_ROWS;
@@ -463,7 +645,7 @@ __device__ __forceinline__ void pass(const arguments &a, const division &d, unsi
         }
         const unit then = unit_of<16 * TILES>(d, lam_anew(number));
         if (then.there) close(then);
-        if (!then.there || !d.resident) return; /* where rows are streamed, a warp has at most one unit */
+        if (!then.there || !resident) return; /* where rows are streamed, a warp has at most one unit */
     }
 }
 

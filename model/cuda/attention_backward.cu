@@ -2,6 +2,7 @@
  * sums). */
 #include "model/cuda/attention.cuh"
 #include "model/cuda/backend.cuh"
+#include "model/cuda/vector.cuh"
 
 namespace lam_attention_parts {
 namespace {
@@ -181,9 +182,84 @@ __device__ __forceinline__ void sum_unit(const float (&sums)[TILES][WIDTH / 8][4
     }
 }
 
+/* Of the second or the first of a pair. */
+__device__ __forceinline__ float hat_of(uint32_t pair, bool second, const moments &of) {
+    return fmaf(second ? high_of(pair) : low_of(pair), of.rstd, of.mean);
+}
+
+/* d, `scale` times the gradients of a unit's normalised rows, become, `factor` times, those of the rows themselves, x, which are loaded
+ * once more; rows that are not `present` have none. to: where the unit's sums for the weights go, those of b `further` behind those
+ * of w. */
+template <int WIDTH, int TILES>
+__device__ __forceinline__ void
+through_norm(float (&d)[TILES][WIDTH / 8][4], const uint32_t (&x)[TILES][WIDTH / 16][4],
+             const bool (&present)[TILES][2], float scale, const lam_attention_norm &norm, int part,
+             int head_dim, float *to, int64_t further, float (&factor)[TILES][2]) {
+    const float *w = norm.w[part] + 2 * (lane_anew() & 3);
+    const float share = 1.0f / (float)head_dim;
+    moments of[TILES][2];
+    float shift[TILES][2], slope[TILES][2], by_hat[TILES][WIDTH / 8][4];
+#pragma unroll
+    for (int m = 0; m < TILES; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            of[m][half] = moments_of<WIDTH>(x[m], half, head_dim, norm.eps);
+            of[m][half].mean *= -of[m][half].rstd; /* hat = x rstd + that */
+            shift[m][half] = slope[m][half] = 0;
+            factor[m][half] = scale;
+        }
+#pragma unroll
+    for (int j = 0; j < WIDTH / 8; j++) {
+        const float2 w_here = 8 * j < head_dim ? *(const float2 *)(w + 8 * j) : make_float2(0, 0);
+#pragma unroll
+        for (int m = 0; m < TILES; m++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const int half = e / 2;
+                const float hat = hat_of(x[m][j / 2][half + j % 2 * 2], e % 2, of[m][half]);
+                if (!present[m][half]) d[m][j][e] = 0;
+                const float g = d[m][j][e] * (e % 2 ? w_here.y : w_here.x);
+                by_hat[m][j][e] = d[m][j][e] * hat;
+                shift[m][half] += g;
+                slope[m][half] = fmaf(g, hat, slope[m][half]);
+            }
+    }
+    sum_unit<WIDTH, TILES>(d, factor, to + further, head_dim);
+    sum_unit<WIDTH, TILES>(by_hat, factor, to, head_dim);
+#pragma unroll
+    for (int m = 0; m < TILES; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            shift[m][half] = sum_of_row(shift[m][half]) * share;
+            slope[m][half] = sum_of_row(slope[m][half]) * share;
+            factor[m][half] = scale * of[m][half].rstd;
+        }
+#pragma unroll
+    for (int j = 0; j < WIDTH / 8; j++) {
+        const float2 w_here = 8 * j < head_dim ? *(const float2 *)(w + 8 * j) : make_float2(0, 0);
+#pragma unroll
+        for (int m = 0; m < TILES; m++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const int half = e / 2;
+                const float hat = hat_of(x[m][j / 2][half + j % 2 * 2], e % 2, of[m][half]);
+                d[m][j][e] = fmaf(-hat, slope[m][half],
+                                  fmaf(d[m][j][e], e % 2 ? w_here.y : w_here.x, -shift[m][half]));
+            }
+    }
+}
+
+/* Where a unit's sums for the weights of the norm of queries (0) or keys (1) go, those of the bias `further` behind. */
+__device__ __forceinline__ float *sums_norm_of(const arguments &a, const division &d, int part, int unit,
+                                               int head, int64_t &further) {
+    further = (int64_t)d.units * a.heads * a.head_dim;
+    return a.sums_norm + sample_of(a) * a.sums_norm_sample + 2 * part * further +
+           ((int64_t)unit * a.heads + head) * a.head_dim;
+}
+
 /* Gradients of queries; minus d_out . out of each query, which with lse goes to `floats` where the other pass has
  * them in shared memory. */
-template <int WIDTH, bool VECTORS, int UNDER_WAY>
+template <int WIDTH, bool VECTORS, bool NORM, int UNDER_WAY>
 __device__ __forceinline__ void queries_pass(const arguments &a, unsigned char *memory, float *floats) {
     const int TILES = backward_sizes<WIDTH>::QUERY_TILES, STAGES = backward_sizes<WIDTH>::STAGES;
     const int keys = a.dq ? a.keys : 0; /* 0: only `less` is wanted */
@@ -209,6 +285,7 @@ __device__ __forceinline__ void queries_pass(const arguments &a, unsigned char *
             }
         load_unit<WIDTH, VECTORS, TILES>(q, a.q + first_row * a.q_stride + column, a.q_stride, row, end,
                                          a.head_dim, NULL);
+        if (NORM) normalise_unit<WIDTH, TILES>(q, a.norm, 0, a.head_dim);
 #pragma unroll
         for (int m = 0; m < TILES; m++) {
 #pragma unroll
@@ -267,6 +344,13 @@ __device__ __forceinline__ void queries_pass(const arguments &a, unsigned char *
         for (int m = 0; m < TILES; m++)
 #pragma unroll
             for (int half = 0; half < 2; half++) present[m][half] = true, factor[m][half] = a.scale;
+        if constexpr (NORM) {
+            int64_t further;
+            float *to = sums_norm_of(a, a.by_queries, 0, row / (16 * TILES), head, further);
+            load_unit<WIDTH, VECTORS, TILES>(q, a.q + first_row * a.q_stride + head * a.head_dim, a.q_stride,
+                                             row, a.queries, a.head_dim, NULL);
+            through_norm<WIDTH, TILES>(dq, q, present, a.scale, a.norm, 0, a.head_dim, to, further, factor);
+        }
         store_unit<WIDTH, VECTORS, TILES>(dq, factor, present,
                                           a.dq + first_row * a.q_stride + head * a.head_dim, a.q_stride, row,
                                           a.queries, a.head_dim, a.add_q);
@@ -274,12 +358,19 @@ __device__ __forceinline__ void queries_pass(const arguments &a, unsigned char *
         const int64_t number = sample_of(a) * a.by_queries.units + row / (16 * TILES);
         sum_unit<WIDTH, TILES>(dq, factor, a.sums_q + (number * a.heads + head) * a.head_dim, a.head_dim);
     };
-    pass<WIDTH, VECTORS, TILES, STAGES, true, UNDER_WAY>(a, a.by_queries, memory, a.queries, keys, open, step,
-                                                         close);
+    pass<WIDTH, VECTORS, TILES, STAGES, true, UNDER_WAY>(
+        a, a.by_queries, memory, a.queries, keys, open, step, close,
+        arrival_of<WIDTH, true, NORM>(a, a.by_queries, memory));
+}
+
+/* Where a unit's sums of dk go; those of dv lie heads * head_dim behind. */
+__device__ __forceinline__ float *sums_kv_of(const arguments &a, int unit, int head) {
+    const int64_t number = sample_of(a) * a.by_keys.units + unit;
+    return a.sums_kv + (number * 2 * a.heads + head) * a.head_dim;
 }
 
 /* Gradients of keys and values. */
-template <int WIDTH, bool VECTORS>
+template <int WIDTH, bool VECTORS, bool NORM>
 __device__ __forceinline__ void keys_pass(const arguments &a, unsigned char *memory) {
     const int TILES = backward_sizes<WIDTH>::KEY_TILES, STAGES = backward_sizes<WIDTH>::STAGES;
     uint32_t k[TILES][WIDTH / 16][4], v[TILES][WIDTH / 16][4];
@@ -291,6 +382,7 @@ __device__ __forceinline__ void keys_pass(const arguments &a, unsigned char *mem
         const int64_t at = first_row * a.kv_stride + head * a.head_dim;
         const int number = row + lane_anew() % (16 * TILES);
         load_unit<WIDTH, VECTORS, TILES>(k, a.k + at, a.kv_stride, row, end, a.head_dim, mask);
+        if (NORM) normalise_unit<WIDTH, TILES>(k, a.norm, 1, a.head_dim);
         load_unit<WIDTH, VECTORS, TILES>(v, a.v + at, a.kv_stride, row, end, a.head_dim, mask);
 #pragma unroll
         for (int m = 0; m < TILES; m++)
@@ -330,9 +422,24 @@ __device__ __forceinline__ void keys_pass(const arguments &a, unsigned char *mem
             for (int half = 0; half < 2; half++) {
                 int number = row + 16 * m + 8 * half + g;
                 present[m][half] = !mask || (number < a.keys && mask[number] != 0);
+                if (NORM) present[m][half] = present[m][half] && number < a.keys;
                 factor[m][half] = a.scale;
-                one[m][half] = 1;
+                one[m][half] = !NORM || present[m][half] ? 1 : 0;
             }
+        if constexpr (NORM) { /* values first, which leaves registers */
+            store_unit<WIDTH, VECTORS, TILES>(dv, one, present, a.dv + at, a.kv_stride, row, a.keys,
+                                              a.head_dim, a.add_kv);
+            float *sums = sums_kv_of(a, row / (16 * TILES), head);
+            if (a.sums_kv) sum_unit<WIDTH, TILES>(dv, one, sums + (int64_t)a.heads * a.head_dim, a.head_dim);
+            int64_t further;
+            float *to = sums_norm_of(a, a.by_keys, 1, row / (16 * TILES), head, further);
+            load_unit<WIDTH, VECTORS, TILES>(k, a.k + at, a.kv_stride, row, a.keys, a.head_dim, mask);
+            through_norm<WIDTH, TILES>(dk, k, present, a.scale, a.norm, 1, a.head_dim, to, further, factor);
+            store_unit<WIDTH, VECTORS, TILES>(dk, factor, present, a.dk + at, a.kv_stride, row, a.keys,
+                                              a.head_dim, a.add_kv);
+            if (a.sums_kv) sum_unit<WIDTH, TILES>(dk, factor, sums, a.head_dim);
+            return;
+        }
         store_unit<WIDTH, VECTORS, TILES>(dk, factor, present, a.dk + at, a.kv_stride, row, a.keys,
                                           a.head_dim, a.add_kv);
         store_unit<WIDTH, VECTORS, TILES>(dv, one, present, a.dv + at, a.kv_stride, row, a.keys, a.head_dim,
@@ -345,18 +452,17 @@ __device__ __forceinline__ void keys_pass(const arguments &a, unsigned char *mem
                 if (present[m][half] && row + 16 * m + 8 * half + g < a.keys) continue;
                 factor[m][half] = one[m][half] = 0;
             }
-        const int64_t width = a.heads * a.head_dim,
-                      number = sample_of(a) * a.by_keys.units + row / (16 * TILES);
-        float *sums = a.sums_kv + number * 2 * width + head * a.head_dim;
+        float *sums = sums_kv_of(a, row / (16 * TILES), head);
         sum_unit<WIDTH, TILES>(dk, factor, sums, a.head_dim);
-        sum_unit<WIDTH, TILES>(dv, one, sums + width, a.head_dim);
+        sum_unit<WIDTH, TILES>(dv, one, sums + (int64_t)a.heads * a.head_dim, a.head_dim);
     };
-    pass<WIDTH, VECTORS, TILES, STAGES, false, 0>(a, a.by_keys, memory, a.keys, a.queries, open, step, close);
+    pass<WIDTH, VECTORS, TILES, STAGES, false, 0>(a, a.by_keys, memory, a.keys, a.queries, open, step, close,
+                                                  arrival_of<WIDTH, false, NORM>(a, a.by_keys, memory));
 }
 
 /* Both passes of the block's heads, where all their rows fit into shared memory; those of the second lie apart from
  * those of the first, and come with them, where there is room for both. */
-template <int WIDTH, bool VECTORS>
+template <int WIDTH, bool VECTORS, bool NORM>
 __global__ void __launch_bounds__(THREADS, backward_sizes<WIDTH>::BLOCKS)
     attention_backward(const arguments a) {
     LAM_DYNAMIC_SHARED(unsigned char, memory);
@@ -366,26 +472,26 @@ __global__ void __launch_bounds__(THREADS, backward_sizes<WIDTH>::BLOCKS)
         bring_heads<WIDTH, VECTORS, false>(a, a.by_keys, second, false);
     else
         lam_copies_close();
-    queries_pass<WIDTH, VECTORS, 1>(a, memory, (float *)(second + a.floats));
+    queries_pass<WIDTH, VECTORS, NORM, 1>(a, memory, (float *)(second + a.floats));
     if (!a.apart) {
         __syncthreads(); /* the memory has been read */
         bring_heads<WIDTH, VECTORS, false>(a, a.by_keys, second, false);
     }
-    keys_pass<WIDTH, VECTORS>(a, second);
+    keys_pass<WIDTH, VECTORS, NORM>(a, second);
 }
 template <int WIDTH, bool VECTORS>
 __global__ void __launch_bounds__(THREADS, backward_sizes<WIDTH>::BLOCKS)
     attention_backward_queries(const arguments a) {
     LAM_DYNAMIC_SHARED(unsigned char, memory);
     if (a.by_queries.resident && a.dq) bring_heads<WIDTH, VECTORS, true>(a, a.by_queries, memory, true);
-    queries_pass<WIDTH, VECTORS, 0>(a, memory, NULL);
+    queries_pass<WIDTH, VECTORS, false, 0>(a, memory, NULL);
 }
 template <int WIDTH, bool VECTORS>
 __global__ void __launch_bounds__(THREADS, backward_sizes<WIDTH>::BLOCKS)
     attention_backward_keys(const arguments a) {
     LAM_DYNAMIC_SHARED(unsigned char, memory);
     if (a.by_keys.resident) bring_heads<WIDTH, VECTORS, false>(a, a.by_keys, memory, true);
-    keys_pass<WIDTH, VECTORS>(a, memory);
+    keys_pass<WIDTH, VECTORS, false>(a, memory);
 }
 
 /* The next table of the workspace: a row for each unit of each sample. */
@@ -397,16 +503,43 @@ float *table_of(lam_cuda_partials *sums, int64_t rows, float **room) {
     return table;
 }
 
+template <int WIDTH> need need_of_keys(const arguments &a) {
+    typedef backward_sizes<WIDTH> z;
+    return {a.keys,
+            16 * z::KEY_TILES,
+            a.queries,
+            z::STAGES,
+            layout<WIDTH>::ROW_BYTES,
+            FLOATS * (int)sizeof(float),
+            0,
+            z::BLOCKS};
+}
+
+/* Both passes in one launch of grid by_queries; q_bytes, k_bytes: what each has in shared memory. */
+template <int WIDTH, bool VECTORS, bool NORM>
+void launch_both(arguments a, const lam_attention_shape *s, size_t q_bytes, size_t k_bytes, size_t room) {
+    static const bool allowed = allow_shared((const void *)attention_backward<WIDTH, VECTORS, NORM>);
+    (void)allowed;
+    const division &by_q = a.by_queries, &by_k = a.by_keys;
+    const bool apart = q_bytes + k_bytes <= room;
+    const int both = by_q.side > by_k.side ? 2 * by_q.side : 2 * by_k.side;
+    a.apart = apart ? (int)q_bytes : 0;
+    a.floats = apart ? 2 * by_k.side : both; /* not where keys and values are still read */
+    const size_t bytes = (size_t)(a.apart + a.floats) + (size_t)by_k.room * FLOATS * sizeof(float);
+    for_samples(a, by_q, s->batch, [&](dim3 grid, const arguments &part) {
+        LAM_LAUNCH((attention_backward<WIDTH, VECTORS, NORM>), grid, THREADS, bytes, lam_cuda_stream(), part);
+    });
+}
+
 /* `sums` behind the workspace's other part. */
 template <int WIDTH, bool VECTORS>
 void launch(arguments a, const lam_attention_shape *s, lam_cuda_partials *sums_q, lam_cuda_partials *sums_kv,
             float *sums) {
     typedef backward_sizes<WIDTH> z;
-    const int row = layout<WIDTH>::ROW_BYTES, floats = FLOATS * sizeof(float);
-    const need q = {a.queries, 16 * z::QUERY_TILES, a.keys, z::STAGES, row, 0, 0, z::BLOCKS},
-               k = {a.keys, 16 * z::KEY_TILES, a.queries, z::STAGES, row, floats, 0, z::BLOCKS};
-    static const bool allowed = allow_shared((const void *)attention_backward<WIDTH, VECTORS>) &&
-                                allow_shared((const void *)attention_backward_queries<WIDTH, VECTORS>) &&
+    const need q = {a.queries, 16 * z::QUERY_TILES, a.keys, z::STAGES, layout<WIDTH>::ROW_BYTES, 0, 0,
+                    z::BLOCKS},
+               k = need_of_keys<WIDTH>(a);
+    static const bool allowed = allow_shared((const void *)attention_backward_queries<WIDTH, VECTORS>) &&
                                 allow_shared((const void *)attention_backward_keys<WIDTH, VECTORS>);
     (void)allowed;
     const division &by_q = a.by_queries = divide(a, s->batch, q), &by_k = a.by_keys = divide(a, s->batch, k);
@@ -414,17 +547,8 @@ void launch(arguments a, const lam_attention_shape *s, lam_cuda_partials *sums_q
     a.sums_kv = table_of(sums_kv, s->batch * by_k.units, &sums);
     const size_t q_bytes = shared_bytes(by_q, q), k_bytes = shared_bytes(by_k, k);
     if (a.dq && a.dk && by_q.units_a_block == by_q.units && by_k.units_a_block == by_k.units &&
-        by_q.resident && by_k.resident && by_q.heads_a_block == by_k.heads_a_block) {
-        const bool apart = q_bytes + k_bytes <= room_of_block(q);
-        const int both = by_q.side > by_k.side ? 2 * by_q.side : 2 * by_k.side;
-        a.apart = apart ? (int)q_bytes : 0;
-        a.floats = apart ? 2 * by_k.side : both; /* not where keys and values are still read */
-        const size_t bytes = (size_t)(a.apart + a.floats) + (size_t)by_k.room * floats;
-        for_samples(a, by_q, s->batch, [&](dim3 grid, const arguments &part) {
-            LAM_LAUNCH((attention_backward<WIDTH, VECTORS>), grid, THREADS, bytes, lam_cuda_stream(), part);
-        });
-        return;
-    }
+        by_q.resident && by_k.resident && by_q.heads_a_block == by_k.heads_a_block)
+        return launch_both<WIDTH, VECTORS, false>(a, s, q_bytes, k_bytes, room_of_block(q));
     for_samples(a, by_q, s->batch, [&](dim3 grid, const arguments &part) {
         LAM_LAUNCH((attention_backward_queries<WIDTH, VECTORS>), grid, THREADS, q_bytes, lam_cuda_stream(),
                    part);
@@ -437,11 +561,51 @@ void launch(arguments a, const lam_attention_shape *s, lam_cuda_partials *sums_q
     });
 }
 
+/* With the norm of whole heads, of which a block has all units: as many queries as keys, so that both passes are divided alike. */
+template <int WIDTH>
+void launch_norm(arguments a, const lam_attention_shape *s, const lam_attention_tensors *t,
+                 lam_cuda_partials *sums_q, lam_cuda_partials *sums_kv, float *sums) {
+    static_assert(backward_sizes<WIDTH>::QUERY_TILES == backward_sizes<WIDTH>::KEY_TILES,
+                  "units of queries and of keys have as many rows");
+    const need n = need_of_keys<WIDTH>(a);
+    division d = divide(a, s->batch, n);
+    d.units_a_block = d.units, d.parts = 1;
+    a.by_queries = a.by_keys = d;
+    const int64_t of_a_part = (int64_t)d.units * a.heads * a.head_dim, of_a_sample = 4 * of_a_part;
+    a.sums_norm = sums, a.sums_norm_sample = of_a_sample;
+    sums += s->batch * of_a_sample;
+    a.sums_q = table_of(sums_q, s->batch * d.units, &sums);
+    a.sums_kv = table_of(sums_kv, s->batch * d.units, &sums);
+    need q = n;
+    q.extra = 0;
+    launch_both<WIDTH, true, true>(a, s, shared_bytes(d, q), shared_bytes(d, n), room_of_block(n));
+    /* All samples' into the first one's, then over its units and heads. */
+    lam_sum_rows(a.sums_norm + of_a_sample, s->batch - 1, of_a_sample, of_a_sample, a.sums_norm);
+    lam_sum_partials(a.sums_norm, 4, (int64_t)d.units * a.heads, a.head_dim,
+                     {{t->dw[0], t->db[0], t->dw[1], t->db[1]}});
+}
+
 } // namespace
+
+bool backward_takes_norm(const lam_attention_shape *shape) {
+    bool takes = false;
+    const arguments a = arguments_of(shape, NULL, NULL, NULL);
+    with_norm_width(shape->head_dim, [&](auto width) {
+        takes = divide(a, 1, need_of_keys<decltype(width)::WIDTH>(a)).resident;
+    });
+    return takes && is_for_norm(shape);
+}
+
+size_t sums_norm_bytes(const lam_attention_shape *shape) {
+    int64_t units = lam_blocks(shape->keys, 16);
+    return ((size_t)(4 * shape->batch * units * shape->heads * shape->head_dim) * sizeof(float) + 255) / 256 *
+           256;
+}
 
 void backward_with_sums(const lam_attention_shape *shape, const lam_attention_tensors *tensors,
                         void *workspace, lam_cuda_partials *sums_q, lam_cuda_partials *sums_kv) {
     const lam_attention_tensors *t = tensors;
+    if (shape->norm.on && !backward_takes_norm(shape)) return backward_apart<bf16>(shape, tensors, workspace);
     arguments a = arguments_of(shape, t->q, t->k, t->v);
     a.out = (const bf16 *)t->out, a.d_out = (const bf16 *)t->d_out;
     a.lse = (float *)t->lse, a.less = (float *)workspace;
@@ -451,9 +615,14 @@ void backward_with_sums(const lam_attention_shape *shape, const lam_attention_te
                 is_aligned(t->d_out, shape->out_stride) && is_aligned(t->dq, shape->q_stride) &&
                 is_aligned(t->dk, shape->kv_stride) && is_aligned(t->dv, shape->kv_stride);
     float *sums = (float *)((char *)workspace + less_bytes(shape));
-    with_width(a, [&](auto width) {
-        launch<decltype(width)::WIDTH, decltype(width)::VECTORS>(a, shape, sums_q, sums_kv, sums);
-    });
+    if (shape->norm.on)
+        with_norm_width(a.head_dim, [&](auto width) {
+            launch_norm<decltype(width)::WIDTH>(a, shape, t, sums_q, sums_kv, sums);
+        });
+    else
+        with_width(a, [&](auto width) {
+            launch<decltype(width)::WIDTH, decltype(width)::VECTORS>(a, shape, sums_q, sums_kv, sums);
+        });
     const lam_cuda_partials tables[] = {*sums_q, *sums_kv};
     lam_cuda_fold_partials(tables, 2);
 }

@@ -214,7 +214,7 @@ size_t bytes_of(const lam_attention_shape *s, int own, int other) {
 
 void forward_float(const lam_attention_shape *shape, const void *q, const void *k, const void *v, void *out,
                    float *lse, void *workspace) {
-    (void)workspace;
+    if (shape->norm.on) return forward_apart<float>(shape, q, v, out, lse, workspace);
     float_arguments a = {};
     a.s = *shape;
     a.t.q = q, a.t.k = k, a.t.v = v;
@@ -225,6 +225,7 @@ void forward_float(const lam_attention_shape *shape, const void *q, const void *
 }
 
 void backward_float(const lam_attention_shape *shape, const lam_attention_tensors *tensors, void *workspace) {
+    if (shape->norm.on) return backward_apart<float>(shape, tensors, workspace);
     float_arguments a = {};
     a.s = *shape;
     a.t = *tensors;

@@ -158,11 +158,12 @@ __device__ __forceinline__ void attend_all(const arguments &a, const uint32_t (&
     }
 }
 
-/* The online softmax over all keys, 8 at a time, from memory of the device: slow, seldom wanted. most: the row's
- * largest score; whether a key takes part. */
-template <int WIDTH, bool VECTORS, int TILES>
+/* The online softmax over all keys, 8 at a time, from memory of the device, with a norm from `rows`, the head's in shared memory,
+ * which nothing else has normalised: slow, seldom wanted. most: the row's largest score; whether a key takes part. */
+template <int WIDTH, bool VECTORS, bool NORM, int TILES>
 __device__ __forceinline__ bool attend_online(const arguments &a, const uint32_t (&q)[TILES][WIDTH / 16][4],
-                                              int head, running<WIDTH, TILES> &r, float (&most)[TILES][2]) {
+                                              lam_shared rows, int head, running<WIDTH, TILES> &r,
+                                              float (&most)[TILES][2]) {
     const int64_t at = sample_of(a) * (a.keys * a.kv_stride) + head * a.head_dim;
     const float *mask = a.key_mask ? a.key_mask + sample_of(a) * a.keys : NULL;
     const float zero[4] = {};
@@ -180,14 +181,19 @@ __device__ __forceinline__ bool attend_online(const arguments &a, const uint32_t
         seen |= visible;
 #pragma unroll
         for (int c = 0; c < WIDTH / 16; c++) {
-            const uint32_t b0 = pair_of<VECTORS>(row, 16 * c + 2 * t, present ? a.head_dim : 0),
-                           b1 = pair_of<VECTORS>(row, 16 * c + 8 + 2 * t, present ? a.head_dim : 0);
+            uint32_t b[2];
+            if constexpr (NORM) {
+                rows_8<WIDTH>(b, rows + key * layout<WIDTH>::ROW_BYTES + lane_of_rows<WIDTH>(), c);
+            } else {
+                b[0] = pair_of<VECTORS>(row, 16 * c + 2 * t, present ? a.head_dim : 0);
+                b[1] = pair_of<VECTORS>(row, 16 * c + 8 + 2 * t, present ? a.head_dim : 0);
+            }
 #pragma unroll
             for (int m = 0; m < TILES; m++)
                 if (c)
-                    lam_multiply(s[m], q[m][c], b0, b1, s[m]);
+                    lam_multiply(s[m], q[m][c], b[0], b[1], s[m]);
                 else
-                    lam_multiply(s[m], q[m][c], b0, b1, zero);
+                    lam_multiply(s[m], q[m][c], b[0], b[1], zero);
         }
         uint32_t p[TILES][2];
 #pragma unroll
@@ -210,6 +216,20 @@ __device__ __forceinline__ bool attend_online(const arguments &a, const uint32_t
             }
 #pragma unroll
         for (int m = 0; m < TILES; m++) lam_multiply_half(r.sum[m], p[m], ONES, r.sum[m]);
+        if constexpr (NORM) {
+#pragma unroll
+            for (int c = 0; c < WIDTH / 16; c++) {
+                uint32_t b[2];
+                columns_8<WIDTH>(
+                    b, rows + a.by_queries.side + key * layout<WIDTH>::ROW_BYTES + lane_of_rows<WIDTH>(), c);
+#pragma unroll
+                for (int m = 0; m < TILES; m++)
+#pragma unroll
+                    for (int i = 0; i < 2; i++)
+                        lam_multiply_half(r.out[m][2 * c + i], p[m], b[i], r.out[m][2 * c + i]);
+            }
+            continue;
+        }
         const int first = key + 2 * t, one = visible >> (8 * t) & 1, two = visible >> (8 * t + 4) & 1;
         const bf16 *value = a.v + at + (one ? first * a.kv_stride : 0),
                    *next = a.v + at + (two ? (first + 1) * a.kv_stride : 0);
@@ -227,7 +247,7 @@ __device__ __forceinline__ bool attend_online(const arguments &a, const uint32_t
     return seen;
 }
 
-template <int WIDTH, bool VECTORS>
+template <int WIDTH, bool VECTORS, bool NORM>
 __global__ void __launch_bounds__(THREADS, forward_sizes<WIDTH, VECTORS>::BLOCKS)
     attention_forward(const arguments a) {
     LAM_DYNAMIC_SHARED(unsigned char, memory);
@@ -243,6 +263,7 @@ __global__ void __launch_bounds__(THREADS, forward_sizes<WIDTH, VECTORS>::BLOCKS
         load_unit<WIDTH, VECTORS, TILES>(q,
                                          a.q + sample_of(a) * (a.queries * a.q_stride) + u.head * a.head_dim,
                                          a.q_stride, u.row, end, a.head_dim, NULL);
+        if (NORM) normalise_unit<WIDTH, TILES>(q, a.norm, 0, a.head_dim);
         return u.row < end;
     };
     auto step = [&](int at, int first, int count, bool whole) {
@@ -265,7 +286,10 @@ __global__ void __launch_bounds__(THREADS, forward_sizes<WIDTH, VECTORS>::BLOCKS
                 bad |= row + 16 * m + 8 * half + g < a.queries &&
                        (r.sum[m][2 * half] <= SUM_LEAST || r.sum[m][2 * half] >= SUM_MOST);
             }
-        if (__any_sync(ALL, bad)) seen = attend_online<WIDTH, VECTORS, TILES>(a, q, head, r, most);
+        if (__any_sync(ALL, bad))
+            seen = attend_online<WIDTH, VECTORS, NORM, TILES>(
+                a, q, lam_shared_at(memory) + u.own * ((a.keys + 7) / 8 * 8) * layout<WIDTH>::ROW_BYTES, head,
+                r, most);
         bool present[TILES][2];
         float factor[TILES][2];
 #pragma unroll
@@ -283,32 +307,52 @@ __global__ void __launch_bounds__(THREADS, forward_sizes<WIDTH, VECTORS>::BLOCKS
                                           a.result + sample * (a.queries * a.out_stride) + head * a.head_dim,
                                           a.out_stride, row, a.queries, a.head_dim, false);
     };
-    pass<WIDTH, VECTORS, TILES, STAGES, true, 0>(a, d, memory, a.queries, a.keys, open, step, close);
+    pass<WIDTH, VECTORS, TILES, STAGES, true, 0>(a, d, memory, a.queries, a.keys, open, step, close,
+                                                 arrival_of<WIDTH, true, NORM>(a, d, memory));
 }
 
-template <int WIDTH, bool VECTORS> void launch(arguments a, const lam_attention_shape *s) {
+template <int WIDTH, bool VECTORS> need need_of(const arguments &a, bool masked) {
     typedef forward_sizes<WIDTH, VECTORS> z;
-    const size_t words = s->key_mask ? (size_t)lam_blocks(s->keys, 32) * sizeof(uint32_t) : 0;
-    const need n = {a.queries, 16 * z::TILES, a.keys,   z::STAGES, layout<WIDTH>::ROW_BYTES,
-                    0,         words,         z::BLOCKS};
-    static const bool allowed = allow_shared((const void *)attention_forward<WIDTH, VECTORS>);
+    const size_t words = masked ? (size_t)lam_blocks(a.keys, 32) * sizeof(uint32_t) : 0;
+    return {a.queries, 16 * z::TILES, a.keys, z::STAGES, layout<WIDTH>::ROW_BYTES, 0, words, z::BLOCKS};
+}
+
+template <int WIDTH, bool VECTORS, bool NORM> void launch(arguments a, const lam_attention_shape *s) {
+    const need n = need_of<WIDTH, VECTORS>(a, s->key_mask);
+    static const bool allowed = allow_shared((const void *)attention_forward<WIDTH, VECTORS, NORM>);
     (void)allowed;
     a.by_queries = divide(a, s->batch, n);
     for_samples(a, a.by_queries, s->batch, [&](dim3 grid, const arguments &part) {
-        LAM_LAUNCH((attention_forward<WIDTH, VECTORS>), grid, THREADS, shared_bytes(a.by_queries, n),
+        LAM_LAUNCH((attention_forward<WIDTH, VECTORS, NORM>), grid, THREADS, shared_bytes(a.by_queries, n),
                    lam_cuda_stream(), part);
     });
 }
 
 } // namespace
 
+bool forward_takes_norm(const lam_attention_shape *shape) {
+    bool takes = false;
+    const arguments a = arguments_of(shape, NULL, NULL, NULL);
+    with_norm_width(shape->head_dim, [&](auto width) {
+        takes = divide(a, 1, need_of<decltype(width)::WIDTH, true>(a, true)).resident;
+    });
+    return takes && is_for_norm(shape);
+}
+
 void forward(const lam_attention_shape *shape, const void *q, const void *k, const void *v, void *out,
              float *lse, void *workspace) {
-    (void)workspace;
+    if (shape->norm.on && !forward_takes_norm(shape))
+        return forward_apart<bf16>(shape, q, v, out, lse, workspace);
     arguments a = arguments_of(shape, q, k, v);
     a.result = (bf16 *)out, a.lse = lse;
     a.vectors = a.vectors && is_aligned(out, shape->out_stride);
-    with_width(a, [&](auto width) { launch<decltype(width)::WIDTH, decltype(width)::VECTORS>(a, shape); });
+    if (shape->norm.on)
+        with_norm_width(a.head_dim,
+                        [&](auto width) { launch<decltype(width)::WIDTH, true, true>(a, shape); });
+    else
+        with_width(a, [&](auto width) {
+            launch<decltype(width)::WIDTH, decltype(width)::VECTORS, false>(a, shape);
+        });
 }
 
 } // namespace lam_attention_parts

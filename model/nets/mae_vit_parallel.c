@@ -56,13 +56,14 @@ static lam_tensor *branches(lam_graph *g, const lam_mae_config *c, lam_tensor *h
     if (hidden) return m;
     lam_tensor *qkv = lam_linear(g, h, lam_named_rows(g, block, "in_proj.weight", mlp, 3 * d),
                                  lam_named_rows(g, block, "in_proj.bias", mlp, 3 * d));
-    qkv = lam_head_norm(g, qkv, lam_named(g, block, "q_norm.weight"), lam_named(g, block, "q_norm.bias"),
-                        lam_named(g, block, "k_norm.weight"), lam_named(g, block, "k_norm.bias"),
-                        c->num_heads, LAM_LAYERNORM_EPS);
+    const lam_qk_norm norm = {lam_named(g, block, "q_norm.weight"), lam_named(g, block, "q_norm.bias"),
+                              lam_named(g, block, "k_norm.weight"), lam_named(g, block, "k_norm.bias"),
+                              LAM_LAYERNORM_EPS};
     return lam_parallel_projection(
-        g, lam_attention(g, qkv, c->num_heads, keys), lam_named(g, block, "attn_out_proj.weight"),
-        lam_named(g, block, "attn_out_proj.bias"), m, lam_named(g, block, "mlp_out_proj.weight"),
-        lam_named(g, block, "mlp_out_proj.bias"), lam_named(g, block, "ls.gamma"), residual);
+        g, lam_normed_attention(g, qkv, c->num_heads, keys, &norm),
+        lam_named(g, block, "attn_out_proj.weight"), lam_named(g, block, "attn_out_proj.bias"), m,
+        lam_named(g, block, "mlp_out_proj.weight"), lam_named(g, block, "mlp_out_proj.bias"),
+        lam_named(g, block, "ls.gamma"), residual);
 }
 
 lam_tensor *lam_parallel_encoder(lam_graph *g, const lam_mae_config *c, const lam_mae_io *io,

@@ -23,6 +23,7 @@ typedef enum kind {
     CROSS,     /* linear and linear_kv */
     CROSS_MAP, /* linear and linear */
     ADDED,     /* linear_qkv, whose output a second attention takes: gradients are added */
+    NORMED,    /* linear_qkv, whose queries and keys attention normalises */
     NO_BIAS
 } kind;
 
@@ -65,6 +66,12 @@ static const sums_case cases[] = {
     {"cross, queries bounded", CROSS, 3, 20, 35, 2, 32, false, NONE, -2, 1},
     {"added", ADDED, 2, 40, 40, 2, 32, false, NONE, 0, 0},
     {"no bias", NO_BIAS, 2, 40, 40, 2, 32, false, NONE, 0, 0},
+    {"normed", NORMED, 2, 65, 65, 2, 64, false, NONE, 0, 1},
+    {"normed, heads share a block", NORMED, 16, 17, 17, 8, 32, true, NONE, 0, 1},
+    {"normed, head_dim 104", NORMED, 1, 51, 51, 2, 104, true, NONE, 0, 1},
+    {"normed, bounded", NORMED, 3, 35, 35, 2, 32, false, NONE, 2, 1},
+    {"normed apart", NORMED, 2, 33, 33, 2, 5, true, NONE, 0, 0},
+    {"normed apart, 1025 tokens", NORMED, 1, 1025, 1025, 1, 64, false, NONE, 0, 0},
 };
 
 static bool is_cross(const sums_case *c) { return c->kind == CROSS || c->kind == CROSS_MAP; }
@@ -128,6 +135,8 @@ static void make_parameters(const sums_case *c) {
     add_parameter(c, "x", 3, (int64_t[]){c->batch, c->queries, FEATURES});
     add_parameter(c, "y", 3, (int64_t[]){c->batch, c->keys, FEATURES});
     add_parameter(c, "z", 3, (int64_t[]){c->batch, c->queries, width});
+    static const char *const of_norm[] = {"qw", "qb", "kw", "kb"};
+    for (int k = 0; k < 4; k++) add_parameter(c, of_norm[k], 1, (int64_t[]){c->head_dim});
     for (const char *part = "qkv"; *part; part++) add_map(c, *part, width);
     add_map(c, 'm', (is_cross(c) ? 2 : 3) * width);
     assert_int_equal(lam_parameters_layout(parameters, 1), LAM_OK);
@@ -162,8 +171,10 @@ static lam_tensor *build_attention(const sums_case *c, lam_tensor *count, lam_te
     lam_node *between = lam_node_add(graph, &look_op, 1, &z);
     z = lam_node_output(graph, between, lam_graph_activation(graph), 3, z->shape);
     lam_graph_bound_rows(graph, z, count);
-    lam_tensor *out =
-        kv ? lam_cross_attention(graph, q, kv, c->heads, mask) : lam_attention(graph, q, c->heads, mask);
+    const lam_qk_norm norm = {given("qw"), given("qb"), given("kw"), given("kb"), 1e-6};
+    lam_tensor *out = kv                  ? lam_cross_attention(graph, q, kv, c->heads, mask)
+                      : c->kind == NORMED ? lam_normed_attention(graph, q, c->heads, mask, &norm)
+                                          : lam_attention(graph, q, c->heads, mask);
     if (c->kind == ADDED) z = lam_add(graph, z, lam_attention(graph, q, c->heads, mask));
     return lam_add(graph, out, z);
 }

@@ -593,16 +593,6 @@ static void channels(bench *b) {
 
 /* ---- the parallel block ---- */
 
-static void run_head_norm(bench *b, const lam_kernels *k) {
-    lam_head_norm_weights weights = {{AT(1), AT(3)}, {AT(2), AT(4)}};
-    k->head_norm(AT(0), &weights, AT(5), AT(6), AT(7), b->n[0], b->n[1], b->n[2], 1e-6f);
-}
-static void run_head_norm_backward(bench *b, const lam_kernels *k) {
-    lam_head_norm_weights weights = {{AT(1), AT(3)}, {AT(2), AT(4)}};
-    lam_head_norm_gradients gradients = {{AT(9), AT(11)}, {AT(10), b->n[3] ? AT(12) : NULL}};
-    k->head_norm_backward(AT(0), &weights, AT(5), AT(6), AT(7), AT(8), b->n[3], &gradients, AT(13), b->n[0],
-                          b->n[1], b->n[2]);
-}
 static void run_scale_rows(bench *b, const lam_kernels *k) {
     k->scale_rows(AT(0), AT(1), AT(2), b->n[0], b->n[1]);
 }
@@ -611,31 +601,6 @@ static void run_scale_rows_backward(bench *b, const lam_kernels *k) {
 }
 
 static void parallel(bench *b) {
-    static const int64_t sizes[][3] = {{1, 1, 1},   {11, 3, 20}, {17, 2, 32}, {9, 4, 64}, {3, 2, 80},
-                                       {4, 2, 104}, {2, 2, 128}, {2, 1, 300}, {5, 3, 37}, {4200, 1, 8}};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        for (int add = 0; add < 2; add++) {
-            int64_t rows = sizes[i][0], heads = sizes[i][1], head_dim = sizes[i][2],
-                    count = rows * 3 * heads * head_dim;
-            memcpy(b->n, sizes[i], sizeof sizes[i]);
-            b->n[3] = add;
-            add_array(b, REAL, READ, count);
-            for (int k = 0; k < 4; k++) add_array(b, FLOATS, READ, head_dim);
-            add_array(b, REAL, WRITTEN, count);
-            add_array(b, FLOATS, WRITTEN, rows * 2 * heads);
-            add_array(b, FLOATS, WRITTEN, rows * 2 * heads);
-            run(b, "head_norm", run_head_norm);
-
-            add_array(b, REAL, READ, count);
-            for (int k = 0; k < 4; k++) add_array(b, FLOATS, READ, head_dim);
-            add_array(b, FLOATS, READ, rows * 2 * heads);
-            add_array(b, FLOATS, READ, rows * 2 * heads);
-            add_array(b, REAL, READ, count);
-            add_array(b, REAL, add ? ADDED : WRITTEN, count);
-            for (int k = 0; k < 4; k++) add_array(b, FLOATS, ADDED, head_dim);
-            add_array(b, FLOATS, SCRATCH, 4 * lam_column_partials(rows) * head_dim);
-            run(b, "head_norm_backward", run_head_norm_backward);
-        }
     static const int64_t scaled[][2] = {{1, 1}, {9, 33}, {20, 128}, {70, 1}, {3, 1000}};
     for (size_t i = 0; i < sizeof scaled / sizeof *scaled; i++) {
         int64_t rows = b->n[0] = scaled[i][0], width = b->n[1] = scaled[i][1];
