@@ -48,7 +48,7 @@ programs() {
   elif [ -n "$rehearse" ]; then
     printf '%s\n' test_model_loss test_model_pixels
   else
-    grep -lE '(device|op_check|mae_check)\.h"' "$root"/tests/unit/model_*.c | sed 's,.*/,test_,; s,\.c$,,'
+    grep -lE '(device|[a-z]+_check)\.h"' "$root"/tests/unit/model_*.c | sed 's,.*/,test_,; s,\.c$,,'
   fi
 }
 
