@@ -28,6 +28,12 @@ static void *take(size_t bytes) {
     return memory;
 }
 
+/* What a test has taken; and nothing of it has failed. */
+static void release(void *const *memory, int count) {
+    for (int i = 0; i < count; i++) device->release(memory[i]);
+    ok(device->error());
+}
+
 static void all_are(const float *memory, float wanted) {
     float values[COUNT];
     ok(device->read(values, memory, sizeof values));
@@ -69,10 +75,7 @@ static void inputs_of_steps(void **state) {
     assert_true(pinned[0] == wanted && pinned[COUNT - 1] == wanted);
     lam_backend_forget(device, step);
     lam_backend_release_pinned(device, pinned);
-    device->release(incoming);
-    device->release(input);
-    device->release(sum);
-    ok(device->error());
+    release((void *[]){incoming, input, sum}, 3);
 }
 
 /* Two choices in one recording, with work before, between and behind. */
@@ -116,11 +119,7 @@ static void choices(void **state) {
         all_are(sum, wanted);
     }
     lam_backend_forget(device, recording);
-    device->release(value);
-    for (int c = 0; c < 2; c++) device->release(taken[c]);
-    device->release(ones);
-    device->release(sum);
-    ok(device->error());
+    release((void *[]){value, taken[0], taken[1], ones, sum}, 5);
 }
 
 /* Of one device: the sums change nothing, but their order is that of several. */
@@ -166,11 +165,7 @@ static void sums(void **state) {
     lam_backend_forget(device, step);
     nccl->close();
     nccl->close();
-    device->release(ones);
-    device->release(first);
-    device->release(second);
-    device->release(number);
-    ok(device->error());
+    release((void *[]){ones, first, second, number}, 4);
 }
 
 int main(void) {
