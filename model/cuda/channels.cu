@@ -127,30 +127,23 @@ __global__ void __launch_bounds__(COPY_THREADS)
 template <typename T>
 void unshuffle_channels(const lam_unshuffle_sizes *sizes, const void *x, const float *mask_token,
                         const float *position, const float *channel_tokens, void *y) {
-    constexpr int V = lam_vector<T>;
     unsigned blocks = lam_row_blocks(sizes->batch * (sizes->cls + sizes->tokens));
-    if (lam_fits<T>(sizes->width, x, mask_token, position, channel_tokens, y))
+    lam_with_vectors<T>(lam_fits<T>(sizes->width, x, mask_token, position, channel_tokens, y), [&](auto V) {
         LAM_LAUNCH((unshuffle_rows<T, V>), blocks, LAM_ROW_THREADS, 0, lam_cuda_stream(), *sizes,
                    (const T *)x, mask_token, position, channel_tokens, (T *)y);
-    else
-        LAM_LAUNCH((unshuffle_rows<T, 1>), blocks, LAM_ROW_THREADS, 0, lam_cuda_stream(), *sizes,
-                   (const T *)x, mask_token, position, channel_tokens, (T *)y);
+    });
 }
 
 template <typename T>
 void unshuffle_channels_backward(const lam_unshuffle_sizes *sizes, const void *dy, void *dx, bool add,
                                  float *d_mask, float *d_channels, float *partial) {
-    constexpr int V = lam_vector<T>;
     int64_t batch = sizes->batch, width = sizes->width, all = sizes->channels * width;
     float *channel_sums = partial + batch * width;
-    if (lam_fits<T>(width, dy, dx, partial, channel_sums))
+    lam_with_vectors<T>(lam_fits<T>(width, dy, dx, partial, channel_sums), [&](auto V) {
         LAM_LAUNCH((unshuffle_backward<T, V>), dim3((unsigned)batch, (unsigned)lam_blocks(width, 32 * V)),
                    32 * BACKWARD_WARPS, 0, lam_cuda_stream(), *sizes, (const T *)dy, (T *)dx, add, partial,
                    channel_sums);
-    else
-        LAM_LAUNCH((unshuffle_backward<T, 1>), dim3((unsigned)batch, (unsigned)lam_blocks(width, 32)),
-                   32 * BACKWARD_WARPS, 0, lam_cuda_stream(), *sizes, (const T *)dy, (T *)dx, add, partial,
-                   channel_sums);
+    });
     if (d_mask) lam_sum_rows(partial, batch, width, width, d_mask);
     if (d_channels) lam_sum_rows(channel_sums, batch, all, all, d_channels);
 }
@@ -158,18 +151,17 @@ void unshuffle_channels_backward(const lam_unshuffle_sizes *sizes, const void *d
 template <typename T>
 void copy_rows(const void *from, int64_t from_stride, int64_t from_first, void *to, int64_t to_stride,
                int64_t to_first, int64_t batch, int64_t width, bool add) {
-    constexpr int V = lam_vector<T>;
     const int64_t most = 65535; /* blocks in the second dimension */
     const T *x = (const T *)from + from_first;
     T *y = (T *)to + to_first;
     unsigned rows = (unsigned)(batch < most ? batch : most);
     if (rows < 1 || width < 1) return;
-    if (lam_fits<T>(width, x, y) && from_stride % V == 0 && to_stride % V == 0)
-        LAM_LAUNCH((copy_some<T, V>), dim3((unsigned)lam_blocks(width, COPY_THREADS * V), rows), COPY_THREADS,
-                   0, lam_cuda_stream(), x, from_stride, y, to_stride, batch, width, add);
-    else
-        LAM_LAUNCH((copy_some<T, 1>), dim3((unsigned)lam_blocks(width, COPY_THREADS), rows), COPY_THREADS, 0,
-                   lam_cuda_stream(), x, from_stride, y, to_stride, batch, width, add);
+    lam_with_vectors<T>(
+        lam_fits<T>(width, x, y) && from_stride % lam_vector<T> == 0 && to_stride % lam_vector<T> == 0,
+        [&](auto V) {
+            LAM_LAUNCH((copy_some<T, V>), dim3((unsigned)lam_blocks(width, COPY_THREADS * V), rows),
+                       COPY_THREADS, 0, lam_cuda_stream(), x, from_stride, y, to_stride, batch, width, add);
+        });
 }
 
 template <typename T> void fill(lam_kernels *table) {

@@ -82,36 +82,27 @@ __global__ void __launch_bounds__(LAM_ROW_THREADS, 4)
 template <int V> unsigned blocks_of(int64_t count) { return (unsigned)lam_blocks(count, THREADS * V); }
 
 template <typename T> void gelu(const void *x, void *y, int64_t count) {
-    constexpr int V = lam_vector<T>;
     if (count < 1) return;
-    if (lam_fits<T>(0, x, y))
+    lam_with_vectors<T>(lam_fits<T>(0, x, y), [&](auto V) {
         LAM_LAUNCH((gelu_kernel<T, V>), blocks_of<V>(count), THREADS, 0, lam_cuda_stream(), (const T *)x,
                    (T *)y, count);
-    else
-        LAM_LAUNCH((gelu_kernel<T, 1>), blocks_of<1>(count), THREADS, 0, lam_cuda_stream(), (const T *)x,
-                   (T *)y, count);
+    });
 }
 
 template <typename T> void gelu_slope(void *x, void *y, int64_t count) {
-    constexpr int V = lam_vector<T>;
     if (count < 1) return;
-    if (lam_fits<T>(0, x, y))
+    lam_with_vectors<T>(lam_fits<T>(0, x, y), [&](auto V) {
         LAM_LAUNCH((gelu_slope_kernel<T, V>), blocks_of<V>(count), THREADS, 0, lam_cuda_stream(), (T *)x,
                    (T *)y, count);
-    else
-        LAM_LAUNCH((gelu_slope_kernel<T, 1>), blocks_of<1>(count), THREADS, 0, lam_cuda_stream(), (T *)x,
-                   (T *)y, count);
+    });
 }
 
 template <typename T, bool PRODUCT> void combined(const void *a, const void *b, void *out, int64_t count) {
-    constexpr int V = lam_vector<T>;
     if (count < 1) return;
-    if (lam_fits<T>(0, a, b, out))
+    lam_with_vectors<T>(lam_fits<T>(0, a, b, out), [&](auto V) {
         LAM_LAUNCH((combine<T, V, PRODUCT>), blocks_of<V>(count), THREADS, 0, lam_cuda_stream(), (const T *)a,
                    (const T *)b, (T *)out, count);
-    else
-        LAM_LAUNCH((combine<T, 1, PRODUCT>), blocks_of<1>(count), THREADS, 0, lam_cuda_stream(), (const T *)a,
-                   (const T *)b, (T *)out, count);
+    });
 }
 template <typename T> void multiply(const void *by, void *x, int64_t count) {
     combined<T, true>(x, by, x, count);
@@ -124,14 +115,11 @@ template <typename T> void add(const void *a, const void *b, void *sum, int64_t 
 }
 
 template <typename T> void add_bias(void *y, const float *bias, int64_t rows, int64_t width, int64_t stride) {
-    constexpr int V = lam_vector<T>;
     if (rows < 1 || width < 1) return;
-    if (lam_fits<T>(width, y, bias) && stride % V == 0)
+    lam_with_vectors<T>(lam_fits<T>(width, y, bias) && stride % lam_vector<T> == 0, [&](auto V) {
         LAM_LAUNCH((add_bias_kernel<T, V>), lam_row_blocks(rows), LAM_ROW_THREADS, 0, lam_cuda_stream(),
                    (T *)y, bias, rows, width, stride);
-    else
-        LAM_LAUNCH((add_bias_kernel<T, 1>), lam_row_blocks(rows), LAM_ROW_THREADS, 0, lam_cuda_stream(),
-                   (T *)y, bias, rows, width, stride);
+    });
 }
 
 /* ---- stochastic depth ---- */
@@ -174,31 +162,25 @@ __global__ void __launch_bounds__(LAM_ROW_THREADS, 4)
 template <typename T>
 void depth_add(const void *x, const void *r, void *sum, int64_t rows, int64_t width,
                const lam_sample_places *places) {
-    constexpr int V = lam_vector<T>;
     if (rows < 1) return;
-    if (lam_fits<T>(width, x, r, sum))
+    lam_with_vectors<T>(lam_fits<T>(width, x, r, sum), [&](auto V) {
         LAM_LAUNCH((depth_add_kernel<T, V>), lam_row_blocks(rows), LAM_ROW_THREADS, 0, lam_cuda_stream(),
                    (const T *)x, (const T *)r, (T *)sum, rows, width, *places);
-    else
-        LAM_LAUNCH((depth_add_kernel<T, 1>), lam_row_blocks(rows), LAM_ROW_THREADS, 0, lam_cuda_stream(),
-                   (const T *)x, (const T *)r, (T *)sum, rows, width, *places);
+    });
 }
 
 template <typename T>
 void depth_add_backward(const void *d, void *dr, bool add, int64_t rows, int64_t width,
                         const lam_sample_places *places) {
-    constexpr int V = lam_vector<T>;
     if (rows < 1) return;
     lam_zero_tail tail = {};
     if (!add)
         tail = lam_zeros_behind(places->r, places->r_rows, rows / places->tokens, places->tokens, width);
     unsigned blocks = tail.blocks + lam_row_blocks(rows);
-    if (lam_fits<T>(width, d, dr))
+    lam_with_vectors<T>(lam_fits<T>(width, d, dr), [&](auto V) {
         LAM_LAUNCH((depth_add_backward_kernel<T, V>), blocks, LAM_ROW_THREADS, 0, lam_cuda_stream(),
                    (const T *)d, (T *)dr, add, rows, width, *places, tail);
-    else
-        LAM_LAUNCH((depth_add_backward_kernel<T, 1>), blocks, LAM_ROW_THREADS, 0, lam_cuda_stream(),
-                   (const T *)d, (T *)dr, add, rows, width, *places, tail);
+    });
 }
 
 template <typename T> void fill(lam_kernels *table) {

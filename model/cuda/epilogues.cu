@@ -57,13 +57,10 @@ __global__ void __launch_bounds__(threads) gelu(const T *h, T *y, int64_t count)
 }
 
 template <typename T> void launch_gelu(const T *h, T *y, int64_t count) {
-    constexpr int V = lam_vector<T>;
-    if (lam_fits<T>(count, h, y))
+    lam_with_vectors<T>(lam_fits<T>(count, h, y), [&](auto V) {
         LAM_LAUNCH((gelu<T, V>), (unsigned)lam_blocks(count, threads * V), threads, 0, lam_cuda_stream(), h,
                    y, count);
-    else
-        LAM_LAUNCH((gelu<T, 1>), (unsigned)lam_blocks(count, threads), threads, 0, lam_cuda_stream(), h, y,
-                   count);
+    });
 }
 
 /* ---- bias ---- */
@@ -204,15 +201,12 @@ void launch_sums(const T *h, T *a, int64_t rows, int64_t columns, int64_t lda, c
 template <typename T>
 void sum_columns(const void *h, void *a, int64_t rows, int64_t columns, int64_t lda,
                  const lam_cuda_sums &sums) {
-    constexpr int V = lam_vector<T>;
     const T *inner = (const T *)h;
     T *outer = (T *)a;
-    if (columns % V == 0 && lam_fits<T>(lda, inner, outer))
+    lam_with_vectors<T>(columns % lam_vector<T> == 0 && lam_fits<T>(lda, inner, outer), [&](auto V) {
         h ? launch_sums<T, V, true>(inner, outer, rows, columns, lda, sums)
           : launch_sums<T, V, false>(inner, outer, rows, columns, lda, sums);
-    else
-        h ? launch_sums<T, 1, true>(inner, outer, rows, columns, lda, sums)
-          : launch_sums<T, 1, false>(inner, outer, rows, columns, lda, sums);
+    });
 }
 
 } // namespace

@@ -135,53 +135,40 @@ __global__ void __launch_bounds__(PLACE_THREADS)
 template <typename T>
 void append_masked(const void *x, const float *mask_token, const float *position, const int32_t *ids, void *y,
                    int64_t batch, int64_t kept, int64_t decoded, int64_t places, int64_t width) {
-    constexpr int V = lam_vector<T>;
     int64_t rows = batch * (decoded + 1);
-    if (lam_fits<T>(width, x, mask_token, position, y))
+    lam_with_vectors<T>(lam_fits<T>(width, x, mask_token, position, y), [&](auto V) {
         LAM_LAUNCH((append_rows<T, V>), lam_row_blocks(rows), LAM_ROW_THREADS, 0, lam_cuda_stream(),
                    (const T *)x, mask_token, position, ids, (T *)y, rows, kept, decoded, places, width);
-    else
-        LAM_LAUNCH((append_rows<T, 1>), lam_row_blocks(rows), LAM_ROW_THREADS, 0, lam_cuda_stream(),
-                   (const T *)x, mask_token, position, ids, (T *)y, rows, kept, decoded, places, width);
+    });
 }
 
 template <typename T>
 void append_masked_backward(const void *dy, void *dx, bool add, float *d_mask_token, float *partial,
                             int64_t batch, int64_t kept, int64_t decoded, int64_t width) {
-    constexpr int V = lam_vector<T>;
-    if (lam_fits<T>(width, dy, dx, partial))
+    lam_with_vectors<T>(lam_fits<T>(width, dy, dx, partial), [&](auto V) {
         LAM_LAUNCH((append_rows_backward<T, V>), dim3((unsigned)batch, (unsigned)lam_blocks(width, 32 * V)),
                    32 * SHARED_WARPS, 0, lam_cuda_stream(), (const T *)dy, (T *)dx, add, partial, kept,
                    decoded, width);
-    else
-        LAM_LAUNCH((append_rows_backward<T, 1>), dim3((unsigned)batch, (unsigned)lam_blocks(width, 32)),
-                   32 * SHARED_WARPS, 0, lam_cuda_stream(), (const T *)dy, (T *)dx, add, partial, kept,
-                   decoded, width);
+    });
     if (d_mask_token) lam_sum_rows(partial, batch, width, width, d_mask_token);
 }
 
 template <typename T>
 void place_ranks(const void *x, const lam_ranks *ranks, void *y, bool add, int64_t batch, int64_t width) {
-    constexpr int V = lam_vector<T>;
     unsigned blocks = lam_row_blocks(batch * (ranks->skipped + ranks->tokens));
-    if (lam_fits<T>(width, x, y))
+    lam_with_vectors<T>(lam_fits<T>(width, x, y), [&](auto V) {
         LAM_LAUNCH((place_rows<T, V>), blocks, LAM_ROW_THREADS, 0, lam_cuda_stream(), (const T *)x, *ranks,
                    (T *)y, add, batch, width);
-    else
-        LAM_LAUNCH((place_rows<T, 1>), blocks, LAM_ROW_THREADS, 0, lam_cuda_stream(), (const T *)x, *ranks,
-                   (T *)y, add, batch, width);
+    });
 }
 
 template <typename T>
 void take_ranks(const void *x, const lam_ranks *ranks, void *y, bool add, int64_t batch, int64_t width) {
-    constexpr int V = lam_vector<T>;
     unsigned blocks = lam_row_blocks(batch * ranks->tokens);
-    if (lam_fits<T>(width, x, y))
+    lam_with_vectors<T>(lam_fits<T>(width, x, y), [&](auto V) {
         LAM_LAUNCH((take_rows<T, V>), blocks, LAM_ROW_THREADS, 0, lam_cuda_stream(), (const T *)x, *ranks,
                    (T *)y, add, batch, width);
-    else
-        LAM_LAUNCH((take_rows<T, 1>), blocks, LAM_ROW_THREADS, 0, lam_cuda_stream(), (const T *)x, *ranks,
-                   (T *)y, add, batch, width);
+    });
 }
 
 template <typename T>

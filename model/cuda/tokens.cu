@@ -131,15 +131,12 @@ __global__ void __launch_bounds__(LAM_ROW_THREADS, 4)
 template <typename T>
 void embed_tokens(const void *x, const float *cls, const float *position, const int32_t *ids, void *y,
                   int64_t batch, int64_t kept, int64_t places, int64_t width) {
-    constexpr int V = lam_vector<T>;
     int64_t rows = batch * (kept + 1);
     if (rows < 1) return;
-    if (lam_fits<T>(width, x, cls, position, y))
+    lam_with_vectors<T>(lam_fits<T>(width, x, cls, position, y), [&](auto V) {
         LAM_LAUNCH((embed_rows<T, V>), lam_row_blocks(rows), LAM_ROW_THREADS, 0, lam_cuda_stream(),
                    (const T *)x, cls, position, ids, (T *)y, rows, kept, places, width);
-    else
-        LAM_LAUNCH((embed_rows<T, 1>), lam_row_blocks(rows), LAM_ROW_THREADS, 0, lam_cuda_stream(),
-                   (const T *)x, cls, position, ids, (T *)y, rows, kept, places, width);
+    });
 }
 
 template <typename T>
@@ -150,57 +147,44 @@ void batch_sums(const void *x, int64_t batch, int64_t stride, int64_t width, flo
 template <typename T>
 void merge_tokens(const void *visible, const void *masked, const lam_ranks *ranks, void *y, int64_t batch,
                   int64_t width) {
-    constexpr int V = lam_vector<T>;
     unsigned blocks = lam_row_blocks(batch * (ranks->tokens + 1));
-    if (lam_fits<T>(width, visible, masked, y))
+    lam_with_vectors<T>(lam_fits<T>(width, visible, masked, y), [&](auto V) {
         LAM_LAUNCH((merge_rows<T, V>), blocks, LAM_ROW_THREADS, 0, lam_cuda_stream(), (const T *)visible,
                    (const T *)masked, *ranks, (T *)y, batch, width);
-    else
-        LAM_LAUNCH((merge_rows<T, 1>), blocks, LAM_ROW_THREADS, 0, lam_cuda_stream(), (const T *)visible,
-                   (const T *)masked, *ranks, (T *)y, batch, width);
+    });
 }
 
 template <typename T>
 void merge_tokens_backward(const void *dy, const lam_ranks *ranks, void *d_visible, bool add_visible,
                            void *d_masked, bool add_masked, int64_t batch, int64_t width) {
-    constexpr int V = lam_vector<T>;
     unsigned rows = (unsigned)(ranks->tokens + 1);
-    if (lam_fits<T>(width, dy, d_visible, d_masked))
+    lam_with_vectors<T>(lam_fits<T>(width, dy, d_visible, d_masked), [&](auto V) {
         LAM_LAUNCH((merge_rows_backward<T, V>), dim3(rows, (unsigned)lam_blocks(width, 32 * V)),
                    32 * SHARED_WARPS, 0, lam_cuda_stream(), (const T *)dy, *ranks, (T *)d_visible,
                    add_visible, (T *)d_masked, add_masked, batch, width);
-    else
-        LAM_LAUNCH((merge_rows_backward<T, 1>), dim3(rows, (unsigned)lam_blocks(width, 32)),
-                   32 * SHARED_WARPS, 0, lam_cuda_stream(), (const T *)dy, *ranks, (T *)d_visible,
-                   add_visible, (T *)d_masked, add_masked, batch, width);
+    });
 }
 
 template <typename T>
 void masked_tokens(const float *mask_token, const float *position, void *y, int64_t tokens, int64_t width) {
-    constexpr int V = lam_vector<T>;
-    if (lam_fits<T>(width, mask_token, position, y))
+    lam_with_vectors<T>(lam_fits<T>(width, mask_token, position, y), [&](auto V) {
         LAM_LAUNCH((mask_rows<T, V>), lam_row_blocks(tokens), LAM_ROW_THREADS, 0, lam_cuda_stream(),
                    mask_token, position, (T *)y, tokens, width);
-    else
-        LAM_LAUNCH((mask_rows<T, 1>), lam_row_blocks(tokens), LAM_ROW_THREADS, 0, lam_cuda_stream(),
-                   mask_token, position, (T *)y, tokens, width);
+    });
 }
 
 template <typename T>
 void masked_tokens_backward(const void *dy, float *d_mask_token, float *d_position, int64_t tokens,
                             int64_t width) {
-    constexpr int V = lam_vector<T>;
     const T *d = (const T *)dy;
     if (d_mask_token) lam_sum_rows(d, tokens, width, width, d_mask_token);
     if (!d_position) return;
     float *to = d_position + width;
     int64_t count = tokens * width;
-    if (lam_fits<T>(count, dy, to))
+    lam_with_vectors<T>(lam_fits<T>(count, dy, to), [&](auto V) {
         LAM_LAUNCH((add_rows<T, V>), (unsigned)lam_blocks(count, LAM_ROW_THREADS * V), LAM_ROW_THREADS, 0,
                    lam_cuda_stream(), d, to, count);
-    else
-        LAM_LAUNCH((add_rows<T, 1>), (unsigned)lam_blocks(count, LAM_ROW_THREADS), LAM_ROW_THREADS, 0,
-                   lam_cuda_stream(), d, to, count);
+    });
 }
 
 template <typename T>

@@ -5,11 +5,17 @@
  *     lam_read<T, V>(x + i).unpack(value);                      // x + i aligned to 16 bytes
  *     lam_pack<T, V>(value).write(y + i);                       // rounded to the nearest
  *
- * Every kernel is a template over V: lam_vector<T> where width and pointers allow it (lam_fits), else 1. */
+ * Every kernel is a template over V: lam_vector<T> where width and pointers allow it (lam_fits), else 1:
+ *
+ *     lam_with_vectors<T>(lam_fits<T>(width, x, y), [&](auto V) {
+ *         LAM_LAUNCH((kernel<T, V>), (unsigned)lam_blocks(count, 256 * V), 256, 0, lam_cuda_stream(), x, y, count);
+ *     }); */
 #ifndef LAMELLA_MODEL_CUDA_VECTOR_CUH
 #define LAMELLA_MODEL_CUDA_VECTOR_CUH
 
 #include <string.h>
+
+#include <type_traits>
 
 #include "model/cuda/backend.cuh"
 #include "model/cuda/sums.cuh"
@@ -116,6 +122,14 @@ static inline bool lam_is_aligned(const void *p) { return (uintptr_t)p % 16 == 0
 /* Whether rows of `width` elements of type T from these pointers on consist of whole vectors. */
 template <typename T, typename... P> static inline bool lam_fits(int64_t width, const P *...pointers) {
     return width % lam_vector<T> == 0 && (lam_is_aligned(pointers) && ... && true);
+}
+
+/* call(V), V of std::integral_constant: a vector's elements where they fit, else one at a time. */
+template <typename T, typename F> static inline void lam_with_vectors(bool fit, F call) {
+    if (fit)
+        call(std::integral_constant<int, lam_vector<T>>());
+    else
+        call(std::integral_constant<int, 1>());
 }
 
 /* ---- rows ---- */
