@@ -79,7 +79,8 @@ static void mark_recomputed(lam_graph *graph, lam_recompute what) {
     if (!graph->loss) return;
     for (int64_t i = 0; i < n && what == LAM_RECOMPUTE_NORM_GELU; i++) {
         lam_node *node = graph->nodes[i];
-        for (int k = 0; k < node->output_count && node->op->again; k++)
+        if (!node->op->again || !lam_runs_backward(graph, node)) continue; /* what it needs is kept for its backward pass */
+        for (int k = 0; k < node->output_count; k++)
             node->outputs[k]->recomputed = (node->op->again_outputs >> k & 1u) &&
                                            !node->outputs[k]->kept_forward &&
                                            node->outputs[k]->first_backward_use >= 0;

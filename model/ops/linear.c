@@ -216,6 +216,9 @@ static lam_tensor *build(lam_graph *g, const lam_op *op, int parts, lam_tensor *
     for (int k = 1; k < map_end(node); k += 2) {
         if (!fits(g, inputs[0], inputs[k], bias ? inputs[k + 1] : NULL)) return NULL;
         weights += inputs[k]->count;
+        for (int other = 2; bias && other < k; other += 2)
+            if (inputs[other]->data == inputs[k + 1]->data)
+                lam_graph_fail(g, "%s: %s is the bias of two parts", op->name, inputs[other]->name);
     }
     node->products[0] =
         (lam_product){rows, lam_tensor_width(inputs[0]), width_of(node), 1, inputs[0]->requires_gradient};

@@ -184,6 +184,19 @@ static void errors(void **state) {
     assert_int_equal(lam_graph_plan(g), LAM_ERROR_INTERNAL);
     assert_non_null(strstr(lam_last_error(), "absent"));
     lam_graph_free(g);
+    ok(lam_graph_create(&g, p, test_backend()));
+    x = lam_input(g, "x", LAM_F32, 2, (int64_t[]){3, 5});
+    lam_tensor *w = lam_parameter(g, "w"), *b = lam_parameter(g, "b");
+    lam_linear_kv(g, x, w, b, w, b);
+    assert_int_equal(lam_graph_plan(g), LAM_ERROR_INTERNAL);
+    assert_non_null(strstr(lam_last_error(), "b is the bias of two parts"));
+    lam_graph_free(g);
+    ok(lam_graph_create(&g, p, test_backend()));
+    x = lam_input(g, "x", LAM_F32, 2, (int64_t[]){3, 5});
+    lam_linear_add(g, x, lam_parameter(g, "w"), lam_parameter(g, "b"), x);
+    assert_int_equal(lam_graph_plan(g), LAM_ERROR_INTERNAL);
+    assert_non_null(strstr(lam_last_error(), "x does not have the shape of the result"));
+    lam_graph_free(g);
     lam_parameters_free(p);
 }
 

@@ -106,6 +106,77 @@ static void recompute(void **state) {
     }
 }
 
+/* A residual stream of `branches` maps over [3, 5, 8] with norms before them, whose weights may be frozen. */
+static lam_graph *make_stream(lam_parameters **out, int branches, bool frozen, lam_recompute recompute) {
+    lam_parameters *p;
+    lam_graph *g;
+    lam_tensor *sample_loss;
+    const int64_t shape[] = {3, 5, 8};
+    const lam_init norms = frozen ? LAM_INIT_FROZEN : LAM_INIT_ONE;
+    ok(lam_parameters_create(&p));
+    ok(lam_parameters_add(p, "nw", 1, (int64_t[]){8}, norms, 0, false));
+    ok(lam_parameters_add(p, "nb", 1, (int64_t[]){8}, norms, 0, false));
+    ok(lam_parameters_add(p, "w", 2, (int64_t[]){8, 8}, LAM_INIT_NORMAL, 1, true));
+    ok(lam_parameters_add(p, "b", 1, (int64_t[]){8}, LAM_INIT_NORMAL, 1, false));
+    ok(lam_parameters_layout(p, 4));
+    for (int64_t i = 0; i < 8; i++)
+        p->weights[lam_parameters_find(p, "nw")->offset + i] = p->weights[lam_parameters_find(p, "nb")->offset + i] = 1;
+    ok(lam_graph_create(&g, p, test_backend()));
+    lam_graph_set_recompute(g, recompute);
+    lam_tensor *input = lam_input(g, "x", LAM_F32, 3, shape), *x = input;
+    for (int k = 0; k < branches; k++) {
+        lam_tensor *h = lam_layernorm(g, x, lam_parameter(g, "nw"), lam_parameter(g, "nb"), 1e-6);
+        x = lam_linear_add(g, h, lam_parameter(g, "w"), lam_parameter(g, "b"), x);
+    }
+    lam_tensor *target = lam_input(g, "target", LAM_F32, 3, shape), *mask = lam_input(g, "mask", LAM_F32, 2, shape),
+               *weight = lam_input(g, "weight", LAM_F32, 1, shape);
+    ok(lam_graph_differentiate(g, lam_masked_loss(g, x, target, mask, weight, false, &sample_loss)));
+    ok(lam_graph_plan(g));
+    for (int i = 0; i < 120; i++) {
+        ((float *)lam_tensor_data(input))[i] = (float)sin(3.7 * i);
+        ((float *)lam_tensor_data(target))[i] = (float)cos(1.3 * i);
+    }
+    for (int i = 0; i < 15; i++) ((float *)lam_tensor_data(mask))[i] = 1;
+    for (int i = 0; i < 3; i++) ((float *)lam_tensor_data(weight))[i] = 1;
+    *out = p;
+    return g;
+}
+
+/* A norm that has no backward pass is not computed again: what it needs for that is not kept. */
+static void recompute_of_frozen_norms(void **state) {
+    (void)state;
+    float gradients[2][80];
+    for (int what = 0; what < 2; what++) {
+        lam_parameters *p;
+        setenv("LAMELLA_POISON", "1", 1);
+        lam_graph *g = make_stream(&p, 1, true, what ? LAM_RECOMPUTE_NORM_GELU : LAM_RECOMPUTE_NONE);
+        unsetenv("LAMELLA_POISON");
+        ok(lam_graph_forward(g));
+        ok(lam_graph_backward(g));
+        assert_true(p->trainable <= 80 && lam_sum_of_squares(p->gradients, 0, p->trainable) > 1e-6);
+        memcpy(gradients[what], p->gradients, (size_t)p->trainable * sizeof(float));
+        if (what) assert_memory_equal(gradients[0], gradients[1], (size_t)p->trainable * sizeof(float));
+        lam_graph_free(g);
+        lam_parameters_free(p);
+    }
+}
+
+/* One stretch of memory for the gradient of all of it. */
+static void gradient_of_a_stream(void **state) {
+    (void)state;
+    size_t bytes[2];
+    for (int more = 0; more < 2; more++) {
+        lam_parameters *p;
+        lam_graph *g = make_stream(&p, 2 + more, false, LAM_RECOMPUTE_NONE);
+        lam_memory_report report;
+        lam_graph_memory(g, &report);
+        bytes[more] = report.activation_gradients;
+        lam_graph_free(g);
+        lam_parameters_free(p);
+    }
+    assert_int_equal(bytes[0], bytes[1]);
+}
+
 /* The same results where nothing is kept for a backward pass, in less memory. */
 static void forward_alone(void **state) {
     (void)state;
@@ -244,6 +315,7 @@ static void planned_together(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(poisoned_memory), cmocka_unit_test(recompute), cmocka_unit_test(forward_alone),
+        cmocka_unit_test(recompute_of_frozen_norms), cmocka_unit_test(gradient_of_a_stream),
         cmocka_unit_test(nothing_new_in_a_step), cmocka_unit_test(planned_together)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -151,7 +151,7 @@ static void oracle(const operands *o, matrix *c, matrix *h, matrix *sums) {
             if (p->epilogue == LAM_CUDA_GELU) *kept = sum, sum = gelu(sum, tanh_form);
             if (p->epilogue == LAM_CUDA_GELU_SLOPE)
                 sum *= (gelu(*kept + step, tanh_form) - gelu(*kept - step, tanh_form)) / (2 * step);
-            *to = sum + (p->accumulate ? *to : 0);
+            *to = sum + (p->accumulate ? *to : 0) + (p->addend ? o->h.values[i * p->ldc + j] : 0);
         }
     for (int64_t j = 0; j < p->n && p->epilogue == LAM_CUDA_GELU_SLOPE; j++) {
         double sum = 0;
@@ -190,14 +190,15 @@ static void check_all(bool never_fused, bool certain) {
     for (int t = 0; t < 3; t++)
         for (int e = LAM_CUDA_PLAIN; e <= LAM_CUDA_GELU_SLOPE; e++)
             for (int turns = 0; turns < 4; turns++)
-                for (int more = 0; more < 2; more++)
+                for (int more = 0; more < 3; more++) /* 1: to what is there, 2: to an addend */
                     for (int is_odd = 0; is_odd < 2; is_odd++) {
                         bool slope = e == LAM_CUDA_GELU_SLOPE, of_gelu = e == LAM_CUDA_GELU || slope;
-                        if (more && e != LAM_CUDA_PLAIN && !slope) continue;
+                        if (more == 1 ? e != LAM_CUDA_PLAIN && !slope : more && of_gelu) continue;
                         operands o = make_operands(types[t][0], types[t][1], turns & 1, turns & 2,
                                                    (lam_cuda_epilogue)e, is_odd ? odd : aligned, 0);
-                        o.p.accumulate = more && !slope;
-                        o.p.sums.add[0] = o.p.sums.add[2] = more;
+                        o.p.accumulate = more == 1 && !slope;
+                        if (more == 2) o.p.addend = o.h.at;
+                        o.p.sums.add[0] = o.p.sums.add[2] = more == 1;
                         bool fused = check(&o), may = !never_fused && !(of_gelu && types[t][1] == LAM_F32);
                         if (e == LAM_CUDA_PLAIN) assert_true(fused);
                         if (e != LAM_CUDA_PLAIN && !may) assert_false(fused);
@@ -270,6 +271,9 @@ static void test_wrong_use(void **state) {
     o.p.accumulate = true;
     assert_int_equal(products->multiply(&o.p), LAM_ERROR_INTERNAL);
     o.p.accumulate = false;
+    o.p.addend = o.h.at;
+    assert_int_equal(products->multiply(&o.p), LAM_ERROR_INTERNAL);
+    o.p.addend = NULL;
     o.p.ldc++;
     assert_int_equal(products->multiply(&o.p), LAM_ERROR_INTERNAL);
     o.p.ldc--;
