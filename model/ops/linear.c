@@ -217,7 +217,7 @@ static lam_tensor *build(lam_graph *g, const lam_op *op, int parts, lam_tensor *
         if (!fits(g, inputs[0], inputs[k], bias ? inputs[k + 1] : NULL)) return NULL;
         weights += inputs[k]->count;
         for (int other = 2; bias && other < k; other += 2)
-            if (inputs[other]->data == inputs[k + 1]->data)
+            if (inputs[other] == inputs[k + 1])
                 lam_graph_fail(g, "%s: %s is the bias of two parts", op->name, inputs[other]->name);
     }
     node->products[0] =

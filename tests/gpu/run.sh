@@ -215,6 +215,7 @@ part() { # name, seconds it needs at least, seconds it may take
   rows=$(wc -l < "$results")
   [ -z "$only" ] || [[ ",$only," = *",$name,"* ]] || return 0
   now=$(left)
+  [ "$now" -gt 0 ] || now=0
   if [ "$now" -lt "$needs" ]; then
     put "part $name" state "left out: $now s are left, $needs are needed"
     return
