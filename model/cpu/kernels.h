@@ -168,7 +168,7 @@ typedef struct lam_kernels {
     size_t (*attention_workspace)(const lam_attention_shape *shape, bool backward);
     int64_t attention_head_dim; /* elements of a head at most; 0: any number */
 
-    /* parallel.inc.h */
+    /* parallel.inc.h; not on a GPU, whose products come in another form (model/cuda/linear.cu) */
     /* scaled[r] = scale[r] w[r] for each row. */
     void (*scale_rows)(const float *w, const float *scale, float *scaled, int64_t rows, int64_t width);
     /* Its gradients from `product`, that of scaled: dw[r] += scale[r] product[r], d_scale[r] += w[r] . product[r]. */

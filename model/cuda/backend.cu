@@ -242,7 +242,7 @@ const lam_kernels *kernels(bool bf16) { return &tables[bf16]; }
 
 void fill_tables(void) {
     static lam_cuda_fill *const fills[] = {lam_cuda_fill_elementwise, lam_cuda_fill_norm,     lam_cuda_fill_tokens,
-                                            lam_cuda_fill_partial,     lam_cuda_fill_channels, lam_cuda_fill_parallel,
+                                            lam_cuda_fill_partial,     lam_cuda_fill_channels,
                                             lam_cuda_fill_attention,   NULL};
     for (lam_kernels &table : tables) {
         table.name = "cuda";

@@ -438,10 +438,7 @@ void layernorm(const void *x, const void *r, const float *w, const float *b, voi
                          kept,
                          tail_of_y(kept, rows, width)};
     if (rows < 1) return;
-    if (lam_fits<T>(width, x, r, w, b, s, y))
-        launch_forward<T, lam_vector<T>>(n);
-    else
-        launch_forward<T, 1>(n);
+    lam_with_vectors<T>(lam_fits<T>(width, x, r, w, b, s, y), [&](auto V) { launch_forward<T, V>(n); });
 }
 
 template <typename T>
@@ -459,13 +456,11 @@ void layernorm_again(const void *s, const float *w, const float *b, void *y, con
     n.width = width;
     n.places = kept;
     n.tail = tail_of_y(kept, rows, width);
-    constexpr int V = lam_vector<T>;
     unsigned blocks = n.tail.blocks + lam_row_blocks(rows);
     if (rows < 1) return;
-    if (lam_fits<T>(width, s, w, b, y))
+    lam_with_vectors<T>(lam_fits<T>(width, s, w, b, y), [&](auto V) {
         LAM_LAUNCH((layernorm_again_kernel<T, V>), blocks, LAM_ROW_THREADS, 0, lam_cuda_stream(), n);
-    else
-        LAM_LAUNCH((layernorm_again_kernel<T, 1>), blocks, LAM_ROW_THREADS, 0, lam_cuda_stream(), n);
+    });
 }
 
 /* How many blocks have written partial sums. */
@@ -517,9 +512,10 @@ void backward(const void *s, const float *w, const float *mean, const float *rst
     if (dr && !add_r) n.tail = lam_zeros_behind(kept.r, kept.r_rows, rows / kept.tokens, kept.tokens, width);
     n.partial = partial;
     n.tables = sums.to[2] ? 3 : 2;
-    int64_t blocks = rows < 1 ? 0
-                     : lam_fits<T>(width, s, dy, ds, dx, dr, w, partial) ? launch_backward<T, lam_vector<T>>(n)
-                                                                         : launch_backward<T, 1>(n);
+    int64_t blocks = 0;
+    if (rows > 0)
+        lam_with_vectors<T>(lam_fits<T>(width, s, dy, ds, dx, dr, w, partial),
+                            [&](auto V) { blocks = launch_backward<T, V>(n); });
     lam_cuda_fold_sums(partial, blocks, n.tables * width, &sums);
 }
 
