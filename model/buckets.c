@@ -38,18 +38,24 @@ static int fill_limits(const lam_tensor *count, int64_t maximum, int64_t limits[
     return used;
 }
 
-/* Who has written which gradient. */
+/* Who has written and summed which gradient. */
 typedef struct notes {
-    bool *tensors, *parameters;
+    bool *tensors, *summed, *parameters;
 } notes;
 
 static void take_notes(const lam_graph *graph, notes *n) {
-    for (int64_t i = 0; i < graph->tensor_count; i++) n->tensors[i] = graph->tensors[i]->gradient_written;
+    for (int64_t i = 0; i < graph->tensor_count; i++) {
+        n->tensors[i] = graph->tensors[i]->gradient_written;
+        n->summed[i] = graph->tensors[i]->gradient_summed;
+    }
     memcpy(n->parameters, graph->parameters->unwritten, (size_t)graph->parameters->entries * sizeof(bool));
 }
 
 static void go_back_to(lam_graph *graph, const notes *n) {
-    for (int64_t i = 0; i < graph->tensor_count; i++) graph->tensors[i]->gradient_written = n->tensors[i];
+    for (int64_t i = 0; i < graph->tensor_count; i++) {
+        graph->tensors[i]->gradient_written = n->tensors[i];
+        graph->tensors[i]->gradient_summed = n->summed[i];
+    }
     memcpy(graph->parameters->unwritten, n->parameters, (size_t)graph->parameters->entries * sizeof(bool));
 }
 
@@ -69,9 +75,10 @@ static lam_status run_each(lam_graph *graph, lam_tensor *count, const notes *bef
 
 lam_status lam_run_in_buckets(lam_graph *graph, lam_tensor *count,
                               lam_status (*run)(lam_graph *, int64_t, int64_t), int64_t begin, int64_t end) {
-    notes before = {NULL, NULL};
+    notes before = {NULL, NULL, NULL};
     lam_status status = LAM_OK;
     LAM_TRY_GOTO(lam_alloc_array((void **)&before.tensors, graph->tensor_count, sizeof(bool)), done);
+    LAM_TRY_GOTO(lam_alloc_array((void **)&before.summed, graph->tensor_count, sizeof(bool)), done);
     LAM_TRY_GOTO(lam_alloc_array((void **)&before.parameters, graph->parameters->entries, sizeof(bool)), done);
     take_notes(graph, &before);
     status = run_each(graph, count, &before, run, begin, end);
@@ -79,6 +86,7 @@ lam_status lam_run_in_buckets(lam_graph *graph, lam_tensor *count,
     if (graph->backend->chosen() != LAM_OK && status == LAM_OK) status = LAM_ERROR_EXTERNAL;
 done:
     lam_free(before.tensors);
+    lam_free(before.summed);
     lam_free(before.parameters);
     return status;
 }

@@ -403,8 +403,6 @@ static lam_status run_block_again(lam_graph *graph, int64_t number) {
 static lam_status prepare_backward(lam_graph *graph, int64_t i) {
     lam_node *node = graph->nodes[i];
     int64_t time = 2 * graph->node_count - 1 - i;
-    if (node->recomputed && lam_again_time(graph, node->block) == time)
-        LAM_TRY(run_block_again(graph, node->block));
     for (int k = 0; k < node->input_count; k++)
         if (node->op->backward_reads_inputs >> k & 1u) LAM_TRY(compute_again(graph, node->inputs[k], time));
     for (int k = 0; k < node->output_count; k++)
@@ -470,6 +468,9 @@ static lam_status run_backward(lam_graph *graph, int64_t begin, int64_t end) {
         lam_node *node = graph->nodes[i];
         bool wanted = false;
         for (int k = 0; k < node->output_count; k++) wanted |= node->outputs[k]->gradient_written;
+        /* Its other nodes may be wanted where its last is not. */
+        if (node->recomputed && lam_again_time(graph, node->block) == 2 * graph->node_count - 1 - i)
+            LAM_TRY(run_block_again(graph, node->block));
         if (!wanted || !lam_runs_backward(graph, node)) continue;
         LAM_TRY(prepare_backward(graph, i));
         LAM_TRY(run_node(graph, node, LAM_PASS_BACKWARD));
@@ -480,7 +481,8 @@ static lam_status run_backward(lam_graph *graph, int64_t begin, int64_t end) {
 lam_status lam_graph_backward(lam_graph *graph) {
     LAM_REQUIRE(graph->planned && graph->loss, LAM_ERROR_INTERNAL, "the graph is not differentiated");
     LAM_TRY(check_threads());
-    for (int64_t i = 0; i < graph->tensor_count; i++) graph->tensors[i]->gradient_written = false;
+    for (int64_t i = 0; i < graph->tensor_count; i++)
+        graph->tensors[i]->gradient_written = graph->tensors[i]->gradient_summed = false;
     lam_backend_kernels(graph->backend, false)->set(graph->loss->gradient, 1);
     graph->loss->gradient_written = true;
     lam_parameters *p = graph->parameters;

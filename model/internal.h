@@ -31,6 +31,7 @@ struct lam_tensor {
     lam_node *producer;                   /* NULL: input or parameter */
     lam_tensor *bound;                    /* [1] I64: actual rows of dimension 0 */
     bool requires_gradient, kept, kept_forward, is_input, gradient_written;
+    bool gradient_summed; /* who wrote the gradient last has added up its columns for the biases before it */
     bool
         gradient_in_place; /* the gradient overwrites the data, whose last reader is the gradient's first writer */
     lam_tensor *gradient_of; /* whose gradient this one's adds to, in the same memory; NULL: it has its own */
@@ -80,6 +81,7 @@ typedef struct lam_op {
      * on CUDA, lam_graph_set_recompute); NULL: the op offers no such thing. */
     void (*again)(lam_node *node);
     uint32_t again_outputs;
+    uint32_t again_inputs; /* bits: those that it reads */
     /* Fills node->packed from the weights; before the forward pass, unless the graph holds its weights. NULL: nothing. */
     lam_status (*prepare)(lam_node *node);
     uint32_t picked_inputs; /* bit i: of input i forward reads as much as it writes (counts of bytes) */

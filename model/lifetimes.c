@@ -80,8 +80,11 @@ static void mark_recomputed(lam_graph *graph, lam_recompute what) {
     for (int64_t i = 0; i < n && what == LAM_RECOMPUTE_NORM_GELU; i++) {
         lam_node *node = graph->nodes[i];
         if (!node->op->again || !lam_runs_backward(graph, node)) continue; /* what it needs is kept for its backward pass */
+        bool again = true; /* from what is itself computed again nothing is */
+        for (int k = 0; k < node->input_count; k++)
+            again &= !((node->op->again_inputs >> k & 1u) && node->inputs[k]->recomputed);
         for (int k = 0; k < node->output_count; k++)
-            node->outputs[k]->recomputed = (node->op->again_outputs >> k & 1u) &&
+            node->outputs[k]->recomputed = again && (node->op->again_outputs >> k & 1u) &&
                                            !node->outputs[k]->kept_forward &&
                                            node->outputs[k]->first_backward_use >= 0;
     }

@@ -14,7 +14,7 @@ extern "C" {
 /* linear: y = x w^T + b. x [..., in], w [out, rest] with rest flattened = in, b [out] (NULL: none) ->
  * [..., out]. */
 lam_tensor *lam_linear(lam_graph *g, lam_tensor *x, lam_tensor *w, lam_tensor *b);
-/* linear_add: y = residual + x w^T + b, rounded once; residual as y. */
+/* linear_add: y = residual + x w^T + b, rounded once; residual as y; b as in linear, but there must be one. */
 lam_tensor *lam_linear_add(lam_graph *g, lam_tensor *x, lam_tensor *w, lam_tensor *b, lam_tensor *residual);
 /* linear_gelu: y = gelu(x w^T + b), erf form; keeps the derivative of GELU, or with LAM_RECOMPUTE_NORM_GELU its argument. */
 lam_tensor *lam_linear_gelu(lam_graph *g, lam_tensor *x, lam_tensor *w, lam_tensor *b);

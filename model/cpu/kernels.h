@@ -171,7 +171,8 @@ typedef struct lam_kernels {
     /* parallel.inc.h; not on a GPU, whose products come in another form (model/cuda/linear.cu) */
     /* scaled[r] = scale[r] w[r] for each row. */
     void (*scale_rows)(const float *w, const float *scale, float *scaled, int64_t rows, int64_t width);
-    /* Its gradients from `product`, that of scaled: dw[r] += scale[r] product[r], d_scale[r] += w[r] . product[r]. */
+    /* Its gradients from `product`, that of scaled: dw[r] += scale[r] product[r], d_scale[r] += w[r] . product[r]; NULL: not
+     * wanted. */
     void (*scale_rows_backward)(const float *w, const float *scale, const float *product, float *dw,
                                 float *d_scale, int64_t rows, int64_t width);
 

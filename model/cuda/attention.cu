@@ -104,7 +104,7 @@ void sizes(lam_node *node) {
         /* Where the other side has fewer samples, gradients of the rest are not written. */
         const lam_tensor *x = node->inputs[k];
         if (x->dtype != LAM_BF16 || x->consumers > 1 || x->bound != node->outputs[0]->bound ||
-            !lam_cuda_may_take_sums(node, x))
+            !lam_cuda_sums_to_take(node, x))
             continue;
         node->integers[SUMS_TAKEN] |= (int64_t)1 << k;
         if (k == 0) node->backward_workspace_bytes += sums_bytes(s, s.queries, 1);

@@ -149,9 +149,8 @@ size_t padded(size_t bytes) { return (bytes + 255) & ~(size_t)255; }
 
 /* ---- what linear maps share ---- */
 
-/* integers: of linear_gelu; of a map, bit k: for the gradient of input k; of a map: the gradients of its biases were made by the
- * operation that wrote dy last (lam_cuda_take_sums) */
-enum { SLOPE_FUSED = 0, FUSES_SLOPE = 1, SUMS_TAKEN = 2 };
+/* integers: of linear_gelu; of a map, bit k: for the gradient of input k */
+enum { SLOPE_FUSED = 0, FUSES_SLOPE = 1 };
 
 /* The end of x, w and b among the inputs of linear, linear_add, linear_qkv, linear_kv and linear_gelu. */
 int map_end(const lam_node *node) { return node->input_count - (lam_node_residual(node) != NULL); }
@@ -225,7 +224,7 @@ size_t matrix_bytes(const lam_node *node) {
 }
 
 void linear_sizes(lam_node *node) {
-    node->integers[SLOPE_FUSED] = node->integers[FUSES_SLOPE] = node->integers[SUMS_TAKEN] = 0;
+    node->integers[SLOPE_FUSED] = node->integers[FUSES_SLOPE] = 0;
     node->saved_bytes = node->forward_workspace_bytes = node->backward_workspace_bytes = 0;
     node->packed_bytes[0] = node->packed_bytes[1] = 0;
     if (!is_bf16(node)) return;
@@ -342,11 +341,10 @@ lam_status linear_backward(lam_node *node) {
     const lam_tensor *y = node->outputs[0];
     int64_t width = lam_tensor_width(y);
     lam_tensor *residual = lam_node_residual(node);
-    if (!node->integers[SUMS_TAKEN]) {
+    if (!y->gradient_summed) {
         lam_cuda_sums sums = bias_gradients(node);
         lam_cuda_column_sums(y->gradient, lam_tensor_rows(y), width, width, &sums, y->dtype);
     }
-    node->integers[SUMS_TAKEN] = 0;
     LAM_TRY(product_gradients(node));
     if (residual) lam_gradient_pass(node, residual, y->gradient, lam_tensor_rows(y) * width);
     return LAM_OK;
@@ -503,16 +501,16 @@ lam_status projection_backward(lam_node *node) {
 
 } // namespace
 
-bool lam_cuda_may_take_sums(const lam_node *writer, const lam_tensor *y) {
+int lam_cuda_sums_to_take(const lam_node *writer, const lam_tensor *y) {
     const lam_node *map = y->producer;
-    if (!map || map->run.backward != linear_backward || y->first_reader != writer || !y->requires_gradient) return false;
+    if (!map || map->run.backward != linear_backward || y->first_reader != writer || !y->requires_gradient) return 0;
     bool wanted = false;
     for (int k = 2; k < map_end(map); k += 2) wanted |= map->inputs[k]->requires_gradient;
-    return wanted;
+    return wanted ? map_end(map) / 2 : 0;
 }
 
 lam_cuda_sums lam_cuda_take_sums(lam_node *map) {
-    map->integers[SUMS_TAKEN] = 1;
+    map->outputs[0]->gradient_summed = true;
     return bias_gradients(map);
 }
 

@@ -533,7 +533,7 @@ template <typename T> void fill(lam_kernels *table) {
     table->layernorm_backward = layernorm_backward<T>;
 }
 
-/* ---- layernorm: x, w, b. Where a linear map makes x and no earlier node reads it, dx is whole behind this backward pass, and
+/* ---- layernorm: x, w, b. Where a linear map of one part makes x and no earlier node reads it, dx is whole behind this backward pass, and
  * the sums of its columns, the gradient of the map's bias, are made here ---- */
 
 void sizes(lam_node *node) {
@@ -553,7 +553,7 @@ lam_status backward_op(lam_node *node) {
     void *dx = lam_gradient_target(x, &add);
     lam_cuda_sums sums = {{}, {width, width, width}, {}};
     for (int k = 0; k < 2; k++) sums.to[k] = lam_weight_gradient_target(in[1 + k], &sums.add[k]);
-    if (lam_cuda_may_take_sums(node, x)) {
+    if (lam_cuda_sums_to_take(node, x) == 1) {
         lam_cuda_sums map = lam_cuda_take_sums(x->producer);
         sums.to[2] = map.to[0], sums.add[2] = map.add[0];
     }

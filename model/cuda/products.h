@@ -92,10 +92,10 @@ void lam_cuda_fold_partials(const lam_cuda_partials *tables, int count);
 /* Of one whole table. */
 void lam_cuda_fold_sums(const float *partial, int64_t rows, int64_t columns, const lam_cuda_sums *sums);
 
-/* Whether the sums of the columns of dy may be made by `writer`, whose backward rule is the last to write dy: a linear map makes y,
- * with biases whose gradients are wanted, which these sums are. */
-bool lam_cuda_may_take_sums(const lam_node *writer, const lam_tensor *y);
-/* In that backward rule: where they go. The map's own leaves them out the next time. */
+/* The parts of the linear map that makes y, if the sums of the columns of dy may be made by `writer`, whose backward rule is the last
+ * to write dy, and are the gradients of biases that are wanted; else 0. */
+int lam_cuda_sums_to_take(const lam_node *writer, const lam_tensor *y);
+/* In that backward rule: where they go. The map's own leaves them out then. */
 lam_cuda_sums lam_cuda_take_sums(lam_node *map);
 
 /* With `on`, plans made from now on are chosen by time, among the algorithms that cuBLASLt offers and without its epilogue;

@@ -150,6 +150,12 @@ static lam_tensor *build(lam_graph *g, const lam_op *op, lam_tensor *q, lam_tens
         return NULL;
     }
     for (int k = 1; norm && k < 5; k++)
+        for (int other = 1; other < k; other++)
+            if (all[other] == all[k]) {
+                lam_graph_fail(g, "%s: %s is the norm of both queries and keys", op->name, all[k]->name);
+                return NULL;
+            }
+    for (int k = 1; norm && k < 5; k++)
         if (all[k]->dtype != LAM_F32 || all[k]->count != head_dim) {
             lam_graph_fail(g, "%s: a width of %lld in %lld heads, but %s has %lld elements", op->name,
                            (long long)width, (long long)heads, all[k]->name, (long long)all[k]->count);

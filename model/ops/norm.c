@@ -38,7 +38,8 @@ static const lam_op layernorm_op = {.name = "layernorm",
                                     .forward = layernorm_forward,
                                     .backward = layernorm_backward,
                                     .again = layernorm_again,
-                                    .again_outputs = 1};
+                                    .again_outputs = 1,
+                                    .again_inputs = 1 << X};
 
 lam_tensor *lam_layernorm(lam_graph *g, lam_tensor *x, lam_tensor *w, lam_tensor *b, double eps) {
     lam_node *node = lam_node_add(g, &layernorm_op, 3, (lam_tensor *[]){x, w, b});

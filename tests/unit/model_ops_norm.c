@@ -73,6 +73,23 @@ static void oracle_wide_2056(double **a, const int64_t *s, double *y) { oracle_w
 static void oracle_wide_2061(double **a, const int64_t *s, double *y) { oracle_wide(a, s, 2061, y); }
 static void oracle_wide_8200(double **a, const int64_t *s, double *y) { oracle_wide(a, s, 8200, y); }
 
+/* The norm of two maps side by side, each with a bias of its own. */
+static lam_tensor *build_norm_of_kv(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
+    (void)ids;
+    return lam_layernorm(g, lam_linear_kv(g, a[0], a[1], a[2], a[3], a[4]), a[5], a[6], EPS);
+}
+static void oracle_norm_of_kv(double **a, const int64_t *s, double *y) {
+    int64_t rows = s[0] * s[1], in = s[2], width = 2 * in;
+    double *x = calloc((size_t)(rows * width), sizeof *x);
+    for (int64_t i = 0; i < rows * width; i++) {
+        int64_t part = i % width / in, column = i % in;
+        x[i] = a[2 + 2 * part][column];
+        for (int64_t k = 0; k < in; k++) x[i] += a[0][i / width * in + k] * a[1 + 2 * part][column * in + k];
+    }
+    ref_layernorm(x, a[5], a[6], rows, width, y);
+    free(x);
+}
+
 /* The norm's argument has another consumer, whose gradient is there first. */
 static lam_tensor *build_add_layernorm(lam_graph *g, lam_tensor **a, lam_tensor *ids) {
     (void)ids;
@@ -186,6 +203,20 @@ static const op_case cases[] = {
      oracle_wide_8200,
      .more_activations = 1,
      .more_stores = 2,
+     .ids = NULL},
+    {"layernorm of linear_kv",
+     {{"x", {2, 5, 8}, 1, 0},
+      {"wk", {8, 8, 1}, 0.5, 0},
+      {"bk", {8, 1, 1}, 1, 0},
+      {"wv", {8, 8, 1}, 0.5, 0},
+      {"bv", {8, 1, 1}, 1, 0},
+      {"nw", {16, 1, 1}, 1, 1},
+      {"nb", {16, 1, 1}, 1, 0}},
+     7,
+     {2, 5, 16},
+     build_norm_of_kv,
+     oracle_norm_of_kv,
+     .more_stores = 1,
      .ids = NULL},
     {"layernorm of a sum",
      {{"x", {2, 3, 19}, 1, 0}, {"r", {2, 3, 19}, 1, 0}, {"w", {19, 1, 1}, 1, 1}, {"b", {19, 1, 1}, 1, 0}},
