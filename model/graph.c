@@ -207,9 +207,15 @@ lam_node *lam_node_add(lam_graph *graph, const lam_op *op, int inputs, lam_tenso
     lam_node *node = memory;
     node->op = op;
     node->backend = graph->backend;
+    node->run = (lam_op_functions){op->name, NULL, op->forward, op->backward, op->again, op->prepare};
     const lam_op_functions *own = graph->backend->find ? graph->backend->find(op->name) : NULL;
-    node->run = own ? *own
-                    : (lam_op_functions){op->name, NULL, op->forward, op->backward, op->again, op->prepare};
+    if (own) {
+        node->run.sizes = own->sizes;
+        if (own->forward) node->run.forward = own->forward;
+        if (own->backward) node->run.backward = own->backward;
+        if (own->again) node->run.again = own->again;
+        if (own->prepare) node->run.prepare = own->prepare;
+    }
     node->kernels = lam_backend_kernels(graph->backend, graph->activation == LAM_BF16);
     node->rounding = &graph->rounding;
     node->block = graph->open_block;

@@ -87,7 +87,7 @@ typedef struct lam_op {
     uint32_t picked_inputs; /* bit i: of input i forward reads as much as it writes (counts of bytes) */
 } lam_op;
 
-/* What a node runs: the functions of its operation, or those that the backend has for an operation of that name. */
+/* What a node runs: those functions that the backend has for an operation of that name, the operation's own where it has NULL. */
 typedef struct lam_op_functions {
     const char *name;
     /* Sets the bytes that the node needs on this backend; called before the plan. NULL: those of the operation. */

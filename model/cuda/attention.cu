@@ -112,8 +112,6 @@ void sizes(lam_node *node) {
     }
 }
 
-lam_status forward_op(lam_node *node) { return node->op->forward(node); }
-
 lam_status backward_op(lam_node *node) {
     const int64_t taken = node->integers[SUMS_TAKEN];
     if (!taken) return node->op->backward(node);
@@ -151,10 +149,7 @@ void lam_cuda_fill_attention(lam_kernels *f32, lam_kernels *bf16) {
 }
 
 const lam_op_functions lam_cuda_attention_ops[] = {
-    {"attention", lam_attention_parts::sizes, lam_attention_parts::forward_op,
-     lam_attention_parts::backward_op, NULL, NULL},
-    {"normed_attention", lam_attention_parts::sizes, lam_attention_parts::forward_op,
-     lam_attention_parts::backward_op, NULL, NULL},
-    {"cross_attention", lam_attention_parts::sizes, lam_attention_parts::forward_op,
-     lam_attention_parts::backward_op, NULL, NULL},
+    {"attention", lam_attention_parts::sizes, NULL, lam_attention_parts::backward_op, NULL, NULL},
+    {"normed_attention", lam_attention_parts::sizes, NULL, lam_attention_parts::backward_op, NULL, NULL},
+    {"cross_attention", lam_attention_parts::sizes, NULL, lam_attention_parts::backward_op, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL, NULL}};

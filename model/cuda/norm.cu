@@ -542,9 +542,6 @@ void sizes(lam_node *node) {
     node->backward_workspace_bytes = (size_t)(3 * lam_column_partials(rows) * width) * sizeof(float);
 }
 
-lam_status forward_op(lam_node *node) { return node->op->forward(node); }
-void again_op(lam_node *node) { node->op->again(node); }
-
 lam_status backward_op(lam_node *node) {
     lam_tensor **in = node->inputs, *x = in[0], *y = node->outputs[0];
     int64_t width = lam_tensor_width(x);
@@ -565,7 +562,7 @@ lam_status backward_op(lam_node *node) {
 
 } // namespace
 
-const lam_op_functions lam_cuda_norm_ops[] = {{"layernorm", sizes, forward_op, backward_op, again_op, NULL},
+const lam_op_functions lam_cuda_norm_ops[] = {{"layernorm", sizes, NULL, backward_op, NULL, NULL},
                                               {NULL, NULL, NULL, NULL, NULL, NULL}};
 
 void lam_cuda_fill_norm(lam_kernels *f32, lam_kernels *bf16) {
