@@ -128,6 +128,12 @@ static lam_op_estimate prepare_estimate(const lam_node *node, const lam_device_l
     return e;
 }
 
+/* Where more is done than rounding to the nearest, which the update does (model/cuda/update.h). */
+static bool is_prepared(const lam_graph *graph, const lam_node *node) {
+    const char *two_branches = "parallel_projection";
+    return graph->rounding.on || !strncmp(node->op->name, two_branches, strlen(two_branches));
+}
+
 static int64_t add(lam_op_estimate *rows, int64_t count, int64_t maximum, const lam_op_estimate *one) {
     int64_t at = 0;
     while (at < count && (strcmp(rows[at].op, one->op) != 0 || rows[at].backward != one->backward ||
@@ -155,15 +161,19 @@ static bool runs_again(const lam_node *node) {
 }
 
 int64_t lam_graph_estimate(lam_graph *graph, const lam_device_limits *limits, lam_op_estimate *rows,
-                           int64_t maximum) {
+                           int64_t maximum, double *copied) {
     int64_t count = 0;
+    *copied = 0;
     bool bf16 = graph->activation == LAM_BF16;
     lam_graph_find_lifetimes(graph, graph->recompute);
     for (int64_t i = 0; i < graph->node_count; i++) {
         const lam_node *node = graph->nodes[i];
         if (bf16 && node->products[0].count && !node->packed_before) {
             lam_op_estimate one = prepare_estimate(node, limits);
-            count = add(rows, count, maximum, &one);
+            if (is_prepared(graph, node))
+                count = add(rows, count, maximum, &one);
+            else
+                *copied += one.bytes * sizeof(uint16_t) / (sizeof(uint16_t) + sizeof(float));
         }
         for (int pass = 0; pass < LAM_PASSES; pass++) {
             if (pass == LAM_PASS_BACKWARD && !lam_runs_backward(graph, node)) continue;

@@ -40,9 +40,11 @@ typedef struct lam_op_estimate {
     double bound_seconds, seconds; /* all calls together */
 } lam_op_estimate;
 
-/* One row an operation and pass, as lam_graph_op_times, and in bfloat16 "prepare", which rounds the weights of linear maps; returns
- * how many. The update of the weights is not part of the graph. */
-int64_t lam_graph_estimate(lam_graph *graph, const lam_device_limits *limits, lam_op_estimate *rows, int64_t maximum);
+/* One row an operation and pass, as lam_graph_op_times, and in bfloat16 "prepare", which scales weights of linear maps, or rounds
+ * them at random; returns how many. The update of the weights is not part of the graph; *copied: bytes that one writes beside
+ * the weights, an element at a time: copies in bfloat16. */
+int64_t lam_graph_estimate(lam_graph *graph, const lam_device_limits *limits, lam_op_estimate *rows, int64_t maximum,
+                           double *copied);
 /* Attention by itself, all samples in one call. */
 lam_op_estimate lam_estimate_attention(const lam_device_limits *limits, const lam_attention_shape *shape, bool bf16,
                                        bool backward);

@@ -437,7 +437,7 @@ lam_status lam_graph_forward(lam_graph *graph) {
         LAM_TRY(lam_graph_send(graph));
     }
     if (graph->backend->prepare && !graph->hold_weights)
-        LAM_TRY(graph->backend->prepare(graph->nodes, graph->node_count));
+        LAM_TRY(graph->backend->prepare(graph->nodes, graph->node_count, graph->recording));
     for (int64_t i = 0, end; i < graph->node_count; i = end) {
         lam_tensor *count = NULL;
         end = graph->recording ? lam_same_rows_end(graph, i, &count) : i;

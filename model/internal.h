@@ -133,9 +133,9 @@ struct lam_backend {
     lam_status (*await)(int slot);
     void *(*stream)(void);
     void (*set_step)(int64_t step); /* for stochastic rounding: read by kernels from device memory */
-    /* Before a forward pass, `prepare` of the nodes that have one and are not packed before, in few launches; NULL: of each node
-     * before it runs. */
-    lam_status (*prepare)(struct lam_node *const *nodes, int64_t count);
+    /* Before a forward pass, `prepare` of the nodes that have one and are not packed before, nor, in a recorded pass, by the update,
+     * in few launches; NULL: of each node before it runs. */
+    lam_status (*prepare)(struct lam_node *const *nodes, int64_t count, bool recording);
     const char *(*device)(void);
     void (*memory)(size_t *free, size_t *total);
 };
@@ -163,6 +163,7 @@ struct lam_node {
     void *workspace_places[2];                    /* of the forward workspace, as lam_tensor's */
     size_t packed_bytes[2]; /* of weights prepared for the forward and the backward pass */
     bool packed_before;     /* by an earlier node of the graph, from the same weights into the same room */
+    bool packed_by_update;  /* recorded passes leave it to the update, which writes `packed` with the weights */
     void *packed[2];
     lam_product products[2]; /* of linear maps, count 1; count 0: none */
     struct {

@@ -39,8 +39,9 @@ static lam_status build(paper *p, const lam_bench_settings *s, const lam_device_
     LAM_TRY(lam_mae_build(p->graph, &p->model, s->batch, &p->io));
     LAM_TRY(lam_graph_differentiate(p->graph, p->io.loss));
     LAM_TRY(lam_graph_measure(p->graph, what, &p->memory));
-    p->count = lam_graph_estimate(p->graph, limits, p->rows, MOST_ROWS - 1);
-    p->rows[p->count++] = lam_estimate_update(limits, ADAMW_FLOATS * sizeof(float) * p->elements);
+    double copied;
+    p->count = lam_graph_estimate(p->graph, limits, p->rows, MOST_ROWS - 1, &copied);
+    p->rows[p->count++] = lam_estimate_update(limits, ADAMW_FLOATS * sizeof(float) * p->elements + copied);
     return LAM_OK;
 }
 

@@ -51,7 +51,9 @@ static lam_cuda_update_options update_options(const lam_device_step_options *o) 
                                      .optimizer = o->optimizer,
                                      .average = o->average,
                                      .held = o->held,
-                                     .held_count = o->held_count};
+                                     .held_count = o->held_count,
+                                     .graphs = o->graphs,
+                                     .graph_count = o->graph_count};
 }
 
 static lam_status open(lam_device_step *s) {

@@ -21,7 +21,7 @@ void *lam_cuda_workspace(size_t *bytes);
 const cudaDeviceProp *lam_cuda_properties(void);
 
 /* Of lam_backend. */
-lam_status lam_cuda_prepare(lam_node *const *nodes, int64_t count);
+lam_status lam_cuda_prepare(lam_node *const *nodes, int64_t count, bool recording);
 
 /* c = op(a) op(b) + beta c, float32, row-major, m x n and inner dimension k, as lam_gemm_f32 (base/gemm.h) on device memory. */
 lam_status lam_cuda_product_f32(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const float *a,

@@ -2,9 +2,8 @@
  * and model/ops/parallel.c.
  *
  * bfloat16: the float32 weights of all parts are rounded into one matrix [sum of out, in], which forward and dx read alike, with
- * the biases side by side behind it, in bfloat16 because cuBLASLt wants them of the result's type; for all maps of a graph in a
- * few launches before its forward pass, 64 weights and biases each. float32 multiplies the weights where they are, in as few products
- * as they lie in stretches of memory (one where they are rows of one parameter).
+ * the biases side by side behind it, in bfloat16 because cuBLASLt wants them of the result's type (prepare.cuh). float32 multiplies
+ * the weights where they are, in as few products as they lie in stretches of memory (one where they are rows of one parameter).
  *
  * linear_gelu keeps h, never gelu'(h). In bfloat16, where the GELU is fused, y comes of cuBLASLt's arithmetic, which is not
  * documented: what is recomputed from h by our kernel (lam_graph_set_recompute, NORM_GELU) is the neighbouring bfloat16 in
@@ -16,134 +15,16 @@
  * or LayerNorm is the last to write dy, their backward kernels have its rows in registers and add them up (attention_backward.cu,
  * norm.cu): dy is not read for the gradients of the biases.
  *
- * Of the kernels here, `prepare` is bound by bytes (4 read, 2 written an element; 40 registers, no shared memory), with
- * random rounding by the Philox rounds (about 100 integer operations for 8 elements); scale_rows_backward by bytes (16 an
- * element; 256 threads a row, 32 bytes of shared memory); at most 48 registers. */
+ * scale_rows_backward is bound by bytes (16 an element; 256 threads a row, 32 bytes of shared memory; at most 48 registers). */
 #include <string.h>
 
-#include "base/rng.h"
 #include "model/cuda/backend.cuh"
+#include "model/cuda/prepare.cuh"
 #include "model/cuda/products.h"
 
 namespace {
 
 constexpr int threads = 256, most_parts = 3;
-
-/* ---- weights and biases as products want them ---- */
-
-/* scale (from + also) for each of `width` elements; also, scale NULL: 0 and 1. The first is number `first` of the arena; -1: not
- * rounded at random. */
-struct piece {
-    const float *from, *also, *scale;
-    void *to;
-    int64_t count, first;
-    int32_t width;
-    uint32_t end; /* blocks of this one and those before */
-};
-enum { PIECES = 64 };
-struct preparation { /* of one launch */
-    piece pieces[PIECES];
-    lam_rng_key_t key;
-    const int64_t *step;
-    int32_t count;
-};
-static_assert(sizeof(preparation) <= 4096, "what a kernel takes as its arguments");
-
-enum { DRAWS = 8 }; /* of 16 bits, in one block of Philox (model/rounding.c) */
-
-__device__ __forceinline__ float round_by(float value, uint32_t random) {
-    uint32_t bits = __float_as_uint(value);
-    return (bits & 0x7f800000u) == 0x7f800000u ? value : __uint_as_float((bits + random) & 0xffff0000u);
-}
-
-/* A thread has the eight elements of one draw. */
-template <typename T, bool at_random>
-__global__ void __launch_bounds__(threads) prepare(const preparation p) {
-    int32_t at = 0;
-    for (int32_t step = PIECES / 2; step > 0; step /= 2)
-        if (at + step < p.count && p.pieces[at + step - 1].end <= blockIdx.x) at += step;
-    const piece &w = p.pieces[at];
-    int64_t before = w.first < 0 ? 0 : w.first,
-            group = before / DRAWS + (int64_t)(blockIdx.x - (at ? p.pieces[at - 1].end : 0)) * threads +
-                    threadIdx.x,
-            first = group * DRAWS - before;
-    if (first >= w.count) return;
-    uint32_t words[4] = {0, 0, 0, 0};
-    bool random = at_random && w.first >= 0;
-    if (random) lam_rng_words4(p.key, (uint32_t)*p.step, (uint64_t)group, 0, words);
-    float values[DRAWS];
-    const float *from = w.from + first;
-    T *to = (T *)w.to + first;
-    bool whole = first >= 0 && first + DRAWS <= w.count;
-    if (whole && (uintptr_t)from % 16 == 0) {
-        *(float4 *)values = *(const float4 *)from;
-        *(float4 *)(values + 4) = *(const float4 *)(from + 4);
-    } else {
-        for (int k = 0; k < DRAWS; k++) values[k] = first + k >= 0 && first + k < w.count ? from[k] : 0.0f;
-    }
-    __align__(16) T rounded[DRAWS];
-#pragma unroll
-    for (int k = 0; k < DRAWS; k++) {
-        float value = values[k];
-        bool inside = first + k >= 0 && first + k < w.count;
-        if (w.also && inside) value += w.also[first + k];
-        if (w.scale && inside) value *= w.scale[(uint32_t)(first + k) / (uint32_t)w.width];
-        if (random) value = round_by(value, words[k / 2] >> (k % 2 * 16) & 0xffffu);
-        lam_store(&rounded[k], value);
-    }
-    if (whole && (uintptr_t)to % 16 == 0) {
-#pragma unroll
-        for (size_t k = 0; k < sizeof rounded / 16; k++) ((uint4 *)to)[k] = ((const uint4 *)rounded)[k];
-    } else {
-        for (int k = 0; k < DRAWS; k++)
-            if (first + k >= 0 && first + k < w.count) to[k] = rounded[k];
-    }
-}
-
-/* What is still to be launched, of graphs of one type and rounding. */
-struct {
-    preparation next;
-    const lam_rounding *rounding;
-    lam_dtype type;
-} pending;
-
-void launch_pending(void) {
-    preparation &p = pending.next;
-    if (!p.count) return;
-    p.key = lam_rng_key(pending.rounding->seed, LAM_RNG_ROUNDING);
-    p.step = lam_cuda_step();
-    unsigned blocks = p.pieces[p.count - 1].end;
-    if (pending.type != LAM_BF16)
-        LAM_LAUNCH((prepare<float, false>), blocks, threads, 0, lam_cuda_stream(), p);
-    else if (pending.rounding->on)
-        LAM_LAUNCH((prepare<__nv_bfloat16, true>), blocks, threads, 0, lam_cuda_stream(), p);
-    else
-        LAM_LAUNCH((prepare<__nv_bfloat16, false>), blocks, threads, 0, lam_cuda_stream(), p);
-    p.count = 0;
-}
-
-void add_piece(const lam_node *node, piece w) {
-    preparation &p = pending.next;
-    lam_dtype type = node->inputs[0]->dtype;
-    if (p.count == PIECES || pending.rounding != node->rounding || pending.type != type) launch_pending();
-    pending.rounding = node->rounding;
-    pending.type = type;
-    int64_t before = w.first < 0 ? 0 : w.first, groups = lam_blocks(before + w.count, DRAWS) - before / DRAWS;
-    w.end = (p.count ? p.pieces[p.count - 1].end : 0) + (unsigned)lam_blocks(groups, threads);
-    p.pieces[p.count++] = w;
-}
-
-/* Times scale[row]; NULL: as they are. */
-void add_weights(const lam_node *node, const lam_tensor *w, const float *scale, void *to) {
-    const float *from = (const float *)w->data;
-    int64_t first = node->rounding->on ? from - node->rounding->weights : -1;
-    add_piece(node, {from, NULL, scale, to, w->count, first, (int32_t)lam_tensor_width(w), 0});
-}
-
-/* scale (from + also) */
-void add_biases(const lam_node *node, const lam_tensor *b, const float *also, const float *scale, void *to) {
-    add_piece(node, {(const float *)b->data, also, scale, to, b->count, -1, 1, 0});
-}
 
 size_t padded(size_t bytes) { return (bytes + 255) & ~(size_t)255; }
 
@@ -239,8 +120,9 @@ lam_status linear_prepare(lam_node *node) {
     void *biases = (char *)node->packed[0] + matrix_bytes(node);
     for (int k = 1; k < map_end(node); k += 2) {
         const lam_tensor *w = node->inputs[k];
-        add_weights(node, w, NULL, elements(node->packed[0], at * in, LAM_BF16));
-        if (has_bias(node)) add_biases(node, node->inputs[k + 1], NULL, NULL, elements(biases, at, LAM_BF16));
+        lam_cuda_prepare_weights(node, w, NULL, elements(node->packed[0], at * in, LAM_BF16));
+        if (has_bias(node))
+            lam_cuda_prepare_biases(node, node->inputs[k + 1], NULL, NULL, elements(biases, at, LAM_BF16));
         at += w->shape[0];
     }
     return LAM_OK;
@@ -439,9 +321,9 @@ void projection_sizes(lam_node *node) {
 lam_status projection_prepare(lam_node *node) {
     lam_tensor **in = node->inputs;
     const float *gamma = (const float *)in[GAMMA]->data;
-    add_weights(node, in[WA], gamma, branch_weights(node, A));
-    add_weights(node, in[WM], gamma, branch_weights(node, M));
-    add_biases(node, in[BA], (const float *)in[BM]->data, gamma, projection_bias(node));
+    lam_cuda_prepare_weights(node, in[WA], gamma, branch_weights(node, A));
+    lam_cuda_prepare_weights(node, in[WM], gamma, branch_weights(node, M));
+    lam_cuda_prepare_biases(node, in[BA], (const float *)in[BM]->data, gamma, projection_bias(node));
     return LAM_OK;
 }
 
@@ -503,7 +385,8 @@ lam_status projection_backward(lam_node *node) {
 
 int lam_cuda_sums_to_take(const lam_node *writer, const lam_tensor *y) {
     const lam_node *map = y->producer;
-    if (!map || map->run.backward != linear_backward || y->first_reader != writer || !y->requires_gradient) return 0;
+    if (!map || map->run.backward != linear_backward || y->first_reader != writer || !y->requires_gradient)
+        return 0;
     bool wanted = false;
     for (int k = 2; k < map_end(map); k += 2) wanted |= map->inputs[k]->requires_gradient;
     return wanted ? map_end(map) / 2 : 0;
@@ -512,13 +395,6 @@ int lam_cuda_sums_to_take(const lam_node *writer, const lam_tensor *y) {
 lam_cuda_sums lam_cuda_take_sums(lam_node *map) {
     map->outputs[0]->gradient_summed = true;
     return bias_gradients(map);
-}
-
-lam_status lam_cuda_prepare(lam_node *const *nodes, int64_t count) {
-    for (int64_t i = 0; i < count; i++)
-        if (nodes[i]->run.prepare && !nodes[i]->packed_before) LAM_TRY(nodes[i]->run.prepare(nodes[i]));
-    launch_pending();
-    return LAM_OK;
 }
 
 const lam_op_functions lam_cuda_linear_ops[] = {

@@ -1,9 +1,10 @@
-/* Update rules that go element by element, the average of the weights in the same pass, and the weights for inference.
+/* Update rules that go element by element, with the average of the weights and their copies in bfloat16 in the same pass.
  *
  * Bound by bytes: adamw and schedulefree read 16 and write 12 bytes an element, lion 12 and 8, lamb reads weights and moments
- * twice; 8 more with the average. A rule is one launch over the table of items (update.cu), a block of 256 threads an item, four
- * elements a thread and turn; at most 48 registers; 36 bytes of shared memory, 288 where sums are taken. */
+ * twice; 8 more with the average, 2 with a copy. A rule is one launch over the table of items (update.cu), a block of 256
+ * threads an item, four elements a thread and turn; at most 48 registers; 36 bytes of shared memory, 288 where sums are taken. */
 #include "model/cuda/update.cuh"
+#include "model/cuda/vector.cuh"
 
 /* ---- rules that look at one element ---- */
 
@@ -85,6 +86,9 @@ static __global__ void __launch_bounds__(THREADS)
         reinterpret_cast<float4 *>(w)[i] = x.w;
         reinterpret_cast<float4 *>(m)[i] = x.m;
         if (Rule::ARENAS > 1) reinterpret_cast<float4 *>(v)[i] = x.v;
+        if (item.copy)
+            reinterpret_cast<uint2 *>(item.copy)[i] =
+                make_uint2(lam_pair(x.w.x, x.w.y), lam_pair(x.w.z, x.w.w));
         if (!a.average) continue;
         x.average = reinterpret_cast<float4 *>(average)[i];
         follow(x.average.x, x.w.x, t.average_share);
@@ -96,6 +100,7 @@ static __global__ void __launch_bounds__(THREADS)
     for (int i = 4 * wide + threadIdx.x; i < item.count; i += THREADS) {
         float none = 0.0f;
         Rule::step(t, g[i], w[i], m[i], Rule::ARENAS > 1 ? v[i] : none);
+        if (item.copy) lam_store(&item.copy[i], w[i]);
         if (a.average) follow(average[i], w[i], t.average_share);
     }
 }
@@ -146,17 +151,14 @@ static __global__ void __launch_bounds__(THREADS)
         ratios[blockIdx.x] = s.decay && weights > 0 && directions > 0 ? sqrt(weights / directions) : 1.0;
 }
 
-/* ---- weights for inference ---- */
+/* ---- copies ---- */
 
-/* schedulefree: x = y + ratio (y - z) takes the place of y, which `kept` gets. */
 static __global__ void __launch_bounds__(THREADS)
-    update_swap_averaged(float *y, const float *z, float *kept, int64_t count, float ratio) {
-    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < count;
-         i += (int64_t)gridDim.x * THREADS) {
-        float trained = y[i];
-        y[i] = trained + ratio * (trained - z[i]);
-        kept[i] = trained;
-    }
+    update_write_copies(const update_item *items, const float *weights) {
+    update_item item = items[blockIdx.x];
+    if (!item.copy) return;
+    for (int i = threadIdx.x; i < item.count; i += THREADS)
+        lam_store(&item.copy[i], weights[item.offset + i]);
 }
 
 /* ---- the host ---- */
@@ -188,10 +190,8 @@ void lam_cuda_update_elements(const lam_cuda_update *u) {
     }
 }
 
-void lam_cuda_use_averaged(const lam_cuda_update *u, double beta1) {
-    int64_t n = u->parameters->trainable;
-    if (!u->optimizer->averaged) return;
-    LAM_LAUNCH((update_swap_averaged), pass_blocks(n, THREADS), THREADS, 0, lam_cuda_stream(),
-               u->arenas.weights, (const float *)u->arenas.first, u->arenas.gradients, n,
-               (float)(1.0 / beta1 - 1.0));
+void lam_cuda_write_copies(const lam_cuda_update *u) {
+    if (!u->has_copies) return;
+    LAM_LAUNCH((update_write_copies), (unsigned)u->element_items, THREADS, 0, lam_cuda_stream(),
+               (const update_item *)u->items, (const float *)u->arenas.weights);
 }

@@ -1,10 +1,12 @@
-/* The update of a training step (update.h): what it holds on the device, the table of items that the rules go over, what is given
- * and taken, and the order of a step. The kernels are in guard.cu, optimizer.cu and muon.cu. */
+/* The update of a training step (update.h): what it holds on the device, the copies of weights that it writes, the table of items
+ * that the rules go over, what is given and taken, and the order of a step. The kernels are in guard.cu, optimizer.cu and muon.cu. */
 #include <string.h>
 
 #include <algorithm>
+#include <map>
 #include <vector>
 
+#include "model/cuda/prepare.cuh"
 #include "model/cuda/update.cuh"
 #include "model/places.h"
 
@@ -36,24 +38,102 @@ static int64_t parameter_matrices(const lam_parameter_entry *entry) {
     return lam_parameter_matrices(entry, rows, &columns);
 }
 
+/* ---- copies of weights that the update writes ---- */
+
+/* Weights [begin, end) of the arena in bfloat16. */
+struct update_copy {
+    int64_t begin, end;
+    __nv_bfloat16 *to;
+};
+typedef std::map<int64_t, update_copy> update_copies; /* by begin; no two share a weight */
+
+/* Whether the rule can write the piece: rounded to the nearest, of weights that it takes in fours. */
+static bool can_write(const lam_cuda_update_options *o, const lam_cuda_piece &piece, update_copy *copy) {
+    const lam_parameters *p = o->parameters;
+    if (piece.also || piece.scale || piece.first >= 0) return false;
+    *copy = {piece.from - p->device_weights, piece.from - p->device_weights + piece.count,
+             (__nv_bfloat16 *)piece.to};
+    for (int64_t i = 0; i < p->entries; i++) {
+        const lam_parameter_entry *e = &p->entry[i];
+        int64_t end = e->offset + e->count;
+        if (copy->begin < e->offset || copy->begin >= end || e->init == LAM_INIT_FROZEN) continue;
+        bool by_element = rule_of(o->optimizer) != RULE_MUON || parameter_matrices(e) == 0;
+        return by_element && copy->end <= end && copy->begin % 4 == 0 &&
+               (copy->end % 4 == 0 || copy->end == end) && (uintptr_t)copy->to % sizeof(uint2) == 0;
+    }
+    return false;
+}
+
+/* Whether no other copy is made of these weights. */
+static bool is_only(const update_copies &copies, const update_copy &copy) {
+    auto next = copies.lower_bound(copy.begin);
+    if (next != copies.end() && next->second.begin == copy.begin)
+        return next->second.end == copy.end && next->second.to == copy.to;
+    return (next == copies.end() || next->second.begin >= copy.end) &&
+           (next == copies.begin() || std::prev(next)->second.end <= copy.begin);
+}
+
+/* Adds the copies of a map if the update can write all of them. */
+static lam_status add_copies(const lam_cuda_update_options *o, lam_node *node, update_copies *copies) {
+    std::vector<lam_cuda_piece> pieces;
+    LAM_TRY(lam_cuda_pieces(node, &pieces));
+    std::vector<update_copy> own(pieces.size());
+    bool all = !pieces.empty();
+    for (size_t k = 0; k < pieces.size(); k++)
+        all = all && can_write(o, pieces[k], &own[k]) && is_only(*copies, own[k]);
+    if (!all) return LAM_OK;
+    for (const update_copy &copy : own) (*copies)[copy.begin] = copy;
+    node->packed_by_update = true;
+    return LAM_OK;
+}
+
+static lam_status copies_of(const lam_cuda_update_options *o, update_copies *copies) {
+    for (int64_t g = 0; g < o->graph_count; g++) {
+        int64_t count;
+        lam_node *const *nodes = lam_graph_nodes(o->graphs[g], &count);
+        for (int64_t i = 0; i < count; i++) {
+            nodes[i]->packed_by_update = false;
+            if (nodes[i]->run.prepare && !nodes[i]->packed_before) LAM_TRY(add_copies(o, nodes[i], copies));
+        }
+    }
+    return LAM_OK;
+}
+
+/* ---- tables ---- */
+
 struct update_tables {
     std::vector<update_segment> segments;
     std::vector<update_item> items;
     int64_t element_items;
 };
 
-static void add_items(update_tables *t, const lam_parameters *p, bool matrices, bool muon) {
+/* From weight `begin` on, at most to `end`; either all of it is in one copy or nothing. */
+static update_item item_from(const update_copies &copies, int64_t begin, int64_t end, int32_t segment) {
+    end = std::min<int64_t>(end, begin + ITEM);
+    auto next = copies.upper_bound(begin);
+    if (next != copies.end()) end = std::min(end, next->second.begin);
+    __nv_bfloat16 *to = NULL;
+    if (next != copies.begin() && std::prev(next)->second.end > begin) {
+        const update_copy &copy = std::prev(next)->second;
+        end = std::min(end, copy.end);
+        to = copy.to + (begin - copy.begin);
+    }
+    return {begin, to, (int32_t)(end - begin), segment};
+}
+
+static void add_items(update_tables *t, const lam_parameters *p, const update_copies &copies, bool matrices,
+                      bool muon) {
     for (size_t k = 0; k < t->segments.size(); k++) {
         update_segment &s = t->segments[k];
         if ((muon && parameter_matrices(&p->entry[s.entry]) > 0) != matrices) continue;
         s.first_item = (int64_t)t->items.size();
-        for (int64_t at = 0; at < s.count; at += ITEM)
-            t->items.push_back({s.offset + at, (int32_t)std::min<int64_t>(ITEM, s.count - at), (int32_t)k});
+        for (int64_t at = s.offset; at < s.offset + s.count; at += t->items.back().count)
+            t->items.push_back(item_from(copies, at, s.offset + s.count, (int32_t)k));
         s.items = (int32_t)((int64_t)t->items.size() - s.first_item);
     }
 }
 
-static update_tables tables_of(const lam_cuda_update_options *o) {
+static update_tables tables_of(const lam_cuda_update_options *o, const update_copies &copies) {
     update_tables t;
     const lam_parameters *p = o->parameters;
     bool muon = rule_of(o->optimizer) == RULE_MUON;
@@ -68,9 +148,9 @@ static update_tables tables_of(const lam_cuda_update_options *o) {
         s.entry = (int32_t)i;
         t.segments.push_back(s);
     }
-    add_items(&t, p, false, muon);
+    add_items(&t, p, copies, false, muon);
     t.element_items = (int64_t)t.items.size();
-    if (muon) add_items(&t, p, true, true);
+    if (muon) add_items(&t, p, copies, true, true);
     return t;
 }
 
@@ -113,7 +193,7 @@ static lam_status reserve_all(room *r, lam_cuda_update *u, const lam_cuda_update
 static int64_t update_bytes(const lam_cuda_update_options *o) {
     lam_cuda_update none = {};
     room r = {true, 0};
-    reserve_all(&r, &none, o, tables_of(o));
+    reserve_all(&r, &none, o, tables_of(o, update_copies()));
     return r.bytes;
 }
 
@@ -137,7 +217,9 @@ static void update_close(lam_cuda_update **update) {
 }
 
 static lam_status fill_update(lam_cuda_update *u, const lam_cuda_update_options *o) {
-    update_tables t = tables_of(o);
+    update_copies copies;
+    LAM_TRY(copies_of(o, &copies));
+    update_tables t = tables_of(o, copies);
     const lam_parameters *p = o->parameters;
     u->parameters = p;
     u->optimizer = o->optimizer;
@@ -157,6 +239,8 @@ static lam_status fill_update(lam_cuda_update *u, const lam_cuda_update_options 
     if (u->rule == RULE_SCHEDULE_FREE) /* z starts where the weights do */
         TRY_CUDA(cudaMemcpyAsync(u->arenas.first, u->arenas.weights, (size_t)p->trainable * sizeof(float),
                                  cudaMemcpyDeviceToDevice, lam_cuda_stream()));
+    u->has_copies = !copies.empty();
+    lam_cuda_write_copies(u);
     return LAM_OK;
 }
 
@@ -184,6 +268,7 @@ static lam_status update_push(lam_cuda_update *u, float *const *arena, const flo
     before.skipped = skipped;
     before.skipped_in_row = skipped_in_row;
     before.first_non_finite = LAM_CUDA_NO_ENTRY;
+    lam_cuda_write_copies(u);
     return send(&u->memory->outcome, (const lam_cuda_update_outcome *)&before, 1);
 }
 
@@ -213,20 +298,11 @@ static lam_status update_enqueue(lam_cuda_update *u) {
     return LAM_OK;
 }
 
-static void use_trained(const lam_cuda_update *u) {
-    if (!u->optimizer->averaged) return;
-    lam_cuda_launched(cudaMemcpyAsync(u->arenas.weights, u->arenas.gradients,
-                                      (size_t)u->parameters->trainable * sizeof(float),
-                                      cudaMemcpyDeviceToDevice, lam_cuda_stream()),
-                      "weights of the training");
-}
-
 static double *loss_of(const lam_cuda_update *u) { return &u->memory->loss; }
 
 extern "C" const lam_cuda_updates *lam_cuda_updates_get(void) {
-    static const lam_cuda_updates functions = {update_open,           update_close,   update_bytes,
-                                               update_push,           update_pull,    lam_cuda_set_input,
-                                               lam_cuda_add_loss,     update_enqueue, update_outcome,
-                                               lam_cuda_use_averaged, use_trained,    loss_of};
+    static const lam_cuda_updates functions = {
+        update_open,        update_close,      update_bytes,   update_push,    update_pull,
+        lam_cuda_set_input, lam_cuda_add_loss, update_enqueue, update_outcome, loss_of};
     return &functions;
 }

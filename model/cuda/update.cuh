@@ -21,6 +21,7 @@ enum { THREADS = 256, SUM_THREADS = 512, SUM_BLOCK = 16384 };
 
 struct update_item {
     int64_t offset;
+    __nv_bfloat16 *copy; /* of the weights, which is written with them; NULL: none */
     int32_t count, segment;
 };
 
@@ -73,6 +74,7 @@ struct lam_cuda_update {
     float *workspace;
     int64_t item_count, element_items, segment_count, held_count;
     int64_t sum_blocks;
+    bool has_copies;
 };
 
 /* ---- terms of a rule ---- */
@@ -139,7 +141,8 @@ void lam_cuda_find_non_finite(const lam_cuda_update *u);
 /* ---- optimizer.cu, muon.cu ---- */
 
 void lam_cuda_update_elements(const lam_cuda_update *u);
-void lam_cuda_use_averaged(const lam_cuda_update *u, double beta1);
+/* Copies of the weights as they are. */
+void lam_cuda_write_copies(const lam_cuda_update *u);
 lam_status lam_cuda_update_matrices(const lam_cuda_update *u);
 /* Floats that lam_cuda_update_matrices works in. */
 int64_t lam_cuda_matrices_workspace(const lam_parameters *parameters);

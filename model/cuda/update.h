@@ -22,6 +22,7 @@
 
 #include <stdint.h>
 
+#include "model/graph.h"
 #include "model/optimizer.h"
 
 #ifdef __cplusplus
@@ -40,6 +41,12 @@ typedef struct lam_cuda_update_options {
     bool average;               /* of the weights (lam_average_step) */
     const lam_cuda_range *held; /* gradients that are zero (train/bias_layout.h); copied */
     int64_t held_count;
+    /* Planned, on these parameters; borrowed by `open`. Of their maps that only round their weights to bfloat16, to the nearest, the
+     * update writes the copies with the weights, from `open` on, where the rule goes element by element: recorded forward
+     * passes need it then. Passes that are not recorded make copies of what the weights are at that time; `push` makes them
+     * those of the training again. */
+    lam_graph *const *graphs;
+    int64_t graph_count;
 } lam_cuda_update_options;
 
 /* What the host knows of a step; lam_update says which rule reads what. */
@@ -67,7 +74,7 @@ typedef struct lam_cuda_updates {
     /* LAM_ERROR_MEMORY, LAM_ERROR_EXTERNAL. */
     lam_status (*open)(lam_cuda_update **out, const lam_cuda_update_options *options);
     void (*close)(lam_cuda_update **update);
-    /* Of device memory that `open` takes. */
+    /* Of device memory that `open` takes, tables of the graphs' copies aside. */
     int64_t (*bytes)(const lam_cuda_update_options *options);
 
     /* State from the host to the device and back; arena as lam_optimizer_state, [trainable] each; average may be NULL. Both
@@ -82,10 +89,6 @@ typedef struct lam_cuda_updates {
     void (*add_loss)(lam_cuda_update *update, const float *loss); /* on the device */
     lam_status (*enqueue)(lam_cuda_update *update);
     void (*outcome)(const lam_cuda_update *update, lam_cuda_update_outcome *pinned);
-    /* For a rule that trains at other weights than inference uses (lam_optimizer.averaged), else nothing: the latter take the
-     * place of the weights, and the arena of the gradients keeps the former until use_trained. */
-    void (*use_averaged)(const lam_cuda_update *update, double beta1);
-    void (*use_trained)(const lam_cuda_update *update);
 
     /* On the device: the sum of losses of the step so far, for the ranks to add up before `enqueue`, which ends it. */
     double *(*loss)(const lam_cuda_update *update);

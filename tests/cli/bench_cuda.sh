@@ -79,7 +79,12 @@ estimate --model l16 --batch 256 --gpu H100
 holds "$(of crops_per_s estimate) < $(of crops_per_s l16)" "less memory bandwidth"
 "$lamella" bench step --model l16 --batch 256 --precision bf16 --estimate > text
 grep -q '^step of l16, batch 256, bf16, on paper for one H200: [0-9]* crops/s' text || fail "no line: $(head -1 text)"
-grep -qE '^prepare +forward ' text || fail "no row of the weights in bfloat16"
+! grep -q '^prepare ' text || fail "weights are rounded twice: by the update, and before the forward pass"
+gigabytes() { awk '$1 == "optimizer" { print $NF }' "$1"; }
+"$lamella" bench step --model p-l16 --batch 256 --precision bf16 --estimate > scaled
+grep -qE '^prepare +forward ' scaled || fail "no row of the weights that are scaled"
+"$lamella" bench step --model l16 --batch 256 --precision f32 --estimate > wide
+holds "$(gigabytes text) > 1.05 * $(gigabytes wide) && $(gigabytes text) < 1.1 * $(gigabytes wide)" "copies of the weights in bfloat16"
 
 for tokens in 65 257 1025; do
   "$lamella" bench attention --batch 256 --tokens "$tokens" --precision bf16 --estimate --json > lines

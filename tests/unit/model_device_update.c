@@ -70,7 +70,7 @@ static bench open_bench(const char *rule, bool average) {
     b.f = get();
     ok(lam_parameters_place(b.away, b.device));
     lam_cuda_range held = held_range(b.away);
-    lam_cuda_update_options options = {b.away, lam_optimizer_find(rule), average, &held, 1};
+    lam_cuda_update_options options = {b.away, lam_optimizer_find(rule), average, &held, 1, NULL, 0};
     assert_true(b.f->bytes(&options) >= lam_optimizer_bytes(options.optimizer, b.away) / 2);
     ok(b.f->open(&b.update, &options));
     ok(lam_optimizer_open(&b.state, options.optimizer, b.host));
@@ -342,37 +342,8 @@ static void steps_under_way(void **state) {
     close_bench(&b);
 }
 
-/* Weights for inference and back. */
-static void averaged(void **state) {
-    (void)state;
-    if (!on_cuda()) skip();
-    for (int k = 0; k < RULES; k++) {
-        bench b = open_bench(rules[k], false);
-        for (int64_t i = 0; i < 2; i++) {
-            draw_gradients(&b, &steps[i], i);
-            step_of_host(&b, &steps[i], i);
-            step_of_device(&b, &steps[i], i);
-        }
-        float *before = all_bits(&b), *wanted = b.host->gradients;
-        const lam_optimizer *rule = b.state.optimizer;
-        if (rule->averaged)
-            rule->averaged(b.host, b.state.arena, 0.9, wanted);
-        else
-            memcpy(wanted, before, (size_t)b.host->trainable * sizeof(float));
-        b.f->use_averaged(b.update, 0.9);
-        ok(lam_parameters_pull(b.away));
-        compare(rule->name, "weight of inference", 0, b.host, wanted, b.away->weights, 1e-6);
-        b.f->use_trained(b.update);
-        float *after = all_bits(&b);
-        assert_memory_equal(before, after, (size_t)(4 * b.host->trainable) * sizeof(float));
-        lam_free(before);
-        lam_free(after);
-        close_bench(&b);
-    }
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(as_on_the_host), cmocka_unit_test(state_moves),
-                                       cmocka_unit_test(steps_under_way), cmocka_unit_test(averaged)};
+                                       cmocka_unit_test(steps_under_way)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
