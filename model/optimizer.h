@@ -23,6 +23,7 @@
  *     w *= 1 - lr wd;  w -= lr 0.2 sqrt(max(rows, columns)) orthogonalised(u)
  *   for the hidden matrices (model/places.h: q, k, v apart even where they share a tensor), adamw with the same lr for
  *   everything else. The factor gives the update the root mean square that adamw's has, so that one lr serves both.
+ *   The products that make it orthogonal are float32; on a GPU, in a training in bfloat16, bfloat16 as in the post.
  * schedulefree (Defazio et al. 2024, arXiv 2405.15682, algorithm 1, with the bias correction and the weights of the
  *   authors' package 1.4: v is corrected as in adamw, and z has the weight of its rate squared). The gradient is
  *   taken at y, which the weight arena holds; x is what inference uses; z, x, y start equal:

@@ -83,7 +83,7 @@ static void fill_inputs(const lam_bench_network *n) {
     }
 }
 
-static lam_status open_device(lam_bench_network *n, bool autotune) {
+static lam_status open_device(lam_bench_network *n, lam_dtype activation, bool autotune) {
     if (n->backend == lam_backend_cpu()) return LAM_OK;
     lam_device_step_options options = {.backend = n->backend,
                                        .parameters = n->parameters,
@@ -91,6 +91,7 @@ static lam_status open_device(lam_bench_network *n, bool autotune) {
                                        .io = &n->io,
                                        .graph_count = 1,
                                        .optimizer = n->optimizer.optimizer,
+                                       .bf16 = activation == LAM_BF16,
                                        .autotune = autotune};
     LAM_TRY(lam_device_step_open(&n->device, &options));
     return lam_device_step_push(n->device, n->optimizer.arena, NULL, 0, 0, 0);
@@ -114,7 +115,7 @@ lam_status lam_bench_network_open(lam_bench_network *n, const lam_backend *backe
     LAM_TRY(lam_graph_differentiate(n->graph, n->io.loss));
     LAM_TRY(lam_graph_plan(n->graph));
     fill_inputs(n);
-    return open_device(n, autotune);
+    return open_device(n, activation, autotune);
 }
 
 void lam_bench_network_close(lam_bench_network *n) {

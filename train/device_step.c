@@ -52,6 +52,7 @@ static lam_cuda_update_options update_options(const lam_device_step_options *o) 
                                      .average = o->average,
                                      .held = o->held,
                                      .held_count = o->held_count,
+                                     .bf16 = o->bf16,
                                      .graphs = o->graphs,
                                      .graph_count = o->graph_count};
 }
@@ -147,14 +148,15 @@ static lam_status work(lam_device_step *s, int64_t k, bool first, bool last) {
     return s->updates->enqueue(s->update);
 }
 
-/* Nothing can be timed while it is recorded: the products of graph k are planned by a pass whose results nobody reads. */
+/* Nothing can be timed while it is recorded: the products of graph k and of the update are planned by passes whose results nobody
+ * reads. */
 static lam_status plan_products(lam_device_step *s, int64_t k) {
     lam_graph *graph = s->o.graphs[k];
     lam_graph_hold_weights(graph, true); /* the host's may be old */
     lam_status status = lam_graph_forward(graph);
     if (status == LAM_OK) status = lam_graph_backward(graph);
     lam_graph_hold_weights(graph, false);
-    return status;
+    return status == LAM_OK ? s->updates->plan_products(s->update) : status;
 }
 
 static lam_status record(lam_device_step *s, int64_t k, bool first, bool last) {

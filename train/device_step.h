@@ -43,6 +43,7 @@ typedef struct lam_device_step_options {
     bool average;
     const lam_cuda_range *held;
     int64_t held_count;
+    bool bf16;     /* the products of the update are, where the rule has any */
     bool autotune; /* algorithms of products are timed before the first step of a graph */
 } lam_device_step_options;
 

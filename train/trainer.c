@@ -139,6 +139,7 @@ static lam_status open_device(lam_trainer *t) {
                                        .average = t->average != NULL,
                                        .held = held,
                                        .held_count = held_count,
+                                       .bf16 = s->bf16,
                                        .autotune = t->autotune};
     lam_status status = lam_device_step_open(&t->device, &options);
     lam_free(held);

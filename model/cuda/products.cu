@@ -148,9 +148,10 @@ lam_status describe(plan *plan, const lam_cuda_product *p) {
 cublasStatus_t run(plan *plan, const cublasLtMatmulAlgo_t *algorithm, const lam_cuda_product *p) {
     size_t bytes;
     void *workspace = lam_cuda_workspace(&bytes);
-    float alpha = 1.0f, beta = p->accumulate || p->addend ? 1.0f : 0.0f;
-    return cublasLtMatmul(handle, &plan->operation, &alpha, p->b, &plan->a, p->a, &plan->b, &beta,
-                          p->addend ? p->addend : p->c, &plan->c, p->c, &plan->c, algorithm, workspace, bytes, lam_cuda_stream());
+    float beta = p->addend ? p->addend_scale : p->accumulate ? 1.0f : 0.0f;
+    return cublasLtMatmul(handle, &plan->operation, &p->scale, p->b, &plan->a, p->a, &plan->b, &beta,
+                          p->addend ? p->addend : p->c, &plan->c, p->c, &plan->c, algorithm, workspace, bytes,
+                          lam_cuda_stream());
 }
 
 /* ---- the choice of algorithms ---- */
@@ -364,8 +365,9 @@ lam_status unfused(const lam_cuda_product *p) {
 
 lam_status lam_cuda_multiply(const lam_cuda_product *p) {
     lam_cuda_epilogue e = p->epilogue;
-    LAM_REQUIRE((e == LAM_CUDA_PLAIN || !p->accumulate) && (!has_h(e) || (p->ldc == p->n && !p->addend)) &&
-                    !(p->accumulate && p->addend),
+    bool scaled = p->scale != 1.0f || p->addend_scale != 1.0f;
+    LAM_REQUIRE((e == LAM_CUDA_PLAIN || (!p->accumulate && !scaled)) &&
+                    (!has_h(e) || (p->ldc == p->n && !p->addend)) && !(p->accumulate && p->addend),
                 LAM_ERROR_INTERNAL, "a product of %s cannot be so", epilogue_name(e));
     if (p->m < 1 && e == LAM_CUDA_GELU_SLOPE)
         lam_cuda_column_sums(p->c, p->m, p->n, p->ldc, &p->sums, p->result); /* zeros */

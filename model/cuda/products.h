@@ -42,8 +42,9 @@ typedef enum lam_cuda_epilogue {
     LAM_CUDA_GELU_SLOPE /* c = (a b) gelu'(h); sums (+)= of its columns, as stored */
 } lam_cuda_epilogue;
 
-/* C[m, n] = op(A) op(B), or += where `accumulate`, or + addend where there is one; op(A) is [m, k] and op(B) [k, n]; a turned
- * operand is stored [k, m] or [n, k]. lda, ldb, ldc: elements from one stored row to the next. C overlaps neither A nor B. */
+/* C[m, n] = scale op(A) op(B), or += where `accumulate`, or + addend_scale addend where there is one; op(A) is [m, k] and op(B)
+ * [k, n]; a turned operand is stored [k, m] or [n, k]. lda, ldb, ldc: elements from one stored row to the next. C overlaps neither
+ * A nor B; the addend may be either. */
 typedef struct lam_cuda_product {
     lam_dtype type, result; /* of a and b; of c: LAM_F32, LAM_BF16 */
     int64_t m, n, k, lda, ldb, ldc;
@@ -51,9 +52,10 @@ typedef struct lam_cuda_product {
     const void *a, *b;
     void *c;
     lam_cuda_epilogue epilogue;
-    const void *addend; /* [m, n] of c's type, ldc apart, not over c; NULL: none. PLAIN and BIAS */
-    const void *bias;   /* [n], of c's type */
-    void *h;            /* [m, n] of c's type, ldc apart: written by GELU, read by GELU_SLOPE */
+    const void *addend;        /* [m, n] of c's type, ldc apart, not over c; NULL: none. PLAIN and BIAS */
+    float scale, addend_scale; /* 1 but with PLAIN */
+    const void *bias;          /* [n], of c's type */
+    void *h;                   /* [m, n] of c's type, ldc apart: written by GELU, read by GELU_SLOPE */
     lam_cuda_sums sums;
 } lam_cuda_product;
 
@@ -66,6 +68,7 @@ static inline lam_cuda_product lam_cuda_product_of(lam_dtype type, lam_dtype res
     p.m = m;
     p.n = n;
     p.k = k;
+    p.scale = p.addend_scale = 1.0f;
     return p;
 }
 

@@ -184,7 +184,8 @@ static lam_status reserve_all(room *r, lam_cuda_update *u, const lam_cuda_update
     LAM_TRY(reserve(r, &u->squares, lamb ? (int64_t)t.items.size() : 0));
     LAM_TRY(reserve(r, &u->ratios, lamb ? (int64_t)t.segments.size() : 0));
     LAM_TRY(reserve(r, &u->workspace,
-                    rule_of(o->optimizer) == RULE_MUON ? lam_cuda_matrices_workspace(o->parameters) : 0));
+                    rule_of(o->optimizer) == RULE_MUON ? lam_cuda_matrices_workspace(o->parameters, o->bf16)
+                                                       : 0));
     LAM_TRY(reserve(r, &u->arenas.first, n));
     LAM_TRY(reserve(r, &u->arenas.second, o->optimizer->arenas > 1 ? n : 0));
     return reserve(r, &u->arenas.average, o->average ? n : 0);
@@ -224,6 +225,7 @@ static lam_status fill_update(lam_cuda_update *u, const lam_cuda_update_options 
     u->parameters = p;
     u->optimizer = o->optimizer;
     u->rule = rule_of(o->optimizer);
+    u->bf16 = o->bf16;
     u->item_count = (int64_t)t.items.size();
     u->element_items = t.element_items;
     u->segment_count = (int64_t)t.segments.size();
@@ -298,11 +300,16 @@ static lam_status update_enqueue(lam_cuda_update *u) {
     return LAM_OK;
 }
 
+static lam_status plan_products(lam_cuda_update *u) {
+    return u->rule == RULE_MUON ? lam_cuda_plan_matrices(u) : LAM_OK;
+}
+
 static double *loss_of(const lam_cuda_update *u) { return &u->memory->loss; }
 
 extern "C" const lam_cuda_updates *lam_cuda_updates_get(void) {
     static const lam_cuda_updates functions = {
         update_open,        update_close,      update_bytes,   update_push,    update_pull,
-        lam_cuda_set_input, lam_cuda_add_loss, update_enqueue, update_outcome, loss_of};
+        lam_cuda_set_input, lam_cuda_add_loss, update_enqueue, update_outcome, loss_of,
+        plan_products};
     return &functions;
 }

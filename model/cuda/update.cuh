@@ -75,6 +75,7 @@ struct lam_cuda_update {
     int64_t item_count, element_items, segment_count, held_count;
     int64_t sum_blocks;
     bool has_copies;
+    bool bf16; /* products of matrices */
 };
 
 /* ---- terms of a rule ---- */
@@ -144,7 +145,8 @@ void lam_cuda_update_elements(const lam_cuda_update *u);
 /* Copies of the weights as they are. */
 void lam_cuda_write_copies(const lam_cuda_update *u);
 lam_status lam_cuda_update_matrices(const lam_cuda_update *u);
+lam_status lam_cuda_plan_matrices(const lam_cuda_update *u);
 /* Floats that lam_cuda_update_matrices works in. */
-int64_t lam_cuda_matrices_workspace(const lam_parameters *parameters);
+int64_t lam_cuda_matrices_workspace(const lam_parameters *parameters, bool bf16);
 
 #endif

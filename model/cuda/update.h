@@ -16,7 +16,7 @@
  * gradients in double, in fixed blocks; no row, or a loss or a norm that is not finite: the step is skipped, nothing but the
  * counters is written; else updates is counted, the gradient is scaled down to clip_norm, the rule goes one step with t =
  * updates, and the average follows. Bias corrections are computed from updates in double on the device. Moments and weights are
- * float32 and equal those of the CPU to rounding, the same bits every run. */
+ * float32 and equal those of the CPU to rounding (muon's directions with `bf16`: to that of bfloat16), the same bits every run. */
 #ifndef LAMELLA_MODEL_CUDA_UPDATE_H
 #define LAMELLA_MODEL_CUDA_UPDATE_H
 
@@ -41,6 +41,7 @@ typedef struct lam_cuda_update_options {
     bool average;               /* of the weights (lam_average_step) */
     const lam_cuda_range *held; /* gradients that are zero (train/bias_layout.h); copied */
     int64_t held_count;
+    bool bf16; /* the products of muon are; else float32 */
     /* Planned, on these parameters; borrowed by `open`. Of their maps that only round their weights to bfloat16, to the nearest, the
      * update writes the copies with the weights, from `open` on, where the rule goes element by element: recorded forward
      * passes need it then. Passes that are not recorded make copies of what the weights are at that time; `push` makes them
@@ -92,6 +93,9 @@ typedef struct lam_cuda_updates {
 
     /* On the device: the sum of losses of the step so far, for the ranks to add up before `enqueue`, which ends it. */
     double *(*loss)(const lam_cuda_update *update);
+    /* Makes the plans of the products of `enqueue` (products.h), which can be timed here and not while they are captured, by products
+     * of what nobody reads. */
+    lam_status (*plan_products)(lam_cuda_update *update);
 } lam_cuda_updates;
 
 typedef const lam_cuda_updates *

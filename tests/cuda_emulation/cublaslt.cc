@@ -4,7 +4,8 @@
  * bits; LAMELLA_EMULATION_SUMS says in which direction, or for bfloat16 that every addition is cut off instead of rounded, as
  * tensor cores may do. Refused is what the documentation of cuBLASLt 13 rules out (cublasLt.h, cuBLAS manual, section
  * 3.4.17), and what it leaves open in favour of the caller who relies on less: fused GELU and its slope want every pointer at
- * a multiple of 16 bytes and every row of that length, biases start at a multiple of 16 bytes. */
+ * a multiple of 16 bytes and every row of that length, biases start at a multiple of 16 bytes, and D lies over no operand but over
+ * all of C. */
 #include "emulator.h"
 
 #include <algorithm>
@@ -296,9 +297,23 @@ const void *moved(const void *base, int64_t elements, uint32_t type) {
     return static_cast<const char *>(base) + elements * static_cast<int64_t>(bytes_of(type));
 }
 
+/* Of one of a batch. */
+size_t extent(const layout_data &l) {
+    return ((l.columns - 1) * static_cast<uint64_t>(l.ld) + l.rows) * bytes_of(l.type);
+}
+
 void declare(const void *base, const layout_data &l, bool written) {
-    size_t elements = static_cast<size_t>((l.columns - 1) * static_cast<uint64_t>(l.ld) + l.rows);
-    lam_emulated_range(base, elements * bytes_of(l.type), written);
+    lam_emulated_range(base, extent(l), written);
+}
+
+bool overlap(const void *a, const layout_data &a_layout, const void *b, const layout_data &b_layout) {
+    const void *a_end = static_cast<const char *>(
+                            moved(a, (a_layout.batch - 1) * a_layout.stride, a_layout.type)) +
+                        extent(a_layout),
+               *b_end = static_cast<const char *>(
+                            moved(b, (b_layout.batch - 1) * b_layout.stride, b_layout.type)) +
+                        extent(b_layout);
+    return a < b_end && b < a_end;
 }
 
 void run(void *argument) {
@@ -510,7 +525,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
     if (status != CUBLAS_STATUS_SUCCESS) return status;
     w.alpha = *static_cast<const float *>(alpha), w.beta = *static_cast<const float *>(beta);
     w.a = a, w.b = b, w.c = c, w.d = d;
-    if (c == d && (w.p.c.ld != w.p.d.ld || w.p.c.stride != w.p.d.stride)) return CUBLAS_STATUS_INVALID_VALUE;
+    if (c == d ? w.p.c.ld != w.p.d.ld || w.p.c.stride != w.p.d.stride
+               : w.beta != 0 && overlap(c, w.p.c, d, w.p.d))
+        return CUBLAS_STATUS_INVALID_VALUE;
+    if (overlap(a, w.p.a, d, w.p.d) || overlap(b, w.p.b, d, w.p.d)) return CUBLAS_STATUS_INVALID_VALUE;
     const uint64_t pointers[4] = {reinterpret_cast<uint64_t>(a), reinterpret_cast<uint64_t>(b),
                                   reinterpret_cast<uint64_t>(c), reinterpret_cast<uint64_t>(d)};
     algorithm_data chosen = {};

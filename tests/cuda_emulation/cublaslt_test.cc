@@ -189,6 +189,7 @@ struct product {
     cublasLtMatmulAlgo_t algorithm; /* which wants a workspace */
     void *room;
     size_t bytes;
+    void *c, *to; /* what is added and the result, d but for what is wrong */
 };
 
 template <typename T> static void relay(matrix *x, cublasLtMatrixLayoutAttribute_t attribute, T value) {
@@ -237,6 +238,9 @@ static const struct wrong {
      [](product *p) { describe(p, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS); }},
     {"an algorithm that is none", CUBLAS_STATUS_INVALID_VALUE,
      [](product *p) { memset(&p->algorithm, 0, sizeof p->algorithm); }},
+    {"a result over an operand", CUBLAS_STATUS_INVALID_VALUE, [](product *p) { p->to = p->b.device; }},
+    {"a result over the end of what is added", CUBLAS_STATUS_INVALID_VALUE,
+     [](product *p) { p->c = static_cast<char *>(p->d.device) + 32; }},
     {"too small a workspace", CUBLAS_STATUS_INVALID_VALUE, [](product *p) { p->bytes = 4096; }},
     {"a workspace at an odd address", CUBLAS_STATUS_INVALID_VALUE,
      [](product *p) { p->room = static_cast<char *>(p->room) + 16; }},
@@ -252,7 +256,10 @@ static void check_wrongs() {
                      made(CUDA_R_16BF, 32, 1, 5),
                      {},
                      workspace,
-                     workspace_bytes};
+                     workspace_bytes,
+                     nullptr,
+                     nullptr};
+        p.c = p.to = p.d.device;
         cublasLtMatmulDescInit(&p.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F);
         describe(&p, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_GELU_AUX_BIAS);
         describe(&p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias.device);
@@ -262,10 +269,10 @@ static void check_wrongs() {
         CHECK(heuristics(&p.operation, &p.a, &p.b, &p.d, 16, results) == 2, "%s", one.what);
         p.algorithm = results[1].algo;
         one.spoil(&p);
-        const float alpha = 1, beta = 0;
-        cublasStatus_t status = cublasLtMatmul(
-            handle, &p.operation, &alpha, p.a.device, &p.a.layout, p.b.device, &p.b.layout, &beta, p.d.device,
-            &p.d.layout, p.d.device, &p.d.layout, &p.algorithm, p.room, p.bytes, nullptr);
+        const float alpha = 1, beta = 1;
+        cublasStatus_t status = cublasLtMatmul(handle, &p.operation, &alpha, p.a.device, &p.a.layout,
+                                               p.b.device, &p.b.layout, &beta, p.c, &p.d.layout, p.to,
+                                               &p.d.layout, &p.algorithm, p.room, p.bytes, nullptr);
         CHECK(status == one.status, "%s: %s", one.what, cublasLtGetStatusName(status));
         cudaDeviceSynchronize();
         for (matrix *x : {&p.a, &p.b, &p.d, &p.h, &p.bias}) cudaFree(x->device);

@@ -151,7 +151,8 @@ static void oracle(const operands *o, matrix *c, matrix *h, matrix *sums) {
             if (p->epilogue == LAM_CUDA_GELU) *kept = sum, sum = gelu(sum, tanh_form);
             if (p->epilogue == LAM_CUDA_GELU_SLOPE)
                 sum *= (gelu(*kept + step, tanh_form) - gelu(*kept - step, tanh_form)) / (2 * step);
-            *to = sum + (p->accumulate ? *to : 0) + (p->addend ? o->h.values[i * p->ldc + j] : 0);
+            *to = (double)p->scale * sum + (p->accumulate ? *to : 0) +
+                  (p->addend ? (double)p->addend_scale * o->h.values[i * p->ldc + j] : 0);
         }
     for (int64_t j = 0; j < p->n && p->epilogue == LAM_CUDA_GELU_SLOPE; j++) {
         double sum = 0;
@@ -190,14 +191,18 @@ static void check_all(bool never_fused, bool certain) {
     for (int t = 0; t < 3; t++)
         for (int e = LAM_CUDA_PLAIN; e <= LAM_CUDA_GELU_SLOPE; e++)
             for (int turns = 0; turns < 4; turns++)
-                for (int more = 0; more < 3; more++) /* 1: to what is there, 2: to an addend */
+                for (int more = 0; more < 4; more++) /* 1: to what is there, 2: to an addend, 3: scaled */
                     for (int is_odd = 0; is_odd < 2; is_odd++) {
                         bool slope = e == LAM_CUDA_GELU_SLOPE, of_gelu = e == LAM_CUDA_GELU || slope;
-                        if (more == 1 ? e != LAM_CUDA_PLAIN && !slope : more && of_gelu) continue;
+                        if (more == 1   ? e != LAM_CUDA_PLAIN && !slope
+                            : more == 2 ? of_gelu
+                                        : more && e != LAM_CUDA_PLAIN)
+                            continue;
                         operands o = make_operands(types[t][0], types[t][1], turns & 1, turns & 2,
                                                    (lam_cuda_epilogue)e, is_odd ? odd : aligned, 0);
                         o.p.accumulate = more == 1 && !slope;
-                        if (more == 2) o.p.addend = o.h.at;
+                        if (more >= 2) o.p.addend = o.h.at;
+                        if (more == 3) o.p.scale = 2.0315f, o.p.addend_scale = -4.775f;
                         o.p.sums.add[0] = o.p.sums.add[2] = more == 1;
                         bool fused = check(&o), may = !never_fused && !(of_gelu && types[t][1] == LAM_F32);
                         if (e == LAM_CUDA_PLAIN) assert_true(fused);
@@ -277,6 +282,13 @@ static void test_wrong_use(void **state) {
     o.p.ldc++;
     assert_int_equal(products->multiply(&o.p), LAM_ERROR_INTERNAL);
     o.p.ldc--;
+    o.p.scale = 2;
+    assert_int_equal(products->multiply(&o.p), LAM_ERROR_INTERNAL);
+    o.p.scale = 1;
+    o.p.addend_scale = 2;
+    o.p.epilogue = LAM_CUDA_BIAS;
+    assert_int_equal(products->multiply(&o.p), LAM_ERROR_INTERNAL);
+    o.p.addend_scale = 1;
     o.p.epilogue = LAM_CUDA_PLAIN;
     o.p.lda = 3; /* rows that overlap */
     assert_int_equal(products->multiply(&o.p), LAM_ERROR_EXTERNAL);
