@@ -57,6 +57,12 @@ static lam_cuda_update_options update_options(const lam_device_step_options *o) 
                                      .graph_count = o->graph_count};
 }
 
+int64_t lam_device_step_bytes(const lam_device_step_options *options) {
+    const lam_cuda_updates *updates = updates_of(options->backend);
+    lam_cuda_update_options of_update = update_options(options);
+    return updates ? updates->bytes(&of_update) : 0; /* without them it will not open */
+}
+
 static lam_status open(lam_device_step *s) {
     lam_cuda_update_options options = update_options(&s->o);
     s->updates = updates_of(s->o.backend);

@@ -47,6 +47,8 @@ typedef struct lam_device_step_options {
     bool autotune; /* algorithms of products are timed before the first step of a graph */
 } lam_device_step_options;
 
+/* Of device memory that the update of such a step keeps, tables of its graphs aside. */
+int64_t lam_device_step_bytes(const lam_device_step_options *options);
 /* Collective where there are several ranks. */
 lam_status lam_device_step_open(lam_device_step **out, const lam_device_step_options *options);
 void lam_device_step_close(lam_device_step **step);

@@ -57,9 +57,18 @@ static lam_status open_loaders(lam_trainer *t) {
 }
 
 int64_t lam_trainer_optimizer_bytes(const lam_trainer *t) {
+    const lam_settings *s = t->settings;
     const lam_parameters *p = t->network->parameters;
-    int64_t average = t->settings->ema > 0 ? p->trainable * (int64_t)sizeof(float) : 0;
-    return lam_optimizer_bytes(t->settings->optimizer, p) + average;
+    if (t->backend != lam_backend_cpu()) {
+        lam_device_step_options options = {.backend = t->backend,
+                                           .parameters = p,
+                                           .optimizer = s->optimizer,
+                                           .average = s->ema > 0,
+                                           .bf16 = s->bf16};
+        return lam_device_step_bytes(&options);
+    }
+    int64_t average = s->ema > 0 ? p->trainable * (int64_t)sizeof(float) : 0;
+    return lam_optimizer_bytes(s->optimizer, p) + average;
 }
 
 static lam_status build_graphs(lam_trainer *t) {

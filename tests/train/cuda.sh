@@ -98,7 +98,12 @@ everything() {
   vary 1e-3 "Muon, moving average" optim.name=muon optim.ema=0.9
   # The CPU makes Muon's directions in float32: those of the device are off by some roundings of 2^-9 of their norm, as activations are.
   vary 2e-3 "Muon in bfloat16" optim.name=muon train.precision=bf16
+  kept() { sed -nE 's/.*"optimizer":([0-9]+).*/\1/p' "$1/metrics.jsonl"; }
+  [ "$(kept b)" -gt "$(kept a)" ] || fail "the device keeps $(kept b) bytes for Muon, without its matrices: the CPU $(kept a)"
   vary 2e-5 "schedule-free" optim.name=schedulefree optim.schedule=constant
+  # Validation is at other weights, whose copies in bfloat16 lie where those of the training do; several graphs share them.
+  vary 2e-3 "schedule-free, mask ratios and micro-batches in bfloat16" optim.name=schedulefree optim.schedule=constant \
+    train.precision=bf16 model.mask_ratio_end=0.5 train.micro_batch=4
 
   # Two ranks, sums by NCCL, which takes a GPU for each.
   gpus=$(nvidia-smi -L 2> none | wc -l) || gpus=0
