@@ -175,8 +175,8 @@ static lam_status check_config(const lam_loader_config *c, int64_t images, int64
     LAM_REQUIRE(c->ring == 0 || c->ring >= 2, LAM_ERROR_CONFIG, "a ring of %d batches: at least 2", c->ring);
     LAM_REQUIRE(c->world_size >= 1 && c->rank >= 0 && c->rank < c->world_size, LAM_ERROR_INTERNAL,
                 "rank %d of %d ranks does not exist", c->rank, c->world_size);
-    LAM_REQUIRE((c->allocate == NULL) == (c->release == NULL), LAM_ERROR_INTERNAL,
-                "allocate and release come together");
+    LAM_REQUIRE((c->allocate == NULL) == (c->release == NULL) && (c->allocate == NULL) == (c->settle == NULL),
+                LAM_ERROR_INTERNAL, "allocate, release and settle come together");
     LAM_REQUIRE(c->minimum_foreground >= 0 && c->minimum_foreground <= 1, LAM_ERROR_CONFIG,
                 "a minimum foreground of %g: a share from 0 to 1", c->minimum_foreground);
     for (int64_t i = 0; c->images && i < c->image_count; i++)
@@ -236,13 +236,14 @@ static lam_status make_slots(lam_loader *loader) {
         slot *s = &loader->slots[i];
         size_t bytes = loader->row_bytes * (size_t)(rows > 0 ? rows : 1);
         s->step = -1;
-        if (c->allocate) {
-            s->batch.pixels = c->allocate(bytes, c->allocator_context);
-            LAM_REQUIRE(s->batch.pixels, LAM_ERROR_MEMORY, "no memory for a batch of %lld MiB",
-                        (long long)(bytes >> 20));
-        } else {
-            LAM_TRY(lam_alloc(&s->batch.pixels, bytes));
-        }
+        s->batch.pinned = c->allocate != NULL;
+        lam_status status = c->allocate ? c->allocate(&s->batch.pixels, bytes, c->allocator_context)
+                                        : lam_alloc(&s->batch.pixels, bytes);
+        if (status != LAM_OK)
+            return lam_fail_context(status,
+                                    "crops are decoded into %d batches of %.1f MiB: a smaller batch "
+                                    "(train.global_batch, of bench --batch) or more ranks need less",
+                                    loader->ring, (double)bytes / 1048576.0);
         LAM_TRY(lam_alloc_array((void **)&s->batch.sample_ids, rows, sizeof(int64_t)));
         LAM_TRY(lam_alloc_array((void **)&s->batch.images, rows, sizeof(int64_t)));
         LAM_TRY(lam_alloc_array((void **)&s->batch.plates, rows, sizeof(int64_t)));
@@ -305,10 +306,17 @@ failed:
     return status;
 }
 
+/* Before the lent batch may be written. */
+static lam_status settle(const lam_loader *loader) {
+    const lam_loader_config *c = &loader->config;
+    return loader->lent && c->settle ? c->settle(c->allocator_context) : LAM_OK;
+}
+
 void lam_loader_close(lam_loader **address) {
     lam_loader *loader = *address;
     if (!loader) return;
     *address = NULL;
+    settle(loader); /* where it fails nothing copies any more */
     if (loader->thread_count > 0) {
         pthread_mutex_lock(&loader->lock);
         loader->stop = true;
@@ -350,6 +358,7 @@ int64_t lam_loader_damaged_samples(const lam_loader *loader) { return loader->da
 
 lam_status lam_loader_seek(lam_loader *loader, int64_t step) {
     LAM_REQUIRE(step >= 0, LAM_ERROR_INTERNAL, "step %lld does not exist", (long long)step);
+    LAM_TRY(settle(loader));
     pthread_mutex_lock(&loader->lock);
     loader->running =
         false; /* nothing more is claimed; rows in work are waited for, they write into the ring */
@@ -366,6 +375,7 @@ lam_status lam_loader_seek(lam_loader *loader, int64_t step) {
 
 lam_status lam_loader_next(lam_loader *loader, const lam_batch **batch) {
     *batch = NULL;
+    LAM_TRY(settle(loader));
     double started = lam_now();
     pthread_mutex_lock(&loader->lock);
     loader->running = true;

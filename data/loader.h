@@ -44,9 +44,12 @@ typedef struct lam_loader_config {
     int threads; /* decode threads, >= 1 */
     int ring;    /* batches decoded ahead, >= 2 (0: 3) */
     bool strict; /* a damaged frame is an error, not a skipped sample */
-    void *(*allocate)(size_t bytes,
-                      void *context); /* memory of the ring (pinned for CUDA); NULL: lam_alloc */
+    /* Memory of the ring's pixels that a device copies from by itself (pinned): all three functions, or none (lam_alloc). They are
+     * called by the thread that calls the loader. `settle` returns when nobody reads the pixels of the lent batch any more: next,
+     * seek and close call it before they take that batch back; where it fails, next and seek do, and the batch stays lent. */
+    lam_status (*allocate)(void **out, size_t bytes, void *context);
     void (*release)(void *block, void *context);
+    lam_status (*settle)(void *context);
     void *allocator_context;
 } lam_loader_config;
 
@@ -55,6 +58,7 @@ typedef struct lam_batch {
     int64_t global_rows; /* valid rows over all ranks before damaged ones are taken off */
     int64_t rows;        /* capacity of this rank's part: its share of global_batch */
     void *pixels; /* [rows, channels, crop_size, crop_size] of the shards' pixel type; unused rows are zero */
+    bool pinned;  /* pixels are memory of the configuration's `allocate` */
     int64_t *
         sample_ids; /* [rows] pass * images_of_the_shards + image: names the sample within its epoch; -1: unused row */
     int64_t *images;  /* [rows] index into the shards; -1: unused row */

@@ -30,7 +30,8 @@ const lam_backend *lam_backend_cpu(void) {
                                     .read = host_copy,
                                     .write = host_copy,
                                     .synchronise = nothing,
-                                    .error = nothing};
+                                    .error = nothing,
+                                    .sent = nothing};
     return &cpu;
 }
 
@@ -118,6 +119,7 @@ lam_status lam_backend_allocate_pinned(const lam_backend *backend, void **out, s
 void lam_backend_release_pinned(const lam_backend *backend, void *memory) {
     if (memory) backend->release_pinned(memory);
 }
+lam_status lam_backend_sent(const lam_backend *backend) { return backend->sent(); }
 lam_status lam_backend_mark(const lam_backend *backend, int slot) { return backend->mark(slot); }
 lam_status lam_backend_reached(const lam_backend *backend, int slot, bool *yes) {
     return backend->reached(slot, yes);

@@ -47,9 +47,12 @@ void lam_backend_release(const lam_backend *backend, void *memory);             
 lam_status lam_backend_write(const lam_backend *backend, void *device, const void *host, size_t bytes);
 lam_status lam_backend_error(const lam_backend *backend);
 
-/* Host memory that the device copies from and to by itself. */
+/* Host memory that the device copies from and to by itself. LAM_ERROR_MEMORY. */
 lam_status lam_backend_allocate_pinned(const lam_backend *backend, void **out, size_t bytes);
 void lam_backend_release_pinned(const lam_backend *backend, void *memory); /* NULL allowed */
+/* Waits until all that graphs have sent (model/graph.h, lam_graph_send) has left the host. The last of it goes when the work given
+ * before that send has begun: the call does not wait for that work's end. */
+lam_status lam_backend_sent(const lam_backend *backend);
 
 /* A place in the work given so far, and whether the device has come to it. Slots 0 to LAM_BACKEND_MARKS - 1. */
 enum { LAM_BACKEND_MARKS = 4 };

@@ -276,7 +276,8 @@ static void *copied(const lam_tensor *t, const void *data, void **room) {
 void *lam_tensor_data(const lam_tensor *t) {
     if (t->backend->on_host) return t->data;
     if (!t->is_input) return copied(t, t->data, (void **)(uintptr_t)&t->host);
-    return t->backend->sent() == LAM_OK ? t->host : NULL;
+    t->backend->sent(); /* where the device has failed the next send says so */
+    return t->host;
 }
 void *lam_tensor_device(const lam_tensor *t) { return t->data; }
 lam_dtype lam_tensor_dtype(const lam_tensor *t) { return t->dtype; }
@@ -513,15 +514,44 @@ lam_status lam_graph_backward(lam_graph *graph) {
 
 void lam_graph_set_recording(lam_graph *graph, bool recording) { graph->recording = recording; }
 
+lam_status lam_tensor_send_from(lam_tensor *input, const void *pinned) {
+    LAM_REQUIRE(input->is_input, LAM_ERROR_INTERNAL, "%s is no input", input->name);
+    LAM_REQUIRE(!pinned || !input->backend->on_host, LAM_ERROR_INTERNAL,
+                "%s is not sent: it lies on the host", input->name);
+    input->sent_from = pinned;
+    return LAM_OK;
+}
+
+static size_t staging_offset(const lam_graph *graph, const lam_tensor *input) {
+    return (size_t)((const char *)input->host - (const char *)graph->staging);
+}
+
+/* What lies side by side in the staging memory goes at once. */
+static lam_status send_inputs(const lam_graph *graph) {
+    const char *staging = graph->staging;
+    char *incoming = graph->incoming;
+    size_t sent = 0;
+    for (int64_t i = 0; i < graph->tensor_count; i++) {
+        const lam_tensor *t = graph->tensors[i];
+        if (!t->sent_from) continue;
+        size_t at = staging_offset(graph, t), bytes = (size_t)t->count * lam_dtype_bytes(t->dtype);
+        if (at > sent) LAM_TRY(graph->backend->send(incoming + sent, staging + sent, at - sent));
+        LAM_TRY(graph->backend->send(incoming + at, t->sent_from, bytes));
+        sent = at + bytes;
+    }
+    if (sent == graph->staging_bytes) return LAM_OK;
+    return graph->backend->send(incoming + sent, staging + sent, graph->staging_bytes - sent);
+}
+
 lam_status lam_graph_send(lam_graph *graph) {
     if (graph->backend->on_host || !graph->staging_bytes) return LAM_OK;
-    LAM_TRY(graph->backend->send(graph->incoming, graph->staging, graph->staging_bytes));
+    LAM_TRY(send_inputs(graph));
     for (int64_t i = 0; i < graph->tensor_count; i++) {
         const lam_tensor *t = graph->tensors[i];
         if (!t->is_input) continue;
-        size_t at = (size_t)((const char *)t->host - (const char *)graph->staging);
         lam_backend_kernels(graph->backend, false)
-            ->copy(t->places[0], (const char *)graph->incoming + at, (size_t)t->count * lam_dtype_bytes(t->dtype));
+            ->copy(t->places[0], (const char *)graph->incoming + staging_offset(graph, t),
+                   (size_t)t->count * lam_dtype_bytes(t->dtype));
     }
     LAM_TRY(graph->backend->taken());
     return graph->backend->error();

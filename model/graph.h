@@ -110,6 +110,10 @@ lam_status lam_graph_backward(lam_graph *graph); /* at most once after each forw
 void lam_graph_set_recording(lam_graph *graph, bool recording);
 /* Sends the inputs as they are now; forward does it where nothing is recorded. */
 lam_status lam_graph_send(lam_graph *graph);
+/* From here on what is sent of this input is taken from `pinned` (lam_backend_allocate_pinned), all of its elements, instead of from
+ * lam_tensor_data; it must not change between a send and the return of lam_backend_sent. NULL: from lam_tensor_data again.
+ * LAM_ERROR_INTERNAL: no input; `pinned` where nothing is sent, on the CPU. */
+lam_status lam_tensor_send_from(lam_tensor *input, const void *pinned);
 
 /* Called during backward when the gradients of the parameters in [begin, end) of the gradient arena are final
  * (buckets of at least bucket_elements, in arena order). `train` connects it to the collectives. */

@@ -44,6 +44,7 @@ struct lam_tensor {
     const lam_backend *backend; /* whose memory `data` and `gradient` are in */
     /* Not on the host: what callers of lam_tensor_data write (inputs, in the staging memory of the graph) or get to read. */
     void *host;
+    const void *sent_from; /* of an input: what goes instead of `host`; NULL: that */
     int64_t last_forward_use, last_backward_use, first_gradient_use; /* times; -1: never */
     int64_t consumers; /* nodes that take it, counted as often as they do */
     /* Recomputed tensors live twice, at two addresses: from birth to the last forward use, and from the recomputation to the

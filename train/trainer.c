@@ -40,9 +40,25 @@ static lam_loader_config loader_config(const lam_trainer *t, bool validation) {
                                .strict = s->strict};
 }
 
+static lam_status allocate_pixels(void **out, size_t bytes, void *trainer) {
+    return lam_backend_allocate_pinned(((const lam_trainer *)trainer)->backend, out, bytes);
+}
+static void release_pixels(void *pixels, void *trainer) {
+    lam_backend_release_pinned(((const lam_trainer *)trainer)->backend, pixels);
+}
+static lam_status settle_pixels(void *trainer) {
+    return lam_backend_sent(((const lam_trainer *)trainer)->backend);
+}
+
 static lam_status open_loaders(lam_trainer *t) {
     LAM_TRY(lam_split_images(t->shards, t->settings, &t->split));
     lam_loader_config config = loader_config(t, false);
+    if (t->backend != lam_backend_cpu()) { /* which copies from the ring */
+        config.allocate = allocate_pixels;
+        config.release = release_pixels;
+        config.settle = settle_pixels;
+        config.allocator_context = t;
+    }
     LAM_TRY(lam_loader_open(&t->loader, t->shards, &config));
     t->steps_per_epoch = lam_loader_steps_per_epoch(t->loader);
     t->steps = t->settings->steps ? t->settings->steps : t->settings->epochs * t->steps_per_epoch;
@@ -302,7 +318,7 @@ static lam_status compute_gradients(lam_trainer *t, const lam_batch *batch, doub
     for (int64_t begin = 0; begin < batch->rows; begin += t->micro_batch) {
         *left = begin > 0 && lam_stop_requested();
         if (*left) return LAM_OK;
-        lam_batch_feed(io, &t->feeder, batch, begin, t->state.step, weight, true);
+        LAM_TRY(lam_batch_feed(io, &t->feeder, batch, begin, t->state.step, weight, true));
         lam_graph_hold_weights(graph, begin > 0);
         lam_graph_set_step(graph, t->state.step);
         LAM_TRY(lam_graph_forward(graph));
@@ -386,7 +402,8 @@ static lam_status give(lam_trainer *t, int64_t step, bool *stop) {
     t->model = t->graphs.model[at];
     double weight = counted.rows ? 1.0 / (double)counted.rows : 0;
     for (int64_t begin = 0; begin < batch->rows && status == LAM_OK; begin += t->micro_batch) {
-        lam_batch_feed(&t->graphs.io[at], &t->feeder, batch, begin, step, weight, true);
+        status = lam_batch_feed(&t->graphs.io[at], &t->feeder, batch, begin, step, weight, true);
+        if (status != LAM_OK) break;
         lam_graph_set_step(t->graphs.graph[at], step);
         status = lam_device_step_give(t->device, at, begin == 0, begin + t->micro_batch >= batch->rows, &terms);
     }
@@ -481,7 +498,7 @@ static lam_status validate_rows(lam_trainer *t, double sums[2]) {
         const lam_batch *batch = NULL;
         LAM_TRY(lam_loader_next(t->validation, &batch));
         for (int64_t begin = 0; begin < batch->rows; begin += t->micro_batch) {
-            lam_batch_feed(io, &t->feeder, batch, begin, FIXED_MASK_STEP, 1, false);
+            LAM_TRY(lam_batch_feed(io, &t->feeder, batch, begin, FIXED_MASK_STEP, 1, false));
             LAM_TRY(lam_graph_forward(t->graphs.graph[0]));
             lam_graph_hold_weights(t->graphs.graph[0], true);
             const float *losses = lam_tensor_data(io->sample_loss),
@@ -532,7 +549,7 @@ lam_status lam_trainer_validate(lam_trainer *t, double *loss) {
 
 lam_status lam_trainer_draw(lam_trainer *t, const char *path) {
     LAM_TRY(lam_trainer_pull(t));
-    lam_batch_feed(&t->graphs.io[0], &t->feeder, t->pictured, 0, FIXED_MASK_STEP, 1, false);
+    LAM_TRY(lam_batch_feed(&t->graphs.io[0], &t->feeder, t->pictured, 0, FIXED_MASK_STEP, 1, false));
     use_averaged(t);
     lam_status status = lam_graph_forward(t->graphs.graph[0]);
     use_trained(t);

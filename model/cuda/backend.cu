@@ -63,8 +63,13 @@ lam_status allocate(void **out, size_t bytes) {
 void release(void *memory) { cudaFree(memory); }
 
 lam_status allocate_pinned(void **out, size_t bytes) {
-    TRY_CUDA(cudaMallocHost(out, bytes));
-    return LAM_OK;
+    *out = NULL;
+    cudaError_t error = cudaMallocHost(out, bytes);
+    if (error == cudaSuccess) return LAM_OK;
+    cudaGetLastError();
+    if (error != cudaErrorMemoryAllocation) return failed(error, "cudaMallocHost");
+    LAM_FAIL(LAM_ERROR_MEMORY, "the host has no %.1f MiB that %s can copy from (pinned memory)",
+             (double)bytes / 1048576, the.properties.name);
 }
 
 void release_pinned(void *memory) { cudaFreeHost(memory); }

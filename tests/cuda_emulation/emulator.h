@@ -20,7 +20,7 @@ struct lam_emulated_settings {
     lam_emulated_stream_order streams;
     int sums;
     uint64_t seed;
-    size_t memory;
+    size_t memory, pinned;
     bool keep_going, uninitialised;
     lam_emulated_lack lacks;
 };

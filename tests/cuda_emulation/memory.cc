@@ -216,6 +216,10 @@ void lam_device_check_guards(void) {
 cudaError_t lam_pinned_allocate(void **pointer, size_t bytes) {
     *pointer = nullptr;
     if (!bytes) return cudaSuccess;
+    size_t used = 0;
+    for (const auto &one : pinned()) used += one.second.bytes;
+    if (bytes > lam_emulated_setting().pinned - std::min(used, lam_emulated_setting().pinned))
+        return cudaErrorMemoryAllocation;
     void *memory = aligned_alloc(4096, round_up(bytes, 4096));
     if (!memory) return cudaErrorMemoryAllocation;
     memset(memory, 0xff, bytes);

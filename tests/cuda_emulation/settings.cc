@@ -32,6 +32,7 @@ const lam_emulated_settings &lam_emulated_setting(void) {
         choice("LAMELLA_EMULATION_SUMS", sums),
         number("LAMELLA_EMULATION_SEED", 1),
         number("LAMELLA_EMULATION_MEMORY", static_cast<uint64_t>(2) << 30),
+        number("LAMELLA_EMULATION_PINNED", SIZE_MAX),
         number("LAMELLA_EMULATION_KEEP_GOING", 0) != 0,
         number("LAMELLA_EMULATION_UNINITIALISED", 0) != 0,
         static_cast<lam_emulated_lack>(choice("LAMELLA_EMULATION_LACKS", lacks)),

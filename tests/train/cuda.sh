@@ -90,7 +90,7 @@ everything() {
     train b cuda --force "$@"
     close a b "$bound" "$what"
   }
-  vary 2e-5 "stochastic depth, micro-batches" model.drop_path=0.4 model.depth=3 train.micro_batch=4
+  vary 2e-5 "stochastic depth, micro-batches" model.drop_path=0.4 model.depth=3 train.micro_batch=3 # and one of 2 crops
   vary 2e-3 "bfloat16, stochastic rounding" train.precision=bf16 train.stochastic_rounding=true
   vary 2e-5 "mask ratios, whole blocks recomputed" model.mask_ratio_end=0.5 train.recompute=block model.depth=2
   vary 1e-4 "parallel blocks, Lion" model.name=mae_vit_parallel optim.name=lion optim.lr=1e-4
@@ -104,6 +104,9 @@ everything() {
   # Validation is at other weights, whose copies in bfloat16 lie where those of the training do; several graphs share them.
   vary 2e-3 "schedule-free, mask ratios and micro-batches in bfloat16" optim.name=schedulefree optim.schedule=constant \
     train.precision=bf16 model.mask_ratio_end=0.5 train.micro_batch=4
+  cp -r shards hurt
+  printf 'XXXXXXXX' | dd of=hurt/shard_00000.lam bs=1 seek=20000 conv=notrunc status=none
+  vary 2e-5 "a damaged image" data.path=hurt
 
   # Two ranks, sums by NCCL, which takes a GPU for each.
   gpus=$(nvidia-smi -L 2> none | wc -l) || gpus=0
@@ -115,8 +118,6 @@ everything() {
   close cuda ranks 2e-5 "two ranks"
 
   # A rank that fails ends both, with its words: nobody waits.
-  cp -r shards hurt
-  printf 'XXXXXXXX' | dd of=hurt/shard_00000.lam bs=1 seek=20000 conv=notrunc status=none
   status=0
   timeout 120 mpirun --allow-run-as-root --oversubscribe --bind-to none -n 2 "$lamella" train tiny.yaml train.out=strict \
     data.path=hurt data.strict=true --device cuda --quiet > log 2>&1 || status=$?
@@ -159,6 +160,8 @@ no 1 "no NVIDIA driver" env LAMELLA_EMULATION_LACKS=any_driver "$lamella" train 
 no 1 "the driver knows CUDA 11.4, this build needs" env LAMELLA_EMULATION_LACKS=driver "$lamella" train tiny.yaml train.out=x --device cuda
 no 1 "has no kernels for" env LAMELLA_EMULATION_LACKS=kernels "$lamella" train tiny.yaml train.out=x --device cuda
 no 1 "MiB are asked for" env LAMELLA_EMULATION_MEMORY=1000000 "$lamella" train tiny.yaml train.out=x --device cuda
+no 1 "batches of .* MiB: a smaller batch (train.global_batch.*pinned" env LAMELLA_EMULATION_PINNED=100000 "$lamella" train tiny.yaml \
+  train.out=x --device cuda
 no 1 "train.micro_batch=[1-9][0-9]* fits" env LAMELLA_EMULATION_MEMORY=37000000 "$lamella" train tiny.yaml train.out=x \
   --device cuda train.global_batch=64
 LAMELLA_EMULATION_MEMORY=37000000 train fits cuda train.global_batch=64 train.steps=1 \

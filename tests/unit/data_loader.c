@@ -15,6 +15,7 @@
 #include "base/fault.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/rng.h"
 #include "base/table.h"
 #include "data/loader.h"
@@ -457,39 +458,99 @@ static void test_minimum_foreground(void **state) {
     lam_shards_close(&shards);
 }
 
-static int blocks;
-static void *count_allocate(size_t bytes, void *context) {
-    assert_ptr_equal(context, &blocks);
-    blocks++;
-    return malloc(bytes);
+/* Memory that somebody reads after the batch was given out, until `settle_reader` returns. */
+typedef struct reader {
+    const lam_batch *batch; /* that is being read; NULL: none */
+    uint16_t seen[8 * CHANNELS * 256];
+    int blocks, settled;
+    bool fails;
+} reader;
+static lam_status allocate_read(void **out, size_t bytes, void *context) {
+    ((reader *)context)->blocks++;
+    return lam_alloc(out, bytes);
 }
-static void count_release(void *block, void *context) {
-    assert_ptr_equal(context, &blocks);
-    blocks--;
-    free(block);
+static void release_read(void *block, void *context) {
+    reader *r = context;
+    assert_null(r->batch);
+    r->blocks--;
+    lam_free(block);
 }
-static void *no_memory(size_t bytes, void *context) {
-    (void)bytes;
+static lam_status settle_reader(void *context) {
+    reader *r = context;
+    if (r->fails) LAM_FAIL(LAM_ERROR_EXTERNAL, "the reader has failed");
+    assert_non_null(r->batch);
+    usleep(20000); /* decode threads would write meanwhile */
+    assert_memory_equal(r->batch->pixels, r->seen, sizeof r->seen);
+    r->batch = NULL;
+    r->settled++;
+    return LAM_OK;
+}
+static lam_status no_memory(void **out, size_t bytes, void *context) {
     (void)context;
-    return NULL;
+    *out = NULL;
+    LAM_FAIL(LAM_ERROR_MEMORY, "%d bytes are too many", (int)bytes);
+}
+static void read_next(lam_loader *loader, reader *r, int64_t step) {
+    const lam_batch *batch = next(loader);
+    assert_int_equal(batch->step, step);
+    assert_true(batch->pinned);
+    memcpy(r->seen, batch->pixels, sizeof r->seen);
+    r->batch = batch;
+}
+
+/* The batch that is read stays as it is until the reader is done: in next, seek and close. */
+static void test_lent_batch_is_settled(void **state) {
+    world *w = *state;
+    reader r = {0};
+    const lam_batch *batch = NULL;
+    lam_loader_config config = usual();
+    config.allocate = allocate_read;
+    config.release = release_read;
+    config.settle = settle_reader;
+    config.allocator_context = &r;
+    config.ring = 2;
+    lam_loader *loader = open_loader(w->shards, &config);
+    assert_int_equal(lam_loader_seek(loader, 3), LAM_OK);
+    for (int64_t k = 3; k < 9; k++) read_next(loader, &r, k);
+    assert_int_equal(r.settled, 5);
+    assert_int_equal(lam_loader_seek(loader, 1), LAM_OK);
+    assert_int_equal(r.settled, 6);
+    read_next(loader, &r, 1);
+    r.fails = true;
+    assert_int_equal(lam_loader_next(loader, &batch), LAM_ERROR_EXTERNAL);
+    assert_null(batch);
+    assert_int_equal(lam_loader_seek(loader, 5), LAM_ERROR_EXTERNAL);
+    r.fails = false;
+    read_next(loader, &r, 2);
+    assert_int_equal(r.settled, 7);
+    lam_loader_close(&loader);
+    assert_int_equal(r.settled, 8);
+    assert_int_equal(r.blocks, 0);
 }
 
 static void test_memory_of_the_ring(void **state) {
     world *w = *state;
+    reader r = {0};
     lam_loader_config config = usual();
-    config.allocate = count_allocate;
-    config.release = count_release;
-    config.allocator_context = &blocks;
+    config.allocate = allocate_read;
+    config.release = release_read;
+    config.settle = settle_reader;
+    config.allocator_context = &r;
     config.ring = 4;
     lam_loader *loader = open_loader(w->shards, &config);
-    assert_int_equal(blocks, 4);
-    for (int i = 0; i < 9; i++) (void)next(loader);
+    assert_int_equal(r.blocks, 4);
     lam_loader_close(&loader);
-    assert_int_equal(blocks, 0);
+    assert_int_equal(r.blocks, 0);
     config.allocate = no_memory;
+    config.global_batch = 1024;
     assert_int_equal(lam_loader_open(&loader, w->shards, &config), LAM_ERROR_MEMORY);
     assert_null(loader);
+    assert_non_null(strstr(lam_last_error(), "4 batches of 1.5 MiB: a smaller batch"));
+    assert_non_null(strstr(lam_last_error(), "1572864 bytes are too many"));
     config = usual();
+    loader = open_loader(w->shards, &config);
+    assert_false(next(loader)->pinned);
+    lam_loader_close(&loader);
     for (int64_t n = 1;; n++) { /* the n-th allocation fails */
         lam_fault_arm(LAM_FAULT_ALLOC, n);
         lam_status status = lam_loader_open(&loader, w->shards, &config);
@@ -523,6 +584,10 @@ static void test_impossible_configurations(void **state) {
     config.crops_per_image = INT64_MAX;
     assert_int_equal(lam_loader_open(&loader, w->shards, &config), LAM_ERROR_CONFIG);
     config = usual();
+    config.allocate = allocate_read;
+    config.release = release_read;
+    assert_int_equal(lam_loader_open(&loader, w->shards, &config), LAM_ERROR_INTERNAL);
+    config = usual();
     int64_t image = IMAGES;
     config.images = &image;
     config.image_count = 1;
@@ -544,6 +609,7 @@ int main(void) {
         cmocka_unit_test(test_plates_are_mixed),
         cmocka_unit_test(test_damaged_frames),
         cmocka_unit_test(test_minimum_foreground),
+        cmocka_unit_test(test_lent_batch_is_settled),
         cmocka_unit_test(test_memory_of_the_ring),
         cmocka_unit_test(test_impossible_configurations),
     };

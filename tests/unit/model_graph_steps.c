@@ -95,8 +95,79 @@ static void times(void **state) {
     drop_net(&n);
 }
 
+/* Logits, and behind them the loss, of the last forward pass. */
+static void read_results(const net *n, float *results) {
+    lam_tensor_read(n->io.logits, results);
+    lam_tensor_read(n->io.loss, results + lam_tensor_count(n->io.logits));
+}
+
+/* Inputs from pinned memory of others, each with and without the others, while the pass before may still run. */
+static void sent_from_elsewhere(void **state) {
+    (void)state;
+    enum { INPUTS = 3, SETS = 2 };
+    net n = make_net(false);
+    const lam_backend *on = test_backend();
+    lam_tensor *input[INPUTS] = {n.io.input.pixels, n.io.noise, n.io.sample_weight};
+    float *values[SETS][INPUTS], *pinned[SETS][INPUTS], *wanted[SETS], *got;
+    int64_t results = lam_tensor_count(n.io.logits) + 1;
+    assert_int_equal(lam_tensor_send_from(n.io.logits, NULL), LAM_ERROR_INTERNAL);
+    assert_non_null(strstr(lam_last_error(), "is no input"));
+    ok(lam_tensor_send_from(input[0], NULL));
+    if (!on_cuda()) {
+        assert_int_equal(lam_tensor_send_from(input[0], &results), LAM_ERROR_INTERNAL);
+        assert_non_null(strstr(lam_last_error(), "pixels is not sent"));
+        drop_net(&n);
+        return;
+    }
+    ok(lam_alloc_array((void **)&got, results, sizeof *got));
+    for (int s = 0; s < SETS; s++) {
+        for (int k = 0; k < INPUTS; k++) {
+            int64_t count = lam_tensor_count(input[k]);
+            float *host = lam_tensor_data(input[k]);
+            for (int64_t i = 0; i < count && s; i++)
+                host[i] = 1 - host[i]; /* other pixels, masks and weights */
+            ok(lam_backend_allocate_pinned(on, (void **)&pinned[s][k], (size_t)count * sizeof(float)));
+            ok(lam_alloc_array((void **)&values[s][k], count, sizeof(float)));
+            memcpy(values[s][k], host, (size_t)count * sizeof(float));
+        }
+        ok(lam_alloc_array((void **)&wanted[s], results, sizeof(float)));
+        ok(lam_graph_forward(n.g));
+        read_results(&n, wanted[s]);
+    }
+    assert_true(wanted[0][results - 1] != wanted[1][results - 1]);
+    lam_graph_hold_weights(n.g, true); /* so that nothing waits between two passes */
+    for (int chosen = 0; chosen < 1 << INPUTS; chosen++)
+        for (int last = 0; last < SETS; last++) {
+            for (int pass = 0; pass < 2; pass++) {
+                int s = pass ? last : !last;
+                for (int k = 0; k < INPUTS; k++) {
+                    bool elsewhere = chosen >> k & 1;
+                    size_t bytes = (size_t)lam_tensor_count(input[k]) * sizeof(float);
+                    memcpy(pinned[s][k], values[s][k], bytes);
+                    memcpy(lam_tensor_data(input[k]), values[elsewhere ? !s : s][k], bytes);
+                    ok(lam_tensor_send_from(input[k], elsewhere ? pinned[s][k] : NULL));
+                }
+                ok(lam_graph_forward(n.g));
+            }
+            ok(lam_backend_sent(on)); /* from here on all may change */
+            for (int k = 0; k < INPUTS; k++)
+                memset(pinned[last][k], 0xff, (size_t)lam_tensor_count(input[k]) * sizeof(float));
+            read_results(&n, got);
+            assert_memory_equal(got, wanted[last], (size_t)results * sizeof *got);
+        }
+    for (int s = 0; s < SETS; s++) {
+        for (int k = 0; k < INPUTS; k++) {
+            lam_backend_release_pinned(on, pinned[s][k]);
+            lam_free(values[s][k]);
+        }
+        lam_free(wanted[s]);
+    }
+    lam_free(got);
+    drop_net(&n);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(final_gradients), cmocka_unit_test(held_weights),
-                                       cmocka_unit_test(times)};
+                                       cmocka_unit_test(times), cmocka_unit_test(sent_from_elsewhere)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,6 +14,7 @@
  *     LAMELLA_EMULATION_SEED        of shuffled orders [1]
  *     LAMELLA_EMULATION_SUMS        forward, reversed or truncating: how ptx.cuh's mma adds [forward]
  *     LAMELLA_EMULATION_MEMORY      bytes of device memory [2147483648]
+ *     LAMELLA_EMULATION_PINNED      bytes of the host's memory that can be pinned [all]
  *     LAMELLA_EMULATION_KEEP_GOING  1: a finding fails the launch (cudaErrorLaunchFailure) instead of aborting
  *     LAMELLA_EMULATION_UNINITIALISED  1: device memory that was never written must not be read (checked build)
  *     LAMELLA_EMULATION_LACKS       device, driver (too old), any_driver or kernels (for this device): what cannot be used here
