@@ -1,6 +1,7 @@
 /* Attention in bfloat16, backward (attention.cuh; Dao 2023, FlashAttention-2, algorithm 2, without its atomic
  * sums). */
-#include "model/cuda/attention.cuh"
+#include "model/cuda/attention_heads.cuh"
+#include "model/cuda/attention_pass.cuh"
 #include "model/cuda/backend.cuh"
 #include "model/cuda/vector.cuh"
 
@@ -136,125 +137,6 @@ __device__ __forceinline__ void to_keys(const uint32_t (&k)[ROOM][WIDTH / 16][4]
     }
     multiply_columns<WIDTH, ROOM, TILES, N>(dv, p, d_out);
     multiply_columns<WIDTH, ROOM, TILES, N>(dk, ds, q);
-}
-
-/* Of each value the sum of two lanes whose numbers differ in `bit`: of one half of them in the one, of the other in the
- * other, the first N / 2 then. */
-template <int N, int ROOM> __device__ __forceinline__ void halve(float (&x)[ROOM], int lane, int bit) {
-    const bool upper = (lane & bit) != 0;
-#pragma unroll
-    for (int k = 0; k < N / 2; k++) {
-        const float own = upper ? x[k + N / 2] : x[k], other = upper ? x[k] : x[k + N / 2];
-        x[k] = own + __shfl_xor_sync(ALL, other, bit);
-    }
-}
-
-/* to[column] = the sum over the unit's rows of factor * sums; factor 0: the row takes no part. */
-template <int WIDTH, int TILES>
-__device__ __forceinline__ void sum_unit(const float (&sums)[TILES][WIDTH / 8][4],
-                                         const float (&factor)[TILES][2], float *to, int head_dim) {
-    /* Values of a lane, of the same columns in the eight lanes that differ in the bits 4, 8, 16. */
-    const int N = WIDTH / 4;
-    const bool THRICE = N % 8 == 0;
-    const int lane = lane_anew(), t = lane & 3;
-    float x[N];
-#pragma unroll
-    for (int n = 0; n < N; n++) {
-        x[n] = 0;
-#pragma unroll
-        for (int m = 0; m < TILES; m++)
-#pragma unroll
-            for (int half = 0; half < 2; half++)
-                x[n] = fmaf(factor[m][half], sums[m][n / 2][2 * half + n % 2], x[n]);
-    }
-    halve<N>(x, lane, 16);
-    halve<N / 2>(x, lane, 8);
-    if (THRICE)
-        halve<N / 4>(x, lane, 4);
-    else
-#pragma unroll
-        for (int k = 0; k < N / 4; k++) x[k] += __shfl_xor_sync(ALL, x[k], 4);
-    const int first = (lane & 16 ? N / 2 : 0) + (lane & 8 ? N / 4 : 0) + (THRICE && (lane & 4) ? N / 8 : 0);
-#pragma unroll
-    for (int k = 0; k < (THRICE ? N / 8 : N / 4); k++) {
-        const int column = (first + k) / 2 * 8 + 2 * t + (first + k) % 2;
-        if (column < head_dim && (THRICE || !(lane & 4))) to[column] = x[k];
-    }
-}
-
-/* Of the second or the first of a pair. */
-__device__ __forceinline__ float hat_of(uint32_t pair, bool second, const moments &of) {
-    return fmaf(second ? high_of(pair) : low_of(pair), of.rstd, of.mean);
-}
-
-/* d, `scale` times the gradients of a unit's normalised rows, become, `factor` times, those of the rows themselves, x, which are loaded
- * once more; rows that are not `present` have none. to: where the unit's sums for the weights go, those of b `further` behind those
- * of w. */
-template <int WIDTH, int TILES>
-__device__ __forceinline__ void
-through_norm(float (&d)[TILES][WIDTH / 8][4], const uint32_t (&x)[TILES][WIDTH / 16][4],
-             const bool (&present)[TILES][2], float scale, const lam_attention_norm &norm, int part,
-             int head_dim, float *to, int64_t further, float (&factor)[TILES][2]) {
-    const float *w = norm.w[part] + 2 * (lane_anew() & 3);
-    const float share = 1.0f / (float)head_dim;
-    moments of[TILES][2];
-    float shift[TILES][2], slope[TILES][2], by_hat[TILES][WIDTH / 8][4];
-#pragma unroll
-    for (int m = 0; m < TILES; m++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            of[m][half] = moments_of<WIDTH>(x[m], half, head_dim, norm.eps);
-            of[m][half].mean *= -of[m][half].rstd; /* hat = x rstd + that */
-            shift[m][half] = slope[m][half] = 0;
-            factor[m][half] = scale;
-        }
-#pragma unroll
-    for (int j = 0; j < WIDTH / 8; j++) {
-        const float2 w_here = 8 * j < head_dim ? *(const float2 *)(w + 8 * j) : make_float2(0, 0);
-#pragma unroll
-        for (int m = 0; m < TILES; m++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                const int half = e / 2;
-                const float hat = hat_of(x[m][j / 2][half + j % 2 * 2], e % 2, of[m][half]);
-                if (!present[m][half]) d[m][j][e] = 0;
-                const float g = d[m][j][e] * (e % 2 ? w_here.y : w_here.x);
-                by_hat[m][j][e] = d[m][j][e] * hat;
-                shift[m][half] += g;
-                slope[m][half] = fmaf(g, hat, slope[m][half]);
-            }
-    }
-    sum_unit<WIDTH, TILES>(d, factor, to + further, head_dim);
-    sum_unit<WIDTH, TILES>(by_hat, factor, to, head_dim);
-#pragma unroll
-    for (int m = 0; m < TILES; m++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            shift[m][half] = sum_of_row(shift[m][half]) * share;
-            slope[m][half] = sum_of_row(slope[m][half]) * share;
-            factor[m][half] = scale * of[m][half].rstd;
-        }
-#pragma unroll
-    for (int j = 0; j < WIDTH / 8; j++) {
-        const float2 w_here = 8 * j < head_dim ? *(const float2 *)(w + 8 * j) : make_float2(0, 0);
-#pragma unroll
-        for (int m = 0; m < TILES; m++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                const int half = e / 2;
-                const float hat = hat_of(x[m][j / 2][half + j % 2 * 2], e % 2, of[m][half]);
-                d[m][j][e] = fmaf(-hat, slope[m][half],
-                                  fmaf(d[m][j][e], e % 2 ? w_here.y : w_here.x, -shift[m][half]));
-            }
-    }
-}
-
-/* Where a unit's sums for the weights of the norm of queries (0) or keys (1) go, those of the bias `further` behind. */
-__device__ __forceinline__ float *sums_norm_of(const arguments &a, const division &d, int part, int unit,
-                                               int head, int64_t &further) {
-    further = (int64_t)d.units * a.heads * a.head_dim;
-    return a.sums_norm + sample_of(a) * a.sums_norm_sample + 2 * part * further +
-           ((int64_t)unit * a.heads + head) * a.head_dim;
 }
 
 /* Gradients of queries; minus d_out . out of each query, which with lse goes to `floats` where the other pass has

@@ -2,7 +2,7 @@
  * at most 168 registers, (2 * 32 + 2 * 8) (head_dim + 1) floats of shared memory. A block has 32 rows of queries
  * (or keys), four lanes a row; the other side passes in tiles of 8 rows. Each lane takes two of the 8 scores of
  * its row and every fourth column of the results. */
-#include "model/cuda/attention.cuh"
+#include "model/cuda/attention_rows.cuh"
 #include "model/cuda/backend.cuh"
 
 namespace lam_attention_parts {

@@ -4,7 +4,8 @@
  * are taken as they are, without a look for the largest and without scaling what was summed. Where the sum of a row
  * shows that its scores are too far from 0 for that, its unit is computed once more by the online softmax, with the
  * largest score so far subtracted, which is exact for scores of any size. */
-#include "model/cuda/attention.cuh"
+#include "model/cuda/attention_heads.cuh"
+#include "model/cuda/attention_pass.cuh"
 #include "model/cuda/backend.cuh"
 
 namespace lam_attention_parts {
@@ -20,6 +21,15 @@ template <int WIDTH, bool VECTORS> struct forward_sizes {
 };
 
 const float SUM_MOST = 1.2676506e30f, SUM_LEAST = 7.8886091e-31f; /* 2^100, 2^-100 */
+
+/* Which keys are visible, one bit a key, by all threads of the block; a barrier must follow. */
+__device__ __forceinline__ void visible_keys(uint32_t *words, const float *mask, int keys) {
+    for (int i = threadIdx.x; i < (keys + 31) / 32 * 32; i += THREADS) {
+        uint32_t word = __ballot_sync(ALL, i < keys && mask[i] != 0);
+        if ((threadIdx.x & 31) == 0) words[i / 32] = word;
+    }
+}
+__device__ __forceinline__ uint32_t first_keys(int count) { return count >= 32 ? ALL : (1u << count) - 1u; }
 
 /* 2^x for x <= 127 by a polynomial on [-1/2, 1/2], relative error 7.5e-5 (minimax); below 2^-126 it is 2^-126. */
 __device__ __forceinline__ float exp2_polynomial(float x) {

@@ -1,5 +1,5 @@
 /* LayerNorm of the heads of q and k in kernels of its own, before and behind attention, where attention does not do it itself
- * (attention.cuh): what is normalised, and its gradients, pass through the workspace.
+ * (attention_heads.cuh): what is normalised, and its gradients, pass through the workspace.
  *
  * Bound by bytes, each read or written once: 2 an element of q and k and storage byte, the gradient 3. A head has a group of
  * 4 to 32 lanes, 16 bytes a lane, which keep it in registers; heads that do not fit (odd ones) a warp, which reads them again
