@@ -26,7 +26,8 @@ typedef struct lam_attention_shape {
     int64_t q_stride, kv_stride, out_stride;
     /* With it q, k and v are parts of one tensor [batch, tokens, 3, heads, head_dim] on a GPU. */
     lam_attention_norm norm;
-    /* [batch, keys]: 0 leaves a key out; NULL: all take part. A query that sees no key gives 0 and passes no gradient. */
+    /* [batch, keys]: 0 leaves a key out; NULL: all take part. A query that sees no key gives 0 and passes no gradient. What is left
+     * out reaches nothing, no numbers included; what is no number elsewhere goes on. */
     const float *key_mask;
 } lam_attention_shape;
 

@@ -136,7 +136,7 @@ static void NAME(backward_head)(const lam_attention_shape *s, const lam_attentio
         }
         if (TILES) turn(f.dq_turned, BACKWARD_QUERIES, width, padded, f.dq, width);
         if (!count) memset(f.dq, 0, (size_t)(rows * width) * sizeof(float));
-        if (table)
+        if (table && count)
             NAME(through_norm)
             (f.dq, width, scale, (const real *)t->q + at_queries + start * s->q_stride, s->q_stride, NULL,
              rows, s, QUERY_ROWS, b, h, table);

@@ -139,6 +139,17 @@ __device__ __forceinline__ void to_keys(const uint32_t (&k)[ROOM][WIDTH / 16][4]
     multiply_columns<WIDTH, ROOM, TILES, N>(dk, ds, q);
 }
 
+/* Whether the queries of the sample see a key at all: all lanes ask for the same, mostly once. A vote would take
+ * registers that the kernels do not have. */
+__device__ __forceinline__ bool sees_a_key(const arguments &a) {
+    if (!a.key_mask) return true;
+    const float *mask = a.key_mask + sample_of(a) * a.keys;
+    int key = 0;
+#pragma unroll 1
+    while (key < a.keys && mask[key] == 0) key++;
+    return key < a.keys;
+}
+
 /* Gradients of queries; minus d_out . out of each query, which with lse goes to `floats` where the other pass has
  * them in shared memory. */
 template <int WIDTH, bool VECTORS, bool NORM, int UNDER_WAY>
@@ -154,6 +165,7 @@ __device__ __forceinline__ void queries_pass(const arguments &a, unsigned char *
         const int64_t column = head * a.head_dim;
         const int64_t rows = (sample_of(a) * a.heads + head) * a.queries;
         uint32_t out[TILES][WIDTH / 16][4];
+        if (!sees_a_key(a)) end = 0; /* else dq were 0 times what may be no number */
         load_unit<WIDTH, VECTORS, TILES>(d_out, a.d_out + first_row * a.out_stride + column, a.out_stride,
                                          row, end, a.head_dim, NULL);
         load_unit<WIDTH, VECTORS, TILES>(out, a.out + first_row * a.out_stride + column, a.out_stride, row,
@@ -230,7 +242,7 @@ __device__ __forceinline__ void queries_pass(const arguments &a, unsigned char *
             int64_t further;
             float *to = sums_norm_of(a, a.by_queries, 0, row / (16 * TILES), head, further);
             load_unit<WIDTH, VECTORS, TILES>(q, a.q + first_row * a.q_stride + head * a.head_dim, a.q_stride,
-                                             row, a.queries, a.head_dim, NULL);
+                                             row, sees_a_key(a) ? a.queries : 0, a.head_dim, NULL);
             through_norm<WIDTH, TILES>(dq, q, present, a.scale, a.norm, 0, a.head_dim, to, further, factor);
         }
         store_unit<WIDTH, VECTORS, TILES>(dq, factor, present,

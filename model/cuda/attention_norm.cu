@@ -34,6 +34,11 @@ __device__ __forceinline__ float group_sum(float value, int lanes) {
     return value;
 }
 
+__device__ __forceinline__ bool group_any(bool value, int lanes) {
+    const int lane = (int)threadIdx.x & 31;
+    return __ballot_sync(LAM_WHOLE_WARP, value) >> lane / lanes * lanes & LAM_WHOLE_WARP >> (32 - lanes);
+}
+
 /* A group of `lanes` threads a head; the heads of q and k of all rows in the order of memory. V = 1: `lanes` is 32 and the head
  * is read again for each pass. */
 template <typename T, int V>
@@ -105,6 +110,7 @@ __global__ void __launch_bounds__(NORM_THREADS, 3)
                     scale_at = row * 2 * heads + h;
             bool there = at < count;
             float value[V] = {0}, up[V] = {0}, mean = 0, rstd = 0, a = 0, b = 0;
+            bool some = false;
             if (there) {
                 mean = n.mean[scale_at];
                 rstd = n.rstd[scale_at];
@@ -112,6 +118,15 @@ __global__ void __launch_bounds__(NORM_THREADS, 3)
             if (there && inside) {
                 lam_read<T, V>(n.x + head + i).unpack(value);
                 lam_read<T, V>(n.dy + head + i).unpack(up);
+#pragma unroll
+                for (int k = 0; k < V; k++) some |= up[k] != 0;
+            }
+            if (!group_any(some, lanes)) { /* what the mask hides has no gradient, whatever it is */
+                mean = rstd = 0;
+#pragma unroll
+                for (int k = 0; k < V; k++) value[k] = 0;
+            }
+            if (there && inside) {
 #pragma unroll
                 for (int k = 0; k < V; k++) {
                     float hat = (value[k] - mean) * rstd, g = up[k] * w[k];
@@ -158,7 +173,11 @@ __global__ void __launch_bounds__(32) head_norm_backward_any(const head_backward
             const T *x = n.x + head, *dy = n.dy + head;
             T *dx = n.dx + head;
             float mean = n.mean[scale_at], rstd = n.rstd[scale_at], a = 0, b = 0;
-            for (int64_t i = lane; i < d; i += 32) {
+            bool some = false; /* as above */
+            for (int64_t i = lane; i < d; i += 32) some |= lam_load(dy + i) != 0;
+            some = __any_sync(LAM_WHOLE_WARP, some);
+            for (int64_t i = lane; i < d && !some && !n.add; i += 32) lam_store(dx + i, 0);
+            for (int64_t i = lane; i < d && some; i += 32) {
                 float hat = (lam_load(x + i) - mean) * rstd, up = lam_load(dy + i);
                 a += up * w[i];
                 b = fmaf(up * w[i], hat, b);
@@ -167,7 +186,7 @@ __global__ void __launch_bounds__(32) head_norm_backward_any(const head_backward
             }
             a = lam_warp_sum(a) / (float)d;
             b = lam_warp_sum(b) / (float)d;
-            for (int64_t i = lane; i < d; i += 32) {
+            for (int64_t i = lane; i < d && some; i += 32) {
                 float value[1] = {(lam_load(dy + i) * w[i] - a - (lam_load(x + i) - mean) * rstd * b) * rstd};
                 lam_write_or_add<T, 1>(dx + i, value, n.add);
             }

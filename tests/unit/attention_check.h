@@ -217,6 +217,19 @@ static inline void reset_outputs(problem *p) {
     }
 }
 
+/* What the mask hides is NaN: keys and values, and queries that see no key with the gradients of their results. */
+static inline void put_hidden(problem *p) {
+    const attention_case *c = p->c;
+    for (int64_t b = 0; b < c->batch && p->mask; b++) {
+        bool seen = false;
+        for (int64_t j = 0; j < c->keys; j++) seen |= p->mask[b * c->keys + j] != 0;
+        for (int t = Q; t <= D_OUT; t++)
+            for (int64_t r = 0, rows = by_keys[t] ? c->keys : c->queries; r < rows && t != OUT; r++)
+                for (int64_t e = 0; e < width_of(c) && (by_keys[t] ? p->mask[b * rows + r] == 0 : !seen); e++)
+                    put(p, t, (b * rows + r) * stride_of(c, t) + e, (double)NAN);
+    }
+}
+
 static inline problem open_problem(const attention_case *c, bool bf16) {
     problem p = {.c = c, .bf16 = bf16};
     int64_t w = width_of(c);
@@ -251,6 +264,7 @@ static inline problem open_problem(const attention_case *c, bool bf16) {
     }
     oracle(&p, false, p.exact, p.exact_weights);
     oracle(&p, bf16, p.rounded, p.rounded_weights);
+    put_hidden(&p);
     return p;
 }
 

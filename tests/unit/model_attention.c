@@ -53,6 +53,8 @@ static const attention_case device_cases[] = {
     {"1025 tokens", 1, 1025, 1025, 1, 32, 0, 1, NO_MASK, false, false},
     {"streamed, masked", 1, 130, 1500, 1, 16, 0, 2, SOME_KEYS, false, false},
     {"one key, whole vectors", 5, 31, 70, 1, 16, 0, 1, ONE_KEY, false, false},
+    {"no key, whole vectors", 2, 40, 33, 2, 16, 0, 1, NO_KEY_IN_SAMPLE_0, true, false},
+    {"no key, streamed", 2, 20, 1500, 1, 16, 0, 1, NO_KEY_IN_SAMPLE_0, false, false},
     {"sides in turn", 3, 120, 120, 8, 128, 0, 1, NO_MASK, false, false},
     {"online", 1, 40, 160, 1, 16, 0, 12, NO_MASK, false, false},
     {"online, masked", 1, 33, 70, 1, 80, 0, 8, SOME_KEYS, false, false},
@@ -96,6 +98,11 @@ static void extremes(void **state) {
             put(&p, Q, 0, NAN);
             run(&p, 2, true, true);
             assert_true(isnan(get(&p, OUT, 0)) && isfinite(get(&p, OUT, stride)));
+            assert_true(isnan(get(&p, DQ, 0)) && isfinite(get(&p, DQ, stride_of(&c, DQ))));
+            for (int64_t j = 0; j < c.keys; j++) {
+                assert_true(isnan(get(&p, DK, j * stride_of(&c, DK))));
+                assert_true(isnan(get(&p, DV, j * stride_of(&c, DV))));
+            }
             close_problem(&p);
         }
     assert_int_equal(lam_isa_select(), LAM_OK);

@@ -16,6 +16,8 @@ static const attention_case cases[] = {
     {"normed, head_dim 64", 2, 65, 65, 2, 64, 0, 1, NO_MASK, false, true},
     {"normed, head_dim 80", 1, 65, 65, 1, 80, 8, 1.5, SOME_KEYS, false, true},
     {"normed, no key", 2, 33, 33, 2, 24, 0, 1, NO_KEY_IN_SAMPLE_0, false, true},
+    {"normed, no key, head_dim 5, added", 2, 33, 33, 2, 5, 0, 1, NO_KEY_IN_SAMPLE_0, true, true},
+    {"normed, no key, head_dim 128", 2, 19, 19, 1, 128, 0, 1, NO_KEY_IN_SAMPLE_0, false, true},
 };
 
 /* What else a device tells apart: whether attention takes the norm itself, both passes or the backward one alone (385 tokens of
@@ -31,6 +33,7 @@ static const attention_case device_cases[] = {
     {"normed, head_dim 128", 1, 50, 50, 1, 128, 0, 1, SOME_KEYS, true, true},
     {"normed, 385 tokens", 1, 385, 385, 1, 64, 0, 1, NO_MASK, true, true},
     {"normed, 1025 tokens", 1, 1025, 1025, 1, 64, 0, 1, NO_MASK, false, true},
+    {"normed, no key, streamed", 2, 750, 750, 1, 64, 0, 1, NO_KEY_IN_SAMPLE_0, false, true},
     {"normed, one key", 5, 31, 31, 1, 16, 0, 1, ONE_KEY, false, true},
     {"normed, online", 1, 130, 130, 1, 64, 0, 6, NO_MASK, false, true},
     {"normed, online, heads share a block", 16, 17, 17, 8, 64, 0, 6, NO_MASK, false, true},
