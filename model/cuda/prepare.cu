@@ -1,7 +1,7 @@
 /* The launches of prepare.cuh.
  *
- * Bound by bytes (4 read, 2 written an element; 40 registers, no shared memory), with random rounding by the Philox rounds
- * (about 100 integer operations for 8 elements). */
+ * Bound by bytes (4 read, 2 written an element), with random rounding by the Philox rounds (about 100 integer operations for 8
+ * elements); at most 48 registers; no shared memory. */
 #include "base/rng.h"
 #include "model/cuda/prepare.cuh"
 
