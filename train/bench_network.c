@@ -83,7 +83,8 @@ static void fill_inputs(const lam_bench_network *n) {
     }
 }
 
-static lam_status open_device(lam_bench_network *n, lam_dtype activation, bool autotune) {
+static lam_status open_update(lam_bench_network *n, lam_dtype activation, bool autotune) {
+    n->update_bytes = lam_optimizer_bytes(n->optimizer.optimizer, n->parameters);
     if (n->backend == lam_backend_cpu()) return LAM_OK;
     lam_device_step_options options = {.backend = n->backend,
                                        .parameters = n->parameters,
@@ -93,6 +94,7 @@ static lam_status open_device(lam_bench_network *n, lam_dtype activation, bool a
                                        .optimizer = n->optimizer.optimizer,
                                        .bf16 = activation == LAM_BF16,
                                        .autotune = autotune};
+    n->update_bytes = lam_device_step_bytes(&options);
     LAM_TRY(lam_device_step_open(&n->device, &options));
     return lam_device_step_push(n->device, n->optimizer.arena, NULL, 0, 0, 0);
 }
@@ -115,7 +117,7 @@ lam_status lam_bench_network_open(lam_bench_network *n, const lam_backend *backe
     LAM_TRY(lam_graph_differentiate(n->graph, n->io.loss));
     LAM_TRY(lam_graph_plan(n->graph));
     fill_inputs(n);
-    return open_device(n, activation, autotune);
+    return open_update(n, activation, autotune);
 }
 
 void lam_bench_network_close(lam_bench_network *n) {

@@ -28,6 +28,7 @@ typedef struct lam_bench_network {
     lam_mae_io io;
     lam_optimizer_state optimizer;
     int64_t batch, updates;
+    int64_t update_bytes;  /* kept by the optimiser */
     double update_seconds; /* of the last step: the optimiser */
 } lam_bench_network;
 

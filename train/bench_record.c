@@ -207,7 +207,7 @@ static void set_memory(lam_json *record, const measurement *m) {
         {"weights", r.weights},
         {"packed", r.packed},
         {"gradients", r.gradients},
-        {"optimizer", (size_t)lam_optimizer_bytes(m->network.optimizer.optimizer, m->network.parameters)},
+        {"optimizer", (size_t)m->network.update_bytes},
         {"activations", r.activations},
         {"activation_gradients", r.activation_gradients},
         {"workspace", r.workspace},

@@ -100,5 +100,7 @@ lam_status lam_step_plan_finish(lam_graph *const *graphs, int64_t count, const l
         return refuse(&n, room, optimizer_bytes, batch, backend);
     }
     for (int64_t k = 0; k < count; k++) lam_graph_set_recompute(graphs[k], what);
-    return lam_graph_plan_together(graphs, count);
+    lam_status status = lam_graph_plan_together(graphs, count);
+    if (status != LAM_ERROR_MEMORY) return status;
+    return lam_fail_context(status, "a step of %" PRId64 " crops: a smaller train.micro_batch needs less", batch);
 }

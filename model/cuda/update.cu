@@ -78,7 +78,7 @@ static lam_status add_copies(const lam_cuda_update_options *o, lam_node *node, u
     std::vector<lam_cuda_piece> pieces;
     LAM_TRY(lam_cuda_pieces(node, &pieces));
     std::vector<update_copy> own(pieces.size());
-    bool all = !pieces.empty();
+    bool all = !pieces.empty() && node->inputs[0]->dtype == LAM_BF16;
     for (size_t k = 0; k < pieces.size(); k++)
         all = all && can_write(o, pieces[k], &own[k]) && is_only(*copies, own[k]);
     if (!all) return LAM_OK;
