@@ -74,7 +74,7 @@ static lam_status open_loaders(lam_trainer *t) {
 
 int64_t lam_trainer_optimizer_bytes(const lam_trainer *t) {
     const lam_settings *s = t->settings;
-    const lam_parameters *p = t->network->parameters;
+    lam_parameters *p = t->network->parameters;
     if (t->backend != lam_backend_cpu()) {
         lam_device_step_options options = {.backend = t->backend,
                                            .parameters = p,
