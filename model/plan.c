@@ -263,14 +263,12 @@ lam_status lam_graph_plan_together(lam_graph *const *graphs, int64_t count) {
         if (graphs[i]->report.total > total) total = graphs[i]->report.total;
     }
     status = graphs[0]->backend->allocate(&graphs[0]->arena, total);
-    if (status != LAM_OK) {
-        lam_fail_context(
-            status,
-            "the step needs %.1f MiB of activations: a smaller batch (train.micro_batch, of bench --batch) needs less",
-            (double)total / 1048576.0);
-        goto done;
-    }
-    for (int64_t i = 0; i < count; i++) LAM_TRY_GOTO(settle(graphs[i], graphs[0]->arena, total), done);
+    for (int64_t i = 0; i < count && status == LAM_OK; i++) status = settle(graphs[i], graphs[0]->arena, total);
+    if (status == LAM_ERROR_MEMORY)
+        lam_fail_context(status,
+                         "the step needs %.1f MiB of activations, and its inputs: a smaller batch (train.micro_batch, "
+                         "--batch of bench and embed) needs less",
+                         (double)total / 1048576.0);
 done:
     for (int64_t i = 0; i < count; i++) {
         lam_free(graphs[i]->planned_blocks);

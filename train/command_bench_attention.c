@@ -47,6 +47,9 @@ static lam_status print_estimate(const question *q) {
     const char *gpu = lam_option_text(q->arguments, "gpu");
     const lam_attention_shape *s = &q->shape;
     bool json = lam_option_json(q->arguments);
+    const int64_t largest = 128; /* head_dim of the kernels (model/cuda/attention.cu) */
+    LAM_REQUIRE(s->head_dim <= largest, LAM_ERROR_USAGE, "--head-dim %" PRId64 ": a GPU takes %" PRId64 " at most",
+                s->head_dim, largest);
     if (!json)
         printf("attention, %" PRId64 " samples of %" PRId64 " tokens, %" PRId64 " heads of %" PRId64
                ", %s, on paper for one %s\n",

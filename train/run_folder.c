@@ -221,7 +221,7 @@ static lam_status read_checkpoint(lam_trainer *t, const lam_start *start, int64_
     compare_state(&before, &t->state, differences, sizeof differences);
     LAM_REQUIRE_GOTO(
         !differences[0] || !start->strict, done, LAM_ERROR_CONFIG,
-        "%s: differs from the run that wrote it (%s); without --strict-resume it goes on, equal to rounding",
+        "%s: differs from the run that wrote it (%s); without --strict-resume it goes on, not bit-exact",
         folder, differences);
     if (differences[0] && before.step < t->steps)
         lam_log_warning("resume is not bit-exact, these differ: %s", differences);

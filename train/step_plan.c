@@ -95,12 +95,10 @@ lam_status lam_step_plan_finish(lam_graph *const *graphs, int64_t count, const l
         if (what < LAM_RECOMPUTE_BLOCK) continue;
         LAM_REQUIRE(n.all <= budget, LAM_ERROR_CONFIG,
                     "train.memory_budget: %.1f MiB, but the step needs %.1f MiB even where whole blocks are "
-                    "recomputed; a smaller train.micro_batch needs less",
-                    budget / 0x1p20, n.all / 0x1p20);
+                    "recomputed; a %s needs less",
+                    budget / 0x1p20, n.all / 0x1p20, batch > 1 ? "smaller train.micro_batch" : "smaller network");
         return refuse(&n, room, optimizer_bytes, batch, backend);
     }
     for (int64_t k = 0; k < count; k++) lam_graph_set_recompute(graphs[k], what);
-    lam_status status = lam_graph_plan_together(graphs, count);
-    if (status != LAM_ERROR_MEMORY) return status;
-    return lam_fail_context(status, "a step of %" PRId64 " crops: a smaller train.micro_batch needs less", batch);
+    return lam_graph_plan_together(graphs, count);
 }

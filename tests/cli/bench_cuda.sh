@@ -42,6 +42,7 @@ refused '--gpu says whose limits' bench step --gpu H100
 refused '--gpu says whose limits' bench attention --gpu H100 --seconds 0
 refused 'leave out --device cpu' bench step --estimate --device cpu
 refused 'nothing to --autotune by' bench step --estimate --autotune
+refused '144: a GPU takes 128 at most' bench attention --head-dim 144 --estimate
 code=0; on_device bench attention --batch 1 --tokens 5 --heads 1 --head-dim 144 --seconds 0 > text 2>&1 || code=$?
 [ "$code" = 2 ] && grep -q '144: a GPU takes 128 at most' text || fail "head_dim 144 ends with $code: $(cat text)"
 "$lamella" bench step --estimate --model l16 --batch 4096 --precision bf16 > text

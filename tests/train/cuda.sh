@@ -163,7 +163,7 @@ no 1 "has no kernels for" env LAMELLA_EMULATION_LACKS=kernels "$lamella" train t
 no 1 "MiB are asked for" env LAMELLA_EMULATION_MEMORY=1000000 "$lamella" train tiny.yaml train.out=x --device cuda
 no 1 "batches of .* MiB: a smaller batch (train.global_batch.*pinned" env LAMELLA_EMULATION_PINNED=100000 "$lamella" train tiny.yaml \
   train.out=x --device cuda
-no 1 "train.micro_batch needs less.*pinned" env LAMELLA_EMULATION_PINNED=300000 "$lamella" train tiny.yaml train.out=x \
+no 1 "train.micro_batch.*needs less.*pinned" env LAMELLA_EMULATION_PINNED=300000 "$lamella" train tiny.yaml train.out=x \
   --device cuda
 no 1 "train.micro_batch=[1-9][0-9]* fits" env LAMELLA_EMULATION_MEMORY=37000000 "$lamella" train tiny.yaml train.out=x \
   --device cuda train.global_batch=64
