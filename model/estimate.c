@@ -117,12 +117,17 @@ lam_op_estimate lam_estimate_attention(const lam_device_limits *l, const lam_att
     return e;
 }
 
+static double matrix_elements(const lam_node *node) {
+    double elements = 0;
+    for (int k = 0; k < node->input_count; k++)
+        if (node->inputs[k]->parameter && node->inputs[k]->rank == 2) elements += (double)node->inputs[k]->count;
+    return elements;
+}
+
 /* Weights rounded to bfloat16, 64 of them and of the biases a launch. */
 static lam_op_estimate prepare_estimate(const lam_node *node, const lam_device_limits *l) {
     lam_op_estimate e = {.op = "prepare", .calls = 1};
-    for (int k = 0; k < node->input_count; k++)
-        if (node->inputs[k]->parameter && node->inputs[k]->rank == 2)
-            e.bytes += (double)node->inputs[k]->count * (sizeof(float) + sizeof(uint16_t));
+    e.bytes = matrix_elements(node) * (sizeof(float) + sizeof(uint16_t));
     e.bound_seconds = e.bytes / l->bytes_per_s;
     e.seconds = e.bound_seconds / l->memory_share + l->launch_seconds * node->input_count / 64;
     return e;
@@ -169,11 +174,12 @@ int64_t lam_graph_estimate(lam_graph *graph, const lam_device_limits *limits, la
     for (int64_t i = 0; i < graph->node_count; i++) {
         const lam_node *node = graph->nodes[i];
         if (bf16 && node->products[0].count && !node->packed_before) {
-            lam_op_estimate one = prepare_estimate(node, limits);
-            if (is_prepared(graph, node))
+            if (is_prepared(graph, node)) {
+                lam_op_estimate one = prepare_estimate(node, limits);
                 count = add(rows, count, maximum, &one);
-            else
-                *copied += one.bytes * sizeof(uint16_t) / (sizeof(uint16_t) + sizeof(float));
+            } else {
+                *copied += matrix_elements(node) * sizeof(uint16_t);
+            }
         }
         for (int pass = 0; pass < LAM_PASSES; pass++) {
             if (pass == LAM_PASS_BACKWARD && !lam_runs_backward(graph, node)) continue;

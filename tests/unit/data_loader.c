@@ -498,16 +498,21 @@ static void read_next(lam_loader *loader, reader *r, int64_t step) {
     r->batch = batch;
 }
 
+static lam_loader_config usual_read_by(reader *r) {
+    lam_loader_config config = usual();
+    config.allocate = allocate_read;
+    config.release = release_read;
+    config.settle = settle_reader;
+    config.allocator_context = r;
+    return config;
+}
+
 /* The batch that is read stays as it is until the reader is done: in next, seek and close. */
 static void test_lent_batch_is_settled(void **state) {
     world *w = *state;
     reader r = {0};
     const lam_batch *batch = NULL;
-    lam_loader_config config = usual();
-    config.allocate = allocate_read;
-    config.release = release_read;
-    config.settle = settle_reader;
-    config.allocator_context = &r;
+    lam_loader_config config = usual_read_by(&r);
     config.ring = 2;
     lam_loader *loader = open_loader(w->shards, &config);
     assert_int_equal(lam_loader_seek(loader, 3), LAM_OK);
@@ -531,11 +536,7 @@ static void test_lent_batch_is_settled(void **state) {
 static void test_memory_of_the_ring(void **state) {
     world *w = *state;
     reader r = {0};
-    lam_loader_config config = usual();
-    config.allocate = allocate_read;
-    config.release = release_read;
-    config.settle = settle_reader;
-    config.allocator_context = &r;
+    lam_loader_config config = usual_read_by(&r);
     config.ring = 4;
     lam_loader *loader = open_loader(w->shards, &config);
     assert_int_equal(r.blocks, 4);
